@@ -1,0 +1,100 @@
+# Everything runs in .venv, which these targets make and keep equal to the lock files; nothing else is needed than
+# Python 3.12 and make. `make help` lists the targets.
+
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.9
+# A Python 3.12 to use instead of the one that is found: make demo PYTHON=/path/to/python3.12
+PYTHON ?=
+# More arguments for pytest: make test PYTEST_ARGS="-x -k budget"
+PYTEST_ARGS ?=
+
+# make lock keeps the versions that still fit; make lock UPGRADE=1 takes the newest
+UPGRADE ?=
+
+UV := $(BIN)/python -m uv
+SYNC := $(UV) pip sync --quiet --python $(BIN)/python --require-hashes
+INSTALL_PROJECT := $(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile --quiet --python $(BIN)/python --universal \
+	--python-version 3.12 --generate-hashes --no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade)
+
+# Stamps are written last, so an interrupted step is done again. The first holds the folder that the environment was
+# made in: an environment does not survive a move. BUSY is there while packages are installed: a killed installation
+# may leave half a package that later ones take for whole, so the environment is then made anew.
+MADE := $(VENV)/.made
+RUN := $(VENV)/.run
+DEV := $(VENV)/.dev
+BUSY := $(VENV)/.busy
+ifneq ($(shell cat $(MADE) 2>/dev/null)$(wildcard $(BUSY)),$(CURDIR))
+.PHONY: $(MADE)
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench lock clean distclean
+
+help: ## list the targets
+	@echo "make demo and make test set up .venv by themselves; they need Python 3.12."
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
+
+demo: $(RUN) ## build a five-dataset mix from the sample corpora, verify it, print the table
+	$(BIN)/broetchen demo
+
+test: $(DEV) ## run all tests
+	$(BIN)/python -m pytest -q $(PYTEST_ARGS)
+
+lint: $(DEV) ## check style and types: ruff, mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(DEV) ## rewrite the code in the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(DEV) ## measure against the peers, side by side
+	$(BIN)/python -m benchmarks
+
+lock: $(MADE) ## write the lock files from pyproject.toml; UPGRADE=1 takes the newest versions
+	$(COMPILE) pyproject.toml --output-file requirements.lock
+	$(COMPILE) pyproject.toml --group dev --group bench --constraint requirements.lock \
+		--output-file requirements-dev.lock
+
+clean: ## remove caches and build products
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+distclean: clean ## remove .venv too
+	rm -rf $(VENV)
+
+$(MADE): .python-version
+	@python="$(PYTHON)"; \
+	is_312() { "$$@" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 12))' >/dev/null 2>&1; }; \
+	if [ -n "$$python" ]; then \
+		is_312 "$$python" || { echo "PYTHON=$$python is no Python 3.12. Name one, or leave PYTHON out." >&2; exit 1; }; \
+	else \
+		for candidate in python3.12 python3 python \
+			"$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.12*/bin/python /opt/homebrew/bin/python3.12 /usr/bin/python3.12; do \
+			if is_312 "$$candidate"; then python="$$candidate"; break; fi; \
+		done; \
+		[ -n "$$python" ] || { echo "No Python 3.12 found. Install it (pyenv install 3.12, apt install python3.12-venv," \
+			"brew install python@3.12), or name one: make PYTHON=/path/to/python3.12" >&2; exit 1; }; \
+	fi; \
+	echo "Making $(VENV) with $$python"; \
+	"$$python" -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: uv==$(UV_VERSION)
+	@printf '%s' "$(CURDIR)" > $@
+
+$(RUN): $(MADE) requirements.lock pyproject.toml setup.py
+	@touch $(BUSY)
+	$(SYNC) requirements.lock
+	$(INSTALL_PROJECT)
+	@rm $(BUSY)
+	@touch $@
+
+$(DEV): $(RUN) requirements-dev.lock
+	@touch $(BUSY)
+	$(SYNC) requirements-dev.lock
+	$(INSTALL_PROJECT)
+	@rm $(BUSY)
+	@touch $@

@@ -1,0 +1,78 @@
+"""The main job: builds the datasets of a mix, each to its exact token budget.
+
+    python -m beam_pipelines.build_mix --config CONFIG --output URI [--dataset NAME …] [Beam options]
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+
+import apache_beam as beam
+
+from beam_pipelines.dataset_specs import chosen_datasets, dataset_specs, keep_tokenizer, load_config_tokenizer
+from beam_pipelines.job_errors import plain_errors
+from beam_pipelines.mix_config import MixConfig
+from beam_pipelines.progress import follow_build
+from beam_pipelines.runner_options import pipeline_options
+from transforms.build_datasets import BuildDatasets
+from transforms.dataset_spec import Engine
+from transforms.errors import BroetchenError
+from transforms.manifest import Manifest, read_manifest
+
+
+@dataclasses.dataclass(frozen=True)
+class BuildSummary:
+    """What a build did. `manifests` are those of all the datasets asked for, by folder."""
+
+    manifests: Mapping[str, Manifest]
+    seconds: float
+
+
+def build(
+    config: MixConfig,
+    output: str,
+    *,
+    datasets: Sequence[str] = (),
+    engine: Engine = "auto",
+    overwrite: bool = False,
+    beam_arguments: Sequence[str] = (),
+    quiet: bool = False,
+) -> BuildSummary:
+    """Builds `datasets`, or all of the config, into `output`, which may be on any filesystem that Beam writes.
+
+    Raises:
+        UsageError: the config, the tokenizer or the engine cannot be used; nothing was started.
+        BroetchenError: a source is missing, damaged or short, or an output cannot be written.
+    """
+    started = time.monotonic()
+    names = chosen_datasets(config, datasets)
+    tokenizer = load_config_tokenizer(config)
+    options = pipeline_options(beam_arguments)
+    output = output.rstrip("/") or "/"
+    specs = dataset_specs(
+        config,
+        names,
+        tokenizer,
+        keep_tokenizer(tokenizer, output),
+        output=output,
+        engine=engine,
+        overwrite=overwrite,
+    )
+    with follow_build(list(specs.values()), quiet=quiet), plain_errors():
+        with beam.Pipeline(options=options) as pipeline:
+            _ = pipeline | "Datasets" >> beam.Create(names) | "Build" >> BuildDatasets(specs)
+    manifests = {}
+    for spec in specs.values():
+        manifest = read_manifest(spec.folder)
+        if manifest is None:
+            raise BroetchenError(f"{spec.folder}: the job ended without a manifest there; see its log, and run it again")
+        manifests[spec.folder] = manifest
+    return BuildSummary(manifests, time.monotonic() - started)
+
+
+if __name__ == "__main__":
+    from beam_pipelines.cli import module_main
+
+    module_main("build", "--config")

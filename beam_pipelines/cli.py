@@ -1,0 +1,240 @@
+"""The command line, `broetchen`. Heavy imports wait until a command runs, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from transforms.errors import BroetchenError, UsageError
+
+app = typer.Typer(
+    name="broetchen",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Turns parquet text corpora into training data of an exact number of tokens: ArrayRecord shards that Grain "
+    "and MaxText read.\n\nExit codes: 0 done, 1 the job failed, 2 bad usage or config.",
+)
+
+# Beam has some hundred options of its own; what is not ours goes to it as it is.
+_PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+class EngineChoice(StrEnum):
+    """What encodes; the ids are the same."""
+
+    auto = "auto"
+    tokenizers = "tokenizers"
+    gigatoken = "gigatoken"
+
+
+class FormatChoice(StrEnum):
+    """How a table is printed."""
+
+    table = "table"
+    json = "json"
+    csv = "csv"
+
+
+Config = Annotated[str, typer.Argument(metavar="CONFIG", help="The mix config, a YAML file; see docs/config.md.")]
+Datasets = Annotated[
+    list[str] | None,
+    typer.Option("--dataset", metavar="NAME", help="Only this dataset of the config; may be given several times."),
+]
+EngineOption = Annotated[
+    EngineChoice,
+    typer.Option(help="What encodes. auto takes gigatoken where it can load the tokenizer and agrees with it on a sample."),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Overrides a key of the config, e.g. --set total_tokens=1M."),
+]
+TableFormat = Annotated[FormatChoice, typer.Option("--format", help="How the table is printed.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Tracebacks, and all of Beam's log.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
+
+
+def _load(config: str, settings: Sequence[str] | None) -> Any:
+    from beam_pipelines.mix_config import load_config
+
+    overrides = {}
+    for setting in settings or ():
+        key, separator, value = setting.partition("=")
+        if not separator or not key:
+            raise UsageError(f"--set {setting}: not of the form KEY=VALUE, such as --set total_tokens=1M")
+        overrides[key] = value
+    return load_config(config, overrides=overrides)
+
+
+def _start_logging(debug: bool) -> None:
+    # Beam's notes on its own workings are no news to the users of a job; its errors are.
+    logging.basicConfig(format="%(message)s", level=logging.DEBUG if debug else logging.INFO, stream=sys.stderr)
+    if not debug:
+        for name in ("apache_beam", "google", "urllib3", "jax", "absl", "filelock", "httpx"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    # A pipe has no width; tables are not cut for it.
+    return Console(width=None if sys.stdout.isatty() else 200)
+
+
+@app.command(context_settings=_PASS_THROUGH)
+def build(
+    context: typer.Context,
+    config: Config,
+    output: Annotated[str, typer.Option(metavar="URI", help="Where the datasets go: a folder or gs://bucket/folder.")],
+    dataset: Datasets = None,
+    engine: EngineOption = EngineChoice.auto,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace datasets that another config left there.")] = False,
+    settings: Settings = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Build the datasets of a mix, each to its exact token budget.
+
+    A build that was stopped or killed is simply run again: finished shards are not redone. All options of Beam pass
+    through, e.g. [bold]--direct_num_workers 4[/] or [bold]--runner DataflowRunner --project … --region …[/].
+    """
+    from beam_pipelines import build_mix, tables
+
+    _start_logging(debug)
+    summary = build_mix.build(
+        _load(config, settings),
+        output,
+        datasets=dataset or (),
+        engine=engine.value,
+        overwrite=overwrite,
+        beam_arguments=context.args,
+        quiet=quiet,
+    )
+    tables.print_build(_console(), summary.manifests, seconds=summary.seconds, output=output)
+
+
+@app.command()
+def plan(
+    config: Config,
+    dataset: Datasets = None,
+    engine: EngineOption = EngineChoice.auto,
+    settings: Settings = None,
+    output_format: TableFormat = FormatChoice.table,
+    debug: Debug = False,
+) -> None:
+    """Show what a build would read and write, from footers and a small sample."""
+    from beam_pipelines import plan_mix, tables
+
+    _start_logging(debug)
+    outlooks = plan_mix.plan(_load(config, settings), datasets=dataset or (), engine=engine.value)
+    tables.print_plan(_console(), outlooks, output_format.value)
+
+
+@app.command(context_settings=_PASS_THROUGH)
+def count(
+    context: typer.Context,
+    what: Annotated[str, typer.Argument(metavar="CONFIG_OR_URI", help="A mix config, or a folder of built datasets.")],
+    dataset: Datasets = None,
+    engine: EngineOption = EngineChoice.auto,
+    settings: Settings = None,
+    output_format: TableFormat = FormatChoice.table,
+    debug: Debug = False,
+) -> None:
+    """Count subtokens per dataset: of a config's sources, all of them, or of what was built."""
+    from beam_pipelines import count_subtokens, tables
+
+    _start_logging(debug)
+    if what.endswith((".yaml", ".yml")):
+        counts = count_subtokens.count_sources(
+            _load(what, settings), datasets=dataset or (), engine=engine.value, beam_arguments=context.args
+        )
+    else:
+        counts = count_subtokens.count_built(what)
+    tables.print_counts(_console(), counts, output_format.value)
+
+
+@app.command(context_settings=_PASS_THROUGH)
+def verify(
+    context: typer.Context,
+    output: Annotated[str, typer.Argument(metavar="URI", help="A folder of built datasets, or one dataset.")],
+    engine: EngineOption = EngineChoice.auto,
+    debug: Debug = False,
+) -> None:
+    """Read everything back with Grain's reader and hold it against the manifests."""
+    from beam_pipelines import tables, verify_output
+
+    _start_logging(debug)
+    manifests = verify_output.verify(output, engine=engine.value, beam_arguments=context.args)
+    tables.print_verified(_console(), manifests)
+
+
+@app.command(context_settings=_PASS_THROUGH)
+def demo(
+    context: typer.Context,
+    output: Annotated[Path, typer.Option(help="Where the demo's datasets go.")] = Path("demo-output"),
+    engine: EngineOption = EngineChoice.auto,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Build a mix of five datasets from the embedded sample corpora, verify it, and show the table."""
+    from beam_pipelines import build_mix, tables, verify_output
+    from beam_pipelines.demo import demo_config
+
+    _start_logging(debug)
+    summary = build_mix.build(
+        demo_config(),
+        str(output),
+        engine=engine.value,
+        overwrite=True,
+        beam_arguments=context.args,
+        quiet=quiet,
+    )
+    console = _console()
+    tables.print_build(console, summary.manifests, seconds=summary.seconds, output=str(output))
+    manifests = verify_output.verify(str(output), beam_arguments=context.args)
+    tables.print_verified(console, manifests)
+
+
+def run(command: Callable[[], Any], *, debug: bool) -> int:
+    """Runs a command; an error becomes its message and an exit code, and a traceback only where `debug` asks for it."""
+    try:
+        command()
+    except KeyboardInterrupt:
+        print("broetchen: stopped; run the same command again to go on", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if debug:
+            raise
+        if isinstance(error, BroetchenError):
+            print(f"broetchen: {error}", file=sys.stderr)
+            return error.exit_code
+        message = str(error).strip().rpartition("\n")[2] or "no message"
+        print(f"broetchen: unexpected {type(error).__name__}: {message}; --debug shows where", file=sys.stderr)
+        return 1
+    return 0
+
+
+def main() -> None:
+    """The entry point of `broetchen`."""
+    sys.exit(run(app, debug="--debug" in sys.argv))
+
+
+def module_main(command: str, argument: str) -> None:
+    """The entry point of `python -m beam_pipelines.<module>`: `command`, its argument given as the option `argument`."""
+    options = argparse.ArgumentParser(prog=f"broetchen {command}", add_help=False, allow_abbrev=False)
+    options.add_argument(argument, dest="value")
+    given, others = options.parse_known_args(sys.argv[1:])
+    sys.argv = ["broetchen", command, *others, *([given.value] if given.value is not None else [])]
+    main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""From a mix config to what the pipeline builds: resolved paths, exact budgets, and a tokenizer beside the output."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Sequence
+
+from beam_pipelines.mix_config import MixConfig
+from transforms import files
+from transforms.dataset_spec import DatasetSpec, Engine, RecordSpec, TokenizerSpec
+from transforms.errors import UsageError
+from transforms.tokenizer_file import TokenizerFile, load_tokenizer
+
+SPLITS = ("train", "eval")
+
+
+def chosen_datasets(config: MixConfig, wanted: Sequence[str]) -> list[str]:
+    """The datasets to work on, in the config's order: those wanted, or all.
+
+    Raises:
+        UsageError: the config has no such dataset.
+    """
+    unknown = [name for name in wanted if name not in config.datasets]
+    if unknown:
+        raise UsageError(
+            f"--dataset {unknown[0]}: the config has no such dataset; it has {', '.join(config.datasets)}"
+        )
+    return [name for name in config.datasets if not wanted or name in wanted]
+
+
+def load_config_tokenizer(config: MixConfig) -> TokenizerFile:
+    """The config's tokenizer, checked against what `records` asks of it.
+
+    Raises:
+        UsageError: it cannot be loaded, or has no token that `records.add_bos` or `add_eos` adds.
+    """
+    given = config.tokenizer
+    tokenizer = load_tokenizer(
+        config.tokenizer_path(), revision=given.revision, bos_token=given.bos_token, eos_token=given.eos_token
+    )
+    for kind, added, known in (
+        ("bos", config.records.add_bos, tokenizer.bos_id),
+        ("eos", config.records.add_eos, tokenizer.eos_id),
+    ):
+        if added and known is None:
+            raise UsageError(
+                f"records.add_{kind} is true, but {config.tokenizer_path()} names no {kind.upper()} token: "
+                f"set tokenizer.{kind}_token to one of its tokens, or records.add_{kind}: false"
+            )
+    return tokenizer
+
+
+def keep_tokenizer(tokenizer: TokenizerFile, output: str) -> str:
+    """Puts the tokenizer beside the output, under its hash, where workers and trainers find it; returns its path."""
+    folder = posixpath.join(output, f"tokenizer-{tokenizer.sha256[:12]}")
+    parts = {"tokenizer.json": tokenizer.json, "tokenizer_config.json": tokenizer.config_json}
+    for name, content in parts.items():
+        path = posixpath.join(folder, name)
+        if content is not None and not files.exists(path):
+            files.write_bytes(path, content.encode())
+    return posixpath.join(folder, "tokenizer.json")
+
+
+def dataset_specs(
+    config: MixConfig,
+    datasets: Sequence[str],
+    tokenizer: TokenizerFile,
+    tokenizer_path: str,
+    *,
+    output: str,
+    engine: Engine,
+    overwrite: bool,
+) -> dict[str, DatasetSpec]:
+    """What each of `datasets` is built from, by name."""
+    budgets = config.budgets()
+    records = config.records
+    specs = {}
+    for name in datasets:
+        dataset = config.datasets[name]
+        specs[name] = DatasetSpec(
+            name=name,
+            mix=config.name,
+            sources=config.sources(name),
+            source_roots=tuple(
+                (_fixed_folder(config.resolve(source)), _fixed_folder(source)) for source in dataset.source
+            ),
+            text_column=dataset.text_column,
+            order=dataset.order,
+            seed=config.seed,
+            budgets={"train": budgets[name].train} | ({"eval": budgets[name].eval} if budgets[name].eval else {}),
+            on_shortfall=config.shortfall(name),
+            records=RecordSpec(
+                format=records.format,
+                max_tokens=records.max_tokens,
+                bos_id=tokenizer.bos_id if records.add_bos else None,
+                eos_id=tokenizer.eos_id if records.add_eos else None,
+            ),
+            target_size=config.shards.target_size,
+            group_size=config.shards.group_size,
+            compression=config.shards.compression,
+            tokenizer=TokenizerSpec(
+                path=tokenizer_path,
+                sha256=tokenizer.sha256,
+                bos_token=tokenizer.bos_token,
+                eos_token=tokenizer.eos_token,
+                special_tokens=config.tokenizer.special_tokens,
+            ),
+            engine=engine,
+            output=output,
+            config=_deciding_config(config, name),
+            overwrite=overwrite,
+        )
+    return specs
+
+
+def _deciding_config(config: MixConfig, name: str) -> dict[str, object]:
+    """The part of the config that decides the bytes of one dataset: not the other datasets, nor where things lie."""
+    written, budget = config.as_written(), config.budgets()[name]
+    dataset = {key: value for key, value in written["datasets"][name].items() if key not in ("share", "tokens")}
+    return {
+        "records": written["records"],
+        "shards": written["shards"],
+        "special_tokens": config.tokenizer.special_tokens,
+        "seed": config.seed,
+        "dataset": dataset | {"tokens": budget.train, "on_shortfall": config.shortfall(name)},
+    }
+
+
+def _fixed_folder(pattern: str) -> str:
+    """The part of a glob pattern before its first wildcard, up to the last separator, which it includes."""
+    return re.split(r"[*?\[]", pattern, maxsplit=1)[0].rpartition("/")[0] + "/" if "/" in pattern else ""

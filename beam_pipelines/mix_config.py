@@ -1,0 +1,853 @@
+"""The mix config: which datasets, in which shares, tokenized how, written how.
+
+A config is a YAML file (`docs/config.md` lists every key). `load_config` reads it from any filesystem that Beam knows
+and checks all of it before anything starts: an error names the file, the line, the key and the value and says how to
+mend it, and one message holds all the errors of a file.
+
+This module does not import Apache Beam, unless a config lies on a remote filesystem: `broetchen --help` stays quick.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import os
+import posixpath
+import re
+from collections.abc import Callable, Container, Iterator, Mapping
+from fractions import Fraction
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    PlainSerializer,
+    PlainValidator,
+    PrivateAttr,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+
+from transforms.errors import UsageError
+from transforms.largest_remainder import apportion
+from transforms.quantities import format_count, format_percent, parse_count, parse_percent, parse_size, shown
+
+Loc = tuple[str | int, ...]
+
+MAX_CONFIG_BYTES = 2**20
+"""A config file beyond this is refused unread: a mix of a hundred datasets takes some 20 KiB."""
+
+MAX_REPEATED_NODES = 1000
+"""How many YAML nodes aliases (`*name`) may repeat in all, which stops the "billion laughs" kind of document."""
+
+_MAX_DEPTH = 20
+_MAX_NAME = 100
+_MAX_MESSAGE_LINES = 100
+_AFTER_ALL_LINES = MAX_CONFIG_BYTES + 1
+_MAX_GROUP_SIZE = 2**31 - 1
+# The levels that array_record's option parser accepts. Its snappy has some too, but does not record them in the file.
+_COMPRESSION_LEVELS = {"zstd": (-131072, 22), "brotli": (0, 11), "snappy": None, "none": None}
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_REVISION = re.compile(r"[0-9a-f]{40}")
+_HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)?")
+_HUB_SOURCE = re.compile(r"hf://datasets/(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^/]*))?/(?P<path>.+)")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DatasetBudget:
+    """How many tokens to write of a dataset: exactly `train`, and exactly `eval` right after them."""
+
+    train: int
+    eval: int
+
+    @property
+    def total(self) -> int:
+        """The tokens of both splits."""
+        return self.train + self.eval
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Problem:
+    """Something wrong at `loc` of the config; `what` says it in a sentence, with the value and the fix."""
+
+    loc: Loc
+    what: str
+
+
+# --- The fields' types ------------------------------------------------------------------------------------------------
+
+
+def _mended[T](parse: Callable[[Any], T]) -> Callable[[Any], T]:
+    """`parse` as a pydantic validator: its UsageError becomes an error of the field."""
+
+    def validate(value: Any) -> T:
+        try:
+            return parse(value)
+        except UsageError as error:
+            raise PydanticCustomError("broetchen", "{what}", {"what": str(error)}) from error
+
+    return validate
+
+
+def _parse_budget(value: Any) -> int:
+    count = parse_count(value)
+    if count == 0:
+        raise UsageError(f"{shown(value)} is a budget of 0 tokens; give at least 1, or leave the dataset out")
+    return count
+
+
+def _parse_share(value: Any) -> Fraction:
+    share = parse_percent(value)
+    if share == 0:
+        raise UsageError(f"{shown(value)} is a budget of 0 tokens; give more than 0%, or leave the dataset out")
+    return share
+
+
+def _parse_target_size(value: Any) -> int:
+    size = parse_size(value)
+    if size == 0:
+        raise UsageError(f"{shown(value)} is no size for a shard; 512MiB is a good one")
+    return size
+
+
+def _check_name(value: str) -> str:
+    if len(value) > _MAX_NAME:
+        raise UsageError(f"{shown(value)} has {len(value)} characters; shorten it to {_MAX_NAME}, as it names a folder")
+    if not _NAME.fullmatch(value) or ".." in value:
+        raise UsageError(
+            f"{shown(value)} cannot name a folder; use letters, digits, '.', '_' and '-', starting with a letter or "
+            f"digit and without '..', such as {shown(_safe_name(value))}"
+        )
+    return value
+
+
+def _safe_name(value: str) -> str:
+    return re.sub(r"\.\.+", ".", re.sub(r"[^A-Za-z0-9._-]+", "-", value)).strip("._-")[:_MAX_NAME] or "my-mix"
+
+
+def _check_dataset_name(value: str) -> str:
+    if value.lower() == "manifest.json":
+        raise UsageError(f"{shown(value)} is the name of the output's manifest; give the dataset another name")
+    return _check_name(value)
+
+
+def _check_compression(value: Any) -> str:
+    kind, colon, level = value.partition(":") if isinstance(value, str) else ("", "", "")
+    if kind not in _COMPRESSION_LEVELS:
+        choices = ", ".join(_COMPRESSION_LEVELS)
+        raise UsageError(f"{shown(value)} is no compression of ArrayRecord; write {choices}, or zstd:3 for a level")
+    bounds = _COMPRESSION_LEVELS[kind]
+    if not colon:
+        return kind
+    if bounds is None:
+        raise UsageError(f"{shown(value)} has a level, which {kind} does not take; write {kind}")
+    low, high = bounds
+    if not re.fullmatch(r"0|-?[1-9][0-9]{0,6}", level) or not low <= int(level) <= high:
+        raise UsageError(f"{shown(value)} has no valid level; {kind} takes whole numbers from {low} to {high}")
+    return f"{kind}:{level}"
+
+
+def _to_sources(value: Any) -> tuple[Any, ...]:
+    sources = (value,) if isinstance(value, str) else value
+    if not isinstance(sources, list | tuple) or not sources:
+        raise UsageError(f"{shown(value)} is neither a path nor a list of paths; write one, or several as [a, b]")
+    return tuple(sources)
+
+
+def _check_source(value: str) -> str:
+    if not value.strip() or value != value.strip():
+        raise UsageError(f"{shown(value)} is empty or has spaces around it; write a path, such as german/*.parquet")
+    if value.startswith("hf://"):
+        _check_hub_source(value)
+    elif value.lower().startswith(("http://", "https://")):
+        raise UsageError(
+            f"{shown(value)} is a web address, which Beam cannot read; write hf://datasets/OWNER/NAME@REVISION/path "
+            "for files of the Hugging Face hub, or copy them to a disk or bucket"
+        )
+    return value
+
+
+def _check_hub_source(value: str) -> None:
+    match = _HUB_SOURCE.fullmatch(value)
+    if match is None or ".." in match["path"].split("/"):
+        raise UsageError(
+            f"{shown(value)} is not a file of a hub dataset; write hf://datasets/OWNER/NAME@REVISION/path/*.parquet"
+        )
+    if not _REVISION.fullmatch(match["revision"] or ""):
+        raise UsageError(
+            f"{shown(value)} is not pinned to a full revision (40 hexadecimal digits), so it could change between two "
+            f"builds; write hf://datasets/{match['repo']}@REVISION/{match['path']} with the commit that "
+            f"`git ls-remote https://huggingface.co/datasets/{match['repo']} HEAD` prints"
+        )
+
+
+def _is_hub_id(path: str) -> bool:
+    """Whether a tokenizer path names a repository of the hub, by its form alone: `gpt2`, `EleutherAI/gpt-neox-20b`."""
+    return bool(_HUB_ID.fullmatch(path)) and not path.endswith(".json")
+
+
+_QUANTITY: dict[str, Any] = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string"}]}
+
+Name = Annotated[str, AfterValidator(_mended(_check_name))]
+DatasetName = Annotated[str, AfterValidator(_mended(_check_dataset_name))]
+Count = Annotated[int, BeforeValidator(_mended(parse_count)), WithJsonSchema(_QUANTITY)]
+Budget = Annotated[int, BeforeValidator(_mended(_parse_budget)), WithJsonSchema(_QUANTITY)]
+TargetSize = Annotated[int, BeforeValidator(_mended(_parse_target_size)), WithJsonSchema(_QUANTITY)]
+Share = Annotated[
+    Fraction,
+    PlainValidator(_mended(_parse_share)),
+    PlainSerializer(format_percent, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": r"^[0-9_]+(\.[0-9_]+)?\s*%$"}),
+]
+Compression = Annotated[
+    str,
+    PlainValidator(_mended(_check_compression)),
+    WithJsonSchema({"type": "string", "pattern": r"^(zstd|brotli)(:-?[0-9]+)?$|^(snappy|none)$"}),
+]
+Source = Annotated[str, AfterValidator(_mended(_check_source))]
+Sources = Annotated[
+    tuple[Source, ...],
+    BeforeValidator(_mended(_to_sources)),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}),
+]
+Text = Annotated[str, Field(min_length=1)]
+OnShortfall = Literal["fail", "keep"]
+
+
+# --- The schema -------------------------------------------------------------------------------------------------------
+
+
+class _Section(BaseModel):
+    """A mapping of the config. Every problem in it is reported, those between its keys too, in words of the config."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    @classmethod
+    def _cross_checks(cls, given: Mapping[str, Any]) -> Iterator[_Problem]:
+        """The problems between keys. `given` is what was written, without nulls: any value may be of a wrong type."""
+        return iter(())
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _report_all(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        # A plain "after" validator runs only once every field is right; the user would mend a file error by error.
+        problems: list[_Problem] = []
+        if isinstance(data, Mapping):
+            problems += cls._cross_checks({key: value for key, value in data.items() if value is not None})
+        try:
+            section = handler(data)
+        except ValidationError as error:
+            problems += (_Problem(details["loc"], cls._sentence(details)) for details in error.errors())
+        if problems:
+            raise ValidationError.from_exception_data(cls.__name__, [_line_error(problem) for problem in problems])
+        return section
+
+    @classmethod
+    def _sentence(cls, error: ErrorDetails) -> str:
+        """What pydantic found, as a sentence with the value and the fix."""
+        context, value = error.get("ctx", {}), shown(error["input"])
+        match error["type"]:
+            case "broetchen":
+                return str(context["what"])
+            case "missing":
+                key = str(error["loc"][-1])
+                example, *_ = cls.model_fields[key].examples or ["…"]
+                return f"is missing; add `{key}: {example}`"
+            case "extra_forbidden":
+                return _unknown_key(str(error["loc"][-1]), cls.model_fields)
+            case "string_type":
+                return f"{value} is not text; put it in quotes"
+            case "string_too_short":
+                return f"{value} is empty; write a text or leave the key out"
+            case "bool_type":
+                return f"{value} is neither true nor false; write one of them, without quotes"
+            case "int_type":
+                return f"{value} is not a whole number; write digits, without quotes or decimals"
+            case "greater_than_equal":
+                return f"{value} is too small; write at least {context['ge']}"
+            case "less_than_equal":
+                return f"{value} is too large; write at most {context['le']}"
+            case "literal_error":
+                return f"{value} is not one of {context['expected']}; write one of them"
+            case "too_short":
+                return f"{value} is empty; add at least one dataset"
+            case "model_type" | "dict_type":
+                return f"{value} is not a mapping; write `key: value` pairs, indented below it"
+            case _:
+                return f"{value} is not valid: {error['msg']}; write another value"
+
+
+def _line_error(problem: _Problem) -> InitErrorDetails:
+    kind = PydanticCustomError("broetchen", "{what}", {"what": problem.what})
+    return InitErrorDetails(type=kind, loc=problem.loc, input=None)
+
+
+class TokenizerConfig(_Section):
+    """The tokenizer that the budgets are counted with."""
+
+    path: Text = Field(
+        description="A tokenizer.json or a folder with one (relative to the config), a path on a Beam filesystem, or "
+        "the id of a hub repository, which needs `revision`.",
+        examples=["./tokenizer.json"],
+    )
+    revision: str | None = Field(
+        default=None,
+        description="The full commit of a hub repository, 40 hexadecimal digits.",
+        examples=["c292233c833e336628618a88a648727eb3dff0a7"],
+    )
+    bos_token: Text | None = Field(
+        default=None, description="The token that `records.add_bos` adds, where no tokenizer_config.json names it."
+    )
+    eos_token: Text | None = Field(
+        default=None, description="The token that `records.add_eos` adds, where no tokenizer_config.json names it."
+    )
+    special_tokens: Literal["text", "token"] = Field(
+        default="text",
+        description="What becomes of a special token's string in a document: encoded as plain text, or as the token.",
+    )
+
+    @property
+    def is_hub_id(self) -> bool:
+        """Whether `path` is the id of a hub repository rather than a path."""
+        return _is_hub_id(self.path)
+
+    @classmethod
+    def _cross_checks(cls, given: Mapping[str, Any]) -> Iterator[_Problem]:
+        path, revision = given.get("path"), given.get("revision")
+        if not isinstance(path, str) or not path or not isinstance(revision, str | None):
+            return
+        if path.lower().startswith(("hf://", "http://", "https://")):
+            what = f"{shown(path)} is no path of a tokenizer; write the hub id alone, OWNER/NAME, with `revision:`"
+            yield _Problem(("path",), what)
+        elif not _is_hub_id(path):
+            if revision is not None:
+                what = f"{shown(revision)} pins nothing, as {shown(path)} is a path and no hub id; remove `revision`"
+                yield _Problem(("revision",), what)
+        elif not _REVISION.fullmatch(revision or ""):
+            state = (
+                "has no `revision`" if revision is None else f"has revision {shown(revision)}, which is no full commit"
+            )
+            yield _Problem(
+                ("path",) if revision is None else ("revision",),
+                f"the hub tokenizer {shown(path)} {state}; write the 40 hexadecimal digits that "
+                f"`git ls-remote https://huggingface.co/{path} HEAD` prints, or {shown('./' + path)} for a local path",
+            )
+
+
+class RecordsConfig(_Section):
+    """What one record of a shard holds."""
+
+    format: Literal["tokens", "text"] = Field(
+        default="tokens", description="`tokens`: an int64_list of ids. `text`: a bytes_list of UTF-8 text."
+    )
+    max_tokens: int = Field(
+        default=2048,
+        ge=1,
+        le=2**31 - 1,
+        description="The most ids in a record, BOS and EOS included; longer documents take several records. "
+        "Only for `format: tokens`.",
+    )
+    add_bos: bool = Field(default=False, description="Put the BOS id before each document; it counts as a token.")
+    add_eos: bool = Field(default=False, description="Put the EOS id after each document; it counts as a token.")
+
+    @classmethod
+    def _cross_checks(cls, given: Mapping[str, Any]) -> Iterator[_Problem]:
+        if given.get("format") != "text":
+            return
+        for key in ("add_bos", "add_eos"):
+            if given.get(key) is True:
+                yield _Problem(
+                    (key,),
+                    f"true cannot go with `records.format: text`, which holds no ids; write {key}: false and let the "
+                    f"trainer add them (MaxText: {key}=true), or write format: tokens",
+                )
+
+
+class ShardsConfig(_Section):
+    """How the ArrayRecord shards are cut and compressed."""
+
+    target_size: TargetSize = Field(
+        default=512 * 2**20, description="About how large the file of one shard gets, in bytes.", examples=["512MiB"]
+    )
+    compression: Compression = Field(
+        default="zstd",
+        description="`zstd` or `brotli`, each with an optional level (`zstd:3`), `snappy` or `none`.",
+        examples=["zstd:3"],
+    )
+    group_size: int = Field(
+        default=1,
+        ge=1,
+        le=_MAX_GROUP_SIZE,
+        description="Records that are compressed together. 1 reads fastest at random, as training does.",
+    )
+
+
+class DatasetConfig(_Section):
+    """One dataset of the mix."""
+
+    share: Share | None = Field(
+        default=None, description="Its part of `total_tokens`, a percentage. Either this or `tokens`.", examples=["30%"]
+    )
+    tokens: Budget | None = Field(
+        default=None, description="The tokens of its train split. Either this or `share`.", examples=["60B"]
+    )
+    eval_tokens: Count = Field(
+        default=0,
+        description="The tokens of its eval split, right after train and in addition to it.",
+        examples=["10M"],
+    )
+    source: Sources = Field(
+        description="Its parquet files: a path or glob or a list of them, relative to the config, on a Beam filesystem "
+        "(gs://…), or pinned on the hub: hf://datasets/OWNER/NAME@REVISION/path.",
+        examples=["corpora/german/*.parquet"],
+    )
+    text_column: Text = Field(default="text", description="The column that holds the documents.")
+    order: Literal["sequential", "shuffled"] = Field(
+        default="sequential",
+        description="The order of row groups: that of file names, or a permutation by the config's `seed`.",
+    )
+    on_shortfall: OnShortfall | None = Field(
+        default=None, description="Overrides the mix's `on_shortfall` for this dataset."
+    )
+
+    @classmethod
+    def _cross_checks(cls, given: Mapping[str, Any]) -> Iterator[_Problem]:
+        share, tokens = given.get("share"), given.get("tokens")
+        if share is not None and tokens is not None:
+            yield _Problem((), f"has both share {shown(share)} and tokens {shown(tokens)}; remove one of them")
+        if share is None and tokens is None:
+            yield _Problem((), "has neither share nor tokens; add `share: 30%` (of total_tokens) or `tokens: 60B`")
+
+
+class MixConfig(_Section):
+    """A mix of datasets, each with an exact budget of tokens. `load_config` makes one from a file."""
+
+    name: Name = Field(description="The name of the mix; safe as a folder's name.", examples=["my-mix"])
+    tokenizer: TokenizerConfig = Field(
+        description="Where the tokenizer is, and its special tokens.", examples=["{path: ./tokenizer.json}"]
+    )
+    total_tokens: Budget | None = Field(
+        default=None,
+        description="The train tokens of all datasets together: needed for shares; the sum where they have tokens.",
+        examples=["200B"],
+    )
+    records: RecordsConfig = Field(
+        default=RecordsConfig(), description="The format and length of records, and BOS and EOS."
+    )
+    shards: ShardsConfig = Field(default=ShardsConfig(), description="The size and compression of shards.")
+    on_shortfall: OnShortfall = Field(
+        default="fail",
+        description="When a source ends before its budget: `fail` and publish nothing, or `keep` what there is.",
+    )
+    seed: int = Field(default=0, ge=0, le=2**63 - 1, description="For `order: shuffled`.")
+    datasets: dict[DatasetName, DatasetConfig] = Field(
+        min_length=1,
+        description="The datasets by name, which is also the name of their folder in the output.",
+        examples=["{german: {share: 100%, source: german/*.parquet}}"],
+    )
+
+    _folder: str = PrivateAttr(default="")
+
+    def budgets(self) -> dict[str, DatasetBudget]:
+        """The exact budget of each dataset, in the order of the config.
+
+        Shares become whole numbers that add up to `total_tokens` by the largest remainder (`apportion`).
+        """
+        train = {name: dataset.tokens or 0 for name, dataset in self.datasets.items()}
+        if self.total_tokens is not None:
+            shares = {name: dataset.share for name, dataset in self.datasets.items() if dataset.share is not None}
+            train |= apportion(self.total_tokens, shares) if shares else {}
+        return {name: DatasetBudget(train[name], dataset.eval_tokens) for name, dataset in self.datasets.items()}
+
+    def shortfall(self, dataset: str) -> OnShortfall:
+        """What to do when the source of `dataset` ends before its budget."""
+        return self.datasets[dataset].on_shortfall or self.on_shortfall
+
+    def resolve(self, path: str) -> str:
+        """`path` as the config means it: relative paths start at the config's folder, be it local or remote.
+
+        Absolute paths and those with a scheme (`gs://…`, `hf://…`) stay as they are; `~` is the user's home. A config
+        that comes from no file starts at the working directory.
+        """
+        if _SCHEME.match(path):
+            return path
+        path = os.path.expanduser(path)
+        if os.path.isabs(path):
+            return path
+        scheme = _SCHEME.match(self._folder)
+        if scheme is None:
+            return os.path.normpath(os.path.join(self._folder, path))
+        bucket, _, folder = self._folder[scheme.end() :].partition("/")
+        # From "/", so that no number of ".." leaves the bucket.
+        return scheme.group() + bucket + posixpath.normpath(posixpath.join("/", folder, path))
+
+    def tokenizer_path(self) -> str:
+        """Where the tokenizer is: a hub id as it is, and a path resolved against the config's folder."""
+        return self.tokenizer.path if self.tokenizer.is_hub_id else self.resolve(self.tokenizer.path)
+
+    def sources(self, dataset: str) -> tuple[str, ...]:
+        """The paths and globs of `dataset`, resolved against the config's folder."""
+        return tuple(self.resolve(source) for source in self.datasets[dataset].source)
+
+    def as_written(self) -> dict[str, Any]:
+        """The config in plain JSON types, for a manifest: paths as they were written, not resolved.
+
+        It is complete (defaults spelled out, quantities as integers, overrides applied), so that it means the same in a
+        later version with other defaults; `MixConfig.model_validate` takes it back.
+        """
+        return self.model_dump(mode="json", exclude_none=True)
+
+    @classmethod
+    def _cross_checks(cls, given: Mapping[str, Any]) -> Iterator[_Problem]:
+        datasets = given.get("datasets")
+        if not isinstance(datasets, Mapping) or not datasets:
+            return
+        yield from _same_names(datasets)
+        total = given.get("total_tokens")
+        shares = {name: share for name, dataset in datasets.items() if (share := _given(dataset, "share")) is not None}
+        tokens = {name: count for name, dataset in datasets.items() if (count := _given(dataset, "tokens")) is not None}
+        if shares.keys() - tokens.keys() and tokens.keys() - shares.keys():
+            yield _Problem(
+                ("datasets",),
+                f"mixes share ({', '.join(map(str, shares))}) and tokens ({', '.join(map(str, tokens))}); give all "
+                "datasets a share, with total_tokens, or all of them tokens",
+            )
+        elif shares and not tokens:
+            if total is None:
+                yield _Problem(("total_tokens",), "is missing, and shares are shares of it; add `total_tokens: 200B`")
+            yield from _share_problems(total, shares, complete=len(shares) == len(datasets))
+        elif len(tokens) == len(datasets) and not shares and total is not None:
+            yield from _sum_problems(total, tokens)
+
+
+def _same_names(datasets: Mapping[str, Any]) -> Iterator[_Problem]:
+    first: dict[str, str] = {}
+    for name in map(str, datasets):
+        other = first.setdefault(name.lower(), name)
+        if other != name:
+            yield _Problem(
+                ("datasets", name),
+                f"differs from {shown(other)} by case alone, and some filesystems hold them for the same; rename one",
+            )
+
+
+def _share_problems(total: Any, shares: Mapping[str, Any], *, complete: bool) -> Iterator[_Problem]:
+    exact = {name: _or_none(_parse_share, share) for name, share in shares.items()}
+    known = {name: share for name, share in exact.items() if share is not None}
+    if not complete or len(known) != len(exact):
+        return  # Reported where it is; a sum without it would only confuse.
+    whole = sum(known.values(), Fraction(0))
+    if whole != 1:
+        parts = " + ".join(f"{name} {format_percent(share)}" for name, share in known.items())
+        off = f"{format_percent(abs(1 - whole))} too {'much' if whole > 1 else 'little'}"
+        yield _Problem(
+            ("datasets",), f"has shares that add up to {format_percent(whole)}, {off}; make them 100%: {parts}"
+        )
+        return
+    tokens = _or_none(_parse_budget, total)
+    if tokens is None:
+        return
+    for name, budget in apportion(tokens, known).items():
+        if budget == 0:
+            yield _Problem(
+                ("datasets", name, "share"),
+                f"{format_percent(known[name])} of total_tokens {format_count(tokens)} is a budget of 0 tokens; raise "
+                "one of the two, or leave the dataset out",
+            )
+
+
+def _sum_problems(total: Any, tokens: Mapping[str, Any]) -> Iterator[_Problem]:
+    wanted = _or_none(_parse_budget, total)
+    counts = [_or_none(_parse_budget, count) for count in tokens.values()]
+    known = [count for count in counts if count is not None]
+    if wanted is not None and len(known) == len(counts) and sum(known) != wanted:
+        yield _Problem(
+            ("total_tokens",),
+            f"{shown(total)} is not the sum of the datasets' tokens, {format_count(sum(known))}; write that, or leave "
+            "total_tokens out",
+        )
+
+
+def _given(dataset: Any, key: str) -> Any:
+    written = dataset.model_dump(mode="json") if isinstance(dataset, DatasetConfig) else dataset
+    return written.get(key) if isinstance(written, Mapping) else None
+
+
+def _or_none[T](parse: Callable[[Any], T], value: Any) -> T | None:
+    try:
+        return parse(value)
+    except UsageError:
+        return None
+
+
+def _unknown_key(key: str, known: Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(key, known, n=1)
+    advice = f"did you mean `{near[0]}`?" if near else "remove it"
+    return f"is not a key that exists here; {advice} (keys: {', '.join(known)})"
+
+
+# --- Reading ----------------------------------------------------------------------------------------------------------
+
+
+def load_config(path: str | os.PathLike[str], *, overrides: Mapping[str, Any] | None = None) -> MixConfig:
+    """Reads and checks a mix config.
+
+    Args:
+      path: a YAML file, local or on a filesystem that Beam knows (`gs://…`).
+      overrides: values by dotted key, as `--set KEY=VALUE` gives them: `{"total_tokens": "400000", "records.format":
+        "text", "datasets.german.share": "30%"}`. Text is read as the same text in the file would be (`true`, `null`,
+        `[a, b]`); other values are taken as they are. They are checked like the file's own.
+
+    Raises:
+      UsageError: the file is not there, is no YAML, or breaks the schema; the message has a line for each error.
+    """
+    name = os.fspath(path)
+    document = _Document(name)
+    document.parse(_read(name))
+    for key, value in (overrides or {}).items():
+        document.override(key, value)
+    config: MixConfig | None = None
+    try:
+        config = MixConfig.model_validate(document.data)
+    except ValidationError as error:
+        document.problems += (_Problem(details["loc"], details["msg"]) for details in error.errors())
+    if config is None or document.problems:
+        raise UsageError(document.message())
+    folder = posixpath.dirname(name) if _SCHEME.match(name) else os.path.dirname(os.path.abspath(name))
+    config._folder = folder
+    return config
+
+
+def _read(path: str) -> bytes:
+    """The bytes of a config file, at most one more than may be."""
+    if _SCHEME.match(path):
+        # Imported here, since it takes longer than all the rest of reading a config.
+        from apache_beam.io.filesystem import CompressionTypes
+        from apache_beam.io.filesystems import FileSystems
+
+        try:
+            with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as remote:
+                return bytes(remote.read(MAX_CONFIG_BYTES + 1))
+        except Exception as error:  # Each filesystem has its client's own errors, for access, network and absence.
+            what = f"{path}: cannot read the config: {error}; check the path and your access to it"
+            raise UsageError(what) from error
+    try:
+        with open(path, "rb") as file:
+            return file.read(MAX_CONFIG_BYTES + 1)
+    except FileNotFoundError as error:
+        raise UsageError(f"{path}: there is no such config; check the path") from error
+    except IsADirectoryError as error:
+        raise UsageError(f"{path}: is a folder; name the file in it, {os.path.join(path, 'mix.yaml')}") from error
+    except OSError as error:
+        what = f"{path}: cannot read the config: {error.strerror}; check the path and your access to it"
+        raise UsageError(what) from error
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader with only those plain scalars that the config needs.
+
+    YAML 1.1 would make a number of `1:30`, a date of `2025-01-01`, `false` of a token called `no`, and a rounded double
+    of `1.1e9`: here these are text, and the quantities' own parser reads them exactly.
+    """
+
+    yaml_implicit_resolvers = {}  # noqa: RUF012 (PyYAML's own way to say it)
+
+
+# No octal (010), and no more digits than a quantity can have.
+_INT = re.compile(r"[-+]?(?:0|[1-9](?:_?[0-9]){0,29})\Z")
+
+# The pattern of a tag's plain scalars, and the characters that they may start with.
+_PLAIN = {
+    "tag:yaml.org,2002:null": (re.compile(r"(?:~|null|Null|NULL|)\Z"), ["~", "n", "N", ""]),
+    "tag:yaml.org,2002:bool": (re.compile(r"(?:true|True|TRUE|false|False|FALSE)\Z"), ["t", "T", "f", "F"]),
+    "tag:yaml.org,2002:int": (_INT, list("-+0123456789")),
+    "tag:yaml.org,2002:merge": (re.compile(r"<<\Z"), ["<"]),
+}
+for _tag, (_pattern, _first) in _PLAIN.items():
+    _Loader.add_implicit_resolver(_tag, _pattern, _first)
+
+
+def _to_int(text: str) -> int | str:
+    # A tag, `!!int 1e3`, may claim what the text is not; the schema then refuses the text.
+    return int(text) if _INT.match(text) else text
+
+
+_SCALARS: dict[str, Callable[[str], Any]] = {
+    "tag:yaml.org,2002:str": str,
+    "tag:yaml.org,2002:null": lambda text: None,
+    "tag:yaml.org,2002:bool": lambda text: text.lower() == "true",
+    "tag:yaml.org,2002:int": _to_int,
+}
+_TAGS: dict[type[yaml.Node], Container[str]] = {
+    yaml.MappingNode: {"tag:yaml.org,2002:map"},
+    yaml.SequenceNode: {"tag:yaml.org,2002:seq"},
+    yaml.ScalarNode: _SCALARS,
+}
+
+
+class _Document:
+    """A config file as plain data, with the line of each key, and the problems found so far."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.data: Any = None
+        self.problems: list[_Problem] = []
+        self._lines: dict[Loc, int] = {}
+        self._overridden: dict[Loc, str] = {}
+        self._seen: set[int] = set()
+        self._repeated = 0
+
+    def parse(self, content: bytes) -> None:
+        """Reads the file's content.
+
+        Raises:
+          UsageError: it is too large, is no YAML, or has more aliases or nesting than a config can need.
+        """
+        if len(content) > MAX_CONFIG_BYTES:
+            raise UsageError(f"{self.name}: is larger than 1 MiB; a mix config is a short YAML file, check the path")
+        try:
+            node = yaml.compose(content.decode("utf-8-sig"), Loader=_Loader)
+        except UnicodeDecodeError as error:
+            what = f"is not UTF-8 text (byte {error.start}); check the path, or save it as UTF-8"
+            raise UsageError(f"{self.name}: {what}") from error
+        except RecursionError as error:
+            raise UsageError(f"{self.name}: is nested too deep for a mix config; check the path") from error
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark
+            where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
+            what = f"is not valid YAML: {error.problem}; check the quotes, colons and indents"
+            raise UsageError(f"{self.name}{where}: {what}") from error
+        except yaml.reader.ReaderError as error:
+            what = f"is not valid YAML: character {error.position} is not printable; check the path, or remove it"
+            raise UsageError(f"{self.name}: {what}") from error
+        if node is None:
+            raise UsageError(f"{self.name}: is empty; start from mix_configs/demo.yaml")
+        self.data = self._build(node, ())
+
+    def override(self, key: str, value: Any) -> None:
+        """Puts `value` at the dotted `key`, or notes why it cannot be there."""
+        loc = self._split(key)
+        self._overridden[loc] = key
+        parent = self.data
+        for part in loc[:-1]:
+            if not isinstance(parent, dict):
+                break
+            if parent is self.data.get("datasets") and part not in parent:
+                near = difflib.get_close_matches(str(part), parent, n=1)
+                advice = f"did you mean {near[0]}?" if near else "name one that it has"
+                self._report(loc, f"is of a dataset that the config does not have; {advice}")
+                return
+            if parent.get(part) is None:
+                parent[part] = {}
+            parent = parent[part]
+        if isinstance(parent, dict):
+            parent[loc[-1]] = self._typed(value, loc) if isinstance(value, str) else value
+        else:
+            self._report(loc, "lies below a key that is not a mapping; check the key")
+
+    def message(self) -> str:
+        """All problems, a line each, in the order of the file."""
+        lines = list(dict.fromkeys(line for _, line in sorted(map(self._described, self.problems))))
+        rest = len(lines) - _MAX_MESSAGE_LINES
+        if rest > 0:
+            lines[_MAX_MESSAGE_LINES:] = [f"{self.name}: and {rest} more errors; is this a mix config at all?"]
+        return "\n".join(lines)
+
+    def _described(self, problem: _Problem) -> tuple[int, str]:
+        loc = problem.loc[:-1] if problem.loc[-1:] == ("[key]",) else problem.loc
+        longest_first = (loc[:length] for length in range(len(loc), 0, -1))
+        place = next((part for part in longest_first if part in self._overridden or part in self._lines), ())
+        if place in self._overridden:
+            key = _printable(self._overridden[place])
+            return _AFTER_ALL_LINES, f"{self.name} (--set {key}): {_dotted(loc)}: {problem.what}"
+        return self._lines[place], f"{self.name}:{self._lines[place]}: {_dotted(loc)}: {problem.what}"
+
+    @staticmethod
+    def _split(key: str) -> Loc:
+        first, *rest = key.split(".")
+        # The name of a dataset may have dots of its own; a field of a dataset has none.
+        return (first, ".".join(rest[:-1]), rest[-1]) if first == "datasets" and len(rest) > 1 else (first, *rest)
+
+    def _typed(self, text: str, loc: Loc) -> Any:
+        """`text` as the value of a key in the file. Only quotes and brackets start YAML: `*.parquet` is no alias."""
+        if text[:1] in ("[", "{", '"', "'"):
+            part = _Document(f"{self.name} (--set {_printable(self._overridden[loc])})")
+            part.parse(text.encode())
+            self.problems += (_Problem((*loc, *problem.loc), problem.what) for problem in part.problems)
+            return part.data
+        tags = (tag for tag, (pattern, _) in _PLAIN.items() if pattern.match(text))
+        return _SCALARS.get(next(tags, ""), str)(text)
+
+    def _build(self, node: yaml.Node, loc: Loc) -> Any:
+        if len(loc) > _MAX_DEPTH:
+            what = "is nested too deep for a mix config, or refers to itself; write it out"
+            raise UsageError(f"{self.name}:{_line(node)}: {what}")
+        self._repeated += id(node) in self._seen
+        self._seen.add(id(node))
+        if self._repeated > MAX_REPEATED_NODES:
+            what = f"aliases repeat more than {MAX_REPEATED_NODES} values up to here; write them out"
+            raise UsageError(f"{self.name}:{_line(node)}: {what}")
+        self._lines.setdefault(loc, _line(node))
+        if node.tag not in _TAGS[type(node)]:
+            self._report(loc, f"has the YAML tag {shown(node.tag)}, which a config does not take; remove it")
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, loc)
+        if isinstance(node, yaml.SequenceNode):
+            return [self._build(item, (*loc, index)) for index, item in enumerate(node.value)]
+        return _SCALARS.get(node.tag, str)(node.value)
+
+    def _mapping(self, node: yaml.MappingNode, loc: Loc) -> dict[str, Any]:
+        own: dict[str, Any] = {}
+        merged: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                self._report(loc, f"has a key on line {_line(key_node)} that is a list or a mapping; write a name")
+            elif key_node.tag == "tag:yaml.org,2002:merge":
+                merged = self._merge(value_node, (*loc, "<<")) | merged
+            else:
+                # A key is text, whatever it looks like: a dataset may be called 2024 or null.
+                key = key_node.value
+                if key in own:
+                    first, second = self._lines[(*loc, key)], _line(key_node)
+                    self._report((*loc, key), f"is there twice, on lines {first} and {second}; remove one")
+                self._lines[(*loc, key)] = _line(key_node)
+                own[key] = self._build(value_node, (*loc, key))
+        return merged | own
+
+    def _merge(self, node: yaml.Node, loc: Loc) -> dict[str, Any]:
+        """The keys of a merge, `<<: *base` or `<<: [*first, *second]`, where the first that has a key gives it."""
+        bases = self._build(node, loc)
+        merged: dict[str, Any] = {}
+        for base in bases if isinstance(bases, list) else [bases]:
+            if isinstance(base, dict):
+                merged = base | merged
+            else:
+                self._report(loc, f"{shown(base)} is not a mapping; merge one with <<: *name")
+        return merged
+
+    def _report(self, loc: Loc, what: str) -> None:
+        self.problems.append(_Problem(loc, what))
+
+
+def _line(node: yaml.Node) -> int:
+    return int(node.start_mark.line) + 1
+
+
+def _dotted(loc: Loc) -> str:
+    """A key's path: `datasets.german.source[1]`."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{_printable(part)}" for part in loc)
+    return text.removeprefix(".") or "(the whole file)"
+
+
+def _printable(key: str) -> str:
+    return key if key.isprintable() and key else json.dumps(key)

@@ -1,0 +1,126 @@
+"""Shows how a build gets on: bars on a terminal, log lines elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from transforms import files
+from transforms.build_status import DatasetStatus, StatusReader
+from transforms.dataset_spec import DatasetSpec
+from transforms.errors import BroetchenError
+from transforms.quantities import format_count
+
+_LOGGER = logging.getLogger(__name__)
+
+_LOCAL_INTERVAL_S, _REMOTE_INTERVAL_S, _LOG_INTERVAL_S = 0.25, 10.0, 30.0
+
+Statuses = Mapping[str, DatasetStatus]
+
+
+@contextlib.contextmanager
+def follow_build(specs: Sequence[DatasetSpec], *, quiet: bool) -> Iterator[None]:
+    """Shows the progress of a build while the block runs."""
+    if quiet:
+        yield
+        return
+    console = Console(stderr=True)
+    shown = _on_terminal(console, specs) if console.is_terminal else contextlib.nullcontext(_LogLines(specs))
+    with shown as show, _polling(specs, show):
+        yield
+
+
+@contextlib.contextmanager
+def _polling(specs: Sequence[DatasetSpec], show: Callable[[Statuses], None]) -> Iterator[None]:
+    readers = {spec.name: StatusReader(spec) for spec in specs}
+    interval = _LOCAL_INTERVAL_S if all(files.is_local(spec.output) for spec in specs) else _REMOTE_INTERVAL_S
+    done = threading.Event()
+
+    def poll() -> None:
+        while not done.wait(interval):
+            # A file may go while it is read; the next look sees what has become of it. Progress never ends a build.
+            with contextlib.suppress(BroetchenError, OSError, ValueError):
+                show({name: reader.read() for name, reader in readers.items()})
+
+    thread = threading.Thread(target=poll, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        with contextlib.suppress(BroetchenError, OSError, ValueError):
+            show({name: reader.read() for name, reader in readers.items()})
+
+
+class _TokenRate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{format_count(round(speed))} tok/s" if speed else "", style="cyan")
+
+
+@contextlib.contextmanager
+def _on_terminal(console: Console, specs: Sequence[DatasetSpec]) -> Iterator[Callable[[Statuses], None]]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.fields[amount]}"),
+        _TokenRate(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        bars = {spec.name: progress.add_task(spec.name, total=spec.need, amount="planning") for spec in specs}
+        total = progress.add_task("[bold]all", total=sum(spec.need for spec in specs), amount="")
+
+        def show(statuses: Statuses) -> None:
+            for name, status in statuses.items():
+                progress.update(bars[name], completed=status.tokens, amount=_amount(status))
+            finished = sum(status.finished for status in statuses.values())
+            tokens = sum(status.tokens for status in statuses.values())
+            progress.update(total, completed=tokens, amount=f"{finished}/{len(statuses)} datasets")
+
+        yield show
+
+
+def _amount(status: DatasetStatus) -> str:
+    return f"{format_count(status.tokens)} tokens, {status.shards} shards{', published' if status.finished else ''}"
+
+
+class _LogLines:
+    """One line every half minute, and one when a dataset is finished."""
+
+    def __init__(self, specs: Sequence[DatasetSpec]) -> None:
+        self._need = {spec.name: spec.need for spec in specs}
+        self._started = self._last = time.monotonic()
+        self._finished: set[str] = set()
+
+    def __call__(self, statuses: Statuses) -> None:
+        now = time.monotonic()
+        for name, status in statuses.items():
+            if status.finished and name not in self._finished:
+                self._finished.add(name)
+                _LOGGER.info("%s: published, %s", name, _amount(status))
+        if now - self._last < _LOG_INTERVAL_S:
+            return
+        self._last = now
+        tokens, need = sum(status.tokens for status in statuses.values()), sum(self._need.values())
+        rate = tokens / (now - self._started)
+        left = f", {(need - tokens) / rate / 60:.0f} min left" if rate else ""
+        _LOGGER.info(
+            "%s of %s tokens (%.0f %%), %s tok/s%s; %d of %d datasets published",
+            format_count(tokens),
+            format_count(need),
+            100 * tokens / need,
+            format_count(round(rate)),
+            left,
+            len(self._finished),
+            len(statuses),
+        )

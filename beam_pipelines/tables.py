@@ -1,0 +1,159 @@
+"""The tables that the commands print."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from beam_pipelines.plan_mix import DatasetOutlook
+from transforms.count_tokens import TextCount
+from transforms.manifest import Manifest
+from transforms.quantities import format_size
+
+OutputFormat = Literal["table", "json", "csv"]
+
+
+def _table(title: str, columns: Sequence[str], texts: int = 1) -> Table:
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index < texts else "right", no_wrap=index < texts)
+    return table
+
+
+def print_build(console: Console, manifests: Mapping[str, Manifest], *, seconds: float, output: str) -> None:
+    """Wanted and written tokens of each split, and where it all is."""
+    columns = ("dataset", "split", "wanted", "written", "share", "documents", "records", "shards", "size")
+    table = _table("", columns, texts=2)
+    train = sum(manifest.splits["train"].tokens for manifest in manifests.values())
+    tokens = size = 0
+    for manifest in manifests.values():
+        for name, split in manifest.splits.items():
+            tokens, size = tokens + split.tokens, size + split.bytes
+            missing = f" ({split.missing:,} missing)" if split.missing else ""
+            share = f"{100 * split.tokens / train:.2f} %" if name == "train" and train else ""
+            numbers = (split.documents, split.records, len(split.shards))
+            table.add_row(
+                manifest.dataset,
+                name,
+                f"{split.budget:,}",
+                f"{split.tokens:,}{missing}",
+                share,
+                *(f"{number:,}" for number in numbers),
+                format_size(split.bytes),
+            )
+    wanted = sum(split.budget for manifest in manifests.values() for split in manifest.splits.values())
+    table.add_section()
+    table.add_row("all", "", f"{wanted:,}", f"{tokens:,}", "", "", "", "", format_size(size), style="bold")
+    console.print(table)
+    skipped = sum(sum(manifest.skipped.values()) for manifest in manifests.values())
+    if skipped:
+        console.print(f"{skipped:,} rows held no text and were left out; each manifest has the reasons.")
+    console.print(
+        f"{tokens:,} tokens in {seconds:.1f} s ({tokens / seconds / 1e6:.2f} Mtok/s, {size / seconds / 1e6:.1f} MB/s) "
+        f"in {output}",
+        soft_wrap=True,
+    )
+
+
+def print_verified(console: Console, manifests: Mapping[str, Manifest]) -> None:
+    """One line a dataset, all of them sound."""
+    table = _table("", ("dataset", "tokens", "records", "shards", ""))
+    for manifest in manifests.values():
+        splits = manifest.splits.values()
+        numbers = (
+            sum(split.tokens for split in splits),
+            sum(split.records for split in splits),
+            sum(len(split.shards) for split in splits),
+        )
+        table.add_row(manifest.dataset, *(f"{number:,}" for number in numbers), "[green]sound")
+    console.print(table)
+
+
+def print_plan(console: Console, outlooks: Sequence[DatasetOutlook], output_format: OutputFormat) -> None:
+    """What a build would read and write."""
+    if output_format != "table":
+        _print_rows(console, [dataclasses.asdict(outlook) for outlook in outlooks], output_format)
+        return
+    columns = (
+        "dataset", "engine", "wanted tokens", "source holds ≈", "files", "row groups", "to read ≈", "shards ≈",
+        "to write ≈", "one process ≈",
+    )  # fmt: skip
+    table = _table("", columns, texts=2)
+    for outlook in outlooks:
+        short = outlook.available < outlook.need
+        table.add_row(
+            outlook.dataset,
+            outlook.engine,
+            f"{outlook.need:,}",
+            f"{'[red]' if short else ''}{outlook.available:,}",
+            f"{outlook.files_read} of {outlook.files}",
+            f"{outlook.row_groups:,}",
+            format_size(outlook.read_bytes),
+            f"{outlook.shards:,}",
+            format_size(outlook.written_bytes),
+            _duration(outlook.seconds),
+        )
+    console.print(table)
+    for outlook in outlooks:
+        if outlook.available < outlook.need:
+            console.print(
+                f"[red]{outlook.dataset} will probably lack {outlook.need - outlook.available:,} tokens;[/] "
+                "add source files or lower its budget"
+            )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def print_counts(console: Console, counts: Mapping[str, TextCount], output_format: OutputFormat) -> None:
+    """Subtokens of each dataset and of all."""
+    total = sum(counts.values(), TextCount())
+    rows = [_count_row(name, count) for name, count in [*counts.items(), ("all", total)]]
+    if output_format != "table":
+        _print_rows(console, rows, output_format)
+        return
+    table = _table("", ("dataset", "subtokens", "documents", "bytes", "bytes/token", "tokens/document", "rows left out"))
+    for row in rows:
+        values = (
+            f"{value:,}" if isinstance(value, int) else "–" if value is None else f"{value:,.2f}"
+            for value in list(row.values())[1:]
+        )
+        table.add_row(str(row["dataset"]), *values, style="bold" if row["dataset"] == "all" else None)
+    console.print(table)
+
+
+def _count_row(name: str, count: TextCount) -> dict[str, str | int | float | None]:
+    known = count.text_bytes > 0
+    return {
+        "dataset": name,
+        "subtokens": count.tokens,
+        "documents": count.documents,
+        "bytes": count.text_bytes if known else None,
+        "bytes_per_token": count.text_bytes / count.tokens if known and count.tokens else None,
+        "tokens_per_document": count.tokens / count.documents if count.documents else None,
+        "rows_left_out": count.skipped if known else None,
+    }
+
+
+def _print_rows(console: Console, rows: Iterable[Mapping[str, object]], output_format: OutputFormat) -> None:
+    rows = list(rows)
+    if output_format == "json":
+        text = json.dumps(rows, indent=1)
+    else:
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        text = buffer.getvalue().rstrip("\n")
+    console.print(text, soft_wrap=True, markup=False, highlight=False)

@@ -1,0 +1,53 @@
+"""Verifies finished datasets: every record is read back with Grain's own reader and held against the manifest.
+
+    python -m beam_pipelines.verify_output --output URI [Beam options]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import apache_beam as beam
+from apache_beam.pvalue import AsList
+
+from beam_pipelines.job_errors import plain_errors
+from beam_pipelines.runner_options import pipeline_options
+from transforms.dataset_spec import Engine
+from transforms.manifest import Manifest, find_manifests
+from transforms.verify import ShardCheck, VerifyShards, dataset_problems, raise_problems, shard_checks
+
+
+def verify(output: str, *, engine: Engine = "auto", beam_arguments: Sequence[str] = ()) -> Mapping[str, Manifest]:
+    """Reads everything under `output` back.
+
+    Args:
+        output: a folder of datasets, or one dataset.
+        engine: counts the tokens of datasets in text format.
+
+    Returns:
+        the manifests of the datasets, all sound, by folder.
+
+    Raises:
+        BroetchenError: no dataset is there, or something is wrong; the message has a line for each thing.
+    """
+    manifests = find_manifests(output.rstrip("/"))
+    known = [problem for folder, manifest in manifests.items() for problem in dataset_problems(folder, manifest)]
+    checks = [check for folder, manifest in manifests.items() for check in shard_checks(folder, manifest, engine)]
+    with plain_errors(), beam.Pipeline(options=pipeline_options(beam_arguments)) as pipeline:
+        found = (
+            pipeline
+            | "Shards" >> beam.Create(checks, reshuffle=False).with_output_types(ShardCheck)
+            | "VerifyShards" >> VerifyShards()
+        )
+        _ = (
+            pipeline
+            | "Once" >> beam.Create([known])
+            | "Fail" >> beam.Map(lambda before, problems: raise_problems([*before, *problems]), AsList(found))
+        )
+    return manifests
+
+
+if __name__ == "__main__":
+    from beam_pipelines.cli import module_main
+
+    module_main("verify", "--output")

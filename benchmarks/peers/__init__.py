@@ -1,0 +1,1 @@
+"""The contenders, one script each. Every script runs alone (``--help``) and imports nothing of ours."""

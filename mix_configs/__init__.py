@@ -1,0 +1,1 @@
+"""The mixes as YAML files; this module makes them package data."""

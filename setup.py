@@ -1,0 +1,14 @@
+"""What goes into the package: `--setup_file=setup.py` is how Beam ships the project to Dataflow's workers.
+
+The metadata is in pyproject.toml; this file lists code and data, and needs nothing but setuptools.
+"""
+
+from setuptools import setup
+
+setup(
+    packages=["beam_pipelines", "launch", "mix_configs", "samples", "transforms"],
+    package_data={
+        "mix_configs": ["**/*.yaml", "README.md"],
+        "samples": ["README.md", "tokenizer.json", "corpora/*/*.parquet", "licenses/*.txt"],
+    },
+)

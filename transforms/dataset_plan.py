@@ -1,0 +1,189 @@
+"""Plans datasets: footers and a small sample in, shards and a fingerprint out.
+
+The fingerprint names everything that decides the output's bytes. Work that an earlier run left under the same
+fingerprint is taken up again; work under another one is not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import logging
+import posixpath
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Literal
+
+import apache_beam as beam
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from transforms.dataset_spec import DatasetSpec
+from transforms.encoder_pool import borrow_encoder, tokenizer_file
+from transforms.encoders import Encoded, first_difference, why_not_gigatoken
+from transforms.errors import BroetchenError, UsageError
+from transforms.json_coder import register_json_coder
+from transforms.parquet_source import SourceFile, expand_sources, read_footer, read_texts
+from transforms.shard_plan import PlannedShard, ShardTask, lay_out_shards, order_row_groups
+
+_LOGGER = logging.getLogger(__name__)
+
+# Changes whenever the same config, source and tokenizer would give other bytes.
+FORMAT_VERSION = 1
+# The libraries whose versions may decide bytes: ids by the one, files by the other.
+BYTE_DECIDING_PACKAGES = ("tokenizers", "array_record")
+
+_SAMPLE_TEXT_BYTES = 256 << 10
+
+
+@register_json_coder
+@dataclasses.dataclass(frozen=True)
+class DatasetPlan:
+    """How one dataset is built.
+
+    Attributes:
+        files: the source, in the order in which it is read.
+        shards: all shards that the source makes, more than the budget may need.
+        tokens_per_byte: tokens for each byte of the text column before compression, from a sample.
+        engine: the one that will encode: it was asked for, or it agreed with the reference on the sample.
+    """
+
+    dataset: str
+    files: tuple[SourceFile, ...]
+    shards: tuple[PlannedShard, ...]
+    tokens_per_byte: float
+    engine: Literal["tokenizers", "gigatoken"]
+    fingerprint: str
+    work_folder: str
+
+    def task(self, ordinal: int, stop_after: int | None) -> ShardTask:
+        shard = self.shards[ordinal]
+        members = tuple((self.files[file].path, group) for file, group in shard.row_groups)
+        return ShardTask(self.dataset, self.work_folder, self.engine, ordinal, members, shard.rows, stop_after)
+
+
+def byte_deciding_versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in BYTE_DECIDING_PACKAGES}
+
+
+def fingerprint(spec: DatasetSpec, source: Sequence[SourceFile]) -> str:
+    """SHA-256 over all that decides the dataset's bytes: config, tokenizer, source, format and library versions."""
+    parts = {
+        "format": FORMAT_VERSION,
+        "versions": byte_deciding_versions(),
+        "config": spec.config,
+        "tokenizer": spec.tokenizer.sha256,
+        "source": [(spec.shown_path(file.path), file.size, file.footer_sha256, file.checksum) for file in source],
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def plan_dataset(spec: DatasetSpec, source: Iterable[SourceFile]) -> DatasetPlan:
+    """Plans one dataset from its footers, reading a sample of its first documents.
+
+    Raises:
+        BroetchenError: the source has no text, or its first documents cannot be read.
+        UsageError: the engine that was asked for cannot be used.
+    """
+    ordered = tuple(sorted(source, key=lambda file: file.path))
+    groups = order_row_groups(ordered, spec.order, spec.seed)
+    sample = read_sample(spec, ordered, groups)
+    with borrow_encoder(spec.tokenizer, "tokenizers") as reference:
+        encoded = reference.encode(sample.texts)
+    mark = fingerprint(spec, ordered)
+    return DatasetPlan(
+        dataset=spec.name,
+        files=ordered,
+        shards=lay_out_shards(ordered, groups, spec.target_text_bytes),
+        tokens_per_byte=max(1, len(encoded.ids)) / sample.column_bytes,
+        engine=choose_engine(spec, sample.texts, encoded),
+        fingerprint=mark,
+        work_folder=posixpath.join(spec.work_root, mark[:16]),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """The first documents of a dataset, and the bytes that their rows take in the column before compression."""
+
+    texts: pa.LargeStringArray
+    column_bytes: float
+
+
+def read_sample(
+    spec: DatasetSpec, source: Sequence[SourceFile], groups: Iterable[tuple[int, int]]
+) -> Sample:
+    """Reads about 256 KiB of text, at least one document.
+
+    Raises:
+        BroetchenError: there is no document at all.
+    """
+    for file, group in groups:
+        footer = source[file].row_groups[group]
+        for _, batch in read_texts(source[file].path, [group], spec.text_column):
+            if not len(batch.texts):
+                continue
+            ends = pc.cumulative_sum(pc.binary_length(batch.texts)).to_numpy()
+            documents = min(len(ends), int(ends.searchsorted(_SAMPLE_TEXT_BYTES)) + 1)
+            rows = batch.rows * documents / len(ends)
+            return Sample(batch.texts.slice(0, documents), max(1.0, footer.text_bytes * rows / footer.rows))
+    raise BroetchenError(f"dataset {spec.name}: column {spec.text_column!r} holds no text in any of its files")
+
+
+def choose_engine(spec: DatasetSpec, texts: pa.LargeStringArray, reference: Encoded) -> Literal["tokenizers", "gigatoken"]:
+    """The engine for a dataset: gigatoken where it can be used and gives the reference's ids on the sample.
+
+    Raises:
+        UsageError: gigatoken was asked for by name and cannot be used, or gives other ids.
+    """
+    if spec.engine == "tokenizers":
+        return "tokenizers"
+    reason = why_not_gigatoken(tokenizer_file(spec.tokenizer), spec.tokenizer.special_tokens)
+    if reason is None:
+        with borrow_encoder(spec.tokenizer, "gigatoken") as fast:
+            reason = first_difference(reference, fast.encode(texts))
+    if reason is None:
+        return "gigatoken"
+    if spec.engine == "gigatoken":
+        raise UsageError(f"dataset {spec.name}: --engine gigatoken cannot be used: {reason}; take --engine auto")
+    _LOGGER.warning("dataset %s: encoding with tokenizers, which is slower, since gigatoken %s", spec.name, reason)
+    return "tokenizers"
+
+
+class _PlanDataset(beam.DoFn):
+    def __init__(self, specs: Mapping[str, DatasetSpec]) -> None:
+        self._specs = specs
+
+    def process(self, element: tuple[str, Iterable[SourceFile]]) -> Iterator[tuple[str, DatasetPlan]]:
+        name, source = element
+        yield name, plan_dataset(self._specs[name], source)
+
+
+class PlanDatasets(beam.PTransform):
+    """Names of datasets in, (name, DatasetPlan) out. Files are expanded and footers read in parallel.
+
+    Args:
+        specs: the datasets to plan, by name.
+    """
+
+    def __init__(self, specs: Mapping[str, DatasetSpec]) -> None:
+        super().__init__()
+        self._specs = dict(specs)
+
+    def expand(self, names: beam.PCollection[str]) -> beam.PCollection[tuple[str, DatasetPlan]]:
+        return (
+            names
+            | "Expand" >> beam.FlatMap(self._files).with_output_types(tuple[str, str, int])
+            | "SpreadFiles" >> beam.Reshuffle()
+            | "Footers" >> beam.MapTuple(self._footer).with_output_types(tuple[str, SourceFile])
+            | "ByDataset" >> beam.GroupByKey()
+            | "Plan" >> beam.ParDo(_PlanDataset(self._specs)).with_output_types(tuple[str, DatasetPlan])
+        )
+
+    def _files(self, name: str) -> Iterator[tuple[str, str, int]]:
+        for path, size in expand_sources(self._specs[name].sources):
+            yield name, path, size
+
+    def _footer(self, name: str, path: str, size: int) -> tuple[str, SourceFile]:
+        return name, read_footer(path, size, self._specs[name].text_column)

@@ -1,0 +1,113 @@
+"""What a dataset is built from: the resolved config of one dataset, as the pipeline's steps need it."""
+
+from __future__ import annotations
+
+import dataclasses
+import posixpath
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from transforms.shard_plan import Order
+
+Format = Literal["tokens", "text"]
+Shortfall = Literal["fail", "keep"]
+Engine = Literal["auto", "tokenizers", "gigatoken"]
+SpecialTokens = Literal["text", "token"]
+
+# The feature of `tf.train.Example` that holds a record's ids or text; MaxText's default column.
+FEATURE = "text"
+
+# Bytes of a shard file per byte of text, before the footers' sizes decide where shards end. Measured on the sample
+# corpora (65,536-entry BPE, group size 1); only the size of shards hangs on it, and only roughly.
+_FILE_BYTES_PER_TEXT_BYTE: Mapping[tuple[Format, str], float] = {
+    ("tokens", "zstd"): 0.35,
+    ("tokens", "brotli"): 0.35,
+    ("tokens", "snappy"): 0.38,
+    ("tokens", "none"): 0.46,
+    ("text", "zstd"): 0.45,
+    ("text", "brotli"): 0.45,
+    ("text", "snappy"): 0.65,
+    ("text", "none"): 1.0,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizerSpec:
+    """A tokenizer that every worker can load, and the hash that tells whether it is the right one."""
+
+    path: str
+    sha256: str
+    bos_token: str | None
+    eos_token: str | None
+    special_tokens: SpecialTokens
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordSpec:
+    """How documents become records; `bos_id` and `eos_id` are None where none is added."""
+
+    format: Format
+    max_tokens: int
+    bos_id: int | None
+    eos_id: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetSpec:
+    """One dataset to build.
+
+    Attributes:
+        sources: glob patterns, as they are opened.
+        source_roots: pairs (folder as opened, the same as the config writes it): what a manifest shows of a path.
+        budgets: tokens by split, in the order in which the splits lie in the stream.
+        target_size: bytes of a shard file, about.
+        output: the folder of all datasets; this one's is `output/name`.
+        config: the part of the config that decides this dataset's bytes, as plain JSON types.
+        overwrite: whether to replace a dataset that another config left at the output.
+    """
+
+    name: str
+    mix: str
+    sources: tuple[str, ...]
+    source_roots: tuple[tuple[str, str], ...]
+    text_column: str
+    order: Order
+    seed: int
+    budgets: Mapping[str, int]
+    on_shortfall: Shortfall
+    records: RecordSpec
+    target_size: int
+    group_size: int
+    compression: str
+    tokenizer: TokenizerSpec
+    engine: Engine
+    output: str
+    config: Mapping[str, Any]
+    overwrite: bool = False
+
+    @property
+    def folder(self) -> str:
+        return posixpath.join(self.output, self.name)
+
+    @property
+    def work_root(self) -> str:
+        """Where this dataset's unfinished work lies, out of the way of every reader's glob."""
+        return posixpath.join(self.output, ".broetchen", self.name)
+
+    @property
+    def need(self) -> int:
+        """Tokens of all splits."""
+        return sum(self.budgets.values())
+
+    @property
+    def target_text_bytes(self) -> int:
+        """Text that makes a shard of about `target_size`."""
+        codec = self.compression.partition(":")[0]
+        return max(1, round(self.target_size / _FILE_BYTES_PER_TEXT_BYTE[self.records.format, codec]))
+
+    def shown_path(self, path: str) -> str:
+        """A source path as the config would write it, so that a manifest is the same on every machine."""
+        for opened, written in self.source_roots:
+            if path.startswith(opened):
+                return written + path[len(opened) :]
+        return path

@@ -1,0 +1,54 @@
+"""Encoders kept per process and lent to one thread at a time.
+
+An encoder takes a quarter of a second and some 100 MB to make, and a pipeline has several steps that encode, each with
+a DoFn instance per thread. They share these.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+
+from transforms.dataset_spec import Engine, TokenizerSpec
+from transforms.encoders import Encoder, make_encoder
+from transforms.errors import BroetchenError
+from transforms.tokenizer_file import TokenizerFile, load_tokenizer
+
+_lock = threading.Lock()
+_idle: dict[tuple[TokenizerSpec, Engine], list[Encoder]] = {}
+_tokenizers: dict[TokenizerSpec, TokenizerFile] = {}
+
+
+def tokenizer_file(spec: TokenizerSpec) -> TokenizerFile:
+    """The tokenizer of `spec`, loaded once a process.
+
+    Raises:
+        BroetchenError: the file is not the one that the build was started with.
+    """
+    with _lock:
+        if spec not in _tokenizers:
+            loaded = load_tokenizer(spec.path, bos_token=spec.bos_token, eos_token=spec.eos_token)
+            if loaded.sha256 != spec.sha256:
+                raise BroetchenError(
+                    f"{spec.path}: has changed since the build began (sha256 {loaded.sha256}, not {spec.sha256}); "
+                    "put the old file back, or start the build again"
+                )
+            _tokenizers[spec] = loaded
+        return _tokenizers[spec]
+
+
+@contextlib.contextmanager
+def borrow_encoder(spec: TokenizerSpec, engine: Engine) -> Iterator[Encoder]:
+    """An encoder that no other thread uses meanwhile."""
+    key = (spec, engine)
+    with _lock:
+        idle = _idle.setdefault(key, [])
+        encoder = idle.pop() if idle else None
+    if encoder is None:
+        encoder = make_encoder(tokenizer_file(spec), engine, spec.special_tokens)
+    try:
+        yield encoder
+    finally:
+        with _lock:
+            idle.append(encoder)

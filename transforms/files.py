@@ -1,0 +1,356 @@
+"""Files on every filesystem that Beam knows, local or remote, through one set of functions.
+
+What Beam's `FileSystems` leaves open is settled here: a file that is written appears whole or not at all; a rename
+replaces its target and may be repeated; deleting what is gone is no error; nothing is compressed or decompressed by
+its name; and an error names the path and says what to do.
+
+Transient errors of a remote store are retried by Beam's own clients (for `gs://`: `apache_beam.io.gcp.gcsio_retry`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import http
+import http.client
+import io
+import os
+import posixpath
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO
+
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileSystem
+from apache_beam.io.filesystems import FileSystems
+
+from transforms.errors import BroetchenError, UsageError
+
+_CHUNK_BYTES = 8 << 20
+_MIME_TYPE = "application/octet-stream"
+_WILDCARDS = frozenset("*?[")
+_TEMPORARY = ".{name}.tmp-{unique}"
+
+# By errno and by HTTP status: the two do not overlap.
+_ADVICE: dict[int, str] = {
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "a part of the path is a file, not a folder; choose another path",
+    errno.EEXIST: "a part of the path is a file, not a folder; choose another path",
+    errno.EISDIR: "this is a folder; name a file",
+    errno.EACCES: "get permission for it, or choose another path",
+    errno.EPERM: "get permission for it, or choose another path",
+    errno.EROFS: "choose a path on a filesystem that can be written",
+    errno.ENOSPC: "free some space, or choose a path elsewhere, and run it again",
+    errno.EDQUOT: "free some space, or choose a path elsewhere, and run it again",
+    errno.EFBIG: "raise the limit on the size of files, or make the shards smaller",
+    http.HTTPStatus.UNAUTHORIZED: "sign in to the object store (for gs://: gcloud auth application-default login)",
+    http.HTTPStatus.FORBIDDEN: "get permission for it; an account that writes also needs to list, read and delete",
+    http.HTTPStatus.NOT_FOUND: "check the path, and that the bucket exists",
+}
+
+
+def is_local(path: str) -> bool:
+    """Whether `path` is on this machine's own filesystem, that is, has no scheme."""
+    return FileSystems.get_scheme(path) is None
+
+
+def join(base: str, *parts: str) -> str:
+    """`parts` below `base`."""
+    joined: str = _filesystem(base).join(base, *parts)
+    return joined
+
+
+def split(path: str) -> tuple[str, str]:
+    """The folder of `path`, and the name in it; the folder of a bare local name is ``""``."""
+    folder, name = posixpath.split(path)
+    return folder, name
+
+
+def temporary_path(path: str) -> str:
+    """A name next to `path` that nobody else uses, and that no pattern of shard names matches."""
+    folder, name = split(path)
+    return posixpath.join(folder, _TEMPORARY.format(name=name, unique=uuid.uuid4().hex))
+
+
+def exists(path: str) -> bool:
+    """Whether there is a file (or, where there are folders, a folder) of this name."""
+    with _explained(path, "looked up"):
+        return bool(_filesystem(path).exists(path))
+
+
+def size(path: str) -> int:
+    """The size of a file in bytes.
+
+    Raises:
+        BroetchenError: there is no such file.
+    """
+    with _explained(path, "looked up"):
+        return int(_filesystem(path).size(path))
+
+
+def read_bytes(path: str) -> bytes:
+    """All of a file.
+
+    Raises:
+        BroetchenError: it cannot be read.
+    """
+    with _explained(path, "read"), _opened(path) as source:
+        return source.read()
+
+
+def write_bytes(path: str, data: bytes) -> None:
+    """Writes a file, or replaces it. Readers see the old content or the new, nothing between.
+
+    Raises:
+        BroetchenError: it cannot be written; what was there before is still there.
+    """
+    _publish(io.BytesIO(data), len(data), path)
+
+
+def upload(local: str, path: str) -> None:
+    """Copies a local file to `path`, in chunks; it appears there whole or not at all.
+
+    Raises:
+        BroetchenError: it cannot be written, or arrived with another size.
+    """
+    with _explained(local, "read"):
+        source = open(local, "rb")  # noqa: SIM115
+    with source:
+        _publish(source, os.fstat(source.fileno()).st_size, path)
+
+
+def _publish(source: BinaryIO, source_size: int, path: str) -> None:
+    # Under a temporary name even on object stores, where an upload appears at its end only: their file objects finish
+    # the upload whenever they are closed or collected, also after an error half way.
+    temporary = temporary_path(path)
+    try:
+        with _explained(path, "written"):
+            sink = _filesystem(path).create(temporary, _MIME_TYPE, CompressionTypes.UNCOMPRESSED)
+            with contextlib.closing(sink):
+                shutil.copyfileobj(source, sink, _CHUNK_BYTES)
+                if is_local(path):
+                    sink.flush()
+                    os.fsync(sink.fileno())
+        written = size(temporary)
+        if written != source_size:
+            raise BroetchenError(f"{path}: {written:,} of {source_size:,} bytes arrived; run it again")
+        rename(temporary, path, size=source_size)
+    except BaseException:
+        with contextlib.suppress(BroetchenError):
+            delete([temporary])
+        raise
+
+
+def rename(source: str, target: str, *, size: int | None = None) -> None:
+    """Renames a file within one filesystem, and replaces what is there. May be repeated where `size` is given.
+
+    Args:
+        source: the file as it is called now.
+        target: its new name; the folder is made where there is none.
+        size: of the file in bytes. If `source` is gone and `target` has this size, an earlier attempt did the work.
+
+    Raises:
+        BroetchenError: there is neither the one nor the other, or the filesystem refuses.
+    """
+    if source == target:
+        return
+    try:
+        with _explained(source, f"renamed to {target}"):
+            if is_local(source):
+                makedirs(split(target)[0] or ".")
+                os.replace(source, target)
+                _sync_folder(split(target)[0] or ".")
+            else:
+                _filesystem(source).rename([source], [target])
+    except BroetchenError:
+        if size is None or exists(source) or not exists(target) or _size(target) != size:
+            raise
+
+
+_size = size  # `rename` has a parameter of the same name
+
+
+def _sync_folder(folder: str) -> None:
+    # A rename survives a power failure once its folder is on the disk. Not every filesystem can do this.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def makedirs(path: str) -> None:
+    """Makes a folder and those above it. Does nothing where it is there, or where a store has no folders.
+
+    Raises:
+        BroetchenError: it cannot be made.
+    """
+    with _explained(path, "made a folder"):
+        filesystem = _filesystem(path)
+        if is_local(path):
+            os.makedirs(path, exist_ok=True)
+        elif filesystem.has_dirs() and not filesystem.exists(path):
+            filesystem.mkdirs(path)
+
+
+def list_files(pattern: str) -> list[tuple[str, int]]:
+    """The files that match a pattern, as (path, size in bytes), in the order of their paths.
+
+    ``*`` stands for any characters but ``/``, ``**`` for any at all; see
+    `apache_beam.io.filesystem.FileSystem.translate_pattern`.
+
+    Raises:
+        BroetchenError: they cannot be listed.
+    """
+    # Beam looks for a bare pattern in the folder "", which does not exist.
+    bare = is_local(pattern) and not split(pattern)[0]
+    with _explained(pattern, "listed"):
+        matches = _filesystem(pattern).match([f"./{pattern}" if bare else pattern])[0].metadata_list
+        return sorted(
+            (match.path.removeprefix("./") if bare else match.path, int(match.size_in_bytes))
+            for match in matches
+            if not (is_local(pattern) and os.path.isdir(match.path))
+        )
+
+
+def delete(paths: Iterable[str]) -> None:
+    """Deletes files; those that are not there are none to delete.
+
+    Raises:
+        BroetchenError: one could not be deleted.
+    """
+    for path in paths:
+        with _explained(path, "deleted"):
+            if is_local(path):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+            else:
+                _filesystem(path).delete([_literal(path)])
+
+
+def delete_tree(folder: str) -> None:
+    """Deletes all that is below a folder, and the folder; if there is none, does nothing.
+
+    Raises:
+        BroetchenError: something could not be deleted.
+    """
+    with _explained(folder, "deleted"):
+        if is_local(folder):
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(folder)
+            return
+        filesystem, prefix = _filesystem(folder), _literal(folder).rstrip("/") + "/"
+        if filesystem.match([prefix + "**"], [1])[0].metadata_list:
+            filesystem.delete([prefix])
+            # Beam logs the objects that it could not delete, and reports none of them.
+            left = filesystem.match([prefix + "**"])[0].metadata_list
+            if left:
+                raise BroetchenError(
+                    f"{folder}: {len(left):,} files could not be deleted, {left[0].path} among them; "
+                    "delete them by hand, with an account that may"
+                )
+
+
+def delete_temporary(folder: str) -> list[str]:
+    """Deletes the temporary files that killed writers left in a folder (not in those below it), and names them.
+
+    Only for a folder in which nobody is writing now.
+
+    Raises:
+        BroetchenError: one could not be deleted.
+    """
+    left = [path for path, _ in list_files(join(folder, _TEMPORARY.format(name="*", unique="*")))]
+    delete(left)
+    return left
+
+
+@contextlib.contextmanager
+def local_copy(path: str, scratch_dir: str | None = None) -> Iterator[str]:
+    """A local path with the content of `path`: itself where it is local, else a copy that is deleted at the end.
+
+    Args:
+        path: the file.
+        scratch_dir: the folder for the copy; by default the system's folder for temporary files.
+
+    Raises:
+        BroetchenError: there is no such file, it cannot be read, or there is no space for the copy.
+    """
+    expected = size(path)
+    if is_local(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="broetchen-", dir=scratch_dir) as folder:
+        local = os.path.join(folder, split(path)[1])
+        with _explained(path, f"copied to {folder}"), _opened(path) as source, open(local, "wb") as copy:
+            shutil.copyfileobj(source, copy, _CHUNK_BYTES)
+        copied = os.path.getsize(local)
+        if copied != expected:
+            raise BroetchenError(f"{path}: read {copied:,} of {expected:,} bytes; it changed meanwhile: run it again")
+        yield local
+
+
+def _opened(path: str) -> contextlib.AbstractContextManager[BinaryIO]:
+    return _filesystem(path).open(path, _MIME_TYPE, CompressionTypes.UNCOMPRESSED)
+
+
+def _filesystem(path: str) -> FileSystem:
+    try:
+        return FileSystems.get_filesystem(path)
+    except ValueError as error:
+        raise UsageError(
+            f"{path}: Beam has no filesystem for {FileSystems.get_scheme(path)}://; write a local path without a "
+            "scheme, or install the extra of apache-beam for it (gcp, aws, azure)"
+        ) from error
+
+
+def _literal(path: str) -> str:
+    # Beam takes every path that it is to delete for a pattern, and has no way to quote one.
+    if _WILDCARDS.intersection(path):
+        raise BroetchenError(f"{path}: a remote name with * ? or [ cannot be deleted through Beam; rename or delete it")
+    return path
+
+
+@contextlib.contextmanager
+def _explained(path: str, action: str) -> Iterator[None]:
+    """Turns what a filesystem raises into an error that names the path and says what to do.
+
+    Every kind of exception: the clients of the object stores behind Beam's interface have no common base class.
+    """
+    try:
+        yield
+    except BroetchenError:
+        raise
+    except Exception as error:
+        reason, advice = explain(error)
+        raise BroetchenError(f"{path}: cannot be {action} ({reason}); {advice}") from error
+
+
+def explain(error: Exception) -> tuple[str, str]:
+    """The innermost reason of a filesystem's error, and what to do about it."""
+    root = _root(error)
+    if isinstance(root, OSError) and root.errno:
+        return os.strerror(root.errno), _ADVICE.get(root.errno, "try it again")
+    status = root if isinstance(root, int) else getattr(root, "code", None)
+    if status is None:
+        status = getattr(getattr(root, "response", None), "status_code", None)
+    if isinstance(status, int):
+        reason = f"HTTP {int(status)} {http.client.responses.get(status, '')}".rstrip()
+        return reason, _ADVICE.get(status, "try it again")
+    # What Beam raises for a path that a filesystem cannot parse.
+    advice = "check the path" if isinstance(root, ValueError) else "try it again"
+    return " ".join(str(root).split()) or type(root).__name__, advice
+
+
+def _root(error: Exception) -> Exception | int:
+    # Beam wraps errors twice over: BeamIOError(…, {path: error or HTTP status}), and OSError(error).
+    if isinstance(error, BeamIOError) and error.exception_details:
+        inner = next(iter(error.exception_details.values()))
+    elif isinstance(error, OSError) and error.args:
+        inner = error.args[0]
+    else:
+        return error
+    if isinstance(inner, Exception):
+        return _root(inner)
+    return inner if isinstance(inner, int) and isinstance(error, BeamIOError) else error

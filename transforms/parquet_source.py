@@ -1,0 +1,298 @@
+"""Parquet as a source of documents: what lies in the files, and their text, batch by batch.
+
+Footers tell everything that planning needs (rows and bytes of each row group) for a few kilobytes a file. Reading is
+by row group and streams: memory is bounded by one batch, not by the row group.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.metrics import Metrics
+
+from transforms import files
+from transforms.errors import BroetchenError
+from transforms.json_coder import register_json_coder
+
+# Enough text for a batch to keep an encoder busy, and small enough to stay in a processor's cache.
+BATCH_TEXT_BYTES = 1 << 20
+_MAX_BATCH_ROWS = 8192
+_TAIL_BYTES = 64 << 10
+_READ_BUFFER_BYTES = 1 << 20
+_MAGIC = b"PAR1"
+
+NULL, EMPTY, NOT_TEXT = "null", "empty", "not_text"
+
+
+@dataclasses.dataclass(frozen=True)
+class RowGroup:
+    """One row group of one file: `text_bytes` is the text column's size before compression, in bytes."""
+
+    rows: int
+    text_bytes: int
+    stored_bytes: int
+
+
+@register_json_coder
+@dataclasses.dataclass(frozen=True)
+class SourceFile:
+    """A parquet file as its footer describes it.
+
+    Attributes:
+        path: as it is opened.
+        size: in bytes.
+        footer_sha256: of the footer's bytes, which hold the sizes, offsets and statistics of all that is in the file.
+            Together with `size` it identifies the content without reading it.
+        checksum: the object store's own, where there is one.
+    """
+
+    path: str
+    size: int
+    footer_sha256: str
+    checksum: str | None
+    row_groups: tuple[RowGroup, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class TextBatch:
+    """Documents of consecutive rows, and how many rows were left out, by reason.
+
+    `texts` has no nulls, no empty strings, and is valid UTF-8.
+    """
+
+    texts: pa.LargeStringArray
+    skipped: Mapping[str, int]
+
+    @property
+    def rows(self) -> int:
+        return len(self.texts) + sum(self.skipped.values())
+
+    @property
+    def text_bytes(self) -> int:
+        return int(pc.sum(pc.binary_length(self.texts)).as_py() or 0)
+
+
+def expand_sources(patterns: Iterable[str]) -> list[tuple[str, int]]:
+    """The files that `patterns` name, as (path, size in bytes), in the order of their paths, each once.
+
+    Raises:
+        BroetchenError: a pattern matches nothing.
+    """
+    found: dict[str, int] = {}
+    for pattern in patterns:
+        matches = files.list_files(pattern)
+        if not matches:
+            raise BroetchenError(f"{pattern}: no file matches; check the path, and that you may read it")
+        found.update(matches)
+    return sorted(found.items())
+
+
+def read_footer(path: str, size: int, text_column: str) -> SourceFile:
+    """Reads a file's footer, and nothing else of it.
+
+    Raises:
+        BroetchenError: the file cannot be opened, is not parquet or is cut short, or has no such text column.
+    """
+    with _opened(path) as handle:
+        tail = _read_tail(handle, size, _TAIL_BYTES)
+        if size < 12 or tail[-4:] != _MAGIC:
+            raise BroetchenError(f"{path}: not a parquet file, or cut short ({size:,} bytes); fetch it again")
+        footer_size = int.from_bytes(tail[-8:-4], "little") + 8
+        if footer_size > size - 4:
+            raise BroetchenError(f"{path}: the parquet footer is damaged (it claims {footer_size:,} bytes of {size:,})")
+        if footer_size > len(tail):
+            tail = _read_tail(handle, size, footer_size)
+    footer = tail[-footer_size:]
+    try:
+        metadata = pq.read_metadata(pa.BufferReader(_MAGIC + footer))
+        schema = metadata.schema.to_arrow_schema()
+    except (pa.ArrowException, OSError) as error:
+        raise BroetchenError(f"{path}: the parquet footer cannot be read: {error}") from error
+    _check_text_column(path, schema, text_column)
+    return SourceFile(
+        path=path,
+        size=size,
+        footer_sha256=hashlib.sha256(footer).hexdigest(),
+        checksum=None if files.is_local(path) else str(FileSystems.checksum(path)),
+        row_groups=tuple(_row_groups(metadata, text_column)),
+    )
+
+
+def _read_tail(handle: Any, size: int, wanted: int) -> bytes:
+    handle.seek(max(0, size - wanted))
+    data: bytes = handle.read(wanted)
+    return data
+
+
+def _check_text_column(path: str, schema: pa.Schema, text_column: str) -> None:
+    if text_column not in schema.names:
+        raise BroetchenError(
+            f"{path}: no column {text_column!r}; the file has {', '.join(schema.names)}: set text_column to one of them"
+        )
+    kind = schema.field(text_column).type
+    value = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if not (pa.types.is_string(value) or pa.types.is_large_string(value) or _is_binary(value)):
+        raise BroetchenError(f"{path}: column {text_column!r} is {kind}, not text; set text_column to a column of text")
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _row_groups(metadata: pq.FileMetaData, text_column: str) -> Iterator[RowGroup]:
+    column = next(i for i in range(metadata.num_columns) if metadata.schema.column(i).path == text_column)
+    for index in range(metadata.num_row_groups):
+        group = metadata.row_group(index)
+        chunk = group.column(column)
+        yield RowGroup(group.num_rows, chunk.total_uncompressed_size, chunk.total_compressed_size)
+
+
+def read_texts(path: str, row_groups: Iterable[int], text_column: str) -> Iterator[tuple[int, TextBatch]]:
+    """Streams the text column of some row groups, in the order given.
+
+    Yields:
+        (row group, batch), with batches of about `BATCH_TEXT_BYTES` of text.
+
+    Raises:
+        BroetchenError: the file is damaged; the message names the row group.
+    """
+    with _opened(path) as handle:
+        try:
+            # Pre-buffering would hold a whole column chunk in memory.
+            parquet = pq.ParquetFile(handle, pre_buffer=False, buffer_size=_READ_BUFFER_BYTES)
+        except (pa.ArrowException, OSError) as error:
+            raise BroetchenError(f"{path}: cannot be read as parquet: {error}") from error
+        column = parquet.schema_arrow.get_field_index(text_column)
+        for group in row_groups:
+            rows = _batch_rows(parquet.metadata.row_group(group), column)
+            try:
+                for batch in parquet.iter_batches(rows, [group], [text_column], use_threads=False):
+                    yield group, to_texts(batch.column(0))
+            except (pa.ArrowException, OSError) as error:
+                raise BroetchenError(
+                    f"{path}: row group {group} cannot be read ({error}); the file is damaged: fetch it again"
+                ) from error
+
+
+def _batch_rows(group: Any, column: int) -> int:
+    mean = max(1, group.column(column).total_uncompressed_size // max(1, group.num_rows))
+    return max(1, min(_MAX_BATCH_ROWS, BATCH_TEXT_BYTES // mean))
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[Any]:
+    try:
+        # pyarrow opens local files natively, without the interpreter lock; Beam's file objects serve the others.
+        handle = (
+            pa.OSFile(path)
+            if files.is_local(path)
+            else FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+        )
+    except OSError as error:
+        raise BroetchenError(f"{path}: cannot be opened: {error}") from error
+    with handle:
+        yield handle
+
+
+def to_texts(column: pa.Array) -> TextBatch:
+    """The documents of a column of strings or bytes, plain or dictionary-encoded.
+
+    Rows that are null, empty, or not valid UTF-8 are left out and counted.
+    """
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    skipped: Counter[str] = Counter()
+    if column.null_count:
+        skipped[NULL] = column.null_count
+        column = column.drop_null()
+    try:
+        column.validate(full=True)
+        texts = column.cast(pa.large_string())
+    except pa.ArrowInvalid:
+        kept = [value for value in column.cast(pa.large_binary(), safe=False).to_pylist() if _is_utf8(value)]
+        skipped[NOT_TEXT] = len(column) - len(kept)
+        texts = pa.array(kept, pa.large_binary()).cast(pa.large_string())
+    lengths = pc.binary_length(texts)
+    if len(texts) and pc.min(lengths).as_py() == 0:
+        filled = texts.filter(pc.greater(lengths, 0))
+        skipped[EMPTY] = len(texts) - len(filled)
+        texts = filled
+    return TextBatch(texts, dict(skipped))
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+class _ReadRowGroup(beam.DoFn):
+    def __init__(self, text_column: str) -> None:
+        self._text_column = text_column
+        self._documents = Metrics.counter("broetchen", "documents")
+
+    def process(self, element: tuple[str, int]) -> Iterator[str]:
+        path, row_group = element
+        for _, batch in read_texts(path, [row_group], self._text_column):
+            for reason, rows in batch.skipped.items():
+                Metrics.counter("broetchen", f"skipped_{reason}").inc(rows)
+            self._documents.inc(len(batch.texts))
+            yield from batch.texts.to_pylist()
+
+
+class ReadParquet(beam.PTransform):
+    """Reads the text column of parquet files: PCollection[str] of glob patterns in, PCollection[str] of documents out.
+
+    Files are expanded and footers read in the pipeline, and the row groups are read in parallel. Rows that are null,
+    empty or not UTF-8 are left out and counted in the metrics `broetchen/skipped_null`, `…_empty`, `…_not_text`.
+    A PCollection has no order; the main job, whose output has one, uses `read_texts` within a shard instead.
+
+    Example:
+        >>> import apache_beam as beam
+        >>> with beam.Pipeline() as pipeline:
+        ...     count = (
+        ...         pipeline
+        ...         | beam.Create(["samples/corpora/fineweb_english/*.parquet"])
+        ...         | ReadParquet(text_column="text")
+        ...         | beam.combiners.Count.Globally()
+        ...         | beam.Map(lambda documents: print(documents > 100))
+        ...     )
+        True
+
+    Args:
+        text_column: the column that holds the documents.
+
+    Raises:
+        BroetchenError: (when run) a pattern matches nothing, a file is not parquet, or it has no such column.
+    """
+
+    def __init__(self, text_column: str = "text") -> None:
+        super().__init__()
+        self._text_column = text_column
+
+    def expand(self, patterns: beam.PCollection[str]) -> beam.PCollection[str]:
+        return (
+            patterns
+            | "Expand" >> beam.FlatMap(lambda pattern: expand_sources([pattern]))
+            | "SpreadFiles" >> beam.Reshuffle()
+            | "RowGroups" >> beam.FlatMapTuple(self._row_groups)
+            | "SpreadRowGroups" >> beam.Reshuffle()
+            | "Read" >> beam.ParDo(_ReadRowGroup(self._text_column)).with_output_types(str)
+        )
+
+    def _row_groups(self, path: str, size: int) -> Iterator[tuple[str, int]]:
+        for index in range(len(read_footer(path, size, self._text_column).row_groups)):
+            yield path, index

@@ -1,0 +1,107 @@
+"""Tokenizes shards: row groups in, one provisional ArrayRecord file and one small count out."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from apache_beam.metrics import Metrics
+
+from transforms.dataset_spec import FEATURE, DatasetSpec, RecordSpec
+from transforms.encoder_pool import borrow_encoder
+from transforms.encoders import Encoder
+from transforms.example_codec import encode_ids, encode_texts
+from transforms.parquet_source import TextBatch, read_texts
+from transforms.records import add_bos_eos, record_bounds
+from transforms.shard_plan import ShardTask
+from transforms.shard_writer import ShardWriter
+from transforms.token_budget import ShardCount
+from transforms.work_files import WorkFolder
+
+
+def build_shard(spec: DatasetSpec, task: ShardTask) -> ShardCount:
+    """Tokenizes and writes one shard, or takes it as it is where an earlier run has finished it.
+
+    Raises:
+        BroetchenError: a source file is damaged, or the output cannot be written.
+    """
+    work = WorkFolder(task.work_folder)
+    done = work.finished(task.ordinal)
+    if done and (done.complete or (task.stop_after is not None and done.tokens >= task.stop_after)):
+        return done
+    with borrow_encoder(spec.tokenizer, task.engine) as encoder:
+        count, lengths = _write_shard(spec, work.shard(task.ordinal), task, encoder)
+    work.finish(count, lengths)
+    return count
+
+
+def _write_shard(
+    spec: DatasetSpec, path: str, task: ShardTask, encoder: Encoder
+) -> tuple[ShardCount, npt.NDArray[np.uint32]]:
+    lengths: list[npt.NDArray[np.int64]] = []
+    skipped: Counter[str] = Counter()
+    row_groups: set[tuple[str, int]] = set()
+    tokens = text_bytes = rows = 0
+    with ShardWriter(path, group_size=spec.group_size, compression=spec.compression) as writer:
+        for row_group, batch in _read(task.row_groups, spec.text_column):
+            records, batch_lengths = encode_batch(spec.records, encoder, batch.texts)
+            writer.write_many(records)
+            lengths.append(batch_lengths)
+            skipped.update(batch.skipped)
+            row_groups.add(row_group)
+            rows += batch.rows
+            tokens += int(batch_lengths.sum())
+            text_bytes += batch.text_bytes
+            _count_metrics(spec.name, batch, int(batch_lengths.sum()))
+            if task.stop_after is not None and tokens >= task.stop_after:
+                break
+        written = writer.close()
+    documents = np.concatenate(lengths).astype(np.uint32) if lengths else np.empty(0, np.uint32)
+    count = ShardCount(
+        ordinal=task.ordinal,
+        tokens=tokens,
+        documents=len(documents),
+        records=written.records,
+        text_bytes=text_bytes,
+        file_bytes=written.bytes,
+        sha256=written.sha256,
+        row_groups=len(row_groups),
+        complete=rows == task.rows,
+        skipped=dict(skipped),
+    )
+    return count, documents
+
+
+def _read(
+    row_groups: Sequence[tuple[str, int]], text_column: str
+) -> Iterator[tuple[tuple[str, int], TextBatch]]:
+    for path, members in itertools.groupby(row_groups, key=lambda member: member[0]):
+        for group, batch in read_texts(path, [group for _, group in members], text_column):
+            yield (path, group), batch
+
+
+def encode_batch(
+    records: RecordSpec, encoder: Encoder, texts: pa.LargeStringArray
+) -> tuple[list[bytes], npt.NDArray[np.int64]]:
+    """Encodes documents into serialized `tf.train.Example`s.
+
+    Returns:
+        the records in order, and int64 [documents]: the tokens of each document, BOS and EOS included.
+    """
+    encoded = encoder.encode(texts)
+    if records.format == "text":
+        return encode_texts(texts.cast(pa.large_binary()).to_pylist(), FEATURE), np.diff(encoded.offsets)
+    ids, offsets = add_bos_eos(encoded.ids, encoded.offsets, records.bos_id, records.eos_id)
+    return encode_ids(ids, record_bounds(offsets, records.max_tokens), FEATURE), np.diff(offsets)
+
+
+def _count_metrics(dataset: str, batch: TextBatch, tokens: int) -> None:
+    namespace = f"broetchen/{dataset}"
+    amounts = {"tokens": tokens, "documents": len(batch.texts), "text_bytes": batch.text_bytes}
+    amounts |= {f"skipped_{reason}": rows for reason, rows in batch.skipped.items()}
+    for name, amount in amounts.items():
+        Metrics.counter(namespace, name).inc(amount)

@@ -1,0 +1,191 @@
+"""Holds finished datasets against their manifests, record by record, with Grain's own reader."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import posixpath
+from collections.abc import Iterable, Iterator, Sequence
+
+import apache_beam as beam
+import pyarrow as pa
+
+from transforms import files
+from transforms.dataset_spec import FEATURE, Engine, Format, TokenizerSpec
+from transforms.encoder_pool import borrow_encoder
+from transforms.errors import BroetchenError
+from transforms.example_codec import decode_ids, decode_text
+from transforms.json_coder import register_json_coder
+from transforms.manifest import Manifest, ShardEntry
+
+_BATCH_RECORDS = 256
+_MOST_PROBLEMS = 5
+
+
+@register_json_coder
+@dataclasses.dataclass(frozen=True)
+class ShardCheck:
+    """One shard file, and what is true of it and of each of its records if the dataset is sound."""
+
+    folder: str
+    file: str
+    tokens: int
+    records: int
+    size: int
+    sha256: str
+    format: Format
+    max_tokens: int
+    vocab_size: int
+    tokenizer: TokenizerSpec
+    engine: Engine
+
+    @property
+    def path(self) -> str:
+        return posixpath.join(self.folder, self.file)
+
+
+def shard_checks(folder: str, manifest: Manifest, engine: Engine) -> Iterator[ShardCheck]:
+    """What to check of each shard of a dataset."""
+    records, tokenizer = manifest.config["records"], manifest.tokenizer
+    spec = TokenizerSpec(
+        path=posixpath.normpath(posixpath.join(folder, tokenizer.path)) if files.is_local(folder) else (
+            posixpath.join(posixpath.dirname(folder), tokenizer.path.removeprefix("../"))
+        ),
+        sha256=tokenizer.sha256,
+        bos_token=None,
+        eos_token=None,
+        special_tokens="token" if tokenizer.special_tokens == "token" else "text",
+    )
+    for split in manifest.splits.values():
+        for entry in split.shards:
+            yield ShardCheck(
+                folder=folder,
+                file=entry.file,
+                tokens=entry.tokens,
+                records=entry.records,
+                size=entry.bytes,
+                sha256=entry.sha256,
+                format=records["format"],
+                max_tokens=records["max_tokens"],
+                vocab_size=tokenizer.vocab_size,
+                tokenizer=spec,
+                engine=engine,
+            )
+
+
+def dataset_problems(folder: str, manifest: Manifest) -> list[str]:
+    """What is wrong with a dataset as its manifest and its list of files show it, before any record is read."""
+    problems = []
+    entries: list[ShardEntry] = []
+    for name, split in manifest.splits.items():
+        entries += split.shards
+        where = f"{folder}: {name}"
+        total = sum(entry.tokens for entry in split.shards)
+        if total != split.tokens or total + split.missing != split.budget:
+            problems.append(
+                f"{where} adds up to {total:,} tokens, and the manifest says {split.tokens:,} of {split.budget:,}"
+            )
+        expected = [f"{name}-{index:05d}-of-{len(split.shards):05d}.arecord" for index in range(len(split.shards))]
+        if [entry.file for entry in split.shards] != expected:
+            problems.append(f"{where} is not a complete set of shards: the manifest names {len(split.shards)}")
+    present = {posixpath.basename(path) for path, _ in files.list_files(posixpath.join(folder, "*.arecord"))}
+    named = {entry.file for entry in entries}
+    problems += [f"{folder}/{file}: missing" for file in sorted(named - present)]
+    problems += [f"{folder}/{file}: not in the manifest" for file in sorted(present - named)]
+    return problems
+
+
+def shard_problems(check: ShardCheck) -> list[str]:
+    """What is wrong with one shard file: its size, checksum, record count, records and tokens. Empty if it is sound."""
+    if not files.exists(check.path):
+        return []  # `dataset_problems` has said so
+    try:
+        with files.local_copy(check.path) as local:
+            return _file_problems(check, local)
+    except BroetchenError as error:
+        return [str(error)]
+
+
+def _file_problems(check: ShardCheck, local: str) -> list[str]:
+    with open(local, "rb") as handle:
+        digest = hashlib.file_digest(handle, "sha256").hexdigest()
+        size = handle.tell()
+    problems = []
+    if size != check.size:
+        problems.append(f"{check.path}: {size:,} bytes, not {check.size:,}")
+    if digest != check.sha256:
+        problems.append(f"{check.path}: sha256 {digest}, not {check.sha256}")
+    tokens = records = 0
+    try:
+        for index, found in _records(check, local):
+            records += 1
+            if isinstance(found, int):
+                tokens += found
+            elif len(problems) < _MOST_PROBLEMS:
+                problems.append(f"{check.path}: record {index}: {found}")
+    except (ValueError, RuntimeError, IndexError, BroetchenError) as error:
+        return [*problems, f"{check.path}: cannot be read after record {records}: {error}"]
+    if records != check.records:
+        problems.append(f"{check.path}: {records:,} records, not {check.records:,}")
+    if tokens != check.tokens:
+        problems.append(f"{check.path}: {tokens:,} tokens, not {check.tokens:,}")
+    return problems
+
+
+def _records(check: ShardCheck, local: str) -> Iterator[tuple[int, int | str]]:
+    """Each record's number with its tokens, or with what is wrong with it."""
+    # Grain takes a second to import, and only this step needs it.
+    import grain.python as grain
+
+    with grain.ArrayRecordDataSource([local]) as source:
+        for start in range(0, len(source), _BATCH_RECORDS):
+            batch = source.__getitems__(range(start, min(len(source), start + _BATCH_RECORDS)))
+            found = _text_records(check, batch) if check.format == "text" else (_ids_record(check, r) for r in batch)
+            yield from enumerate(found, start)
+
+
+def _ids_record(check: ShardCheck, record: bytes) -> int | str:
+    try:
+        ids = decode_ids(record, FEATURE)
+    except BroetchenError as error:
+        return str(error)
+    if not 0 < len(ids) <= check.max_tokens:
+        return f"{len(ids):,} ids, not 1 to {check.max_tokens:,}"
+    if ids.min() < 0 or ids.max() >= check.vocab_size:
+        return f"an id outside the vocabulary: {ids.min()} to {ids.max()}, and the vocabulary ends at {check.vocab_size}"
+    return len(ids)
+
+
+def _text_records(check: ShardCheck, batch: Sequence[bytes]) -> Iterator[int | str]:
+    texts: list[str] = []
+    problems: dict[int, str] = {}
+    for index, record in enumerate(batch):
+        try:
+            texts.append(decode_text(record, FEATURE).decode())
+        except (BroetchenError, UnicodeDecodeError) as error:
+            problems[index] = str(error)
+            texts.append("")
+    with borrow_encoder(check.tokenizer, check.engine) as encoder:
+        offsets = encoder.encode(pa.array(texts, pa.large_string())).offsets.tolist()
+    for index in range(len(batch)):
+        yield problems.get(index, offsets[index + 1] - offsets[index])
+
+
+class _VerifyShard(beam.DoFn):
+    def process(self, check: ShardCheck) -> Iterator[str]:
+        yield from shard_problems(check)
+
+
+class VerifyShards(beam.PTransform):
+    """PCollection[ShardCheck] in, PCollection[str] out: a sentence for each thing that is wrong, none if all is well."""
+
+    def expand(self, checks: beam.PCollection[ShardCheck]) -> beam.PCollection[str]:
+        return (
+            checks | "SpreadShards" >> beam.Reshuffle() | "Verify" >> beam.ParDo(_VerifyShard()).with_output_types(str)
+        )
+
+
+def raise_problems(problems: Iterable[str]) -> None:
+    """Raises one `BroetchenError` of all the problems, if there are any."""
+    if lines := sorted(problems):
+        raise BroetchenError("\n".join(lines))

@@ -1,0 +1,81 @@
+"""The files of unfinished work, beside the output: what makes a killed build resumable.
+
+A shard is finished once its count file lies there, which is written last:
+
+    <output>/.broetchen/<dataset>/<fingerprint>/shard-00007.arecord   the records
+                                                shard-00007.lengths   tokens of each document, uint32, little endian
+                                                shard-00007.json      its `ShardCount`
+                                                publication.json      which file each finished shard is renamed to
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import posixpath
+
+import numpy as np
+import numpy.typing as npt
+
+from transforms import files
+from transforms.errors import BroetchenError
+from transforms.json_coder import from_json, to_json
+from transforms.token_budget import ShardCount
+
+
+@dataclasses.dataclass(frozen=True)
+class Publication:
+    """Final path of each shard that is published whole, by ordinal."""
+
+    names: dict[int, str]
+
+
+class WorkFolder:
+    """The unfinished work of one dataset under one fingerprint."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def shard(self, ordinal: int) -> str:
+        return self._file(f"shard-{ordinal:05d}.arecord")
+
+    def _count(self, ordinal: int) -> str:
+        return self._file(f"shard-{ordinal:05d}.json")
+
+    def _lengths(self, ordinal: int) -> str:
+        return self._file(f"shard-{ordinal:05d}.lengths")
+
+    def _publication(self) -> str:
+        return self._file("publication.json")
+
+    def _file(self, name: str) -> str:
+        return posixpath.join(self.path, name)
+
+    def finish(self, count: ShardCount, lengths: npt.NDArray[np.uint32]) -> None:
+        """Marks a shard, whose file is already in place, as finished."""
+        files.write_bytes(self._lengths(count.ordinal), lengths.astype("<u4").tobytes())
+        files.write_bytes(self._count(count.ordinal), to_json(count).encode())
+
+    def finished(self, ordinal: int) -> ShardCount | None:
+        """The count of a finished shard whose file is still there, here or already under its final name."""
+        if not files.exists(self._count(ordinal)):
+            return None
+        count = self._read(ShardCount, self._count(ordinal))
+        places = [self.shard(ordinal)]
+        if files.exists(self._publication()):
+            name = self._read(Publication, self._publication()).names.get(ordinal)
+            places += [name] if name else []
+        found = any(files.exists(place) and files.size(place) == count.file_bytes for place in places)
+        return count if found else None
+
+    def lengths(self, ordinal: int) -> npt.NDArray[np.uint32]:
+        """Tokens of each document of a finished shard, uint32 [documents]."""
+        return np.frombuffer(files.read_bytes(self._lengths(ordinal)), "<u4")
+
+    def write_publication(self, publication: Publication) -> None:
+        files.write_bytes(self._publication(), to_json(publication).encode())
+
+    def _read[T](self, cls: type[T], path: str) -> T:
+        try:
+            return from_json(cls, files.read_bytes(path))
+        except ValueError as error:
+            raise BroetchenError(f"{path}: damaged ({error}); delete the folder {self.path} and build again") from error
