@@ -88,7 +88,7 @@ def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Push one corpus through broetchen build and its peers, check that they did the same work, compare.",
+        description="Run broetchen build and its peers on one corpus, check that they did the same work, compare.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     names = [contender.name for contender in CONTENDERS]
@@ -100,7 +100,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--budget-share", type=float, default=0.95, help="build's budget, of the corpus' tokens")
     parser.add_argument("--workers", type=int, default=2, help="processes of each contender")
     parser.add_argument("--max-tokens", type=int, default=2048, help="ids of a record at most")
-    parser.add_argument("--shard-size", default="16MiB", help="target size of build's shards")
+    parser.add_argument("--shard-size", default="8MiB", help="target size of build's shards")
     parser.add_argument("--build-options", help="options for build in place of --direct_num_workers=WORKERS")
     parser.add_argument("--samples", type=Path, default=ROOT / "samples" / "corpora", help="sources of the corpus")
     parser.add_argument("--tokenizer", type=Path, default=ROOT / "samples" / "tokenizer.json")

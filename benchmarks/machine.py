@@ -32,7 +32,7 @@ def machine() -> dict[str, Any]:
         "cpu": cpu,
         "cpus": len(os.sched_getaffinity(0)),
         "memory_gib": psutil.virtual_memory().total / (1 << 30),
-        "system": f"{platform.system()} {platform.release()}",
+        "system": platform.system(),
         "python": platform.python_version(),
         "load_before": os.getloadavg()[0],
     }

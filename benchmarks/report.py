@@ -242,8 +242,8 @@ def markdown(results: Results) -> str:
         f"{machine['load_before']:.2f}.",
         "",
         f"Corpora: {corpora}. Budget of `build`: {setting['budget_share']:.0%} of the tokens. "
-        f"{setting['workers']} workers, records of at most {setting['max_tokens']} ids, shards of {setting['shard_size']}, "
-        f"`build` with `{' '.join(setting['build_options'])}`. {setting['repeat']} "
+        f"{setting['workers']} workers, records of at most {setting['max_tokens']} ids, "
+        f"shards of {setting['shard_size']}, `build` with `{' '.join(setting['build_options'])}`. {setting['repeat']} "
         f"run{'s, medians' if setting['repeat'] > 1 else ''}. Versions: {versions}.",
         "",
         f"Seconds for a corpus of 1 MB, which is mostly starting up: {starts}.",

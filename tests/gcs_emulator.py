@@ -62,7 +62,7 @@ def gcs_bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     logging.getLogger("gcp_storage_emulator").setLevel(logging.CRITICAL)
     storage = Storage(use_memory_fs=True)
     buckets.create_bucket(_BUCKET, storage)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Handler, storage)) as server:
+    with http.server.HTTPServer(("127.0.0.1", 0), functools.partial(_Handler, storage)) as server:
         address = f"http://127.0.0.1:{server.server_address[1]}"
         credentials = tmp_path_factory.mktemp("gcs") / "service_account.json"
         _write_service_account(credentials, address)

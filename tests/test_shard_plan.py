@@ -44,7 +44,7 @@ def test_shuffling_is_a_permutation_that_the_seed_decides() -> None:
     assert shuffled[:5] == SHUFFLED_BY_SEVEN
 
 
-SHUFFLED_BY_SEVEN = [(0, 16), (0, 3), (1, 13), (1, 1), (0, 14)]
+SHUFFLED_BY_SEVEN = [(1, 19), (1, 9), (0, 19), (0, 7), (1, 4)]
 
 
 @given(

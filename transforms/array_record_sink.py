@@ -91,7 +91,7 @@ class _WriteBundle(beam.DoFn):
     def finish_bundle(self) -> Iterator[WindowedValue]:
         if self._writer is not None:
             window = GlobalWindow()
-            yield WindowedValue(self._close(self._writer), window.max_timestamp(), [window])
+            yield WindowedValue(self._close(self._writer), window.max_timestamp(), (window,))
 
     def teardown(self) -> None:
         self._abort()

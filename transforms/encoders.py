@@ -23,7 +23,7 @@ import json
 import logging
 import unicodedata
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 import psutil
@@ -41,10 +41,10 @@ _LOGGER = logging.getLogger(__name__)
 
 SpecialTokens = Literal["text", "token"]
 
-# A gigatoken engine remembers every pretoken it has met, without a limit: up to 12 bytes for each byte of text where no
-# word comes twice. It is made anew once the process has grown by this much while it encoded; German web text does that
-# about once a gigabyte.
-CACHE_BOUND_BYTES = 128 << 20
+# A gigatoken engine remembers every pretoken that it has met, without a limit: some 10 bytes for each byte of text in
+# which no word comes twice. So it is made anew once the process has grown by this much while it encoded. Its table
+# doubles, so that the process may grow by about twice as much before the next look.
+CACHE_BOUND_BYTES = 64 << 20
 
 # Text that goes to the engine in one call, so that memory is looked at often enough.
 _CALL_BYTES = 2 << 20
@@ -195,12 +195,11 @@ class GigatokenEncoder:
         return ReferenceEncoder(self._file, self._special_tokens)
 
     def _encode_fast(self, texts: pa.LargeStringArray) -> Encoded:
-        import awkward as ak
-
         if self._engine is None:
             self._engine = _new_engine(self._simple.json)
         before = self._process.memory_info().rss
-        layout = self._engine.encode_batch(ak.from_arrow(texts), parallel=False).layout
+        # A list costs no more than a view of the Arrow array here, where documents are long.
+        layout = self._engine.encode_batch(texts.cast(pa.large_binary()).to_pylist(), parallel=False).layout
         offsets: NDArray[np.int64] = layout.offsets.data
         ids: NDArray[np.uint32] = layout.content.data[offsets[0] : offsets[-1]]
         # Other threads may allocate meanwhile: then the engine is made anew sooner, which costs only time.
@@ -422,14 +421,15 @@ def _interleave(first: NDArray[np.bool_], chosen: Encoded, others: Encoded) -> E
 
 def _buffers(texts: pa.LargeStringArray) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Data and offsets of an array, without copies; the offsets need not begin with 0."""
-    if not len(texts):
-        return np.empty(0, dtype=np.uint8), np.zeros(1, dtype=np.int64)
     _, offsets, data = texts.buffers()
+    if offsets is None or data is None or not len(texts):  # as Arrow may leave them where there is no text
+        return np.empty(0, dtype=np.uint8), np.zeros(len(texts) + 1, dtype=np.int64)
     return (
-        np.frombuffer(data or b"", dtype=np.uint8),
+        np.frombuffer(data, dtype=np.uint8),
         np.frombuffer(offsets, dtype=np.int64)[texts.offset : texts.offset + len(texts) + 1],
     )
 
 
 def _as_arrow(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> pa.LargeStringArray:
-    return pa.LargeStringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(data))
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
+    return cast("pa.LargeStringArray", pa.Array.from_buffers(pa.large_string(), len(offsets) - 1, buffers))

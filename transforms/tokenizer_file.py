@@ -16,12 +16,11 @@ import zlib
 from dataclasses import dataclass
 from typing import Any
 
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes
-from apache_beam.io.filesystems import FileSystems
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 from tokenizers import Tokenizer
 
+from transforms import files
 from transforms.errors import BroetchenError, UsageError
 
 _LOGGER = logging.getLogger(__name__)
@@ -175,29 +174,19 @@ def _fetch(repository: str, revision: str | None, name: str) -> _File | None:
 def _read_files(path: str) -> tuple[_File, _File | None]:
     """As `_read_hub`, from a file system."""
     if path.endswith((".json", ".gz")) or os.path.isfile(path):
-        folder, candidates = path[: max(path.rfind("/"), path.rfind(os.sep)) + 1], [path]
+        folder, candidates = files.split(path)[0], [path]
     else:
-        folder, candidates = path, [_join(path, name) for name in _FILE_NAMES]
+        folder, candidates = path, [files.join(path, name) for name in _FILE_NAMES]
     for candidate in candidates:
-        file = _read(candidate)
-        if file is not None:
-            return file, _read(_join(folder, _CONFIG_NAME))
+        if files.exists(candidate):
+            config = files.join(folder, _CONFIG_NAME) if folder else _CONFIG_NAME
+            return _read(candidate), _read(config) if files.exists(config) else None
     raise UsageError(f"there is no {' and no '.join(candidates)}; check `path` of the tokenizer")
 
 
-def _join(folder: str, name: str) -> str:
-    return FileSystems.join(folder, name) if folder else name
-
-
-def _read(path: str) -> _File | None:
-    """A file, unpacked where it is a .gz; None where there is none."""
-    try:
-        if not FileSystems.exists(path):
-            return None
-        with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as stream:
-            data: bytes = stream.read()
-    except (BeamIOError, OSError, ValueError) as error:  # ValueError: no file system for this scheme
-        raise UsageError(f"{path}: cannot be read: {error}") from error
+def _read(path: str) -> _File:
+    """A file, unpacked where it is a .gz."""
+    data = files.read_bytes(path)
     try:
         return _File(path, gzip.decompress(data) if path.endswith(".gz") else data)
     except (EOFError, OSError, zlib.error) as error:

@@ -30,7 +30,8 @@ def write_file(
     tokens = []
     parquet = pq.ParquetFile(path)
     for row_group in range(parquet.num_row_groups):
-        texts: list[str] = parquet.read_row_group(row_group, columns=["text"])["text"].to_pylist()
+        column: Any = parquet.read_row_group(row_group, columns=["text"])["text"]
+        texts: list[str] = column.to_pylist()
         if normalize:
             texts = [unicodedata.normalize("NFKC", text) for text in texts]
         written = 0
