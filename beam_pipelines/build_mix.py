@@ -1,6 +1,6 @@
 """The main job: builds the datasets of a mix, each to its exact token budget.
 
-    python -m beam_pipelines.build_mix --config CONFIG --output URI [--dataset NAME …] [Beam options]
+python -m beam_pipelines.build_mix --config CONFIG --output URI [--dataset NAME …] [Beam options]
 """
 
 from __future__ import annotations
@@ -60,14 +60,19 @@ def build(
         engine=engine,
         overwrite=overwrite,
     )
-    with follow_build(list(specs.values()), quiet=quiet), plain_errors():
-        with beam.Pipeline(options=options) as pipeline:
-            _ = pipeline | "Datasets" >> beam.Create(names) | "Build" >> BuildDatasets(specs)
+    with (
+        follow_build(list(specs.values()), quiet=quiet),
+        plain_errors(),
+        beam.Pipeline(options=options) as pipeline,
+    ):
+        _ = pipeline | "Datasets" >> beam.Create(names) | "Build" >> BuildDatasets(specs)
     manifests = {}
     for spec in specs.values():
         manifest = read_manifest(spec.folder)
         if manifest is None:
-            raise BroetchenError(f"{spec.folder}: the job ended without a manifest there; see its log, and run it again")
+            raise BroetchenError(
+                f"{spec.folder}: the job ended without a manifest there; see its log, and run it again"
+            )
         manifests[spec.folder] = manifest
     return BuildSummary(manifests, time.monotonic() - started)
 

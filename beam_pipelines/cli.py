@@ -51,7 +51,9 @@ Datasets = Annotated[
 ]
 EngineOption = Annotated[
     EngineChoice,
-    typer.Option(help="What encodes. auto takes gigatoken where it can load the tokenizer and agrees with it on a sample."),
+    typer.Option(
+        help="What encodes. auto takes gigatoken where it can load the tokenizer and agrees with it on a sample."
+    ),
 ]
 Settings = Annotated[
     list[str] | None,
@@ -96,7 +98,9 @@ def build(
     output: Annotated[str, typer.Option(metavar="URI", help="Where the datasets go: a folder or gs://bucket/folder.")],
     dataset: Datasets = None,
     engine: EngineOption = EngineChoice.auto,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace datasets that another config left there.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace datasets that another config left there.")
+    ] = False,
     settings: Settings = None,
     quiet: Quiet = False,
     debug: Debug = False,

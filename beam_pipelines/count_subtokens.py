@@ -1,6 +1,6 @@
 """Counts the subtokens of a config's sources, or shows those of datasets that are built.
 
-    python -m beam_pipelines.count_subtokens --config CONFIG_OR_URI [Beam options]
+python -m beam_pipelines.count_subtokens --config CONFIG_OR_URI [Beam options]
 """
 
 from __future__ import annotations
@@ -56,11 +56,7 @@ def count_sources(
         result = posixpath.join(scratch, "counts.json")
         with plain_errors(), beam.Pipeline(options=options) as pipeline:
             counts = pipeline | "Datasets" >> beam.Create(names) | "CountTokens" >> CountTokens(specs)
-            _ = (
-                pipeline
-                | "Once" >> beam.Create([result])
-                | "Write" >> beam.Map(_write_counts, AsDict(counts))
-            )
+            _ = pipeline | "Once" >> beam.Create([result]) | "Write" >> beam.Map(_write_counts, AsDict(counts))
         found = json.loads(files.read_bytes(result))
     return {name: TextCount(**found[name]) for name in names}
 

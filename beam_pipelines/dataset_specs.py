@@ -23,9 +23,7 @@ def chosen_datasets(config: MixConfig, wanted: Sequence[str]) -> list[str]:
     """
     unknown = [name for name in wanted if name not in config.datasets]
     if unknown:
-        raise UsageError(
-            f"--dataset {unknown[0]}: the config has no such dataset; it has {', '.join(config.datasets)}"
-        )
+        raise UsageError(f"--dataset {unknown[0]}: the config has no such dataset; it has {', '.join(config.datasets)}")
     return [name for name in config.datasets if not wanted or name in wanted]
 
 

@@ -1,6 +1,6 @@
 """Plans a build without starting it: what would be read and written, from footers and a sample of each source.
 
-    python -m beam_pipelines.plan_mix --config CONFIG
+python -m beam_pipelines.plan_mix --config CONFIG
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def plan(config: MixConfig, *, datasets: Sequence[str] = (), engine: Engine = "a
 def _outlook(spec: DatasetSpec) -> DatasetOutlook:
     found = expand_sources(spec.sources)
     with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
-        footers = list(pool.map(lambda file: read_footer(*file, spec.text_column), found))
+        footers = list(pool.map(lambda file: read_footer(file[0], file[1], spec.text_column), found))
     plan = plan_dataset(spec, footers)
     expected = list(itertools.accumulate(shard.text_bytes * plan.tokens_per_byte for shard in plan.shards))
     whole = sum(tokens < spec.need for tokens in expected)

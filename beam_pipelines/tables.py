@@ -123,7 +123,9 @@ def print_counts(console: Console, counts: Mapping[str, TextCount], output_forma
     if output_format != "table":
         _print_rows(console, rows, output_format)
         return
-    table = _table("", ("dataset", "subtokens", "documents", "bytes", "bytes/token", "tokens/document", "rows left out"))
+    table = _table(
+        "", ("dataset", "subtokens", "documents", "bytes", "bytes/token", "tokens/document", "rows left out")
+    )
     for row in rows:
         values = (
             f"{value:,}" if isinstance(value, int) else "–" if value is None else f"{value:,.2f}"

@@ -1,6 +1,6 @@
 """Verifies finished datasets: every record is read back with Grain's own reader and held against the manifest.
 
-    python -m beam_pipelines.verify_output --output URI [Beam options]
+python -m beam_pipelines.verify_output --output URI [Beam options]
 """
 
 from __future__ import annotations

@@ -30,6 +30,8 @@ import psutil
 
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 ORPHAN_GRACE_SECONDS = 10.0
+# Without its bytecode on disk, `import apache_beam` takes three times as long, in every process.
+DISTURBING_VARIABLES = ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
 
 
 class ContenderFailed(RuntimeError):
@@ -143,9 +145,12 @@ def measure(command: Sequence[str], log: Path, *, interval_seconds: float = 0.05
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER) failed")
     read_before, written_before = _disk_bytes()
     cpu_before = time.process_time()
+    environment = {name: value for name, value in os.environ.items() if name not in DISTURBING_VARIABLES}
     with log.open("wb") as output:
         started = time.perf_counter()
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+        )
         sampler = MemorySampler(process.pid, interval_seconds)
         sampler.start()
         try:

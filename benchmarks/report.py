@@ -43,6 +43,9 @@ class Run:
 class Row:
     """A contender on a corpus: medians of its runs, but the largest of the memory peaks.
 
+    ``steady_tokens_per_second`` leaves out the time that a corpus of 1 MB takes, which is nearly all starting up, and
+    that corpus' tokens.
+
     ``read_ratio`` is the bytes fetched from disk over the bytes needed; None where less was fetched than is needed, as
     the page cache could not be emptied then (on a file system in memory, say) and disk reads tell nothing.
     """
@@ -55,6 +58,7 @@ class Row:
     fastest_seconds: float
     slowest_seconds: float
     tokens_per_second: float
+    steady_tokens_per_second: float
     text_mb_per_second: float
     cpu_seconds: float
     tokens_per_cpu_second: float
@@ -91,19 +95,27 @@ class Results:
     versions: dict[str, str]
     setting: dict[str, Any]
     corpora: list[dict[str, Any]]
-    start_seconds: dict[str, float]
+    start_runs: list[Run]
     runs: list[Run]
     scaling_runs: list[Run] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """The results, medians and targets as plain values."""
         targets = [{**asdict(target), "met": target.met} for target in self.targets()]
-        rows = [asdict(row) for row in [*summarize(self.runs), *summarize(self.scaling_runs)]]
+        rows = [asdict(row) for row in [*self.rows(), *self.scaling_rows()]]
         return {**asdict(self), "rows": rows, "targets": targets}
+
+    def rows(self) -> list[Row]:
+        """The comparison, one row for each contender."""
+        return summarize(self.runs, self.start_runs)
+
+    def scaling_rows(self) -> list[Row]:
+        """The scaling runs, one row for each corpus and contender."""
+        return summarize(self.scaling_runs, self.start_runs)
 
     def targets(self) -> list[Target]:
         """The ratios and peaks for which there is a target, as far as the runs allow them."""
-        rows = {row.contender: row for row in summarize(self.runs)}
+        rows = {row.contender: row for row in self.rows()}
         targets = []
         if "build" in rows:
             build = rows["build"]
@@ -112,7 +124,7 @@ class Results:
                     ratio = build.tokens_per_second / rows[peer].tokens_per_second
                     targets.append(Target(f"build ÷ {TITLES[peer]}, tokens/s", ratio, limit, at_least=True, unit="×"))
             targets.append(_peak_target(build))
-        small_and_large = [row for row in summarize(self.scaling_runs) if row.contender == "build"]
+        small_and_large = [row for row in self.scaling_rows() if row.contender == "build"]
         if len(small_and_large) == 2:
             small, large = small_and_large
             factor = large.corpus_mb / small.corpus_mb
@@ -127,15 +139,16 @@ def _peak_target(row: Row) -> Target:
     return Target(what, row.peak_rss_bytes / GIB, 1.5, at_least=False, unit=" GiB")
 
 
-def summarize(runs: Sequence[Run]) -> list[Row]:
+def summarize(runs: Sequence[Run], start_runs: Sequence[Run]) -> list[Row]:
     """One row for each corpus and contender, in the order in which they first ran."""
+    starts = {run.contender: run for run in start_runs}
     groups: dict[tuple[int, str], list[Run]] = {}
     for run in runs:
         groups.setdefault((run.corpus_mb, run.contender), []).append(run)
-    return [_row(group) for group in groups.values()]
+    return [_row(group, starts[contender]) for (_, contender), group in groups.items()]
 
 
-def _row(runs: Sequence[Run]) -> Row:
+def _row(runs: Sequence[Run], start: Run) -> Row:
     def median(value: Callable[[Run], float]) -> float:
         return statistics.median(value(run) for run in runs)
 
@@ -152,6 +165,7 @@ def _row(runs: Sequence[Run]) -> Row:
         fastest_seconds=min(run.measurement.wall_seconds for run in runs),
         slowest_seconds=max(run.measurement.wall_seconds for run in runs),
         tokens_per_second=first.tokens / seconds,
+        steady_tokens_per_second=(first.tokens - start.tokens) / (seconds - start.measurement.wall_seconds),
         text_mb_per_second=first.text_bytes / 1e6 / seconds,
         cpu_seconds=cpu_seconds,
         tokens_per_cpu_second=first.tokens / cpu_seconds,
@@ -170,6 +184,7 @@ HEADINGS = (
     "tokens written",
     "seconds",
     "Mtok/s",
+    "Mtok/s, start-up left out",
     "MB/s of text",
     "CPU s",
     "Mtok per CPU s",
@@ -187,6 +202,7 @@ def _cells(row: Row) -> list[str]:
         f"{row.tokens:,}",
         f"{row.seconds:.1f}{spread}",
         f"{row.tokens_per_second / 1e6:.2f}",
+        f"{row.steady_tokens_per_second / 1e6:.2f}",
         f"{row.text_mb_per_second:.1f}",
         f"{row.cpu_seconds:.1f}",
         f"{row.tokens_per_cpu_second / 1e6:.2f}",
@@ -205,12 +221,12 @@ def _target_cells(target: Target) -> list[str]:
 def rich_tables(results: Results) -> list[Table]:
     """The results as tables for a terminal."""
     tables = []
-    for title, runs in (("Side by side", results.runs), ("Scaling", results.scaling_runs)):
-        if runs:
+    for title, rows in (("Side by side", results.rows()), ("Scaling", results.scaling_rows())):
+        if rows:
             table = Table(title=title)
             for index, heading in enumerate(HEADINGS):
                 table.add_column(heading, justify="right" if index else "left")
-            for row in summarize(runs):
+            for row in rows:
                 table.add_row(*_cells(row))
             tables.append(table)
     if targets := results.targets():
@@ -230,7 +246,7 @@ def markdown(results: Results) -> str:
     """The results for the documentation, with all that is needed to run them again."""
     machine, setting = results.machine, results.setting
     versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
-    starts = ", ".join(f"{TITLES[name]} {seconds:.1f}" for name, seconds in results.start_seconds.items())
+    starts = "; ".join(f"{TITLES[run.contender]} {run.measurement.wall_seconds:.1f}" for run in results.start_runs)
     corpora = "; ".join(
         f"{corpus['text_mb']} MB of text, {corpus['documents']:,} documents, {corpus['files']} files, "
         f"{corpus['row_groups']} row groups, {corpus['file_bytes'] / 1e6:.0f} MB of parquet"
@@ -246,12 +262,12 @@ def markdown(results: Results) -> str:
         f"shards of {setting['shard_size']}, `build` with `{' '.join(setting['build_options'])}`. {setting['repeat']} "
         f"run{'s, medians' if setting['repeat'] > 1 else ''}. Versions: {versions}.",
         "",
-        f"Seconds for a corpus of 1 MB, which is mostly starting up: {starts}.",
+        f"Seconds for a corpus of {results.start_runs[0].corpus_mb} MB, which is nearly all start-up: {starts}.",
         "",
     ]
-    for runs in (results.runs, results.scaling_runs):
-        if runs:
-            lines += [*_markdown_table(HEADINGS, [_cells(row) for row in summarize(runs)]), ""]
+    for rows in (results.rows(), results.scaling_rows()):
+        if rows:
+            lines += [*_markdown_table(HEADINGS, [_cells(row) for row in rows]), ""]
     if targets := results.targets():
         lines += _markdown_table(("figure", "found", "wanted", ""), [_target_cells(target) for target in targets])
     return "\n".join(lines).rstrip() + "\n"

@@ -16,7 +16,9 @@ BOS, EOS = 0, 1
 Row = str | bytes | None
 
 
-def write_parquet(path: Path, row_groups: Sequence[Sequence[Row]], *, column: str = "text", kind: pa.DataType | None = None) -> None:
+def write_parquet(
+    path: Path, row_groups: Sequence[Sequence[Row]], *, column: str = "text", kind: pa.DataType | None = None
+) -> None:
     """Writes a file with exactly these row groups."""
     kind = kind or pa.string()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -24,7 +26,9 @@ def write_parquet(path: Path, row_groups: Sequence[Sequence[Row]], *, column: st
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for rows in row_groups:
             texts = pa.array(rows, kind)
-            writer.write_table(pa.table([pa.array(range(len(rows)), pa.int64()), texts], schema), row_group_size=max(1, len(rows)))
+            writer.write_table(
+                pa.table([pa.array(range(len(rows)), pa.int64()), texts], schema), row_group_size=max(1, len(rows))
+            )
 
 
 def documents_of(files: Iterable[Path], column: str = "text") -> list[str]:

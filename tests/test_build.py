@@ -33,9 +33,7 @@ def make_config(folder: Path, datasets: Mapping[str, Mapping[str, Any]], **other
         "tokenizer": {"path": str(TOKENIZER), "bos_token": "<|bos|>", "eos_token": "<|eos|>"},
         "records": {"max_tokens": 8, "add_eos": True},
         "shards": {"target_size": 200},
-        "datasets": {
-            name: {"source": f"{folder}/{name}/*.parquet", **dataset} for name, dataset in datasets.items()
-        },
+        "datasets": {name: {"source": f"{folder}/{name}/*.parquet", **dataset} for name, dataset in datasets.items()},
     }
     content |= others
     path = folder / "mix.yaml"
@@ -207,7 +205,7 @@ def test_another_config_is_refused_and_overwrite_replaces(corpus: Path, built: d
     other = {"a": {"tokens": 700}, "b": {"tokens": 800}}
     build(make_config(corpus, other), str(tmp_path), quiet=True)
     before = tree(tmp_path)
-    with pytest.raises(BroetchenError, match="another config.*--overwrite"):
+    with pytest.raises(BroetchenError, match=r"another config.*--overwrite"):
         build(make_config(corpus, DATASETS), str(tmp_path), quiet=True)
     assert tree(tmp_path) == before
     build(make_config(corpus, DATASETS), str(tmp_path), overwrite=True, quiet=True)
@@ -226,9 +224,7 @@ def test_a_short_source_fails_with_the_number_and_publishes_nothing(corpus: Path
 
 def test_a_short_source_is_kept_where_the_config_says_so(corpus: Path, tmp_path: Path) -> None:
     stream = flat(reference_ids(documents_of((corpus / "b").glob("*.parquet"))))
-    config = make_config(
-        corpus, {"b": {"tokens": len(stream) - 5, "eval_tokens": 30, "on_shortfall": "keep"}}
-    )
+    config = make_config(corpus, {"b": {"tokens": len(stream) - 5, "eval_tokens": 30, "on_shortfall": "keep"}})
     build(config, str(tmp_path), quiet=True)
     manifest = manifest_of(tmp_path / "b")
     assert (manifest.splits["train"].missing, manifest.splits["eval"].missing) == (0, 25)
@@ -247,7 +243,9 @@ def test_the_manifest_counts_what_was_left_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("special_tokens", ["text", "token"])
 @pytest.mark.parametrize("engine", ["tokenizers", "gigatoken"])
-def test_a_special_token_in_a_document_is_what_the_config_says(tmp_path: Path, special_tokens: str, engine: str) -> None:
+def test_a_special_token_in_a_document_is_what_the_config_says(
+    tmp_path: Path, special_tokens: str, engine: str
+) -> None:
     documents = ["Anfang <|eos|> Mitte<|bos|>", "nichts Besonderes", "<|eos|>"]
     write_parquet(tmp_path / "a" / "0.parquet", [documents])
     expected = flat(reference_ids(documents, special_tokens=special_tokens))

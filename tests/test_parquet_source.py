@@ -48,7 +48,9 @@ def test_bytes_that_are_not_utf8_are_left_out_and_counted(values: list[bytes | N
 
 def test_row_groups_are_read_in_the_order_asked_for_and_no_others(tmp_path: Path) -> None:
     write_parquet(tmp_path / "a.parquet", [["a", "b"], ["c"], [], ["d", None, ""]])
-    found = [(group, batch.texts.to_pylist()) for group, batch in read_texts(str(tmp_path / "a.parquet"), [3, 0], "text")]
+    found = [
+        (group, batch.texts.to_pylist()) for group, batch in read_texts(str(tmp_path / "a.parquet"), [3, 0], "text")
+    ]
     assert found == [(3, ["d"]), (0, ["a", "b"])]
 
 

@@ -1,5 +1,7 @@
 """Documents to records."""
 
+import itertools
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +19,8 @@ def flat(documents: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
 
 @given(documents_lists, *special)
 def test_bos_and_eos_frame_each_document(documents: list[list[int]], bos: int | None, eos: int | None) -> None:
-    framed = [[bos] * (bos is not None) + document + [eos] * (eos is not None) for document in documents]
+    before, after = [bos] if bos is not None else [], [eos] if eos is not None else []
+    framed = [before + document + after for document in documents]
     ids, offsets = add_bos_eos(*flat(documents), bos, eos)
     expected_ids, expected_offsets = flat(framed)
     assert ids.tolist() == expected_ids.tolist()
@@ -28,7 +31,7 @@ def test_bos_and_eos_frame_each_document(documents: list[list[int]], bos: int | 
 def test_records_are_each_document_in_pieces(documents: list[list[int]], most: int) -> None:
     ids, offsets = flat(documents)
     bounds = record_bounds(offsets, most)
-    records = [ids[a:b].tolist() for a, b in zip(bounds, bounds[1:], strict=False)]
+    records = [ids[a:b].tolist() for a, b in itertools.pairwise(bounds)]
     assert records == [document[i : i + most] for document in documents for i in range(0, len(document), most)]
 
 

@@ -150,7 +150,9 @@ def test_a_file_that_was_cut_short_is_not_published(tmp_path, records, kept):
     # What a disk may do behind the writer's back. ArrayRecord reads such a file as one without records.
     writer._writer.close()
     os.truncate(writer._temporary, kept)
-    with pytest.raises(BroetchenError, match=f"{len(records)} records were written and 0 can be read back from {kept:,}"):
+    with pytest.raises(
+        BroetchenError, match=f"{len(records)} records were written and 0 can be read back from {kept:,}"
+    ):
         writer.close()
     assert list(tmp_path.iterdir()) == []
 
@@ -181,7 +183,9 @@ def test_a_full_disk(tmp_path):
     )
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0
-    message = f"{tmp_path}/a.arecord: a shard could not be written (write() failed: File too large, in {tmp_path}); free"
+    message = (
+        f"{tmp_path}/a.arecord: a shard could not be written (write() failed: File too large, in {tmp_path}); free"
+    )
     assert [line.startswith(message) for line in output.splitlines()] == [True] * 3
     assert list(tmp_path.iterdir()) == []
 

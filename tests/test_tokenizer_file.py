@@ -125,7 +125,9 @@ def test_a_damaged_config(tmp_path):
         load_tokenizer(str(tmp_path))
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: data[:5000] + b"x" + data[5001:], lambda _: b"x"])
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-9], lambda data: data[:5000] + b"x" + data[5001:], lambda _: b"x"]
+)
 def test_damaged_gzip(tmp_path, damage):
     path = tmp_path / "tokenizer.json.gz"
     path.write_bytes(damage(gzip.compress(JSON)))

@@ -267,6 +267,7 @@ class WriteToArrayRecord(beam.PTransform):
                 "-SSSSS-of-NNNNN, or write one shard"
             )
         prefix = os.fspath(file_path_prefix)
+        files.check_scheme(prefix)
         folder, name = files.split(prefix)
         if not files.split(f"{prefix}{shard_name_template}{file_name_suffix}")[1]:
             raise UsageError(f"{prefix!r} and the suffix {file_name_suffix!r} make a folder, not the name of a file")

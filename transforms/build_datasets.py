@@ -68,7 +68,9 @@ def find_finished(spec: DatasetSpec, plan: DatasetPlan) -> Manifest | None:
     if all(sizes.get(f"{spec.folder}/{entry.file}") == entry.bytes for entry in entries):
         return manifest
     if not spec.overwrite:
-        raise BroetchenError(f"{spec.folder}: shards that its manifest names are gone or cut short; --overwrite rebuilds")
+        raise BroetchenError(
+            f"{spec.folder}: shards that its manifest names are gone or cut short; --overwrite rebuilds"
+        )
     files.delete([manifest_path(spec.folder)])
     return None
 
@@ -100,7 +102,7 @@ class _BuildShard(beam.DoFn):
 
 
 class _CompleteBudget(beam.DoFn):
-    """Tokenizes one shard after another until the budget is met: what the rounds before fell short by, mostly nothing."""
+    """Tokenizes one shard after another until the budget is met. Mostly the rounds before have left nothing to do."""
 
     def __init__(self, specs: Specs) -> None:
         self._specs = specs
@@ -183,9 +185,7 @@ class BuildDatasets(beam.PTransform):
 
     def expand(self, names: PCollection[str]) -> PCollection[BuildResult]:
         planned = names | "Plan" >> PlanDatasets(self._specs)
-        found = planned | "FindFinished" >> beam.ParDo(_FindFinished(self._specs)).with_outputs(
-            _FINISHED, main=_PLANS
-        )
+        found = planned | "FindFinished" >> beam.ParDo(_FindFinished(self._specs)).with_outputs(_FINISHED, main=_PLANS)
         plans = found[_PLANS]
         sure = self._build("Sure", plans | "SureShards" >> beam.FlatMapTuple(self._sure_tasks))
         after_sure = AsDict(sure | "CombineSure" >> beam.CombinePerKey(MergeShardCounts()))
@@ -212,8 +212,7 @@ class BuildDatasets(beam.PTransform):
         built = (
             (publications[_PLANS], published)
             | "ByDataset" >> beam.CoGroupByKey()
-            | "Finish"
-            >> beam.ParDo(_FinishDataset(self._specs), AsDict(plans)).with_output_types(BuildResult)
+            | "Finish" >> beam.ParDo(_FinishDataset(self._specs), AsDict(plans)).with_output_types(BuildResult)
         )
         results = (found[_FINISHED], built) | "Results" >> beam.Flatten()
         _ = (
@@ -227,8 +226,7 @@ class BuildDatasets(beam.PTransform):
         return (
             tasks
             | f"Spread{label}" >> beam.Reshuffle()
-            | f"Tokenize{label}"
-            >> beam.ParDo(_BuildShard(self._specs)).with_output_types(tuple[str, ShardCount])
+            | f"Tokenize{label}" >> beam.ParDo(_BuildShard(self._specs)).with_output_types(tuple[str, ShardCount])
         )
 
     def _sure_tasks(self, name: str, plan: DatasetPlan) -> Iterator[ShardTask]:

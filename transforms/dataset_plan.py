@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from transforms.dataset_spec import DatasetSpec
-from transforms.encoder_pool import borrow_encoder, tokenizer_file
-from transforms.encoders import Encoded, first_difference, why_not_gigatoken
+from transforms.encoder_pool import borrow_encoder, gigatoken_obstacle
+from transforms.encoders import Encoded, first_difference
 from transforms.errors import BroetchenError, UsageError
 from transforms.json_coder import register_json_coder
 from transforms.parquet_source import SourceFile, expand_sources, read_footer, read_texts
@@ -64,6 +64,7 @@ class DatasetPlan:
 
 
 def byte_deciding_versions() -> dict[str, str]:
+    """The installed versions of `BYTE_DECIDING_PACKAGES`."""
     return {name: importlib.metadata.version(name) for name in BYTE_DECIDING_PACKAGES}
 
 
@@ -111,9 +112,7 @@ class Sample:
     column_bytes: float
 
 
-def read_sample(
-    spec: DatasetSpec, source: Sequence[SourceFile], groups: Iterable[tuple[int, int]]
-) -> Sample:
+def read_sample(spec: DatasetSpec, source: Sequence[SourceFile], groups: Iterable[tuple[int, int]]) -> Sample:
     """Reads about 256 KiB of text, at least one document.
 
     Raises:
@@ -131,7 +130,9 @@ def read_sample(
     raise BroetchenError(f"dataset {spec.name}: column {spec.text_column!r} holds no text in any of its files")
 
 
-def choose_engine(spec: DatasetSpec, texts: pa.LargeStringArray, reference: Encoded) -> Literal["tokenizers", "gigatoken"]:
+def choose_engine(
+    spec: DatasetSpec, texts: pa.LargeStringArray, reference: Encoded
+) -> Literal["tokenizers", "gigatoken"]:
     """The engine for a dataset: gigatoken where it can be used and gives the reference's ids on the sample.
 
     Raises:
@@ -139,7 +140,7 @@ def choose_engine(spec: DatasetSpec, texts: pa.LargeStringArray, reference: Enco
     """
     if spec.engine == "tokenizers":
         return "tokenizers"
-    reason = why_not_gigatoken(tokenizer_file(spec.tokenizer), spec.tokenizer.special_tokens)
+    reason = gigatoken_obstacle(spec.tokenizer)
     if reason is None:
         with borrow_encoder(spec.tokenizer, "gigatoken") as fast:
             reason = first_difference(reference, fast.encode(texts))

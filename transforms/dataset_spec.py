@@ -33,9 +33,12 @@ _FILE_BYTES_PER_TEXT_BYTE: Mapping[tuple[Format, str], float] = {
 
 @dataclasses.dataclass(frozen=True)
 class TokenizerSpec:
-    """A tokenizer that every worker can load, and the hash that tells whether it is the right one."""
+    """A tokenizer that every worker can load, and the hash that tells whether it is the right one.
 
-    path: str
+    Two with the same hash are equal, wherever they lie, and share their encoders.
+    """
+
+    path: str = dataclasses.field(compare=False)
     sha256: str
     bos_token: str | None
     eos_token: str | None

@@ -7,11 +7,12 @@ a DoFn instance per thread. They share these.
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections.abc import Iterator
 
 from transforms.dataset_spec import Engine, TokenizerSpec
-from transforms.encoders import Encoder, make_encoder
+from transforms.encoders import Encoder, make_encoder, why_not_gigatoken
 from transforms.errors import BroetchenError
 from transforms.tokenizer_file import TokenizerFile, load_tokenizer
 
@@ -36,6 +37,12 @@ def tokenizer_file(spec: TokenizerSpec) -> TokenizerFile:
                 )
             _tokenizers[spec] = loaded
         return _tokenizers[spec]
+
+
+@functools.cache
+def gigatoken_obstacle(spec: TokenizerSpec) -> str | None:
+    """Why gigatoken cannot encode for `spec`, or None where it can; found out once a process, as it takes long."""
+    return why_not_gigatoken(tokenizer_file(spec), spec.special_tokens)
 
 
 @contextlib.contextmanager

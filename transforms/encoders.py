@@ -247,13 +247,15 @@ def first_difference(expected: Encoded, found: Encoded) -> str | None:
     """
     if np.array_equal(expected.ids, found.ids) and np.array_equal(expected.offsets, found.offsets):
         return None
-    for document in range(len(expected.offsets) - 1):
-        want, got = (
-            some.ids[some.offsets[document] : some.offsets[document + 1]].tolist() for some in (expected, found)
-        )
-        if want != got:
+    counts = [len(some.offsets) - 1 for some in (found, expected)]
+    if counts[0] != counts[1]:
+        return f"gives ids for {counts[0]} documents, not {counts[1]}"
+    for document in range(counts[0]):
+        got, want = (some.ids[some.offsets[document] : some.offsets[document + 1]] for some in (found, expected))
+        if not np.array_equal(got, want):
             break
-    position = next((i for i, (a, b) in enumerate(zip(want, got, strict=False)) if a != b), min(len(want), len(got)))
+    common = min(len(got), len(want))
+    position = int(np.append(np.flatnonzero(got[:common] != want[:common]), common)[0])
     shown = [str(ids[position]) if position < len(ids) else "the end" for ids in (got, want)]
     return f"gives other ids in document {document}, position {position}: {shown[0]}, not {shown[1]}"
 

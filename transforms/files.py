@@ -55,6 +55,15 @@ def is_local(path: str) -> bool:
     return FileSystems.get_scheme(path) is None
 
 
+def check_scheme(path: str) -> None:
+    """Checks, without looking at the path, that Beam has a filesystem for it.
+
+    Raises:
+        UsageError: it has none.
+    """
+    _filesystem(path)
+
+
 def join(base: str, *parts: str) -> str:
     """`parts` below `base`."""
     joined: str = _filesystem(base).join(base, *parts)

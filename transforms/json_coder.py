@@ -7,19 +7,19 @@ sidecar files as it is on the wire.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
-from typing import Any, TypeVar
+from typing import Any
 
 import apache_beam as beam
 import pydantic
 
-T = TypeVar("T")
+_ADAPTERS: dict[type[Any], pydantic.TypeAdapter[Any]] = {}
 
 
-@functools.cache
 def _adapter(cls: type[Any]) -> pydantic.TypeAdapter[Any]:
-    return pydantic.TypeAdapter(cls)
+    if cls not in _ADAPTERS:
+        _ADAPTERS[cls] = pydantic.TypeAdapter(cls)
+    return _ADAPTERS[cls]
 
 
 def to_json(value: Any) -> str:
@@ -27,7 +27,7 @@ def to_json(value: Any) -> str:
     return json.dumps(dataclasses.asdict(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
-def from_json(cls: type[T], data: str | bytes) -> T:
+def from_json[T](cls: type[T], data: str | bytes) -> T:
     """The dataclass that `to_json` wrote.
 
     Raises:
@@ -50,7 +50,7 @@ class JsonCoder(beam.coders.Coder):
         return from_json(self._cls, encoded)
 
     @classmethod
-    def from_type_hint(cls, typehint: type[Any], unused_registry: Any) -> JsonCoder:
+    def from_type_hint(cls, typehint: type[Any], unused_registry: Any) -> Any:
         return cls(typehint)
 
     def is_deterministic(self) -> bool:
@@ -66,7 +66,7 @@ class JsonCoder(beam.coders.Coder):
         return hash((JsonCoder, self._cls))
 
 
-def register_json_coder(cls: type[T]) -> type[T]:
+def register_json_coder[T](cls: type[T]) -> type[T]:
     """Makes `JsonCoder(cls)` the coder of `cls` in every pipeline. Use it as a decorator above `@dataclass`."""
     beam.coders.registry.register_coder(cls, JsonCoder)
     return cls

@@ -57,6 +57,8 @@ class SourceEntry(_Part):
 
 
 class TokenizerEntry(_Part):
+    """The tokenizer; `path` is relative to the dataset's folder, and an id is None where it is not added."""
+
     path: str
     sha256: str
     vocab_size: int
@@ -82,10 +84,12 @@ class Manifest(_Part):
 
 
 def manifest_path(folder: str) -> str:
+    """Where the manifest of the dataset in `folder` lies."""
     return posixpath.join(folder, NAME)
 
 
 def write_manifest(folder: str, manifest: Manifest) -> None:
+    """Makes a dataset of `folder`, whose shards are all in place."""
     files.write_bytes(manifest_path(folder), (manifest.model_dump_json(indent=1) + "\n").encode())
 
 
@@ -115,10 +119,14 @@ def find_manifests(output: str) -> dict[str, Manifest]:
     Raises:
         BroetchenError: there is none.
     """
-    folders = [output] if files.exists(manifest_path(output)) else [
-        posixpath.dirname(path) for path, _ in files.list_files(posixpath.join(output, "*", NAME))
-    ]
+    folders = (
+        [output]
+        if files.exists(manifest_path(output))
+        else [posixpath.dirname(path) for path, _ in files.list_files(posixpath.join(output, "*", NAME))]
+    )
     found = {folder: manifest for folder in folders if (manifest := read_manifest(folder))}
     if not found:
-        raise BroetchenError(f"{output}: no finished dataset here (no {NAME} in it or one folder below); build it first")
+        raise BroetchenError(
+            f"{output}: no finished dataset here (no {NAME} in it or one folder below); build it first"
+        )
     return found

@@ -85,10 +85,14 @@ def plan_publication(spec: DatasetSpec, plan: DatasetPlan, cut: DatasetCut) -> P
 
 
 def shortfall_message(spec: DatasetSpec, plan: DatasetPlan, missing: Mapping[str, int]) -> str:
-    short = ", ".join(f"{split} lacks {tokens:,} of {spec.budgets[split]:,} tokens" for split, tokens in missing.items() if tokens)
+    """Says how many tokens a short source lacks, and what can be done."""
+    short = ", ".join(
+        f"{split} lacks {tokens:,} of {spec.budgets[split]:,} tokens" for split, tokens in missing.items() if tokens
+    )
     return (
-        f"dataset {spec.name}: the source is exhausted ({len(plan.files)} files): {short}, {sum(missing.values()):,} tokens "
-        "missing in all; nothing of it was published. Add source files, lower the budget, or set on_shortfall: keep"
+        f"dataset {spec.name}: the source is exhausted ({len(plan.files)} files): {short}, "
+        f"{sum(missing.values()):,} tokens missing in all; nothing of it was published. "
+        "Add source files, lower the budget, or set on_shortfall: keep"
     )
 
 

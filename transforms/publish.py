@@ -46,7 +46,6 @@ class PublishedShard:
     sha256: str
 
 
-
 def publish_shard(spec: DatasetSpec, task: PublishTask) -> PublishedShard:
     """Puts one shard file in its final place, under its final name.
 
@@ -58,7 +57,14 @@ def publish_shard(spec: DatasetSpec, task: PublishTask) -> PublishedShard:
     if task.whole:
         files.rename(work.shard(count.ordinal), final, size=count.file_bytes)
         return PublishedShard(
-            task.split, task.index, task.file, count.tokens, count.documents, count.records, count.file_bytes, count.sha256
+            task.split,
+            task.index,
+            task.file,
+            count.tokens,
+            count.documents,
+            count.records,
+            count.file_bytes,
+            count.sha256,
         )
     # Written in the work folder and renamed, so that an attempt that dies leaves nothing among the dataset's files.
     rewritten = posixpath.join(task.work_folder, task.file)

@@ -61,7 +61,9 @@ def record_bounds(offsets: Offsets, max_tokens: int) -> Offsets:
     return np.append(starts, offsets[-1]).astype(np.int64)
 
 
-def slice_records(records: Iterable[npt.NDArray[np.integer]], skip: int, take: int) -> Iterator[npt.NDArray[np.integer]]:
+def slice_records(
+    records: Iterable[npt.NDArray[np.integer]], skip: int, take: int
+) -> Iterator[npt.NDArray[np.integer]]:
     """The records of ids `skip` to `skip + take` of a stream of records. A record at either end is cut short.
 
     >>> [r.tolist() for r in slice_records([np.array([1, 2, 3]), np.array([4]), np.array([5, 6])], 2, 3)]

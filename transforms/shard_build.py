@@ -76,9 +76,7 @@ def _write_shard(
     return count, documents
 
 
-def _read(
-    row_groups: Sequence[tuple[str, int]], text_column: str
-) -> Iterator[tuple[tuple[str, int], TextBatch]]:
+def _read(row_groups: Sequence[tuple[str, int]], text_column: str) -> Iterator[tuple[tuple[str, int], TextBatch]]:
     for path, members in itertools.groupby(row_groups, key=lambda member: member[0]):
         for group, batch in read_texts(path, [group for _, group in members], text_column):
             yield (path, group), batch

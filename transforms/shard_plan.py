@@ -70,7 +70,7 @@ def order_row_groups(files: Sequence[SourceFile], order: Order, seed: int) -> li
 def lay_out_shards(
     files: Sequence[SourceFile], groups: Iterable[tuple[int, int]], target_text_bytes: int
 ) -> tuple[PlannedShard, ...]:
-    """Cuts the ordered row groups into shards of at most `target_text_bytes` of text; a larger row group stands alone."""
+    """Cuts the ordered row groups into shards of at most `target_text_bytes`; a larger one stands alone."""
     shards: list[PlannedShard] = []
     members: list[tuple[int, int]] = []
     rows = text_bytes = stored_bytes = 0

@@ -151,7 +151,7 @@ def usable_prefix(counts: Sequence[ShardCount]) -> tuple[ShardCount, ...]:
 
 
 class MergeShardCounts(beam.CombineFn):
-    """Merges `ShardCount`s into a tuple in shard order. Associative and commutative; as large as the shards are many."""
+    """Merges `ShardCount`s into a tuple in shard order. Associative and commutative; one entry a shard."""
 
     def create_accumulator(self) -> tuple[ShardCount, ...]:
         return ()
@@ -207,4 +207,3 @@ class TokenBudget(beam.PTransform):
         stream = usable_prefix(counts)
         splits = cut_shards(((count.ordinal, count.tokens) for count in stream), self._budgets[dataset])
         return dataset, DatasetCut(stream, splits)
-

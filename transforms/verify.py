@@ -48,9 +48,9 @@ def shard_checks(folder: str, manifest: Manifest, engine: Engine) -> Iterator[Sh
     """What to check of each shard of a dataset."""
     records, tokenizer = manifest.config["records"], manifest.tokenizer
     spec = TokenizerSpec(
-        path=posixpath.normpath(posixpath.join(folder, tokenizer.path)) if files.is_local(folder) else (
-            posixpath.join(posixpath.dirname(folder), tokenizer.path.removeprefix("../"))
-        ),
+        path=posixpath.normpath(posixpath.join(folder, tokenizer.path))
+        if files.is_local(folder)
+        else (posixpath.join(posixpath.dirname(folder), tokenizer.path.removeprefix("../"))),
         sha256=tokenizer.sha256,
         bos_token=None,
         eos_token=None,
@@ -152,7 +152,9 @@ def _ids_record(check: ShardCheck, record: bytes) -> int | str:
     if not 0 < len(ids) <= check.max_tokens:
         return f"{len(ids):,} ids, not 1 to {check.max_tokens:,}"
     if ids.min() < 0 or ids.max() >= check.vocab_size:
-        return f"an id outside the vocabulary: {ids.min()} to {ids.max()}, and the vocabulary ends at {check.vocab_size}"
+        return (
+            f"an id outside the vocabulary: {ids.min()} to {ids.max()}, and the vocabulary ends at {check.vocab_size}"
+        )
     return len(ids)
 
 
@@ -177,7 +179,7 @@ class _VerifyShard(beam.DoFn):
 
 
 class VerifyShards(beam.PTransform):
-    """PCollection[ShardCheck] in, PCollection[str] out: a sentence for each thing that is wrong, none if all is well."""
+    """PCollection[ShardCheck] in, PCollection[str] out: a sentence for each thing that is wrong."""
 
     def expand(self, checks: beam.PCollection[ShardCheck]) -> beam.PCollection[str]:
         return (
