@@ -13,6 +13,7 @@ import apache_beam as beam
 
 from beam_pipelines.dataset_specs import chosen_datasets, dataset_specs, keep_tokenizer, load_config_tokenizer
 from beam_pipelines.job_errors import plain_errors
+from beam_pipelines.local_workers import local_workers
 from beam_pipelines.mix_config import MixConfig
 from beam_pipelines.progress import follow_build
 from beam_pipelines.runner_options import pipeline_options
@@ -49,7 +50,8 @@ def build(
     started = time.monotonic()
     names = chosen_datasets(config, datasets)
     tokenizer = load_config_tokenizer(config)
-    options = pipeline_options(beam_arguments)
+    need = sum(config.budgets()[name].total for name in names)
+    options = pipeline_options([*beam_arguments, *local_workers(beam_arguments, need)])
     output = output.rstrip("/") or "/"
     specs = dataset_specs(
         config,

@@ -176,7 +176,7 @@ def bench(arguments: argparse.Namespace, console: Console) -> report.Results:
         console.print(f"[yellow]load average {load:.1f}: other work is running, so the times are too long")
 
     runner = Bench(setting, arguments.budget_share, arguments.cache, console, arguments.keep)
-    # The first round brings every library's bytecode to the disk and the page cache, the second shows what start-up costs.
+    # The first round brings the libraries' bytecode to disk and page cache; the second shows what start-up costs.
     for _ in range(2):
         start_runs = [runner.run(contender, corpus(WARM_UP_MB), WARM_UP_MB) for contender in chosen]
     runs = []

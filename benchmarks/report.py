@@ -43,8 +43,8 @@ class Run:
 class Row:
     """A contender on a corpus: medians of its runs, but the largest of the memory peaks.
 
-    ``steady_tokens_per_second`` leaves out the time that a corpus of 1 MB takes, which is nearly all starting up, and
-    that corpus' tokens.
+    ``steady_tokens_per_second`` leaves out the time that a corpus of 1 MB takes, which is nearly all start-up, and that
+    corpus' tokens; None for a run of less than twice that time, as the difference would be noise.
 
     ``read_ratio`` is the bytes fetched from disk over the bytes needed; None where less was fetched than is needed, as
     the page cache could not be emptied then (on a file system in memory, say) and disk reads tell nothing.
@@ -58,7 +58,7 @@ class Row:
     fastest_seconds: float
     slowest_seconds: float
     tokens_per_second: float
-    steady_tokens_per_second: float
+    steady_tokens_per_second: float | None
     text_mb_per_second: float
     cpu_seconds: float
     tokens_per_cpu_second: float
@@ -153,6 +153,7 @@ def _row(runs: Sequence[Run], start: Run) -> Row:
         return statistics.median(value(run) for run in runs)
 
     first = runs[0]
+    start_seconds = start.measurement.wall_seconds
     seconds = median(lambda run: run.measurement.wall_seconds)
     cpu_seconds = median(lambda run: run.measurement.cpu_seconds)
     disk_read = round(median(lambda run: run.measurement.disk_read_bytes))
@@ -165,7 +166,9 @@ def _row(runs: Sequence[Run], start: Run) -> Row:
         fastest_seconds=min(run.measurement.wall_seconds for run in runs),
         slowest_seconds=max(run.measurement.wall_seconds for run in runs),
         tokens_per_second=first.tokens / seconds,
-        steady_tokens_per_second=(first.tokens - start.tokens) / (seconds - start.measurement.wall_seconds),
+        steady_tokens_per_second=(first.tokens - start.tokens) / (seconds - start_seconds)
+        if seconds >= 2 * start_seconds
+        else None,
         text_mb_per_second=first.text_bytes / 1e6 / seconds,
         cpu_seconds=cpu_seconds,
         tokens_per_cpu_second=first.tokens / cpu_seconds,
@@ -188,8 +191,7 @@ HEADINGS = (
     "MB/s of text",
     "CPU s",
     "Mtok per CPU s",
-    "peak PSS",
-    "peak RSS",
+    "peak PSS / RSS, GiB",
     "disk read ÷ needed",
 )
 
@@ -202,13 +204,36 @@ def _cells(row: Row) -> list[str]:
         f"{row.tokens:,}",
         f"{row.seconds:.1f}{spread}",
         f"{row.tokens_per_second / 1e6:.2f}",
-        f"{row.steady_tokens_per_second / 1e6:.2f}",
+        "too short" if row.steady_tokens_per_second is None else f"{row.steady_tokens_per_second / 1e6:.2f}",
         f"{row.text_mb_per_second:.1f}",
         f"{row.cpu_seconds:.1f}",
         f"{row.tokens_per_cpu_second / 1e6:.2f}",
-        f"{row.peak_pss_bytes / GIB:.2f} GiB",
-        f"{row.peak_rss_bytes / GIB:.2f} GiB",
+        f"{row.peak_pss_bytes / GIB:.2f} / {row.peak_rss_bytes / GIB:.2f}",
         "not measured" if row.read_ratio is None else f"{row.read_ratio:.2f}",
+    ]
+
+
+RATIO_HEADINGS = ("build ÷", "tokens/s", "start-up left out", "tokens per CPU second")
+
+
+def _ratio_rows(rows: Sequence[Row]) -> list[list[str]]:
+    """How many times each other contender's figures ``build`` reaches."""
+    build = next((row for row in rows if row.contender == "build"), None)
+    if build is None:
+        return []
+
+    def ratio(ours: float | None, theirs: float | None) -> str:
+        return "too short" if ours is None or theirs is None else f"{ours / theirs:.2f}"
+
+    return [
+        [
+            TITLES[row.contender],
+            ratio(build.tokens_per_second, row.tokens_per_second),
+            ratio(build.steady_tokens_per_second, row.steady_tokens_per_second),
+            ratio(build.tokens_per_cpu_second, row.tokens_per_cpu_second),
+        ]
+        for row in rows
+        if row is not build
     ]
 
 
@@ -229,6 +254,11 @@ def rich_tables(results: Results) -> list[Table]:
             for row in rows:
                 table.add_row(*_cells(row))
             tables.append(table)
+    if ratios := _ratio_rows(results.rows()):
+        table = Table(*RATIO_HEADINGS, title="Ratios")
+        for cells in ratios:
+            table.add_row(*cells)
+        tables.append(table)
     if targets := results.targets():
         table = Table("figure", "found", "wanted", "", title="Targets")
         for target in targets:
@@ -268,6 +298,8 @@ def markdown(results: Results) -> str:
     for rows in (results.rows(), results.scaling_rows()):
         if rows:
             lines += [*_markdown_table(HEADINGS, [_cells(row) for row in rows]), ""]
+    if ratios := _ratio_rows(results.rows()):
+        lines += [*_markdown_table(RATIO_HEADINGS, ratios), ""]
     if targets := results.targets():
         lines += _markdown_table(("figure", "found", "wanted", ""), [_target_cells(target) for target in targets])
     return "\n".join(lines).rstrip() + "\n"

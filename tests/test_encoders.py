@@ -57,6 +57,7 @@ MERGES = [
     (b"\xc3", b"\xa4"),
     (b" ", b"\xc3\xa4"),
 ]
+FIRST_FREE = 256 + len(MERGES)  # the id that `tokenizers` gives to the first added token, whatever its file says
 
 
 @functools.cache
@@ -74,7 +75,7 @@ def sample_encoders(special_tokens: SpecialTokens) -> tuple[ReferenceEncoder, Gi
 
 @functools.cache
 def sample_texts() -> pa.LargeStringArray:
-    """Every seventh document of the samples, 2 MB."""
+    """Every seventh document of the samples, 1.7 MB."""
     tables = [pq.read_table(path, columns=["text"]) for path in sorted(SAMPLES.glob("corpora/*/*.parquet"))]
     texts = pa.concat_tables(tables)["text"].combine_chunks().cast(pa.large_string())
     return texts.take(pa.array(range(0, len(texts), 7)))
@@ -159,7 +160,7 @@ def test_engines_agree_on_the_samples(special_tokens):
     texts = sample_texts()
     found = fast.encode(texts)
     assert first_difference(reference.encode(texts), found) is None
-    assert len(found.ids) > 400_000
+    assert len(found.ids) > 300_000
 
 
 def test_most_of_the_samples_take_the_fast_path():
@@ -272,7 +273,7 @@ def test_a_slice_of_an_array():
 
 
 def test_five_megabytes_in_one_document():
-    text = "".join(sample_texts().to_pylist()) * 3
+    text = "".join(sample_texts().to_pylist()) * 4
     assert len(text) > 5_000_000
     reference, fast = sample_encoders("text")
     assert first_difference(reference.encode(large([text])), fast.encode(large([text]))) is None
@@ -281,18 +282,18 @@ def test_five_megabytes_in_one_document():
 # Added tokens, which only the reference matches
 
 ADDED = {
-    "plain": added_token(300, "<|x|>"),
-    "not special": added_token(300, "<|x|>", special=False),
-    "normalized": added_token(300, "ﬁx ä", special=False, normalized=True),
-    "normalized, written decomposed": added_token(300, "fix a\u0308", special=False, normalized=True),
-    "not normalized, written decomposed": added_token(300, "fix a\u0308", special=False),
-    "special and normalized": added_token(300, "ﬁx ä", normalized=True),
-    "takes spaces on the left": added_token(300, "<|x|>", lstrip=True, special=False),
-    "takes spaces on the right": added_token(300, "<|x|>", rstrip=True, special=False),
-    "whole words": added_token(300, "ab", single_word=True, special=False),
-    "whole words, normalized": added_token(300, "ＡＢ", single_word=True, special=False, normalized=True),
-    "a space": added_token(300, "  ", special=False, normalized=True),
-    "signs": added_token(300, 'a.*|\\b[\n"😀', special=False),
+    "plain": added_token(FIRST_FREE, "<|x|>"),
+    "not special": added_token(FIRST_FREE, "<|x|>", special=False),
+    "normalized": added_token(FIRST_FREE, "ﬁx ä", special=False, normalized=True),
+    "normalized, written decomposed": added_token(FIRST_FREE, "fix a\u0308", special=False, normalized=True),
+    "not normalized, written decomposed": added_token(FIRST_FREE, "fix a\u0308", special=False),
+    "special and normalized": added_token(FIRST_FREE, "ﬁx ä", normalized=True),
+    "takes spaces on the left": added_token(FIRST_FREE, "<|x|>", lstrip=True, special=False),
+    "takes spaces on the right": added_token(FIRST_FREE, "<|x|>", rstrip=True, special=False),
+    "whole words": added_token(FIRST_FREE, "ab", single_word=True, special=False),
+    "whole words, normalized": added_token(FIRST_FREE, "ＡＢ", single_word=True, special=False, normalized=True),
+    "a space": added_token(FIRST_FREE, "  ", special=False, normalized=True),
+    "signs": added_token(FIRST_FREE, 'a.*|\\b[\n"😀', special=False),
 }
 
 
@@ -300,7 +301,9 @@ ADDED = {
 @pytest.mark.parametrize("special_tokens", MODES)
 @pytest.mark.parametrize("token", ADDED.values(), ids=ADDED)
 def test_added_tokens(token, special_tokens, normalizer):
-    tokenizer = as_file(byte_level(MERGES, normalizer=normalizer, added_tokens=[token, added_token(301, "|y|")]))
+    tokenizer = as_file(
+        byte_level(MERGES, normalizer=normalizer, added_tokens=[token, added_token(FIRST_FREE + 1, "|y|")])
+    )
     texts = [
         "a <|x|> b", "<|x|>", " \n<|x|>\t b", "<|x", "fix ä", "ﬁx ä", "fix a\u0308", "ﬁx a\u0308ﬁx a\u0308\u0323", "ab",
         "abab ab", "xab", "ＡＢ", "AB xAB", "a  b", "a \u00a0b", "a.*|\\b[\n\"😀", "abb", "<|x|y|>", "|y|x|>", "", "ä",
@@ -311,17 +314,17 @@ def test_added_tokens(token, special_tokens, normalizer):
     for text in texts:
         assert_equal(tokenizer, special_tokens, [text])
     if special_tokens == "token":
-        assert 300 in reference.ids
+        assert FIRST_FREE in reference.ids
 
 
 def test_overlapping_added_tokens_across_documents():
     """A name that begins in one document and ends in the next is none, and hides none."""
-    added = [added_token(300, "ab", special=False), added_token(301, "bc", special=False)]
+    added = [added_token(FIRST_FREE, "ab", special=False), added_token(FIRST_FREE + 1, "bc", special=False)]
     assert_equal(as_file(byte_level(MERGES, added_tokens=added)), "text", ["a", "bc", "xa", "b", "c"])
 
 
 def test_documents_without_added_tokens_stay_fast():
-    encoder = GigatokenEncoder(as_file(byte_level(MERGES, added_tokens=[added_token(300, "<|x|>")])), "token")
+    encoder = GigatokenEncoder(as_file(byte_level(MERGES, added_tokens=[added_token(FIRST_FREE, "<|x|>")])), "token")
     encoder.encode(large(["a <|b|>", "x|>"]))
     assert by_gigatoken_alone(encoder)
     encoder.encode(large(["a <|x|>"]))
@@ -376,6 +379,7 @@ def without_a_byte() -> dict[str, Any]:
 
 BYTES_AFTER = {**GPT2, "use_regex": False}
 DIGITS = {"type": "Digits", "individual_digits": True}
+NANOCHAT = PROVEN_SPLITS["llama3"][0].replace("{1,3}", "{1,2}")
 UNIGRAM = {"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["a", -1.0]], "byte_fallback": False}
 NOT_FOR_GIGATOKEN = {
     "Lowercase": (byte_level(normalizer={"type": "Lowercase"}), "normalizer Lowercase"),
@@ -383,7 +387,7 @@ NOT_FOR_GIGATOKEN = {
     "no pre-tokenizer": (byte_level(pre_tokenizer=None), "needs a pre-tokenizer"),
     "no words": (byte_level(pre_tokenizer=BYTES_AFTER), "use_regex: false"),
     "Whitespace": (byte_level(pre_tokenizer={"type": "Whitespace"}), "pre-tokenizer Whitespace"),
-    "nanochat": (byte_level(pre_tokenizer=split_then_bytes(PROVEN_SPLITS["llama3"][0].replace("{1,3}", "{1,2}"))), "split"),
+    "nanochat": (byte_level(pre_tokenizer=split_then_bytes(NANOCHAT)), "is not known to split as"),
     "possessive": (byte_level(pre_tokenizer=split_then_bytes(POSSESSIVE)), "is not known to split as"),
     "two splits": (byte_level(pre_tokenizer=split_then_bytes(*PROVEN_SPLITS["gpt2"] * 2)), "is not known to split as"),
     "merged": (byte_level(pre_tokenizer=split_then_bytes("a", behavior="MergedWithNext")), "Isolated"),
@@ -398,9 +402,6 @@ NOT_FOR_GIGATOKEN = {
     "Unigram": ({**byte_level(), "model": UNIGRAM}, "model is Unigram"),
     "a byte missing": (without_a_byte(), "lacks 1"),
     "merges alike": (byte_level([(b"a", b"a"), (b"aa", b"a"), (b"a", b"aa")]), "two of this tokenizer's make the same"),
-    "many added tokens": (
-        byte_level(added_tokens=[added_token(300 + i, f"<|{i:0100}|>") for i in range(3000)]), "3000"
-    ),
 }  # fmt: skip
 
 
@@ -408,7 +409,7 @@ NOT_FOR_GIGATOKEN = {
 def test_what_gigatoken_is_not_used_for(tokenizer, reason, caplog):
     file = as_file(tokenizer)
     assert reason in str(why_not_gigatoken(file, "token"))
-    with pytest.raises(UsageError, match="gigatoken .*; use the engine `tokenizers`, or `auto`"):
+    with pytest.raises(UsageError, match=r"gigatoken .*; use the engine `tokenizers`, or `auto`"):
         make_encoder(file, "gigatoken", "token")
     with caplog.at_level(logging.WARNING):
         assert make_encoder(file, "auto", "token").name == "tokenizers"

@@ -148,6 +148,7 @@ def test_a_file_that_was_cut_short_is_not_published(tmp_path, records, kept):
     writer = ShardWriter(str(tmp_path / "a"))
     writer.write_many(records)
     # What a disk may do behind the writer's back. ArrayRecord reads such a file as one without records.
+    assert writer._writer is not None
     writer._writer.close()
     os.truncate(writer._temporary, kept)
     with pytest.raises(
@@ -203,6 +204,7 @@ def test_a_writer_that_is_killed_publishes_nothing(root, tmp_path):
         f"{root}/a.arecord",
         str(tmp_path),
     )
+    assert process.stdout is not None
     for _ in range(300):
         assert process.stdout.readline() == "wrote\n"
     process.send_signal(signal.SIGKILL)

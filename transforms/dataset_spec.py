@@ -95,7 +95,7 @@ class DatasetSpec:
     @property
     def work_root(self) -> str:
         """Where this dataset's unfinished work lies, out of the way of every reader's glob."""
-        return posixpath.join(self.output, ".broetchen", self.name)
+        return posixpath.join(self.folder, ".broetchen")
 
     @property
     def need(self) -> int:

@@ -8,18 +8,16 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 from apache_beam.metrics import Metrics
 
-from transforms.dataset_spec import FEATURE, DatasetSpec, RecordSpec
+from transforms.dataset_spec import DatasetSpec
 from transforms.encoder_pool import borrow_encoder
 from transforms.encoders import Encoder
-from transforms.example_codec import encode_ids, encode_texts
 from transforms.parquet_source import TextBatch, read_texts
-from transforms.records import add_bos_eos, record_bounds
 from transforms.shard_plan import ShardTask
 from transforms.shard_writer import ShardWriter
 from transforms.token_budget import ShardCount
+from transforms.tokenize import encode_batch
 from transforms.work_files import WorkFolder
 
 
@@ -80,21 +78,6 @@ def _read(row_groups: Sequence[tuple[str, int]], text_column: str) -> Iterator[t
     for path, members in itertools.groupby(row_groups, key=lambda member: member[0]):
         for group, batch in read_texts(path, [group for _, group in members], text_column):
             yield (path, group), batch
-
-
-def encode_batch(
-    records: RecordSpec, encoder: Encoder, texts: pa.LargeStringArray
-) -> tuple[list[bytes], npt.NDArray[np.int64]]:
-    """Encodes documents into serialized `tf.train.Example`s.
-
-    Returns:
-        the records in order, and int64 [documents]: the tokens of each document, BOS and EOS included.
-    """
-    encoded = encoder.encode(texts)
-    if records.format == "text":
-        return encode_texts(texts.cast(pa.large_binary()).to_pylist(), FEATURE), np.diff(encoded.offsets)
-    ids, offsets = add_bos_eos(encoded.ids, encoded.offsets, records.bos_id, records.eos_id)
-    return encode_ids(ids, record_bounds(offsets, records.max_tokens), FEATURE), np.diff(offsets)
 
 
 def _count_metrics(dataset: str, batch: TextBatch, tokens: int) -> None:

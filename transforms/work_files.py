@@ -2,7 +2,7 @@
 
 A shard is finished once its count file lies there, which is written last:
 
-    <output>/.broetchen/<dataset>/<fingerprint>/shard-00007.arecord   the records
+    <output>/<dataset>/.broetchen/<fingerprint>/shard-00007.arecord   the records
                                                 shard-00007.lengths   tokens of each document, uint32, little endian
                                                 shard-00007.json      its `ShardCount`
                                                 publication.json      which file each finished shard is renamed to
