@@ -93,7 +93,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     names = [contender.name for contender in CONTENDERS]
     parser.add_argument("--contenders", nargs="+", choices=names, default=names, help="the plain loop always runs")
-    parser.add_argument("--text-mb", type=int, default=400, help="text of the corpus in MB; 0: no comparison")
+    parser.add_argument("--text-mb", type=int, default=1000, help="text of the corpus in MB; 0: no comparison")
     parser.add_argument("--repeat", type=int, default=1, help="runs of each; every second round in reverse")
     parser.add_argument("--scaling", action="store_true", help="also time build on ten times as much")
     parser.add_argument("--scaling-text-mb", type=int, default=200, help="text of the smaller of those corpora in MB")
@@ -128,7 +128,8 @@ def main() -> int:
     try:
         results = bench(arguments, console)
     except (ContenderFailed, WrongWork, FileNotFoundError, RuntimeError) as error:
-        console.print(f"[bold red]benchmark failed:[/] {error}", highlight=False)
+        console.print("benchmark failed:", style="bold red")
+        console.print(str(error), markup=False, highlight=False)
         return 1
     for table in report.rich_tables(results):
         console.print(table)

@@ -50,8 +50,11 @@ class CorpusSpec:
 
     @classmethod
     def of_size(cls, text_mb: int, *, seed: int = 0) -> CorpusSpec:
-        """A corpus of ``text_mb`` in files of 25 MB of text or less, eight at least."""
-        return cls(text_mb=text_mb, files=max(8, -(-text_mb // 25)), seed=seed)
+        """A corpus of ``text_mb`` in files of 100 MB of text or less, eight at least.
+
+        Some contenders load the tokenizer anew for each file, so that many small files would only slow those down.
+        """
+        return cls(text_mb=text_mb, files=max(8, -(-text_mb // 100)), seed=seed)
 
 
 @dataclass(frozen=True)

@@ -43,8 +43,8 @@ class Run:
 class Row:
     """A contender on a corpus: medians of its runs, but the largest of the memory peaks.
 
-    ``steady_tokens_per_second`` leaves out the time that a corpus of 1 MB takes, which is nearly all start-up, and that
-    corpus' tokens; None for a run of less than twice that time, as the difference would be noise.
+    ``start_seconds`` is what a corpus of 1 MB takes, which is nearly all start-up. ``steady_tokens_per_second`` leaves
+    out that time and that corpus' tokens; None for a run of less than twice that time: the difference would be noise.
 
     ``read_ratio`` is the bytes fetched from disk over the bytes needed; None where less was fetched than is needed, as
     the page cache could not be emptied then (on a file system in memory, say) and disk reads tell nothing.
@@ -55,6 +55,7 @@ class Row:
     runs: int
     tokens: int
     seconds: float
+    start_seconds: float
     fastest_seconds: float
     slowest_seconds: float
     tokens_per_second: float
@@ -130,6 +131,9 @@ class Results:
             factor = large.corpus_mb / small.corpus_mb
             what = f"build, time for {factor:g}× the corpus"
             targets.append(Target(what, large.seconds / small.seconds, 1.05 * factor, at_least=False, unit="×"))
+            if small.steady_tokens_per_second is not None and large.steady_tokens_per_second is not None:
+                ratio = (large.seconds - large.start_seconds) / (small.seconds - small.start_seconds)
+                targets.append(Target(f"{what}, start-up left out", ratio, 1.05 * factor, at_least=False, unit="×"))
             targets += [_peak_target(small), _peak_target(large)]
         return targets
 
@@ -163,6 +167,7 @@ def _row(runs: Sequence[Run], start: Run) -> Row:
         runs=len(runs),
         tokens=first.tokens,
         seconds=seconds,
+        start_seconds=start_seconds,
         fastest_seconds=min(run.measurement.wall_seconds for run in runs),
         slowest_seconds=max(run.measurement.wall_seconds for run in runs),
         tokens_per_second=first.tokens / seconds,

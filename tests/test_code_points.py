@@ -59,6 +59,11 @@ NEIGHBOURS = [
 ]
 
 
+COMPOSING = (
+    "aAeo ä…\u00a0ﬁ²가\u1100\u1161\u11a8\u0301\u0308\u0323\u0345\u093c\u0915漢Ａ😀\U0001d15e\U00011935\U00011930"
+)
+
+
 def in_contexts(code_point: int) -> str:
     few = 0x3400 <= code_point < 0xA4D0 or 0xAC00 <= code_point < 0xF900  # Han, Yi, Hangul, private use
     return "\n~x".join(context.replace("c", chr(code_point)) for context in (FEW_CONTEXTS if few else CONTEXTS))
@@ -167,6 +172,13 @@ def test_normalizers_put_marks_in_the_same_order(form):
 
 
 @pytest.mark.parametrize("form", FORMS)
+@given(st.lists(st.sampled_from(AGREED).map(chr) | st.sampled_from(COMPOSING)).map("".join))
+def test_normalizers_agree_on_any_text_of_agreed_code_points(form, text):
+    text = "".join(character for character in text if agreed()[ord(character)])
+    assert NORMALIZERS[form](text) == unicodedata.normalize(form, text)
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_normalization_leads_to_agreed_code_points_only(form):
     strangers = [
         f"{code_point:X}"
@@ -198,9 +210,7 @@ def documents(texts: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
 
 
 valid_text = st.text(st.characters(exclude_categories=["Cs"]))
-composing = st.text(
-    "aAeo ä…\u00a0ﬁ²가\u1100\u1161\u11a8\u0301\u0308\u0323\u0345\u093c\u0915漢Ａ😀\U0001d15e\U00011935\U00011930"
-)
+composing = st.text(COMPOSING)
 
 
 @given(st.lists(valid_text | composing))

@@ -31,7 +31,6 @@ from tests.small_tokenizers import (
 )
 from transforms import encoders
 from transforms.encoders import (
-    CACHE_BOUND_BYTES,
     PROVEN_SPLITS,
     Encoded,
     Encoder,
@@ -480,17 +479,15 @@ def test_memory_is_bounded_where_no_word_comes_twice():
     for _ in range(40):
         encoder.encode(distinct_words(rng, 1_000_000))
         most = max(most, process.memory_info().rss - before)
-    assert most < 3 * CACHE_BOUND_BYTES
+    assert most < 200_000_000
 
 
 def test_an_engine_that_has_grown_is_made_anew(monkeypatch):
     monkeypatch.setattr(encoders, "CACHE_BOUND_BYTES", -1)
-    made = []
-    new_engine = encoders._new_engine
-    monkeypatch.setattr(encoders, "_new_engine", lambda text: made.append(text) or new_engine(text))
     encoder = GigatokenEncoder(as_file(byte_level(MERGES)), "text")
-    assert [ids_of(encoder.encode(large(["ab ä"]))) for _ in range(3)] == [[[256, 262]]] * 3
-    assert len(made) == 3
+    for _ in range(3):
+        assert ids_of(encoder.encode(large(["ab ä"]))) == [[256, 262]]
+        assert encoder._engine is None
 
 
 def test_an_encoder_for_each_thread():

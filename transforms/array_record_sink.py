@@ -79,13 +79,14 @@ class _WriteBundle(beam.DoFn):
         # The worker may use this DoFn again after a bundle that failed.
         self._abort()
 
-    def process(self, record: bytes) -> Iterable[tuple[int, WrittenShard]] | None:
+    def process(self, record: bytes) -> Sequence[tuple[int, WrittenShard]]:
+        _check_type(record)
         if self._writer is None:
             self._writer, self._bytes = self._layout.temporary_writer(), 0
         self._writer.write(record)
         self._bytes += len(record)
         if self._limit is None or self._bytes < self._limit:
-            return None
+            return ()
         return [self._close(self._writer)]
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
@@ -106,6 +107,11 @@ class _WriteBundle(beam.DoFn):
             self._writer = None
 
 
+def _check_type(record: object) -> None:
+    if not isinstance(record, bytes):
+        raise TypeError(f"a record is of type {type(record).__name__}; WriteToArrayRecord takes bytes")
+
+
 class _ChooseShard(beam.DoFn):
     """Keys a record by its shard, which depends on nothing but the record's bytes."""
 
@@ -113,8 +119,7 @@ class _ChooseShard(beam.DoFn):
         self._shards = shards
 
     def process(self, record: bytes) -> Sequence[tuple[int, bytes]]:
-        if not isinstance(record, bytes):
-            raise TypeError(f"a record is of type {type(record).__name__}; WriteToArrayRecord takes bytes")
+        _check_type(record)
         return [(zlib.crc32(record) % self._shards, record)]
 
 

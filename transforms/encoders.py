@@ -42,9 +42,9 @@ _LOGGER = logging.getLogger(__name__)
 SpecialTokens = Literal["text", "token"]
 
 # A gigatoken engine remembers every pretoken that it has met, without a limit: some 10 bytes for each byte of text in
-# which no word comes twice. So it is made anew once the process has grown by this much while it encoded. Its table
-# doubles, so that the process may grow by about twice as much before the next look.
-CACHE_BOUND_BYTES = 64 << 20
+# which no word comes twice. So it is made anew once the process has grown by this much while it encoded; and as its
+# table grows by doubling, a process was seen to need up to 200 MB for an engine with this bound.
+CACHE_BOUND_BYTES = 48 << 20
 
 # Text that goes to the engine in one call, so that memory is looked at often enough.
 _CALL_BYTES = 2 << 20

@@ -98,6 +98,10 @@ def size(path: str) -> int:
         return int(_filesystem(path).size(path))
 
 
+def _is_there(path: str, expected_size: int) -> bool:
+    return exists(path) and size(path) == expected_size
+
+
 def read_bytes(path: str) -> bytes:
     """All of a file.
 
@@ -173,11 +177,8 @@ def rename(source: str, target: str, *, size: int | None = None) -> None:
             else:
                 _filesystem(source).rename([source], [target])
     except BroetchenError:
-        if size is None or exists(source) or not exists(target) or _size(target) != size:
+        if size is None or exists(source) or not _is_there(target, size):
             raise
-
-
-_size = size  # `rename` has a parameter of the same name
 
 
 def _sync_folder(folder: str) -> None:

@@ -35,7 +35,7 @@ def writer_options(group_size: int = 1, compression: str = "zstd") -> str:
     Args:
         group_size: records that are compressed together. 1 reads fastest at random, and is what Grain asks for.
         compression: ``zstd``, ``brotli``, ``snappy`` or ``none``; the first two with a level if wanted (``zstd:6``).
-            Brotli takes milliseconds for each group, so it is nothing for small groups.
+            High levels of brotli take milliseconds for each group.
 
     Raises:
         UsageError: there is no such compression, or a number is out of range.
