@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
+from beam_pipelines import terminal
 from transforms.errors import BroetchenError, UsageError
 
 app = typer.Typer(
@@ -24,8 +27,29 @@ app = typer.Typer(
     "and MaxText read.\n\nExit codes: 0 done, 1 the job failed, 2 bad usage or config.",
 )
 
-# Beam has some hundred options of its own; what is not ours goes to it as it is.
-_PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+class _BeamCommand(TyperCommand):
+    """A command that also takes all options of Beam, some hundred, and hands them on in `context.args`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        own = {
+            name: not getattr(parameter, "is_flag", False)
+            for parameter in self.get_params(ctx)
+            for name in [*parameter.opts, *parameter.secondary_opts]
+        }
+        beams: list[str] = []
+        # Beam takes a second to import; most command lines have no option of its.
+        if any(argument.startswith("--") and argument.partition("=")[0] not in own for argument in args):
+            from beam_pipelines.runner_options import take_beam_options
+
+            args, beams = take_beam_options(args, own)
+        super().parse_args(ctx, args)
+        ctx.args = beams
+        return beams
+
+
+# How Typer ends a command that Ctrl-C has stopped.
+_INTERRUPTED = 130
 
 
 class EngineChoice(StrEnum):
@@ -76,14 +100,6 @@ def _load(config: str, settings: Sequence[str] | None) -> Any:
     return load_config(config, overrides=overrides)
 
 
-def _start_logging(debug: bool) -> None:
-    # Beam's notes on its own workings are no news to the users of a job; its errors are.
-    logging.basicConfig(format="%(message)s", level=logging.DEBUG if debug else logging.INFO, stream=sys.stderr)
-    if not debug:
-        for name in ("apache_beam", "google", "urllib3", "jax", "absl", "filelock", "httpx"):
-            logging.getLogger(name).setLevel(logging.ERROR)
-
-
 def _console() -> Any:
     from rich.console import Console
 
@@ -91,7 +107,7 @@ def _console() -> Any:
     return Console(width=None if sys.stdout.isatty() else 200)
 
 
-@app.command(context_settings=_PASS_THROUGH)
+@app.command(cls=_BeamCommand)
 def build(
     context: typer.Context,
     config: Config,
@@ -112,7 +128,7 @@ def build(
     """
     from beam_pipelines import build_mix, tables
 
-    _start_logging(debug)
+    terminal.start(debug=debug)
     summary = build_mix.build(
         _load(config, settings),
         output,
@@ -137,12 +153,12 @@ def plan(
     """Show what a build would read and write, from footers and a small sample."""
     from beam_pipelines import plan_mix, tables
 
-    _start_logging(debug)
+    terminal.start(debug=debug)
     outlooks = plan_mix.plan(_load(config, settings), datasets=dataset or (), engine=engine.value)
     tables.print_plan(_console(), outlooks, output_format.value)
 
 
-@app.command(context_settings=_PASS_THROUGH)
+@app.command(cls=_BeamCommand)
 def count(
     context: typer.Context,
     what: Annotated[str, typer.Argument(metavar="CONFIG_OR_URI", help="A mix config, or a folder of built datasets.")],
@@ -155,7 +171,7 @@ def count(
     """Count subtokens per dataset: of a config's sources, all of them, or of what was built."""
     from beam_pipelines import count_subtokens, tables
 
-    _start_logging(debug)
+    terminal.start(debug=debug)
     if what.endswith((".yaml", ".yml")):
         counts = count_subtokens.count_sources(
             _load(what, settings), datasets=dataset or (), engine=engine.value, beam_arguments=context.args
@@ -165,7 +181,7 @@ def count(
     tables.print_counts(_console(), counts, output_format.value)
 
 
-@app.command(context_settings=_PASS_THROUGH)
+@app.command(cls=_BeamCommand)
 def verify(
     context: typer.Context,
     output: Annotated[str, typer.Argument(metavar="URI", help="A folder of built datasets, or one dataset.")],
@@ -175,15 +191,15 @@ def verify(
     """Read everything back with Grain's reader and hold it against the manifests."""
     from beam_pipelines import tables, verify_output
 
-    _start_logging(debug)
+    terminal.start(debug=debug)
     manifests = verify_output.verify(output, engine=engine.value, beam_arguments=context.args)
     tables.print_verified(_console(), manifests)
 
 
-@app.command(context_settings=_PASS_THROUGH)
+@app.command(cls=_BeamCommand)
 def demo(
     context: typer.Context,
-    output: Annotated[Path, typer.Option(help="Where the demo's datasets go.")] = Path("demo-output"),
+    output: Annotated[str, typer.Option(metavar="URI", help="Where the demo's datasets go.")] = "demo-output",
     engine: EngineOption = EngineChoice.auto,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -192,18 +208,18 @@ def demo(
     from beam_pipelines import build_mix, tables, verify_output
     from beam_pipelines.demo import demo_config
 
-    _start_logging(debug)
+    terminal.start(debug=debug)
     summary = build_mix.build(
         demo_config(),
-        str(output),
+        output,
         engine=engine.value,
         overwrite=True,
         beam_arguments=context.args,
         quiet=quiet,
     )
     console = _console()
-    tables.print_build(console, summary.manifests, seconds=summary.seconds, output=str(output))
-    manifests = verify_output.verify(str(output), beam_arguments=context.args)
+    tables.print_build(console, summary.manifests, seconds=summary.seconds, output=output)
+    manifests = verify_output.verify(output, beam_arguments=context.args)
     tables.print_verified(console, manifests)
 
 
@@ -211,28 +227,37 @@ def run(command: Callable[[], Any], *, debug: bool) -> int:
     """Runs a command; an error becomes its message and an exit code, and a traceback only where `debug` asks for it."""
     try:
         command()
-    except KeyboardInterrupt:
-        print("broetchen: stopped; run the same command again to go on", file=sys.stderr)
-        return 130
+    except SystemExit as ending:
+        if ending.code == _INTERRUPTED:
+            terminal.say("broetchen: stopped; run the same command again to go on")
+        return ending.code if isinstance(ending.code, int) else int(ending.code is not None)
     except Exception as error:
         if debug:
-            raise
+            traceback.print_exc()
         if isinstance(error, BroetchenError):
-            print(f"broetchen: {error}", file=sys.stderr)
+            terminal.say(f"broetchen: {error}")
             return error.exit_code
         message = str(error).strip().rpartition("\n")[2] or "no message"
-        print(f"broetchen: unexpected {type(error).__name__}: {message}; --debug shows where", file=sys.stderr)
+        terminal.say(f"broetchen: unexpected {type(error).__name__}: {message}; --debug shows where")
         return 1
     return 0
 
 
 def main() -> None:
     """The entry point of `broetchen`."""
-    sys.exit(run(app, debug="--debug" in sys.argv))
+    code = run(app, debug="--debug" in sys.argv)
+    if code:
+        # Threads that Beam leaves behind after an error may be deep in native code, which aborts the process when the
+        # interpreter is taken down under it.
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit()
 
 
 def module_main(command: str, argument: str) -> None:
-    """The entry point of `python -m beam_pipelines.<module>`: `command`, its argument given as the option `argument`."""
+    """The entry point of `python -m beam_pipelines.<module>`: `command`, with its argument as the option `argument`."""
     options = argparse.ArgumentParser(prog=f"broetchen {command}", add_help=False, allow_abbrev=False)
     options.add_argument(argument, dest="value")
     given, others = options.parse_known_args(sys.argv[1:])

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from beam_pipelines import terminal
 from transforms import files
 from transforms.build_status import DatasetStatus, StatusReader
 from transforms.dataset_spec import DatasetSpec
@@ -31,7 +32,7 @@ def follow_build(specs: Sequence[DatasetSpec], *, quiet: bool) -> Iterator[None]
     if quiet:
         yield
         return
-    console = Console(stderr=True)
+    console = terminal.console()
     shown = _on_terminal(console, specs) if console.is_terminal else contextlib.nullcontext(_LogLines(specs))
     with shown as show, _polling(specs, show):
         yield
@@ -76,7 +77,8 @@ def _on_terminal(console: Console, specs: Sequence[DatasetSpec]) -> Iterator[Cal
         _TokenRate(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as progress:
+    # Rich would show on the terminal what others print to `sys.stderr`, tracebacks of Beam's among it.
+    with Progress(*columns, console=console, redirect_stdout=False, redirect_stderr=False) as progress:
         bars = {spec.name: progress.add_task(spec.name, total=spec.need, amount="planning") for spec in specs}
         total = progress.add_task("[bold]all", total=sum(spec.need for spec in specs), amount="")
 
@@ -107,7 +109,7 @@ class _LogLines:
         for name, status in statuses.items():
             if status.finished and name not in self._finished:
                 self._finished.add(name)
-                _LOGGER.info("%s: published, %s", name, _amount(status))
+                _LOGGER.info("%s: %s", name, _amount(status))
         if now - self._last < _LOG_INTERVAL_S:
             return
         self._last = now

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+import difflib
+import functools
+from collections.abc import Iterable, Mapping, Sequence
 
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 
+from transforms.errors import UsageError
+
 _LOCAL_RUNNERS = (None, "DirectRunner", "FnApiRunner")
+# These ask their job server for further options, which nobody knows here.
+_RUNNERS_WITH_MORE_OPTIONS = ("PortableRunner", "FlinkRunner", "SparkRunner", "PrismRunner", "KafkaStreamsRunner")
 
 
 def pipeline_options(arguments: Sequence[str]) -> PipelineOptions:
@@ -14,12 +21,103 @@ def pipeline_options(arguments: Sequence[str]) -> PipelineOptions:
 
     Local runs take Beam's in-process engine by its own name, FnApiRunner: what "DirectRunner" means has come to depend
     on the pipeline and on whether a further engine can be downloaded, and the output of that one is not proven here.
+
+    Raises:
+        UsageError: Beam has no such option or runner, or the option cannot have this value.
     """
+    runner = _runner(arguments)
+    _check(arguments, runner)
     options = PipelineOptions(list(arguments))
-    standard = options.view_as(StandardOptions)
-    if standard.runner in _LOCAL_RUNNERS:
-        standard.runner = "FnApiRunner"
+    if runner in _LOCAL_RUNNERS:
+        options.view_as(StandardOptions).runner = "FnApiRunner"
         direct = options.view_as(DirectOptions)
         if direct.direct_num_workers != 1 and direct.direct_running_mode == "in_memory":
             direct.direct_running_mode = "multi_processing"
     return options
+
+
+def take_beam_options(arguments: Sequence[str], own: Mapping[str, bool]) -> tuple[list[str], list[str]]:
+    """Parts a command line.
+
+    Args:
+        arguments: options and positional arguments in any order.
+        own: the options of the command, each with whether it takes a value.
+
+    Returns:
+        (what belongs to the command, Beam's options with their values), both in their old order.
+
+    Raises:
+        UsageError: an option is neither.
+
+    >>> take_beam_options(["--runner", "DirectRunner", "mix.yaml", "--output=out"], {"--output": True})
+    (['mix.yaml', '--output=out'], ['--runner', 'DirectRunner'])
+    """
+    known = _parser()._option_string_actions
+    may_have_more = _runner(arguments) in _RUNNERS_WITH_MORE_OPTIONS
+    ours: list[str] = []
+    beams: list[str] = []
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        name, has_value, _ = argument.partition("=")
+        if argument == "--":
+            ours += [argument, *rest]
+            break
+        if not argument.startswith("--") or name in own:
+            into, takes_value = ours, own.get(name, False)
+        elif name in known:
+            into, takes_value = beams, known[name].nargs != 0
+        elif may_have_more:
+            into, takes_value = beams, False
+        else:
+            raise _unknown(name, [*own, *known])
+        into.append(argument)
+        if takes_value and not has_value and rest and not rest[0].startswith("--"):
+            into.append(rest.pop(0))
+    return ours, beams
+
+
+@functools.cache
+def _parser() -> argparse.ArgumentParser:
+    """Beam's parser of all its options."""
+    found: list[argparse.ArgumentParser] = []
+    PipelineOptions([]).get_all_options(add_extra_args_fn=found.append)
+    (parser,) = found
+    parser.exit_on_error = False
+    return parser
+
+
+def _check(arguments: Sequence[str], runner: str | None) -> None:
+    parser = _parser()
+    try:
+        _, unknown = parser.parse_known_args(list(arguments))
+    except argparse.ArgumentError as error:
+        raise UsageError(f"{error.argument_name}: {error.message}") from error
+    if unknown and runner not in _RUNNERS_WITH_MORE_OPTIONS:
+        raise _unknown(unknown[0].partition("=")[0], parser._option_string_actions)
+    names = StandardOptions.KNOWN_RUNNER_NAMES
+    if runner and "." not in runner and runner not in names:
+        near = _nearest(runner, names)
+        raise UsageError(f"--runner {runner}: Beam has no such runner{near}; it has {', '.join(names)}")
+
+
+def _runner(arguments: Sequence[str]) -> str | None:
+    """The runner that is asked for, by its full name: Beam takes a name in any case, and without its "Runner"."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--runner", nargs="?")
+    given: str | None = parser.parse_known_args(list(arguments))[0].runner
+    if given is None:
+        return None
+    wanted = given.lower().removesuffix("runner")
+    return next((name for name in StandardOptions.KNOWN_RUNNER_NAMES if name.lower() == f"{wanted}runner"), given)
+
+
+def _unknown(name: str, known: Iterable[str]) -> UsageError:
+    return UsageError(
+        f"{name}: neither this command nor Beam has such an option{_nearest(name, known)}; --help lists the command's"
+    )
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {close[0]}?)" if close else ""

@@ -124,7 +124,7 @@ def _disk_bytes() -> tuple[int, int]:
 
 
 def _wait_for_orphans() -> None:
-    """Reap what the command left behind; end it after a while, or a stuck helper would stop the benchmark."""
+    """Reap what the command left behind; end it after a while, or a stuck child would stop the benchmark."""
     deadline = time.monotonic() + ORPHAN_GRACE_SECONDS
     while True:
         try:

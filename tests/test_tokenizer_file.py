@@ -10,12 +10,14 @@ from typing import Any
 import huggingface_hub.constants
 import pytest
 
-from tests.corpora import EOS, TOKENIZER
+from tests.corpora import TOKENIZER
+from tests.small_tokenizers import added_token, byte_level
 from transforms import files
-from transforms.errors import UsageError
+from transforms.errors import BroetchenError, UsageError
 from transforms.tokenizer_file import load_tokenizer
 
-JSON = TOKENIZER.read_bytes()
+BOS, EOS = 256, 257
+JSON = json.dumps(byte_level(added_tokens=[added_token(BOS, "<|bos|>"), added_token(EOS, "<|eos|>")])).encode()
 SHA256 = hashlib.sha256(JSON).hexdigest()
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -24,13 +26,19 @@ def write_config(folder: Path, **settings: Any) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
+def test_the_sample():
+    tokenizer = load_tokenizer(str(TOKENIZER), bos_token="<|bos|>", eos_token="<|eos|>")
+    assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.vocab_size) == (0, 1, 65536)
+    assert tokenizer.sha256 == hashlib.sha256(TOKENIZER.read_bytes()).hexdigest()
+
+
 def test_a_file_alone(tmp_path):
     path = tmp_path / "tok.json"
     path.write_bytes(JSON)
     tokenizer = load_tokenizer(str(path))
     assert tokenizer.json.encode() == JSON
     assert tokenizer.sha256 == SHA256
-    assert tokenizer.vocab_size == 65536
+    assert tokenizer.vocab_size == 258
     assert (tokenizer.bos_id, tokenizer.bos_token, tokenizer.eos_id, tokenizer.eos_token) == (None,) * 4
     assert tokenizer.config_json is None
 
@@ -74,7 +82,7 @@ def test_names_given_by_the_caller_come_first(tmp_path):
     (tmp_path / "tokenizer.json").write_bytes(JSON)
     write_config(tmp_path, bos_token="<|bos|>", eos_token="<|eos|>")
     tokenizer = load_tokenizer(str(tmp_path), eos_token="<|bos|>")
-    assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.eos_token) == (0, 0, "<|bos|>")
+    assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.eos_token) == (BOS, BOS, "<|bos|>")
 
 
 def test_an_unknown_name_of_the_caller_is_an_error():
@@ -93,10 +101,11 @@ def test_an_unknown_name_in_the_config_is_left_out(tmp_path, caplog):
 
 def test_added_tokens_count_for_the_size_of_the_vocabulary(tmp_path):
     tokenizer = json.loads(JSON)
-    tokenizer["added_tokens"].append({**tokenizer["added_tokens"][0], "id": 70_000, "content": "<|tool|>"})
-    # Without gaps: `tokenizers` gives an added token that it does not know the next free id.
+    # Whatever the file says, `tokenizers` gives an added token that the model does not have the next free id.
+    tokenizer["added_tokens"].append(added_token(70_000, "<|tool|>"))
     (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
-    assert load_tokenizer(str(tmp_path), eos_token="<|tool|>").vocab_size == 65537
+    loaded = load_tokenizer(str(tmp_path), eos_token="<|tool|>")
+    assert (loaded.eos_id, loaded.vocab_size) == (258, 259)
 
 
 @pytest.mark.parametrize(
@@ -161,3 +170,10 @@ def test_a_hub_id_from_the_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     tokenizer = load_tokenizer("owner/name", revision=COMMIT)
     assert (tokenizer.sha256, tokenizer.eos_id) == (SHA256, EOS)
+
+
+def test_a_hub_that_cannot_be_reached(tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(BroetchenError, match=rf"owner/name@{COMMIT}/tokenizer.json: the hub cannot be reached"):
+        load_tokenizer("owner/name", revision=COMMIT)

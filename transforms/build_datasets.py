@@ -89,6 +89,8 @@ class _FindFinished(beam.DoFn):
         if manifest is None:
             yield element
         else:
+            # A build that was killed right after it had written the manifest left its work behind.
+            files.delete_tree(self._specs[name].work_root)
             tokens = sum(split.tokens for split in manifest.splits.values())
             yield TaggedOutput(_FINISHED, BuildResult(name, tokens, built=False))
 

@@ -132,6 +132,7 @@ def finish_dataset(
     wanted = {posixpath.join(spec.folder, shard.file) for split in manifest.splits.values() for shard in split.shards}
     found = files.list_files(posixpath.join(spec.folder, "*.arecord"))
     files.delete([path for path, _ in found if path not in wanted])
+    files.delete_temporary(spec.folder)
     write_manifest(spec.folder, manifest)
     files.delete_tree(spec.work_root)
     return manifest

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +19,7 @@ from transforms.parquet_source import TextBatch, read_texts
 from transforms.shard_plan import ShardTask
 from transforms.shard_writer import ShardWriter
 from transforms.token_budget import ShardCount
-from transforms.tokenize import encode_batch
+from transforms.tokenize import TokenizedBatch, tokenize_batch
 from transforms.work_files import WorkFolder
 
 
@@ -45,18 +47,20 @@ def _write_shard(
     row_groups: set[tuple[str, int]] = set()
     tokens = text_bytes = rows = 0
     with ShardWriter(path, group_size=spec.group_size, compression=spec.compression) as writer:
-        for row_group, batch in _read(task.row_groups, spec.text_column):
-            records, batch_lengths = encode_batch(spec.records, encoder, batch.texts)
-            writer.write_many(records)
-            lengths.append(batch_lengths)
-            skipped.update(batch.skipped)
-            row_groups.add(row_group)
-            rows += batch.rows
-            tokens += int(batch_lengths.sum())
-            text_bytes += batch.text_bytes
-            _count_metrics(spec.name, batch, int(batch_lengths.sum()))
-            if task.stop_after is not None and tokens >= task.stop_after:
-                break
+        with _InBackground() as background:
+            for row_group, batch in _read(task.row_groups, spec.text_column):
+                tokenized = tokenize_batch(spec.records, encoder, batch.texts)
+                background.run(functools.partial(_write, writer, tokenized))
+                lengths.append(tokenized.lengths)
+                skipped.update(batch.skipped)
+                row_groups.add(row_group)
+                rows += batch.rows
+                batch_tokens = int(tokenized.lengths.sum())
+                tokens += batch_tokens
+                text_bytes += batch.text_bytes
+                _count_metrics(spec.name, batch, batch_tokens)
+                if task.stop_after is not None and tokens >= task.stop_after:
+                    break
         written = writer.close()
     documents = np.concatenate(lengths).astype(np.uint32) if lengths else np.empty(0, np.uint32)
     count = ShardCount(
@@ -72,6 +76,30 @@ def _write_shard(
         skipped=dict(skipped),
     )
     return count, documents
+
+
+def _write(writer: ShardWriter, batch: TokenizedBatch) -> None:
+    writer.write_many(batch.records())
+
+
+class _InBackground:
+    """Runs calls one after another in a thread, at most two behind; a call's exception comes out of a later one."""
+
+    def __enter__(self) -> _InBackground:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="write")
+        self._waiting: deque[Future[None]] = deque()
+        return self
+
+    def run(self, call: Callable[[], None]) -> None:
+        self._waiting.append(self._pool.submit(call))
+        while len(self._waiting) > 2:
+            self._waiting.popleft().result()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=kind is not None)
+        if kind is None:
+            for future in self._waiting:
+                future.result()
 
 
 def _read(row_groups: Sequence[tuple[str, int]], text_column: str) -> Iterator[tuple[tuple[str, int], TextBatch]]:

@@ -187,7 +187,8 @@ class ShardWriter:
         return self._writer
 
     def _check(self) -> None:
-        reader = ArrayRecordReader(self._temporary)
+        # Without these options it would begin to read the records, in threads of its own.
+        reader = ArrayRecordReader(self._temporary, "readahead_buffer_size:0,max_parallelism:0")
         found = reader.num_records()
         # Without a readable header and footer there are no options; the count is 0 then, as in an empty shard.
         if found != self._records or not reader.writer_options_string():

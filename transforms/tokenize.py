@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
 
 import apache_beam as beam
 import numpy as np
@@ -19,19 +20,31 @@ from transforms.records import add_bos_eos, record_bounds
 from transforms.tokenizer_file import load_tokenizer
 
 
-def encode_batch(
-    records: RecordSpec, encoder: Encoder, texts: pa.LargeStringArray
-) -> tuple[list[bytes], npt.NDArray[np.int64]]:
-    """Encodes documents into serialized `tf.train.Example`s.
+@dataclasses.dataclass(frozen=True)
+class TokenizedBatch:
+    """Documents and their tokens, on the way to records.
 
-    Returns:
-        the records in order, and int64 [documents]: the tokens of each document, BOS and EOS included.
+    Attributes:
+        lengths: int64 [documents], the tokens of each document, BOS and EOS included.
+        records: makes the serialized `tf.train.Example`s, in order. It is apart from the encoding so that another
+            thread can do it.
     """
+
+    lengths: npt.NDArray[np.int64]
+    records: Callable[[], list[bytes]]
+
+
+def tokenize_batch(records: RecordSpec, encoder: Encoder, texts: pa.LargeStringArray) -> TokenizedBatch:
+    """Encodes documents: valid UTF-8, no nulls."""
     encoded = encoder.encode(texts)
     if records.format == "text":
-        return encode_texts(texts.cast(pa.large_binary()).to_pylist(), FEATURE), np.diff(encoded.offsets)
+        return TokenizedBatch(
+            np.diff(encoded.offsets), lambda: encode_texts(texts.cast(pa.large_binary()).to_pylist(), FEATURE)
+        )
     ids, offsets = add_bos_eos(encoded.ids, encoded.offsets, records.bos_id, records.eos_id)
-    return encode_ids(ids, record_bounds(offsets, records.max_tokens), FEATURE), np.diff(offsets)
+    return TokenizedBatch(
+        np.diff(offsets), lambda: encode_ids(ids, record_bounds(offsets, records.max_tokens), FEATURE)
+    )
 
 
 class _TokenizeBatch(beam.DoFn):
@@ -41,9 +54,9 @@ class _TokenizeBatch(beam.DoFn):
 
     def process(self, documents: Sequence[str]) -> Iterator[bytes]:
         with borrow_encoder(self._tokenizer, self._engine) as encoder:
-            records, lengths = encode_batch(self._records, encoder, pa.array(documents, pa.large_string()))
-        self._tokens.inc(int(lengths.sum()))
-        yield from records
+            batch = tokenize_batch(self._records, encoder, pa.array(documents, pa.large_string()))
+        self._tokens.inc(int(batch.lengths.sum()))
+        yield from batch.records()
 
 
 class Tokenize(beam.PTransform):
