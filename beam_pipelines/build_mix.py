@@ -6,6 +6,7 @@ python -m beam_pipelines.build_mix --config CONFIG --output URI [--dataset NAME 
 from __future__ import annotations
 
 import dataclasses
+import posixpath
 import time
 from collections.abc import Mapping, Sequence
 
@@ -17,6 +18,7 @@ from beam_pipelines.local_workers import local_workers
 from beam_pipelines.mix_config import MixConfig
 from beam_pipelines.progress import follow_build
 from beam_pipelines.runner_options import pipeline_options
+from transforms import files
 from transforms.build_datasets import BuildDatasets
 from transforms.dataset_spec import Engine
 from transforms.errors import BroetchenError
@@ -76,6 +78,8 @@ def build(
                 f"{spec.folder}: the job ended without a manifest there; see its log, and run it again"
             )
         manifests[spec.folder] = manifest
+    for folder in {posixpath.dirname(spec.tokenizer.path) for spec in specs.values()}:
+        files.delete_temporary(folder)  # of builds that were killed while they put the tokenizer there
     return BuildSummary(manifests, time.monotonic() - started)
 
 

@@ -16,7 +16,6 @@ from rich.console import Console
 from benchmarks import report, same_work
 from benchmarks.contenders import CONTENDERS, Contender, Setting
 from benchmarks.corpus import Corpus, CorpusSpec, make_corpus
-from benchmarks.environment import datatrove_python
 from benchmarks.machine import machine, versions
 from benchmarks.measure import ContenderFailed, measure_apart
 from benchmarks.same_work import Reference, WrongWork
@@ -101,12 +100,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=2, help="processes of each contender")
     parser.add_argument("--max-tokens", type=int, default=2048, help="ids of a record at most")
     parser.add_argument("--shard-size", default="8MiB", help="target size of build's shards")
-    parser.add_argument("--build-options", help="options for build in place of --direct_num_workers=WORKERS")
+    parser.add_argument(
+        "--build-options", default="", help="more options for build, which by itself uses all processors"
+    )
     parser.add_argument("--samples", type=Path, default=ROOT / "samples" / "corpora", help="sources of the corpus")
     parser.add_argument("--tokenizer", type=Path, default=ROOT / "samples" / "tokenizer.json")
     parser.add_argument("--eos-token", default="<|eos|>")
     parser.add_argument("--broetchen", type=Path, default=Path(sys.executable).with_name("broetchen"))
-    parser.add_argument("--datatrove-env", type=Path, default=ROOT / ".venv-bench", help="made where it is not there")
     parser.add_argument("--cache", type=Path, default=CACHE, help="corpora, outputs and results")
     parser.add_argument("--seed", type=int, default=0, help="of the corpus")
     parser.add_argument("--keep", action="store_true", help="keep what the last run of each contender wrote")
@@ -142,11 +142,6 @@ def main() -> int:
 def bench(arguments: argparse.Namespace, console: Console) -> report.Results:
     """Make the corpora, warm up, run all rounds."""
     chosen = [c for c in CONTENDERS if c.name == "loop" or c.name in arguments.contenders]
-    peer_python = None
-    if any(contender.name == "datatrove" for contender in chosen):
-        with console.status("DataTrove's environment"):
-            peer_python = datatrove_python(arguments.datatrove_env)
-    build_options = arguments.build_options or f"--direct_num_workers={arguments.workers}"
     setting = Setting(
         tokenizer=arguments.tokenizer.resolve(),
         eos_token=arguments.eos_token,
@@ -154,9 +149,8 @@ def bench(arguments: argparse.Namespace, console: Console) -> report.Results:
         workers=arguments.workers,
         shard_size=arguments.shard_size,
         python=Path(sys.executable),
-        datatrove_python=peer_python or Path(sys.executable),
         broetchen=arguments.broetchen.absolute(),
-        build_options=shlex.split(build_options),
+        build_options=shlex.split(arguments.build_options),
     )
     corpora: dict[int, Corpus] = {}
 
@@ -199,7 +193,7 @@ def bench(arguments: argparse.Namespace, console: Console) -> report.Results:
     return report.Results(
         date=datetime.now(UTC).date().isoformat(),
         machine=described,
-        versions=versions(peer_python),
+        versions=versions(),
         setting=about_setting,
         corpora=[_about(mb, corpora[mb]) for mb in measured_mb],
         start_runs=start_runs,

@@ -24,7 +24,6 @@ class Setting:
         workers: processes.
         shard_size: target size of ``build``'s shards.
         python: the Python of this environment.
-        datatrove_python: the Python of DataTrove's.
         broetchen: the command.
         build_options: more arguments for ``build``.
     """
@@ -35,7 +34,6 @@ class Setting:
     workers: int
     shard_size: str
     python: Path
-    datatrove_python: Path
     broetchen: Path
     build_options: Sequence[str]
 
@@ -85,7 +83,7 @@ def _beam(setting: Setting, corpus: Corpus, output: Path, stats: Path, budget: i
 
 
 def _datatrove(setting: Setting, corpus: Corpus, output: Path, stats: Path, budget: int) -> list[str]:
-    script = [str(setting.datatrove_python), str(PEERS / "datatrove_tokenizer.py")]
+    script = [str(setting.python), str(PEERS / "datatrove_tokenizer.py")]
     return [*script, *_common(setting, corpus, output), f"--workers={setting.workers}", f"--stats={stats}"]
 
 

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
-import subprocess
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-OURS = ("broetchen", "apache-beam", "array-record", "gigatoken", "maxtext", "protobuf", "pyarrow", "tokenizers")
-DATATROVES = ("datatrove", "pyarrow", "tokenizers")
-_PRINT_VERSIONS = """
-import json, sys
-from importlib.metadata import version
-print(json.dumps({name: version(name) for name in sys.argv[1:]}))
-"""
+PACKAGES = (
+    "broetchen",
+    "apache-beam",
+    "array-record",
+    "datatrove",
+    "gigatoken",
+    "maxtext",
+    "protobuf",
+    "pyarrow",
+    "tokenizers",
+)
 
 
 def machine() -> dict[str, Any]:
@@ -38,23 +40,12 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _versions(names: tuple[str, ...]) -> dict[str, str]:
-    versions = {}
-    for name in names:
+def versions() -> dict[str, str]:
+    """Versions of the libraries that do the work."""
+    found = {}
+    for name in PACKAGES:
         try:
-            versions[name] = metadata.version(name)
+            found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue  # ours, where it runs from its folder without being installed
-    return versions
-
-
-def versions(datatrove_python: Path | None) -> dict[str, str]:
-    """Versions of the libraries that do the work, and of those in DataTrove's environment."""
-    found = _versions(OURS)
-    if datatrove_python is not None:
-        command = [str(datatrove_python), "-c", _PRINT_VERSIONS, *DATATROVES]
-        answer = subprocess.run(command, capture_output=True, check=True)
-        theirs = json.loads(answer.stdout)
-        found["datatrove"] = theirs.pop("datatrove")
-        found |= {f"datatrove's {name}": version for name, version in theirs.items()}
     return found

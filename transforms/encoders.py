@@ -260,18 +260,6 @@ def first_difference(expected: Encoded, found: Encoded) -> str | None:
     return f"gives other ids in document {document}, position {position}: {shown[0]}, not {shown[1]}"
 
 
-def engines_agree(tokenizer: TokenizerFile, special_tokens: SpecialTokens, texts: pa.LargeStringArray) -> str | None:
-    """None if both engines give the same ids for these documents; else the first difference, in words.
-
-    Raises:
-        UsageError: gigatoken cannot be used with this tokenizer.
-    """
-    return first_difference(
-        ReferenceEncoder(tokenizer, special_tokens).encode(texts),
-        GigatokenEncoder(tokenizer, special_tokens).encode(texts),
-    )
-
-
 class _UnsupportedError(Exception):
     """Why gigatoken cannot be used, in words that stand after its name."""
 

@@ -1,7 +1,7 @@
 """DataTrove's ``DocumentTokenizer`` on ``LocalPipelineExecutor`` with two workers.
 
 One task per file, so that each ``.ds`` file holds one parquet file's documents, in order. Shuffling is off (on, it
-writes everything twice); all else is as DataTrove sets it. Runs in the environment of ``requirements-datatrove.lock``.
+writes everything twice); all else is as DataTrove sets it.
 """
 
 from __future__ import annotations

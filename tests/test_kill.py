@@ -1,0 +1,202 @@
+"""Builds that are killed at any moment and run again: the same bytes, no work done twice, never half a dataset."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import random
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from beam_pipelines.build_mix import build
+from beam_pipelines.mix_config import load_config
+from tests.command import kill_session, run_command, started_command
+from tests.corpora import SAMPLES, TOKENIZER, write_parquet
+
+DATASETS = {"a": "fineweb2_german", "b": "finepdfs_german"}
+BUDGETS = {"a": {"tokens": 400_000, "eval_tokens": 3_000}, "b": {"tokens": 300_000, "eval_tokens": 3_000}}
+ROW_GROUPS = 40
+POLL_S = 0.001
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A mix of two datasets, in shards of one small row group each."""
+    folder = tmp_path_factory.mktemp("killed")
+    for name, corpus in DATASETS.items():
+        paths = sorted((SAMPLES / "corpora" / corpus).glob("*.parquet"))
+        rows = [row for path in paths for row in pq.read_table(path)["text"].to_pylist()]
+        groups = [rows[group::ROW_GROUPS] for group in range(ROW_GROUPS)]
+        for file in range(4):
+            write_parquet(folder / name / f"{file}.parquet", groups[file::4])
+    content = {
+        "name": "killed",
+        "tokenizer": {"path": str(TOKENIZER), "eos_token": "<|eos|>"},
+        "records": {"max_tokens": 512, "add_eos": True},
+        "shards": {"target_size": "16KiB"},
+        "datasets": {name: {"source": f"{name}/*.parquet", **BUDGETS[name]} for name in DATASETS},
+    }
+    path = folder / "mix.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.fixture(scope="module")
+def reference(config: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """All files of an undisturbed build, by the other engine."""
+    output = tmp_path_factory.mktemp("undisturbed") / "out"
+    build(load_config(str(config)), str(output), quiet=True)
+    return tree(output)
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below `folder`, and every empty folder, hidden ones too."""
+    return {
+        str(path.relative_to(folder)): _sha256(path) if path.is_file() else "empty"
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() or not any(path.iterdir())
+    }
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """What of a build lies in its output."""
+
+    output: Path
+
+    def tokenizer(self) -> int:
+        return len(list(self.output.glob("tokenizer-*/*")))
+
+    def begun(self) -> int:
+        return len(list(self.output.glob("*/.broetchen/*/.shard-*")))
+
+    def shards(self) -> int:
+        return len(list(self.output.glob("*/.broetchen/*/shard-*.json")))
+
+    def publications(self) -> int:
+        return len(list(self.output.glob("*/.broetchen/*/publication.json")))
+
+    def published(self) -> int:
+        return len(list(self.output.glob("*/*.arecord")))
+
+    def manifests(self) -> int:
+        return len(list(self.output.glob("*/manifest.json")))
+
+    def finished_shards(self) -> dict[tuple[str, int], tuple[int, int]]:
+        """(dataset, ordinal) of each finished shard, with the inode and the time of writing of its file."""
+        found = {}
+        for count in self.output.glob("*/.broetchen/*/shard-*.json"):
+            ordinal, work = int(count.stem.removeprefix("shard-")), count.parent
+            places = [count.with_suffix(".arecord")]
+            if (work / "publication.json").exists():
+                names = json.loads((work / "publication.json").read_bytes())["names"]
+                places += [Path(names[str(ordinal)])] if str(ordinal) in names else []
+            (place,) = (place for place in places if place.exists())
+            found[work.parent.parent.name, ordinal] = (place.stat().st_ino, place.stat().st_mtime_ns)
+        return found
+
+
+def check_nothing_is_half_there(output: Path, reference: Mapping[str, str]) -> None:
+    """Each file with a final name is whole, and a dataset with a manifest has all of its files."""
+    final = {
+        name: digest
+        for name, digest in tree(output).items()
+        if digest != "empty" and not any(part.startswith(".") for part in Path(name).parts)
+    }
+    assert final.items() <= reference.items()
+    for name in DATASETS:
+        if f"{name}/manifest.json" in final:
+            assert {file for file in reference if file.startswith(f"{name}/")} <= final.keys()
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    while process.poll() is None and not condition():
+        time.sleep(POLL_S)
+
+
+Measure = Callable[[State], int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Moment:
+    """When to kill: once `measure` has grown by `more` since the start, and a random part of `delay_s` later."""
+
+    measure: Measure | None
+    more: int
+    delay_s: float
+
+
+# In the order of a build, since each run goes on where the one before was killed.
+MOMENTS = [
+    Moment(None, 0, 1.0),
+    Moment(State.tokenizer, 1, 0.01),
+    Moment(None, 0, 2.5),
+    Moment(State.begun, 1, 0.1),
+    Moment(State.shards, 3, 0.1),
+    Moment(State.shards, 9, 0.1),
+    Moment(State.shards, 1, 0.1),
+    Moment(State.publications, 1, 0.03),
+    Moment(State.published, 1, 0.01),
+    Moment(State.manifests, 1, 0.03),
+]
+
+
+def test_killed_at_ten_random_moments(config: Path, reference: dict[str, str], tmp_path: Path) -> None:
+    chance = random.Random(20)
+    state = State(tmp_path / "out")
+    killed = 0
+    finished: dict[tuple[str, int], tuple[int, int]] = {}
+    for moment in MOMENTS:
+        with started_command("build", config, "--output", state.output, "--engine", "tokenizers") as process:
+            if moment.measure is not None:
+                measure, before = moment.measure, moment.measure(state)
+                wait_for(lambda: measure(state) >= before + moment.more, process)  # noqa: B023
+            time.sleep(chance.uniform(0, moment.delay_s))
+            killed += process.poll() is None
+            kill_session(process)
+        check_nothing_is_half_there(state.output, reference)
+        now = state.finished_shards()
+        # A shard that was finished is there as it was, unless its dataset is finished and its work cleared away.
+        assert {shard: now[shard] for shard in finished if shard in now} == {
+            shard: file for shard, file in finished.items() if shard in now
+        }
+        for dataset, ordinal in finished.keys() - now.keys():
+            assert (state.output / dataset / "manifest.json").exists(), (moment, dataset, ordinal)
+        finished |= now
+    assert killed == len(MOMENTS)
+    assert len(finished) > 20
+    assert run_command("build", config, "--output", state.output).returncode == 0
+    assert tree(state.output) == reference
+    published = {(path.stat().st_ino, path.stat().st_mtime_ns) for path in state.output.glob("*/train-*.arecord")}
+    # Of each dataset, one shard is rewritten at the end of each split and the rest renamed.
+    assert len(published & set(finished.values())) >= len(published) - 2 * len(DATASETS)
+
+
+def test_killed_with_its_worker_processes(config: Path, reference: dict[str, str], tmp_path: Path) -> None:
+    state = State(tmp_path / "out")
+    workers = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
+    finished: dict[tuple[str, int], tuple[int, int]] = {}
+    for measure, more in ((State.shards, 5), (State.published, 3)):
+        with started_command("build", config, "--output", state.output, "--engine=tokenizers", *workers) as process:
+            before = measure(state)
+            wait_for(lambda: measure(state) >= before + more, process)  # noqa: B023
+            assert process.poll() is None
+            kill_session(process)
+        check_nothing_is_half_there(state.output, reference)
+        now = state.finished_shards()
+        assert finished.items() <= now.items()
+        finished = now
+    result = run_command("build", config, "--output", state.output, *workers)
+    assert result.returncode == 0, result.stderr
+    assert tree(state.output) == reference
