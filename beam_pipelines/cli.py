@@ -60,6 +60,13 @@ class EngineChoice(StrEnum):
     gigatoken = "gigatoken"
 
 
+class ContainerChoice(StrEnum):
+    """What a text corpus is written as."""
+
+    parquet = "parquet"
+    arrayrecord = "arrayrecord"
+
+
 class FormatChoice(StrEnum):
     """How a table is printed."""
 
@@ -107,16 +114,18 @@ def _console() -> Any:
     return Console(width=None if sys.stdout.isatty() else 200)
 
 
+Output = Annotated[str, typer.Option(metavar="URI", help="Where the datasets go: a folder or gs://bucket/folder.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace datasets that another config left there.")]
+
+
 @app.command(cls=_BeamCommand)
 def build(
     context: typer.Context,
     config: Config,
-    output: Annotated[str, typer.Option(metavar="URI", help="Where the datasets go: a folder or gs://bucket/folder.")],
+    output: Output,
     dataset: Datasets = None,
     engine: EngineOption = EngineChoice.auto,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace datasets that another config left there.")
-    ] = False,
+    overwrite: Overwrite = False,
     settings: Settings = None,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -141,6 +150,41 @@ def build(
     tables.print_build(_console(), summary.manifests, seconds=summary.seconds, output=output)
 
 
+@app.command(cls=_BeamCommand)
+def vocab(
+    context: typer.Context,
+    config: Config,
+    output: Output,
+    container: Annotated[
+        ContainerChoice, typer.Option("--format", help="Parquet, with the source's columns, or ArrayRecord.")
+    ] = ContainerChoice.parquet,
+    dataset: Datasets = None,
+    engine: EngineOption = EngineChoice.auto,
+    overwrite: Overwrite = False,
+    settings: Settings = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Build the text corpus that a tokenizer is trained on, each dataset to its exact token budget.
+
+    The same build as [bold]build[/], with text for its output: encoding what it writes by the config's tokenizer gives
+    exactly the budget.
+    """
+    from beam_pipelines.build_vocab_corpus import text_settings
+
+    build(
+        context,
+        config,
+        output,
+        dataset=dataset,
+        engine=engine,
+        overwrite=overwrite,
+        settings=[*text_settings(container.value), *(settings or ())],
+        quiet=quiet,
+        debug=debug,
+    )
+
+
 @app.command()
 def plan(
     config: Config,
@@ -161,24 +205,49 @@ def plan(
 @app.command(cls=_BeamCommand)
 def count(
     context: typer.Context,
-    what: Annotated[str, typer.Argument(metavar="CONFIG_OR_URI", help="A mix config, or a folder of built datasets.")],
+    what: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="WHAT…", help="Mix configs, folders of built datasets, parquet files or patterns of them."
+        ),
+    ],
     dataset: Datasets = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="The tokenizer for parquet files: a tokenizer.json or its folder."),
+    ] = None,
+    text_column: Annotated[str, typer.Option(metavar="NAME", help="The column of parquet files to count.")] = "text",
+    ledger: Annotated[
+        str | None,
+        typer.Option(metavar="URI", help="A folder that keeps counts of sources, so that none is counted twice."),
+    ] = None,
     engine: EngineOption = EngineChoice.auto,
     settings: Settings = None,
     output_format: TableFormat = FormatChoice.table,
+    output: Annotated[str | None, typer.Option(metavar="FILE", help="Write the same to a file, too.")] = None,
     debug: Debug = False,
 ) -> None:
-    """Count subtokens per dataset: of a config's sources, all of them, or of what was built."""
+    """Count subtokens: of a config's sources, of parquet files, or of what was built. All of each is read.
+
+    Shows subtokens, documents, bytes, and tokens per document (mean, median, 99th percentile); see docs/counting.md.
+    """
     from beam_pipelines import count_subtokens, tables
+    from transforms import files
 
     terminal.start(debug=debug)
-    if what.endswith((".yaml", ".yml")):
-        counts = count_subtokens.count_sources(
-            _load(what, settings), datasets=dataset or (), engine=engine.value, beam_arguments=context.args
-        )
-    else:
-        counts = count_subtokens.count_built(what)
+    counts = count_subtokens.count(
+        what,
+        lambda config: _load(config, settings),
+        datasets=dataset or (),
+        tokenizer=tokenizer,
+        text_column=text_column,
+        engine=engine.value,
+        ledger=ledger,
+        beam_arguments=context.args,
+    )
     tables.print_counts(_console(), counts, output_format.value)
+    if output is not None:
+        files.write_bytes(output, tables.counts_text(counts, output_format.value).encode())
 
 
 @app.command(cls=_BeamCommand)

@@ -1,28 +1,183 @@
-"""Counts the subtokens of a config's sources, or shows those of datasets that are built.
+"""Counts subtokens: of a config's sources, of parquet files, or of what was built. It only counts: no ids are kept.
 
-python -m beam_pipelines.count_subtokens --config CONFIG_OR_URI [Beam options]
+python -m beam_pipelines.count_subtokens --config CONFIG_OR_URI [--ledger URI] [Beam options]
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import posixpath
 import tempfile
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import GoogleCloudOptions
 from apache_beam.pvalue import AsDict
 
-from beam_pipelines.dataset_specs import chosen_datasets, dataset_specs, keep_tokenizer, load_config_tokenizer
+from beam_pipelines.dataset_specs import chosen_datasets, keep_tokenizer, load_config_tokenizer
 from beam_pipelines.job_errors import plain_errors
+from beam_pipelines.local_workers import local_workers
 from beam_pipelines.mix_config import MixConfig
 from beam_pipelines.runner_options import pipeline_options
 from transforms import files
-from transforms.count_tokens import CountTokens, TextCount
-from transforms.dataset_spec import Engine
-from transforms.json_coder import to_json
+from transforms.count_ledger import CountLedger
+from transforms.count_tokens import BuiltShard, CountBuiltShards, CountSpec, CountTokens, built_shards
+from transforms.dataset_spec import Engine, SpecialTokens, TokenizerSpec
+from transforms.errors import BroetchenError, UsageError
 from transforms.manifest import find_manifests
+from transforms.parquet_source import expand_sources
+from transforms.text_count import TextCount
+from transforms.tokenizer_file import TokenizerFile, load_tokenizer
+
+_WILDCARDS = "*?["
+# Counting is some three times as fast as building, after which worker processes are reckoned.
+_FASTER_THAN_BUILDING = 3
+# A byte of parquet, compressed as it is and with other columns in it, holds about half a token.
+_TOKENS_PER_STORED_BYTE = 0.5
+
+
+class Counting:
+    """What is to be counted, under names of its own.
+
+    Args:
+        engine: what encodes; counts do not depend on it.
+        scratch: a folder that all workers reach.
+    """
+
+    def __init__(self, engine: Engine, scratch: str) -> None:
+        self._engine, self._scratch = engine, scratch
+        self.specs: dict[str, CountSpec] = {}
+        self.shards: list[BuiltShard] = []
+        self.names: list[str] = []
+
+    def add_config(self, config: MixConfig, datasets: Sequence[str] = ()) -> None:
+        """All of the sources of `datasets`, or of all in the config.
+
+        Raises:
+            UsageError: the config has no such dataset, or its tokenizer cannot be used.
+        """
+        tokenizer = self._keep(load_config_tokenizer(config), config.tokenizer.special_tokens)
+        for name in chosen_datasets(config, datasets):
+            self._add_source(name, config.sources(name), config.datasets[name].text_column, tokenizer)
+
+    def add_parquet(self, pattern: str, tokenizer: str, text_column: str = "text") -> None:
+        """The files that a glob pattern names.
+
+        Raises:
+            UsageError: the tokenizer cannot be loaded, or the pattern is on a filesystem that Beam does not know.
+        """
+        files.check_scheme(pattern)
+        self._add_source(pattern, (pattern,), text_column, self._keep(load_tokenizer(tokenizer), "text"))
+
+    def add_built(self, output: str, datasets: Sequence[str] = ()) -> None:
+        """The splits of built datasets: of `output`, or of the one dataset that it is.
+
+        Raises:
+            UsageError: none of them is in `datasets`, where those are given.
+            BroetchenError: no finished dataset is there.
+        """
+        found = find_manifests(output.rstrip("/") or "/")
+        unknown = [name for name in datasets if name not in {manifest.dataset for manifest in found.values()}]
+        if unknown:
+            known = ", ".join(manifest.dataset for manifest in found.values())
+            raise UsageError(f"--dataset {unknown[0]}: {output} has no such dataset; it has {known}")
+        for folder, manifest in found.items():
+            if not datasets or manifest.dataset in datasets:
+                names = {name: self._unused(name) for name in (f"{manifest.dataset}/{s}" for s in manifest.splits)}
+                self.names += names.values()
+                for shard in built_shards(folder, manifest, self._engine):
+                    self.shards.append(BuiltShard(names[shard.name], shard.documents, shard.shard))
+
+    def _add_source(self, name: str, sources: tuple[str, ...], text_column: str, tokenizer: TokenizerSpec) -> None:
+        name = self._unused(name)
+        self.names.append(name)
+        self.specs[name] = CountSpec(name, sources, text_column, tokenizer, self._engine)
+
+    def _unused(self, name: str) -> str:
+        """`name`, with a number where something of that name is counted already."""
+        unused, number = name, 1
+        while unused in self.names:
+            number += 1
+            unused = f"{name} ({number})"
+        return unused
+
+    def _keep(self, tokenizer: TokenizerFile, special_tokens: SpecialTokens) -> TokenizerSpec:
+        return TokenizerSpec(
+            path=keep_tokenizer(tokenizer, self._scratch),
+            sha256=tokenizer.sha256,
+            bos_token=tokenizer.bos_token,
+            eos_token=tokenizer.eos_token,
+            special_tokens=special_tokens,
+        )
+
+    def expected_tokens(self) -> int:
+        """Roughly, from the sizes of files.
+
+        Raises:
+            BroetchenError: a pattern matches nothing.
+        """
+        stored = sum(size for spec in self.specs.values() for _, size in expand_sources(spec.sources))
+        return round(stored * _TOKENS_PER_STORED_BYTE) + sum(shard.shard.tokens for shard in self.shards)
+
+
+def count(
+    what: Sequence[str],
+    load_config: Callable[[str], MixConfig],
+    *,
+    datasets: Sequence[str] = (),
+    tokenizer: str | None = None,
+    text_column: str = "text",
+    engine: Engine = "auto",
+    ledger: str | None = None,
+    beam_arguments: Sequence[str] = (),
+) -> dict[str, TextCount]:
+    """Counts all of `what`, in one pipeline.
+
+    Args:
+        what: mix configs (`.yaml`), parquet files or glob patterns of them, and folders of built datasets.
+        load_config: reads a mix config.
+        datasets: of configs and built outputs, only these.
+        tokenizer, text_column: for parquet files; the others name theirs.
+        ledger: a folder of counts for the sources, which is looked up and filled; see `transforms.count_ledger`.
+
+    Returns:
+        The counts by name, in the order of `what`: a source by its dataset, a split as `<dataset>/<split>`, parquet
+        files by their pattern. A name that comes again gets a number.
+
+    Raises:
+        UsageError: a config, a tokenizer, the engine or a dataset's name cannot be used.
+        BroetchenError: a source is missing, damaged or without text, or a built shard is damaged.
+    """
+    patterns = [one for one in what if _is_parquet(one)]
+    if patterns and tokenizer is None:
+        raise UsageError(f"{patterns[0]}: name the tokenizer to count with by --tokenizer PATH")
+    if tokenizer is not None and not patterns:
+        raise UsageError(
+            "--tokenizer is for parquet files: a config and a built dataset name their own "
+            "(for a config: --set tokenizer.path=PATH)"
+        )
+    options = pipeline_options(beam_arguments)
+    # Workers elsewhere cannot read a folder of this machine.
+    with _scratch(options.view_as(GoogleCloudOptions).temp_location) as scratch:
+        counting = Counting(engine, scratch)
+        for one in what:
+            if _is_config(one):
+                counting.add_config(load_config(one), datasets)
+            elif tokenizer is not None and _is_parquet(one):
+                counting.add_parquet(one, tokenizer, text_column)
+            else:
+                counting.add_built(one, datasets)
+        return _run(counting, scratch, ledger, beam_arguments)
+
+
+def _is_config(what: str) -> bool:
+    return what.endswith((".yaml", ".yml"))
+
+
+def _is_parquet(what: str) -> bool:
+    return not _is_config(what) and (what.endswith(".parquet") or any(wildcard in what for wildcard in _WILDCARDS))
 
 
 def count_sources(
@@ -30,52 +185,63 @@ def count_sources(
     *,
     datasets: Sequence[str] = (),
     engine: Engine = "auto",
+    ledger: str | None = None,
     beam_arguments: Sequence[str] = (),
 ) -> dict[str, TextCount]:
-    """Counts all documents of the sources of `datasets`, or of all in the config.
+    """Counts all documents of the sources of `datasets`, or of all in the config; see `count`."""
+    return count(
+        ["config.yaml"],
+        lambda _: config,
+        datasets=datasets,
+        engine=engine,
+        ledger=ledger,
+        beam_arguments=beam_arguments,
+    )
 
-    Raises:
-        UsageError: the config, the tokenizer or the engine cannot be used.
-        BroetchenError: a source is missing or damaged.
-    """
-    names = chosen_datasets(config, datasets)
-    tokenizer = load_config_tokenizer(config)
-    options = pipeline_options(beam_arguments)
-    with tempfile.TemporaryDirectory(prefix="broetchen-count-") as local:
-        # Workers elsewhere cannot read a folder of this machine.
-        scratch = options.view_as(GoogleCloudOptions).temp_location or local
-        specs = dataset_specs(
-            config,
-            names,
-            tokenizer,
-            keep_tokenizer(tokenizer, scratch),
-            output=scratch,
-            engine=engine,
-            overwrite=False,
+
+@contextlib.contextmanager
+def _scratch(remote: str | None) -> Iterator[str]:
+    if remote is None:
+        with tempfile.TemporaryDirectory(prefix="broetchen-count-") as folder:
+            yield folder
+        return
+    folder = posixpath.join(remote, f"broetchen-count-{uuid.uuid4().hex}")
+    try:
+        yield folder
+    finally:
+        files.delete_tree(folder)
+
+
+def _run(counting: Counting, scratch: str, ledger: str | None, beam_arguments: Sequence[str]) -> dict[str, TextCount]:
+    tokens = counting.expected_tokens() // _FASTER_THAN_BUILDING
+    options = pipeline_options([*beam_arguments, *local_workers(beam_arguments, tokens)])
+    result = posixpath.join(scratch, "counts.json")
+    with plain_errors(), beam.Pipeline(options=options) as pipeline:
+        of_sources = (
+            pipeline
+            | "Sources" >> beam.Create(list(counting.specs), reshuffle=False).with_output_types(str)
+            | "CountTokens" >> CountTokens(counting.specs, None if ledger is None else CountLedger(ledger.rstrip("/")))
         )
-        result = posixpath.join(scratch, "counts.json")
-        with plain_errors(), beam.Pipeline(options=options) as pipeline:
-            counts = pipeline | "Datasets" >> beam.Create(names) | "CountTokens" >> CountTokens(specs)
-            _ = pipeline | "Once" >> beam.Create([result]) | "Write" >> beam.Map(_write_counts, AsDict(counts))
-        found = json.loads(files.read_bytes(result))
-    return {name: TextCount(**found[name]) for name in names}
+        of_shards = (
+            pipeline
+            | "Shards" >> beam.Create(counting.shards, reshuffle=False).with_output_types(BuiltShard)
+            | "CountBuiltShards" >> CountBuiltShards()
+        )
+        counts = (of_sources, of_shards) | beam.Flatten()
+        _ = pipeline | "Once" >> beam.Create([result]) | "Write" >> beam.Map(_write_counts, AsDict(counts))
+    found = json.loads(files.read_bytes(result))
+    counted = {name: TextCount.from_plain(found[name]) if name in found else TextCount() for name in counting.names}
+    for name, spec in counting.specs.items():
+        if not counted[name].documents:
+            raise BroetchenError(
+                f"{name}: column {spec.text_column!r} holds no text in any of its files ({', '.join(spec.sources)}); "
+                "check source and text_column"
+            )
+    return counted
 
 
 def _write_counts(path: str, counts: Mapping[str, TextCount]) -> None:
-    files.write_bytes(path, json.dumps({name: json.loads(to_json(count)) for name, count in counts.items()}).encode())
-
-
-def count_built(output: str) -> dict[str, TextCount]:
-    """The counts of built datasets' splits, from their manifests (`broetchen verify` proves those).
-
-    Raises:
-        BroetchenError: no finished dataset is there.
-    """
-    return {
-        f"{manifest.dataset}/{name}": TextCount(split.documents, split.tokens)
-        for manifest in find_manifests(output.rstrip("/")).values()
-        for name, split in manifest.splits.items()
-    }
+    files.write_bytes(path, json.dumps({name: count.to_plain() for name, count in counts.items()}).encode())
 
 
 if __name__ == "__main__":

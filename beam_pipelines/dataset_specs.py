@@ -19,12 +19,28 @@ def chosen_datasets(config: MixConfig, wanted: Sequence[str]) -> list[str]:
     """The datasets to work on, in the config's order: those wanted, or all.
 
     Raises:
-        UsageError: the config has no such dataset.
+        UsageError: the config has no such dataset, or its source is on a filesystem that cannot be read.
     """
     unknown = [name for name in wanted if name not in config.datasets]
     if unknown:
         raise UsageError(f"--dataset {unknown[0]}: the config has no such dataset; it has {', '.join(config.datasets)}")
-    return [name for name in config.datasets if not wanted or name in wanted]
+    names = [name for name in config.datasets if not wanted or name in wanted]
+    for name in names:
+        for source in config.sources(name):
+            _check_source(name, source)
+    return names
+
+
+def _check_source(dataset: str, source: str) -> None:
+    hub = re.fullmatch(r"hf://datasets/([^/]+/[^/@]+)@([^/]+)/(.+)", source)
+    if hub:
+        repository, revision, path = hub.groups()
+        raise UsageError(
+            f"datasets.{dataset}.source: {source}: this version does not read from the hub; download the files (hf "
+            f"download {repository} --repo-type dataset --revision {revision} --include '{path}' --local-dir FOLDER) "
+            f"and set the source to FOLDER/{path}"
+        )
+    files.check_scheme(source)
 
 
 def load_config_tokenizer(config: MixConfig) -> TokenizerFile:

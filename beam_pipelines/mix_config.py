@@ -347,8 +347,10 @@ class TokenizerConfig(_Section):
 class RecordsConfig(_Section):
     """What one record of a shard holds."""
 
-    format: Literal["tokens", "text"] = Field(
-        default="tokens", description="`tokens`: an int64_list of ids. `text`: a bytes_list of UTF-8 text."
+    format: Literal["tokens", "text", "parquet"] = Field(
+        default="tokens",
+        description="`tokens`: an int64_list of ids. `text`: a bytes_list of UTF-8 text. `parquet`: rows of text with "
+        "the source's other columns.",
     )
     max_tokens: int = Field(
         default=2048,
@@ -362,14 +364,15 @@ class RecordsConfig(_Section):
 
     @classmethod
     def _cross_checks(cls, given: Mapping[str, Any]) -> Iterator[_Problem]:
-        if given.get("format") != "text":
+        written = given.get("format")
+        if written not in ("text", "parquet"):
             return
         for key in ("add_bos", "add_eos"):
             if given.get(key) is True:
                 yield _Problem(
                     (key,),
-                    f"true cannot go with `records.format: text`, which holds no ids; write {key}: false and let the "
-                    f"trainer add them (MaxText: {key}=true), or write format: tokens",
+                    f"true cannot go with `records.format: {written}`, which holds no ids; write {key}: false and let "
+                    f"the trainer add them (MaxText: {key}=true), or write format: tokens",
                 )
 
 

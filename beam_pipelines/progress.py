@@ -17,10 +17,10 @@ from transforms import files
 from transforms.build_status import DatasetStatus, StatusReader
 from transforms.dataset_spec import DatasetSpec
 from transforms.errors import BroetchenError
-from transforms.quantities import format_count
 
 _LOGGER = logging.getLogger(__name__)
 
+_UNITS = ("", "K", "M", "B", "T")
 _LOCAL_INTERVAL_S, _REMOTE_INTERVAL_S, _LOG_INTERVAL_S = 0.25, 10.0, 30.0
 
 Statuses = Mapping[str, DatasetStatus]
@@ -64,7 +64,7 @@ def _polling(specs: Sequence[DatasetSpec], show: Callable[[Statuses], None]) -> 
 class _TokenRate(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text(f"{format_count(round(speed))} tok/s" if speed else "", style="cyan")
+        return Text(f"{short(speed)} tok/s" if speed else "", style="cyan")
 
 
 @contextlib.contextmanager
@@ -93,7 +93,22 @@ def _on_terminal(console: Console, specs: Sequence[DatasetSpec]) -> Iterator[Cal
 
 
 def _amount(status: DatasetStatus) -> str:
-    return f"{format_count(status.tokens)} tokens, {status.shards} shards{', published' if status.finished else ''}"
+    if not status.tokens:
+        return "planning"
+    return f"{short(status.tokens)} tokens, {'published' if status.finished else f'{status.shards} shards'}"
+
+
+def short(count: float) -> str:
+    """A count to three digits.
+
+    >>> [short(count) for count in (7, 999.6, 61_449, 1_334_104, 2e11)]
+    ['7', '1.00K', '61.4K', '1.33M', '200B']
+    """
+    unit = 0
+    while round(count) >= 1000 and unit < len(_UNITS) - 1:
+        count, unit = count / 1000, unit + 1
+    digits = 0 if not unit or count >= 99.95 else 1 if count >= 9.995 else 2
+    return f"{count:.{digits}f}{_UNITS[unit]}"
 
 
 class _LogLines:
@@ -101,11 +116,15 @@ class _LogLines:
 
     def __init__(self, specs: Sequence[DatasetSpec]) -> None:
         self._need = {spec.name: spec.need for spec in specs}
-        self._started = self._last = time.monotonic()
+        self._last = time.monotonic()
+        # When it was looked at first, and what an earlier run had done by then.
+        self._started: tuple[float, int] | None = None
         self._finished: set[str] = set()
 
     def __call__(self, statuses: Statuses) -> None:
         now = time.monotonic()
+        tokens, need = sum(status.tokens for status in statuses.values()), sum(self._need.values())
+        started, already = self._started = self._started or (now, tokens)
         for name, status in statuses.items():
             if status.finished and name not in self._finished:
                 self._finished.add(name)
@@ -113,15 +132,14 @@ class _LogLines:
         if now - self._last < _LOG_INTERVAL_S:
             return
         self._last = now
-        tokens, need = sum(status.tokens for status in statuses.values()), sum(self._need.values())
-        rate = tokens / (now - self._started)
+        rate = (tokens - already) / (now - started)
         left = f", {(need - tokens) / rate / 60:.0f} min left" if rate else ""
         _LOGGER.info(
             "%s of %s tokens (%.0f %%), %s tok/s%s; %d of %d datasets published",
-            format_count(tokens),
-            format_count(need),
+            short(tokens),
+            short(need),
             100 * tokens / need,
-            format_count(round(rate)),
+            short(rate),
             left,
             len(self._finished),
             len(statuses),

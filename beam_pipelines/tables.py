@@ -11,21 +11,44 @@ from typing import Literal
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from beam_pipelines.plan_mix import DatasetOutlook
-from transforms.count_tokens import TextCount
 from transforms.manifest import Manifest
 from transforms.quantities import format_size
+from transforms.text_count import TextCount
 
 OutputFormat = Literal["table", "json", "csv"]
+
+_NO_LIMIT = 10_000
 
 
 def _table(title: str, columns: Sequence[str], texts: int = 1) -> Table:
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index < texts else "right", no_wrap=index < texts)
+        table.add_column(column, justify="left" if index < texts else "right", no_wrap=True)
     return table
+
+
+def _print_table(console: Console, table: Table, spare: Sequence[str]) -> None:
+    """Prints a table; where the terminal is too narrow for it, without the first few columns of `spare`."""
+    terminal, left_out = console.width, []
+    for name in spare:
+        if _width(console, table) <= terminal:
+            break
+        table.columns = [column for column in table.columns if column.header != name]
+        left_out.append(name)
+    # Lines that are still too long are broken by the terminal: no digit of a number is ever cut off.
+    console.width = max(terminal, _width(console, table))
+    console.print(table)
+    console.width = terminal
+    if left_out:
+        console.print(f"[dim]{', '.join(left_out)}: on a wider terminal[/]")
+
+
+def _width(console: Console, table: Table) -> int:
+    return console.measure(table, options=console.options.update(max_width=_NO_LIMIT)).maximum
 
 
 def print_build(console: Console, manifests: Mapping[str, Manifest], *, seconds: float, output: str) -> None:
@@ -52,7 +75,7 @@ def print_build(console: Console, manifests: Mapping[str, Manifest], *, seconds:
     wanted = sum(split.budget for manifest in manifests.values() for split in manifest.splits.values())
     table.add_section()
     table.add_row("all", "", f"{wanted:,}", f"{tokens:,}", "", "", "", "", format_size(size), style="bold")
-    console.print(table)
+    _print_table(console, table, ("documents", "records", "share", "size", "shards"))
     skipped = sum(sum(manifest.skipped.values()) for manifest in manifests.values())
     if skipped:
         console.print(f"{skipped:,} rows held no text and were left out; each manifest has the reasons.")
@@ -60,6 +83,8 @@ def print_build(console: Console, manifests: Mapping[str, Manifest], *, seconds:
         f"{tokens:,} tokens in {seconds:.1f} s ({tokens / seconds / 1e6:.2f} Mtok/s, {size / seconds / 1e6:.1f} MB/s) "
         f"in {output}",
         soft_wrap=True,
+        markup=False,
+        emoji=False,
     )
 
 
@@ -74,7 +99,7 @@ def print_verified(console: Console, manifests: Mapping[str, Manifest]) -> None:
             sum(len(split.shards) for split in splits),
         )
         table.add_row(manifest.dataset, *(f"{number:,}" for number in numbers), "[green]sound")
-    console.print(table)
+    _print_table(console, table, ("records", "shards"))
 
 
 def print_plan(console: Console, outlooks: Sequence[DatasetOutlook], output_format: OutputFormat) -> None:
@@ -101,7 +126,7 @@ def print_plan(console: Console, outlooks: Sequence[DatasetOutlook], output_form
             format_size(outlook.written_bytes),
             _duration(outlook.seconds),
         )
-    console.print(table)
+    _print_table(console, table, ("engine", "row groups", "shards ≈", "to write ≈", "files", "one process ≈"))
     for outlook in outlooks:
         if outlook.available < outlook.need:
             console.print(
@@ -117,34 +142,44 @@ def _duration(seconds: float) -> str:
 
 
 def print_counts(console: Console, counts: Mapping[str, TextCount], output_format: OutputFormat) -> None:
-    """Subtokens of each dataset and of all."""
-    total = sum(counts.values(), TextCount())
+    """Subtokens of each dataset and of all; what cannot be known is a dash, null, or nothing in CSV."""
+    total = TextCount.sum(counts.values())
     rows = [_count_row(name, count) for name, count in [*counts.items(), ("all", total)]]
     if output_format != "table":
         _print_rows(console, rows, output_format)
         return
-    table = _table(
-        "", ("dataset", "subtokens", "documents", "bytes", "bytes/token", "tokens/document", "rows left out")
-    )
-    for row in rows:
+    columns = (
+        "dataset", "subtokens", "documents", "bytes", "bytes/token", "tokens/document", "median", "p99",
+        "rows left out",
+    )  # fmt: skip
+    table = _table("", columns)
+    for index, row in enumerate(rows):
         values = (
             f"{value:,}" if isinstance(value, int) else "–" if value is None else f"{value:,.2f}"
             for value in list(row.values())[1:]
         )
-        table.add_row(str(row["dataset"]), *values, style="bold" if row["dataset"] == "all" else None)
-    console.print(table)
+        table.add_row(escape(str(row["dataset"])), *values, style="bold" if index == len(counts) else None)
+    _print_table(console, table, ("rows left out", "p99", "median", "bytes", "documents", "bytes/token"))
+
+
+def counts_text(counts: Mapping[str, TextCount], output_format: OutputFormat) -> str:
+    """What `print_counts` prints where no terminal limits the width."""
+    buffer = io.StringIO()
+    print_counts(Console(file=buffer, width=_NO_LIMIT), counts, output_format)
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()).strip("\n") + "\n"
 
 
 def _count_row(name: str, count: TextCount) -> dict[str, str | int | float | None]:
-    known = count.text_bytes > 0
     return {
         "dataset": name,
         "subtokens": count.tokens,
         "documents": count.documents,
-        "bytes": count.text_bytes if known else None,
-        "bytes_per_token": count.text_bytes / count.tokens if known and count.tokens else None,
-        "tokens_per_document": count.tokens / count.documents if count.documents else None,
-        "rows_left_out": count.skipped if known else None,
+        "bytes": count.text_bytes,
+        "bytes_per_token": count.bytes_per_token,
+        "tokens_per_document": count.mean,
+        "median_tokens_per_document": count.median,
+        "p99_tokens_per_document": count.p99,
+        "rows_left_out": count.skipped,
     }
 
 
@@ -158,4 +193,4 @@ def _print_rows(console: Console, rows: Iterable[Mapping[str, object]], output_f
         writer.writeheader()
         writer.writerows(rows)
         text = buffer.getvalue().rstrip("\n")
-    console.print(text, soft_wrap=True, markup=False, highlight=False)
+    console.print(text, soft_wrap=True, markup=False, emoji=False, highlight=False)

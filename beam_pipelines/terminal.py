@@ -32,15 +32,16 @@ def console() -> Console:
 
 def say(text: str) -> None:
     """Prints a line on standard error, as it is."""
-    _console.print(text, markup=False, highlight=False, soft_wrap=True)
+    _console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def start(*, debug: bool) -> None:
     """Sets up logging, and takes standard error away from everything but `console`, unless in `debug`."""
+    # By force, as Beam sets up logging of its own accord when its options are looked at.
     if debug:
-        logging.basicConfig(format="%(name)s: %(message)s", level=logging.DEBUG, stream=sys.stderr)
+        logging.basicConfig(format="%(name)s: %(message)s", level=logging.DEBUG, stream=sys.stderr, force=True)
         return
-    logging.basicConfig(format="%(message)s", level=logging.INFO, handlers=[_Lines()])
+    logging.basicConfig(format="%(message)s", level=logging.INFO, handlers=[_Lines()], force=True)
     _take_stderr()
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,12 +19,18 @@ _TIMEOUT_S = 120
 
 
 def run_command(
-    *arguments: str | Path, cwd: Path | None = None, module: str | None = None
+    *arguments: str | Path, module: str | None = None, largest_file: int | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Runs the command, or `python -m module`, to its end. What it prints is captured and it sees no terminal."""
+    """Runs the command, or `python -m module`, to its end. What it prints is captured and it sees no terminal.
+
+    Args:
+        arguments: of the command.
+        module: to run instead of the command.
+        largest_file: bytes beyond which a file cannot be written, like a disk that is full.
+    """
+    limit = ["prlimit", f"--fsize={largest_file}"] if largest_file is not None else []
     return subprocess.run(
-        _command_line(arguments, module),
-        cwd=cwd,
+        [*limit, *_command_line(arguments, module)],
         capture_output=True,
         text=True,
         timeout=_TIMEOUT_S,
@@ -54,3 +64,36 @@ def kill_session(process: subprocess.Popen[bytes]) -> None:
 def _command_line(arguments: tuple[str | Path, ...], module: str | None) -> list[str]:
     start = [sys.executable, "-m", module] if module else [str(COMMAND)]
     return [*start, *map(str, arguments)]
+
+
+def run_on_terminal(*arguments: str | Path, columns: int, interrupt_at: str | None = None) -> tuple[int, str]:
+    """Runs the command on a terminal of its own, and presses Ctrl-C once it shows a text.
+
+    Returns:
+        the exit code, and everything that it showed, without the control sequences.
+    """
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (40, columns))
+    shown = b""
+    with subprocess.Popen(
+        _command_line(arguments, None),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        env={**os.environ, "TERM": "xterm-256color"},
+    ) as process:
+        os.close(theirs)
+        with contextlib.suppress(OSError):  # how Linux says that nobody has the other end any more
+            while part := os.read(ours, 1 << 16):
+                shown += part
+                if interrupt_at and interrupt_at in _plain(shown):
+                    os.write(ours, b"\x03")
+                    interrupt_at = None
+        os.close(ours)
+        return process.wait(_TIMEOUT_S), _plain(shown)
+
+
+def _plain(shown: bytes) -> str:
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode(errors="replace")).replace("\r\n", "\n")

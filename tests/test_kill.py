@@ -6,8 +6,10 @@ import dataclasses
 import hashlib
 import json
 import random
+import shutil
 import subprocess
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -49,11 +51,16 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def reference(config: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """All files of an undisturbed build, by the other engine."""
+def undisturbed(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of a build that nobody killed, by the engine that the killed ones do not use."""
     output = tmp_path_factory.mktemp("undisturbed") / "out"
-    build(load_config(str(config)), str(output), quiet=True)
-    return tree(output)
+    build(load_config(str(config)), str(output), engine="gigatoken", quiet=True)
+    return output
+
+
+@pytest.fixture(scope="module")
+def reference(undisturbed: Path) -> dict[str, str]:
+    return tree(undisturbed)
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -200,3 +207,25 @@ def test_killed_with_its_worker_processes(config: Path, reference: dict[str, str
     result = run_command("build", config, "--output", state.output, *workers)
     assert result.returncode == 0, result.stderr
     assert tree(state.output) == reference
+
+
+def test_what_killed_builds_leave_is_cleared_away(
+    config: Path, undisturbed: Path, reference: dict[str, str], tmp_path: Path
+) -> None:
+    """As if one was killed while it cleared up after dataset a, and another while it published dataset b."""
+    output = tmp_path / "out"
+    shutil.copytree(undisturbed, output)
+    (output / "b" / "manifest.json").unlink()
+    unique = uuid.uuid4().hex
+    (tokenizer,) = output.glob("tokenizer-*")
+    left = [
+        output / "a" / ".broetchen" / "0123456789abcdef" / "shard-00000.arecord",
+        output / "b" / f".manifest.json.tmp-{unique}",
+        output / "b" / "train-00000-of-00099.arecord",
+        tokenizer / f".tokenizer.json.tmp-{unique}",
+    ]
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half of it")
+    build(load_config(str(config)), str(output), quiet=True)
+    assert tree(output) == reference

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from transforms import files
 from transforms.errors import BroetchenError, UsageError
-from transforms.shard_writer import ShardWriter, WrittenShard, writer_options
+from transforms.shard_writer import ShardWriter, writer_options
+from transforms.staged_shard import WrittenShard
 
 RECORDS = [b"first", b"", b"third" * 1000, bytes(range(256))]
 COMPRESSIONS = ["zstd", "zstd:-5", "zstd:1", "snappy", "brotli:1", "none"]

@@ -19,7 +19,8 @@ from apache_beam.utils.windowed_value import WindowedValue
 from transforms import files
 from transforms.errors import UsageError
 from transforms.json_coder import register_json_coder
-from transforms.shard_writer import ShardWriter, WrittenShard, writer_options
+from transforms.shard_writer import ShardWriter, writer_options
+from transforms.staged_shard import WrittenShard
 
 _RECORDS_A_CALL = 1024
 

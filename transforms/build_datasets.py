@@ -63,7 +63,7 @@ def find_finished(spec: DatasetSpec, plan: DatasetPlan) -> Manifest | None:
             )
         files.delete([manifest_path(spec.folder)])
         return None
-    sizes = dict(files.list_files(f"{spec.folder}/*.arecord"))
+    sizes = dict(files.list_files(f"{spec.folder}/*.{spec.records.extension}"))
     entries = [shard for split in manifest.splits.values() for shard in split.shards]
     if all(sizes.get(f"{spec.folder}/{entry.file}") == entry.bytes for entry in entries):
         return manifest
@@ -76,7 +76,7 @@ def find_finished(spec: DatasetSpec, plan: DatasetPlan) -> Manifest | None:
 
 
 def _needed(spec: DatasetSpec) -> int:
-    return spec.need + (_TEXT_RESERVE_TOKENS if spec.records.format == "text" else 0)
+    return spec.need + (_TEXT_RESERVE_TOKENS if spec.records.is_text else 0)
 
 
 class _FindFinished(beam.DoFn):

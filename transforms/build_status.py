@@ -49,7 +49,7 @@ class StatusReader:
         if not files.is_local(self._spec.work_root):
             return 0
         total = 0
-        for path in Path(self._spec.work_root).glob("*/.shard-*.arecord*"):
+        for path in Path(self._spec.work_root).glob("*/.shard-*"):
             try:
                 total += path.stat().st_size
             except FileNotFoundError:  # finished meanwhile

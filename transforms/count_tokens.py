@@ -1,82 +1,299 @@
-"""Counts the tokens of parquet sources. It only counts: no ids are kept, and no BOS or EOS is added."""
+"""Counts the tokens of parquet sources and of built records. It only counts: no ids are kept, and none are added."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+import logging
+import threading
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Literal
 
 import apache_beam as beam
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from apache_beam.pvalue import PCollection, TaggedOutput
 
-from transforms.dataset_plan import PlanDatasets
-from transforms.dataset_spec import DatasetSpec
-from transforms.encoder_pool import borrow_encoder
+from transforms import files
+from transforms.array_record_reader import RecordReader
+from transforms.count_ledger import Counted, CountLedger
+from transforms.dataset_spec import FEATURE, Engine, TokenizerSpec
+from transforms.encoder_pool import borrow_encoder, gigatoken_obstacle
+from transforms.encoders import first_difference
+from transforms.errors import BroetchenError, UsageError
+from transforms.example_codec import decode_ids, decode_text
 from transforms.json_coder import register_json_coder
-from transforms.parquet_source import read_texts
-from transforms.shard_plan import ShardTask
+from transforms.manifest import Manifest
+from transforms.parquet_source import BATCH_TEXT_BYTES, SourceFile, expand_sources, read_footer, read_texts, to_texts
+from transforms.text_count import SumTextCounts, TextCount
+from transforms.verify import ShardCheck, shard_checks
+
+_LOGGER = logging.getLogger(__name__)
+
+# An element is some row groups of one file with this much text: about a second of work, so that the elements of a small
+# corpus keep all workers busy to the end, and a killed job loses little of what its ledger was to get.
+_PART_TEXT_BYTES = 32 << 20
+_SAMPLE_TEXT_BYTES = 256 << 10
+
+_KNOWN = "known"
+
+
+@dataclasses.dataclass(frozen=True)
+class CountSpec:
+    """A source to count.
+
+    Attributes:
+        sources: glob patterns, as they are opened.
+        engine: what encodes. Counts do not depend on it.
+    """
+
+    name: str
+    sources: tuple[str, ...]
+    text_column: str
+    tokenizer: TokenizerSpec
+    engine: Engine
 
 
 @register_json_coder
 @dataclasses.dataclass(frozen=True)
-class TextCount:
-    """Documents, their tokens and their UTF-8 bytes, and how many rows were left out."""
+class _Part:
+    """Row groups of one file that are to be counted."""
 
-    documents: int = 0
-    tokens: int = 0
-    text_bytes: int = 0
-    skipped: int = 0
-
-    def __add__(self, other: TextCount) -> TextCount:
-        pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
-        return TextCount(*(a + b for a, b in pairs))
+    dataset: str
+    source: SourceFile
+    row_groups: tuple[int, ...]
 
 
-class SumTextCounts(beam.CombineFn):
-    """Adds `TextCount`s."""
+@register_json_coder
+@dataclasses.dataclass(frozen=True)
+class BuiltShard:
+    """A shard of a built dataset that is to be counted.
 
-    def create_accumulator(self) -> TextCount:
-        return TextCount()
+    Attributes:
+        name: under which it is counted.
+        documents: what the manifest says of this shard.
+        shard: the rest of what it says.
+    """
 
-    def add_input(self, accumulator: TextCount, count: TextCount) -> TextCount:
-        return accumulator + count
-
-    def merge_accumulators(self, accumulators: Iterable[TextCount]) -> TextCount:
-        return sum(accumulators, TextCount())
-
-    def extract_output(self, accumulator: TextCount) -> TextCount:
-        return accumulator
+    name: str
+    documents: int
+    shard: ShardCheck
 
 
-class _CountRowGroup(beam.DoFn):
-    def __init__(self, specs: Mapping[str, DatasetSpec]) -> None:
-        self._specs = specs
+def lay_out_parts(source: SourceFile, row_groups: Iterable[int], part_text_bytes: int) -> list[tuple[int, ...]]:
+    """Cuts row groups into runs of at most `part_text_bytes` by the footer; a larger row group stands alone."""
+    parts: list[tuple[int, ...]] = []
+    members: list[int] = []
+    size = 0
+    for group in row_groups:
+        text_bytes = source.row_groups[group].text_bytes
+        if members and size + text_bytes > part_text_bytes:
+            parts.append(tuple(members))
+            members, size = [], 0
+        members.append(group)
+        size += text_bytes
+    return [*parts, tuple(members)] if members else parts
 
-    def process(self, task: ShardTask) -> Iterator[tuple[str, TextCount]]:
-        spec = self._specs[task.dataset]
-        with borrow_encoder(spec.tokenizer, task.engine) as encoder:
-            for path, group in task.row_groups:
-                for _, batch in read_texts(path, [group], spec.text_column):
-                    tokens = len(encoder.encode(batch.texts).ids)
-                    skipped = sum(batch.skipped.values())
-                    yield task.dataset, TextCount(len(batch.texts), tokens, batch.text_bytes, skipped)
+
+_choices: dict[tuple[str, TokenizerSpec, Engine], Literal["tokenizers", "gigatoken"]] = {}
+_choices_lock = threading.Lock()
+
+
+def _engine_for(
+    name: str, tokenizer: TokenizerSpec, asked: Engine, texts: pa.LargeStringArray
+) -> Literal["tokenizers", "gigatoken"]:
+    """What encodes a dataset in this process: gigatoken where it can, and agrees on the first texts that came by.
+
+    Raises:
+        UsageError: gigatoken was asked for by name, and cannot be used or gives other ids.
+    """
+    if asked == "tokenizers":
+        return "tokenizers"
+    with _choices_lock:
+        key = name, tokenizer, asked
+        if key not in _choices:
+            reason = gigatoken_obstacle(tokenizer) or _disagreement(tokenizer, _beginning(texts))
+            if reason is not None and asked == "gigatoken":
+                raise UsageError(f"{name}: --engine gigatoken cannot be used, as it {reason}; take --engine auto")
+            if reason is not None:
+                _LOGGER.warning("%s: encoding with tokenizers, which is slower, since gigatoken %s", name, reason)
+            _choices[key] = "gigatoken" if reason is None else "tokenizers"
+        return _choices[key]
+
+
+def _disagreement(tokenizer: TokenizerSpec, texts: pa.LargeStringArray) -> str | None:
+    with borrow_encoder(tokenizer, "tokenizers") as reference, borrow_encoder(tokenizer, "gigatoken") as fast:
+        return first_difference(reference.encode(texts), fast.encode(texts))
+
+
+def _beginning(texts: pa.LargeStringArray) -> pa.LargeStringArray:
+    ends = pc.cumulative_sum(pc.binary_length(texts)).to_numpy()
+    return texts.slice(0, int(ends.searchsorted(_SAMPLE_TEXT_BYTES)) + 1)
+
+
+def _tokens_of(
+    name: str, tokenizer: TokenizerSpec, engine: Engine, texts: pa.LargeStringArray
+) -> npt.NDArray[np.int64]:
+    """The tokens of each document."""
+    if not len(texts):
+        return np.empty(0, np.int64)
+    with borrow_encoder(tokenizer, _engine_for(name, tokenizer, engine, texts)) as encoder:
+        return np.diff(encoder.encode(texts).offsets)
+
+
+class _LookUp(beam.DoFn):
+    """Reads a file's footer and what the ledger knows of it; the rest becomes parts."""
+
+    def __init__(self, specs: Mapping[str, CountSpec], ledger: CountLedger | None) -> None:
+        self._specs, self._ledger = specs, ledger
+
+    def process(self, element: tuple[str, str, int]) -> Iterator[_Part | TaggedOutput]:
+        name, path, size = element
+        spec = self._specs[name]
+        source = read_footer(path, size, spec.text_column)
+        known: dict[int, TextCount] = {}
+        if self._ledger is not None:
+            known = self._ledger.find(Counted.of(source, spec.text_column, spec.tokenizer), source)
+            yield TaggedOutput(_KNOWN, (name, TextCount.sum(known.values())))
+        missing = [group for group in range(len(source.row_groups)) if group not in known]
+        for members in lay_out_parts(source, missing, _PART_TEXT_BYTES):
+            yield _Part(name, source, members)
+
+
+class _CountPart(beam.DoFn):
+    def __init__(self, specs: Mapping[str, CountSpec], ledger: CountLedger | None) -> None:
+        self._specs, self._ledger = specs, ledger
+
+    def process(self, part: _Part) -> Iterator[tuple[str, TextCount]]:
+        spec = self._specs[part.dataset]
+        counts = count_row_groups(spec, part.source.path, part.row_groups)
+        if self._ledger is not None:
+            self._ledger.add(Counted.of(part.source, spec.text_column, spec.tokenizer), counts)
+        yield part.dataset, TextCount.sum(counts.values())
+
+
+def count_row_groups(spec: CountSpec, path: str, row_groups: Sequence[int]) -> dict[int, TextCount]:
+    """Counts row groups of one file, each for itself. Memory is bounded by one batch of text.
+
+    Raises:
+        BroetchenError: the file is damaged.
+        UsageError: the engine cannot be used.
+    """
+    lengths: dict[int, list[npt.NDArray[np.int64]]] = {group: [np.empty(0, np.int64)] for group in row_groups}
+    text_bytes: dict[int, int] = defaultdict(int)
+    skipped: dict[int, int] = defaultdict(int)
+    for group, batch in read_texts(path, row_groups, spec.text_column):
+        lengths[group].append(_tokens_of(spec.name, spec.tokenizer, spec.engine, batch.texts))
+        text_bytes[group] += batch.text_bytes
+        skipped[group] += sum(batch.skipped.values())
+    return {
+        group: TextCount.of(np.concatenate(lengths[group]), text_bytes[group], skipped[group]) for group in row_groups
+    }
 
 
 class CountTokens(beam.PTransform):
-    """Names of datasets in, (name, TextCount) of all of their source out.
+    """Names of sources in, (name, TextCount) of all of each out.
+
+    Files are expanded, footers read and row groups counted in parallel. Only counts pass through the pipeline.
 
     Args:
-        specs: the datasets to count, by name.
+        specs: the sources to count, by name.
+        ledger: where counts are looked up and written down; None counts everything.
+
+    Raises:
+        BroetchenError: (when run) a pattern matches nothing, or a file is damaged or has no such column.
+        UsageError: (when run) the engine that was asked for cannot be used.
     """
 
-    def __init__(self, specs: Mapping[str, DatasetSpec]) -> None:
+    def __init__(self, specs: Mapping[str, CountSpec], ledger: CountLedger | None = None) -> None:
         super().__init__()
-        self._specs = dict(specs)
+        self._specs, self._ledger = dict(specs), ledger
 
-    def expand(self, names: beam.PCollection[str]) -> beam.PCollection[tuple[str, TextCount]]:
-        return (
+    def expand(self, names: PCollection[str]) -> PCollection[tuple[str, TextCount]]:
+        looked_up = (
             names
-            | "Plan" >> PlanDatasets(self._specs)
-            | "Shards" >> beam.FlatMapTuple(lambda _, plan: [plan.task(shard.ordinal, None) for shard in plan.shards])
+            | "Expand" >> beam.FlatMap(self._files).with_output_types(tuple[str, str, int])
+            | "SpreadFiles" >> beam.Reshuffle()
+            | "LookUp" >> beam.ParDo(_LookUp(self._specs, self._ledger)).with_outputs(_KNOWN, main="parts")
+        )
+        # Beam takes what a step yields under a tag for Any, which would travel as a pickle.
+        known = looked_up[_KNOWN] | "Known" >> beam.Map(lambda pair: pair).with_output_types(tuple[str, TextCount])
+        counted = (
+            looked_up["parts"]
+            | "Parts" >> beam.Map(lambda part: part).with_output_types(_Part)
+            | "SpreadParts" >> beam.Reshuffle()
+            | "Count" >> beam.ParDo(_CountPart(self._specs, self._ledger)).with_output_types(tuple[str, TextCount])
+        )
+        return (known, counted) | beam.Flatten() | "Sum" >> beam.CombinePerKey(SumTextCounts())
+
+    def _files(self, name: str) -> Iterator[tuple[str, str, int]]:
+        for path, size in expand_sources(self._specs[name].sources):
+            yield name, path, size
+
+
+def built_shards(folder: str, manifest: Manifest, engine: Engine) -> Iterator[BuiltShard]:
+    """The shards of a built dataset, each to be counted as `<dataset>/<split>`."""
+    entries = [(name, entry) for name, split in manifest.splits.items() for entry in split.shards]
+    for (split, entry), shard in zip(entries, shard_checks(folder, manifest, engine), strict=True):
+        yield BuiltShard(f"{manifest.dataset}/{split}", entry.documents, shard)
+
+
+def count_shard(built: BuiltShard) -> TextCount:
+    """Counts a built shard by reading all of it.
+
+    Records of ids do not say where documents begin, nor how long their text was: documents are the manifest's, and the
+    rest is unknown. How many rows of the source were left out, no shard says.
+
+    Raises:
+        BroetchenError: the shard is damaged, or holds other tokens than its manifest says.
+    """
+    shard = built.shard
+    if shard.format == "tokens":
+        with RecordReader(shard.path) as records:
+            tokens = sum(len(decode_ids(record, FEATURE)) for record in records)
+        count = TextCount(built.documents, tokens, None, None, None)
+    else:
+        lengths, text_bytes = [np.empty(0, np.int64)], 0
+        for texts in _texts_in(shard):
+            lengths.append(_tokens_of(built.name, shard.tokenizer, shard.engine, texts))
+            text_bytes += int(pc.sum(pc.binary_length(texts)).as_py() or 0)
+        count = dataclasses.replace(TextCount.of(np.concatenate(lengths), text_bytes, 0), skipped=None)
+    if count.tokens != shard.tokens:
+        raise BroetchenError(
+            f"{shard.path}: holds {count.tokens:,} tokens, and its manifest says {shard.tokens:,}; the file was "
+            "changed or is damaged: see what broetchen verify says, and build it again"
+        )
+    return count
+
+
+def _texts_in(shard: ShardCheck) -> Iterator[pa.LargeStringArray]:
+    if shard.format == "parquet":
+        groups = range(len(read_footer(shard.path, files.size(shard.path), shard.text_column).row_groups))
+        for _, batch in read_texts(shard.path, groups, shard.text_column):
+            yield batch.texts
+        return
+    with RecordReader(shard.path) as records:
+        documents: list[bytes] = []
+        size = 0
+        for record in records:
+            documents.append(decode_text(record, FEATURE))
+            size += len(documents[-1])
+            if size >= BATCH_TEXT_BYTES:
+                yield to_texts(pa.array(documents, pa.large_binary())).texts
+                documents, size = [], 0
+        yield to_texts(pa.array(documents, pa.large_binary())).texts
+
+
+class CountBuiltShards(beam.PTransform):
+    """PCollection[BuiltShard] in, (name, TextCount) out; see `count_shard`."""
+
+    def expand(self, shards: PCollection[BuiltShard]) -> PCollection[tuple[str, TextCount]]:
+        return (
+            shards
             | "SpreadShards" >> beam.Reshuffle()
-            | "Count" >> beam.ParDo(_CountRowGroup(self._specs)).with_output_types(tuple[str, TextCount])
+            | "Count"
+            >> beam.Map(lambda shard: (shard.name, count_shard(shard))).with_output_types(tuple[str, TextCount])
             | "Sum" >> beam.CombinePerKey(SumTextCounts())
         )

@@ -31,8 +31,6 @@ _LOGGER = logging.getLogger(__name__)
 
 # Changes whenever the same config, source and tokenizer would give other bytes.
 FORMAT_VERSION = 1
-# The libraries whose versions may decide bytes: ids by the one, files by the other.
-BYTE_DECIDING_PACKAGES = ("tokenizers", "array_record")
 
 _SAMPLE_TEXT_BYTES = 256 << 10
 
@@ -63,16 +61,17 @@ class DatasetPlan:
         return ShardTask(self.dataset, self.work_folder, self.engine, ordinal, members, shard.rows, stop_after)
 
 
-def byte_deciding_versions() -> dict[str, str]:
-    """The installed versions of `BYTE_DECIDING_PACKAGES`."""
-    return {name: importlib.metadata.version(name) for name in BYTE_DECIDING_PACKAGES}
+def byte_deciding_versions(spec: DatasetSpec) -> dict[str, str]:
+    """The installed versions of the libraries that may decide bytes: ids by the one, files by the other."""
+    writer = "pyarrow" if spec.records.format == "parquet" else "array_record"
+    return {name: importlib.metadata.version(name) for name in ("tokenizers", writer)}
 
 
 def fingerprint(spec: DatasetSpec, source: Sequence[SourceFile]) -> str:
     """SHA-256 over all that decides the dataset's bytes: config, tokenizer, source, format and library versions."""
     parts = {
         "format": FORMAT_VERSION,
-        "versions": byte_deciding_versions(),
+        "versions": byte_deciding_versions(spec),
         "config": spec.config,
         "tokenizer": spec.tokenizer.sha256,
         "source": [(spec.shown_path(file.path), file.size, file.footer_sha256, file.checksum) for file in source],

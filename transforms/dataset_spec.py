@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from transforms.shard_plan import Order
 
-Format = Literal["tokens", "text"]
+Format = Literal["tokens", "text", "parquet"]
 Shortfall = Literal["fail", "keep"]
 Engine = Literal["auto", "tokenizers", "gigatoken"]
 SpecialTokens = Literal["text", "token"]
@@ -28,6 +28,10 @@ _FILE_BYTES_PER_TEXT_BYTE: Mapping[tuple[Format, str], float] = {
     ("text", "brotli"): 0.45,
     ("text", "snappy"): 0.65,
     ("text", "none"): 1.0,
+    ("parquet", "zstd"): 0.37,
+    ("parquet", "brotli"): 0.35,
+    ("parquet", "snappy"): 0.55,
+    ("parquet", "none"): 1.0,
 }
 
 
@@ -53,6 +57,21 @@ class RecordSpec:
     max_tokens: int
     bos_id: int | None
     eos_id: int | None
+
+    @property
+    def is_text(self) -> bool:
+        """Whether text is written, and the budget counts what the text encodes to."""
+        return self.format != "tokens"
+
+    @property
+    def extension(self) -> str:
+        """Of the shard files."""
+        return file_extension(self.format)
+
+
+def file_extension(record_format: Format) -> str:
+    """The extension of shard files in a format."""
+    return "parquet" if record_format == "parquet" else "arecord"
 
 
 @dataclasses.dataclass(frozen=True)

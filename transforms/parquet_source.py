@@ -68,11 +68,13 @@ class SourceFile:
 class TextBatch:
     """Documents of consecutive rows, and how many rows were left out, by reason.
 
-    `texts` has no nulls, no empty strings, and is valid UTF-8.
+    `texts` has no nulls, no empty strings, and is valid UTF-8. `table` holds the same rows with all their columns, the
+    text as a string, where they were asked for.
     """
 
     texts: pa.LargeStringArray
     skipped: Mapping[str, int]
+    table: pa.Table | None = None
 
     @property
     def rows(self) -> int:
@@ -158,8 +160,10 @@ def _row_groups(metadata: pq.FileMetaData, text_column: str) -> Iterator[RowGrou
         yield RowGroup(group.num_rows, chunk.total_uncompressed_size, chunk.total_compressed_size)
 
 
-def read_texts(path: str, row_groups: Iterable[int], text_column: str) -> Iterator[tuple[int, TextBatch]]:
-    """Streams the text column of some row groups, in the order given.
+def read_texts(
+    path: str, row_groups: Iterable[int], text_column: str, *, with_columns: bool = False
+) -> Iterator[tuple[int, TextBatch]]:
+    """Streams the text column of some row groups, in the order given, or all columns.
 
     Yields:
         (row group, batch), with batches of about `BATCH_TEXT_BYTES` of text.
@@ -177,8 +181,10 @@ def read_texts(path: str, row_groups: Iterable[int], text_column: str) -> Iterat
         for group in row_groups:
             rows = _batch_rows(parquet.metadata.row_group(group), column)
             try:
-                for batch in parquet.iter_batches(rows, [group], [text_column], use_threads=False):
-                    yield group, to_texts(batch.column(0))
+                wanted = None if with_columns else [text_column]
+                for batch in parquet.iter_batches(rows, [group], wanted, use_threads=False):
+                    texts = batch.column(batch.schema.get_field_index(text_column))
+                    yield group, to_texts(texts, pa.table(batch) if with_columns else None, text_column)
             except (pa.ArrowException, OSError) as error:
                 raise BroetchenError(
                     f"{path}: row group {group} cannot be read ({error}); the file is damaged: fetch it again"
@@ -205,30 +211,39 @@ def _opened(path: str) -> Iterator[Any]:
         yield handle
 
 
-def to_texts(column: pa.Array) -> TextBatch:
+def to_texts(column: pa.Array, table: pa.Table | None = None, text_column: str = "text") -> TextBatch:
     """The documents of a column of strings or bytes, plain or dictionary-encoded.
 
     Rows that are null, empty, or not valid UTF-8 are left out and counted.
+
+    Args:
+        table: the rows with all their columns, if those are to be kept; the column is its `text_column`.
     """
+    skipped: Counter[str] = Counter()
+
+    def keep(reason: str, kept: pa.Array) -> None:
+        nonlocal column, table
+        skipped[reason] += len(column) - (pc.sum(kept).as_py() or 0)
+        column = column.filter(kept)
+        table = table.filter(kept) if table is not None else None
+
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    skipped: Counter[str] = Counter()
     if column.null_count:
-        skipped[NULL] = column.null_count
-        column = column.drop_null()
+        keep(NULL, column.is_valid())
     try:
         column.validate(full=True)
-        texts = column.cast(pa.large_string())
+        column = column.cast(pa.large_string())
     except pa.ArrowInvalid:
-        kept = [value for value in column.cast(pa.large_binary(), safe=False).to_pylist() if _is_utf8(value)]
-        skipped[NOT_TEXT] = len(column) - len(kept)
-        texts = pa.array(kept, pa.large_binary()).cast(pa.large_string())
-    lengths = pc.binary_length(texts)
-    if len(texts) and pc.min(lengths).as_py() == 0:
-        filled = texts.filter(pc.greater(lengths, 0))
-        skipped[EMPTY] = len(texts) - len(filled)
-        texts = filled
-    return TextBatch(texts, dict(skipped))
+        raw = column.cast(pa.large_binary(), safe=False)
+        keep(NOT_TEXT, pa.array([_is_utf8(value) for value in raw.to_pylist()], pa.bool_()))
+        column = column.cast(pa.large_binary(), safe=False).cast(pa.large_string())
+    lengths = pc.binary_length(column)
+    if len(column) and pc.min(lengths).as_py() == 0:
+        keep(EMPTY, pc.greater(lengths, 0))
+    if table is not None:
+        table = table.set_column(table.schema.get_field_index(text_column), text_column, column.cast(pa.string()))
+    return TextBatch(column, dict(skipped), table)
 
 
 def _is_utf8(value: bytes) -> bool:

@@ -9,13 +9,12 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
-from transforms.array_record_reader import RecordReader
 from transforms.dataset_plan import DatasetPlan
-from transforms.dataset_spec import FEATURE, DatasetSpec
+from transforms.dataset_spec import DatasetSpec
 from transforms.encoder_pool import borrow_encoder
 from transforms.errors import BroetchenError
-from transforms.example_codec import decode_text
 from transforms.json_coder import register_json_coder
+from transforms.shard_formats import text_format
 from transforms.text_cut import DocumentSpan, find_cut, take_exactly
 from transforms.token_budget import DatasetCut, ShardCount, ShardSlice
 from transforms.work_files import Publication, WorkFolder
@@ -31,6 +30,7 @@ class PublishTask:
 
     dataset: str
     work_folder: str
+    extension: str
     split: str
     index: int
     of: int
@@ -44,7 +44,7 @@ class PublishTask:
 
     @property
     def file(self) -> str:
-        return f"{self.split}-{self.index:05d}-of-{self.of:05d}.arecord"
+        return f"{self.split}-{self.index:05d}-of-{self.of:05d}.{self.extension}"
 
 
 @register_json_coder
@@ -65,7 +65,7 @@ def plan_publication(spec: DatasetSpec, plan: DatasetPlan, cut: DatasetCut) -> P
         BroetchenError: the source is short, and the config does not keep short sources.
     """
     counts = {count.ordinal: count for count in cut.counts}
-    if spec.records.format == "text":
+    if spec.records.is_text:
         contents, missing, put_back = _cut_text(spec, plan, cut)
     else:
         contents = {split.split: [_slice_content(counts, piece) for piece in split.slices] for split in cut.splits}
@@ -74,12 +74,22 @@ def plan_publication(spec: DatasetSpec, plan: DatasetPlan, cut: DatasetCut) -> P
     if any(missing.values()) and spec.on_shortfall == "fail":
         raise BroetchenError(shortfall_message(spec, plan, missing))
     tasks = tuple(
-        PublishTask(spec.name, plan.work_folder, split, index, len(members), counts[ordinal], piece, spans)
+        PublishTask(
+            spec.name,
+            plan.work_folder,
+            spec.records.extension,
+            split,
+            index,
+            len(members),
+            counts[ordinal],
+            piece,
+            spans,
+        )
         for split, members in contents.items()
         for index, (ordinal, piece, spans) in enumerate(members)
     )
     names = {task.count.ordinal: posixpath.join(spec.folder, task.file) for task in tasks if task.whole}
-    WorkFolder(plan.work_folder).write_publication(Publication(names))
+    WorkFolder(plan.work_folder, spec.records.extension).write_publication(Publication(names))
     last = max((task.count.ordinal for task in tasks), default=-1)
     return PublishPlan(tasks, tuple(count for count in cut.counts if count.ordinal <= last), missing, put_back)
 
@@ -108,7 +118,7 @@ def _cut_text(
     spec: DatasetSpec, plan: DatasetPlan, cut: DatasetCut
 ) -> tuple[dict[str, list[_Content]], dict[str, int], dict[str, int]]:
     counts = {count.ordinal: count for count in cut.counts}
-    work = WorkFolder(plan.work_folder)
+    work = WorkFolder(plan.work_folder, spec.records.extension)
     rest: Sequence[DocumentSpan] = [
         DocumentSpan(count.ordinal, 0, count.documents, count.tokens) for count in cut.counts if count.documents
     ]
@@ -135,7 +145,8 @@ class _TextCutter:
 
     def __init__(self, spec: DatasetSpec, plan: DatasetPlan) -> None:
         self._spec, self._plan = spec, plan
-        self._work = WorkFolder(plan.work_folder)
+        self._format = text_format(spec)
+        self._work = WorkFolder(plan.work_folder, spec.records.extension)
 
     def __enter__(self) -> _TextCutter:
         self._borrowed = borrow_encoder(self._spec.tokenizer, self._plan.engine)
@@ -149,8 +160,7 @@ class _TextCutter:
         return len(self._encoder.encode(pa.array([text], pa.large_string())).ids)
 
     def cut(self, span: DocumentSpan, tokens: int) -> tuple[DocumentSpan, DocumentSpan] | None:
-        with RecordReader(self._work.shard(span.ordinal)) as reader:
-            text = decode_text(reader[span.first], FEATURE).decode()[span.start : span.stop]
+        text = span.part_of(self._format.text(self._work.shard(span.ordinal), span.first))
         kept = find_cut(text, tokens, self._count)
         if kept is None:
             return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-import itertools
 import posixpath
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -13,22 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from transforms import files
-from transforms.array_record_reader import RecordReader
 from transforms.dataset_plan import FORMAT_VERSION, DatasetPlan, byte_deciding_versions
-from transforms.dataset_spec import FEATURE, DatasetSpec
+from transforms.dataset_spec import DatasetSpec
 from transforms.encoder_pool import tokenizer_file
 from transforms.errors import BroetchenError
-from transforms.example_codec import decode_ids, decode_text, encode_ids, encode_texts
 from transforms.json_coder import register_json_coder
 from transforms.manifest import Manifest, ShardEntry, SourceEntry, SplitEntry, TokenizerEntry, write_manifest
 from transforms.publication import PublishPlan, PublishTask
-from transforms.records import slice_records
-from transforms.shard_writer import ShardWriter
-from transforms.text_cut import DocumentSpan
+from transforms.shard_formats import text_format, token_format
 from transforms.token_budget import ShardSlice
 from transforms.work_files import WorkFolder
-
-_REWRITE_BATCH_RECORDS = 256
 
 
 @register_json_coder
@@ -52,7 +45,7 @@ def publish_shard(spec: DatasetSpec, task: PublishTask) -> PublishedShard:
     Raises:
         BroetchenError: the provisional shard is gone or damaged, or the output cannot be written.
     """
-    work, count = WorkFolder(task.work_folder), task.count
+    work, count = WorkFolder(task.work_folder, task.extension), task.count
     final = posixpath.join(spec.folder, task.file)
     if task.whole:
         files.rename(work.shard(count.ordinal), final, size=count.file_bytes)
@@ -68,17 +61,18 @@ def publish_shard(spec: DatasetSpec, task: PublishTask) -> PublishedShard:
         )
     # Written in the work folder and renamed, so that an attempt that dies leaves nothing among the dataset's files.
     rewritten = posixpath.join(task.work_folder, task.file)
-    with (
-        RecordReader(work.shard(count.ordinal)) as reader,
-        ShardWriter(rewritten, group_size=spec.group_size, compression=spec.compression) as writer,
-    ):
-        if task.piece is not None:
-            tokens, documents = task.piece.take, documents_within(work.lengths(count.ordinal), task.piece)
-            _write_tokens(reader, task.piece, writer)
-        else:
-            tokens, documents = (sum(getattr(span, part) for span in task.spans) for part in ("tokens", "documents"))
-            for span in task.spans:
-                _write_span(reader, span, writer)
+    shard = work.shard(count.ordinal)
+    if task.piece is not None:
+        tokens, documents = task.piece.take, documents_within(work.lengths(count.ordinal), task.piece)
+        ids = token_format(spec)
+        with ids.writer(rewritten) as records:
+            ids.copy(records, shard, task.piece)
+        written = records.close()
+    else:
+        tokens, documents = (sum(getattr(span, part) for span in task.spans) for part in ("tokens", "documents"))
+        texts = text_format(spec)
+        with texts.writer(rewritten) as writer:
+            texts.copy(writer, shard, task.spans)
         written = writer.close()
     files.rename(rewritten, final, size=written.bytes)
     return PublishedShard(
@@ -95,22 +89,6 @@ def documents_within(lengths: npt.NDArray[np.uint32], piece: ShardSlice) -> int:
     ends = np.cumsum(lengths, dtype=np.int64)
     starts = ends - lengths
     return int(np.count_nonzero((ends > piece.skip) & (starts < piece.skip + piece.take) & (lengths > 0)))
-
-
-def _write_tokens(reader: RecordReader, piece: ShardSlice, writer: ShardWriter) -> None:
-    ids = (decode_ids(record, FEATURE) for record in reader)
-    for batch in itertools.batched(slice_records(ids, piece.skip, piece.take), _REWRITE_BATCH_RECORDS):
-        bounds = np.cumsum([0, *map(len, batch)], dtype=np.int64)
-        writer.write_many(encode_ids(np.concatenate(batch).astype(np.uint32), bounds, FEATURE))
-
-
-def _write_span(reader: RecordReader, span: DocumentSpan, writer: ShardWriter) -> None:
-    if span.start == 0 and span.stop is None:
-        for record in reader.between(span.first, span.last):
-            writer.write(record)
-    else:
-        text = decode_text(reader[span.first], FEATURE).decode()[span.start : span.stop]
-        writer.write_many(encode_texts([text.encode()], FEATURE))
 
 
 def finish_dataset(
@@ -130,7 +108,7 @@ def finish_dataset(
                 "nothing was finished. This is a defect of Brötchen: please report it with the config"
             )
     wanted = {posixpath.join(spec.folder, shard.file) for split in manifest.splits.values() for shard in split.shards}
-    found = files.list_files(posixpath.join(spec.folder, "*.arecord"))
+    found = files.list_files(posixpath.join(spec.folder, f"*.{spec.records.extension}"))
     files.delete([path for path, _ in found if path not in wanted])
     files.delete_temporary(spec.folder)
     write_manifest(spec.folder, manifest)
@@ -178,7 +156,7 @@ def manifest_of(
             )
             for file, groups in sorted(used.items())
         ],
-        versions={"broetchen": importlib.metadata.version("broetchen"), **byte_deciding_versions()},
+        versions={"broetchen": importlib.metadata.version("broetchen"), **byte_deciding_versions(spec)},
     )
 
 

@@ -16,10 +16,10 @@ from transforms.dataset_spec import DatasetSpec
 from transforms.encoder_pool import borrow_encoder
 from transforms.encoders import Encoder
 from transforms.parquet_source import TextBatch, read_texts
+from transforms.shard_formats import shard_format
 from transforms.shard_plan import ShardTask
-from transforms.shard_writer import ShardWriter
 from transforms.token_budget import ShardCount
-from transforms.tokenize import TokenizedBatch, tokenize_batch
+from transforms.tokenize import tokenize_batch
 from transforms.work_files import WorkFolder
 
 
@@ -29,7 +29,7 @@ def build_shard(spec: DatasetSpec, task: ShardTask) -> ShardCount:
     Raises:
         BroetchenError: a source file is damaged, or the output cannot be written.
     """
-    work = WorkFolder(task.work_folder)
+    work = WorkFolder(task.work_folder, spec.records.extension)
     done = work.finished(task.ordinal)
     if done and (done.complete or (task.stop_after is not None and done.tokens >= task.stop_after)):
         return done
@@ -46,11 +46,12 @@ def _write_shard(
     skipped: Counter[str] = Counter()
     row_groups: set[tuple[str, int]] = set()
     tokens = text_bytes = rows = 0
-    with ShardWriter(path, group_size=spec.group_size, compression=spec.compression) as writer:
+    output = shard_format(spec)
+    with output.writer(path) as writer:
         with _InBackground() as background:
-            for row_group, batch in _read(task.row_groups, spec.text_column):
+            for row_group, batch in _read(task.row_groups, spec.text_column, output.with_columns):
                 tokenized = tokenize_batch(spec.records, encoder, batch.texts)
-                background.run(functools.partial(_write, writer, tokenized))
+                background.run(functools.partial(output.write, writer, batch, tokenized))
                 lengths.append(tokenized.lengths)
                 skipped.update(batch.skipped)
                 row_groups.add(row_group)
@@ -78,10 +79,6 @@ def _write_shard(
     return count, documents
 
 
-def _write(writer: ShardWriter, batch: TokenizedBatch) -> None:
-    writer.write_many(batch.records())
-
-
 class _InBackground:
     """Runs calls one after another in a thread, at most two behind; a call's exception comes out of a later one."""
 
@@ -102,9 +99,12 @@ class _InBackground:
                 future.result()
 
 
-def _read(row_groups: Sequence[tuple[str, int]], text_column: str) -> Iterator[tuple[tuple[str, int], TextBatch]]:
+def _read(
+    row_groups: Sequence[tuple[str, int]], text_column: str, with_columns: bool
+) -> Iterator[tuple[tuple[str, int], TextBatch]]:
     for path, members in itertools.groupby(row_groups, key=lambda member: member[0]):
-        for group, batch in read_texts(path, [group for _, group in members], text_column):
+        groups = [group for _, group in members]
+        for group, batch in read_texts(path, groups, text_column, with_columns=with_columns):
             yield (path, group), batch
 
 

@@ -1,27 +1,19 @@
 """Writes one ArrayRecord file, wherever Beam can write, and publishes it only when it is whole.
 
-ArrayRecord's own writer knows local files alone (google/array_record#120). So the file is always written locally: for a
-local destination under a temporary name beside it, for a remote one in a scratch folder, from where it is uploaded.
+ArrayRecord's own writer knows local files alone (google/array_record#120), so the file is staged locally.
 """
 
 from __future__ import annotations
 
 import collections
-import contextlib
-import dataclasses
-import hashlib
 import os
 import re
-import tempfile
 from collections.abc import Sequence
-from types import TracebackType
-from typing import NoReturn, Self
 
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
-from transforms import files
 from transforms.errors import BroetchenError, UsageError
-from transforms.json_coder import register_json_coder
+from transforms.staged_shard import StagedShard
 
 # Levels (lowest, highest, default) of the codecs, as ArrayRecord's option parser takes them. Its `snappy` has levels
 # too, but does not record them in the file.
@@ -62,18 +54,7 @@ def writer_options(group_size: int = 1, compression: str = "zstd") -> str:
     )
 
 
-@register_json_coder
-@dataclasses.dataclass(frozen=True)
-class WrittenShard:
-    """A published file: where it is, its records, its size in bytes, and the SHA-256 of its bytes in hexadecimal."""
-
-    path: str
-    records: int
-    bytes: int
-    sha256: str
-
-
-class ShardWriter:
+class ShardWriter(StagedShard):
     """Writes records to one ArrayRecord file, which appears under its name at `close` and not before.
 
     A context manager: it closes at the end, and leaves nothing behind after an exception. Before the file is
@@ -108,16 +89,8 @@ class ShardWriter:
         self, path: str, *, group_size: int = 1, compression: str = "zstd", scratch_dir: str | None = None
     ) -> None:
         options = writer_options(group_size, compression)
-        self._path = path
-        self._records = 0
-        self._written: WrittenShard | None = None
-        self._temporary = _create_temporary(path, scratch_dir)
+        super().__init__(path, scratch_dir)
         self._writer: ArrayRecordWriter | None = ArrayRecordWriter(self._temporary, options)
-
-    @property
-    def path(self) -> str:
-        """The name under which the file is published."""
-        return self._path
 
     def write(self, record: bytes) -> None:
         """Appends a record.
@@ -135,10 +108,11 @@ class ShardWriter:
             TypeError: one is not `bytes`.
             BroetchenError: writing failed. Either way the file is given up.
         """
-        writer = self._open_writer()
+        self._check_open()
+        assert self._writer is not None
         try:
             # Iterates in C: half of the time for short records is the call.
-            collections.deque(map(writer.write, records), maxlen=0)
+            collections.deque(map(self._writer.write, records), maxlen=0)
         except TypeError as error:
             self.abort()
             wrong = next((record for record in records if not isinstance(record, bytes)), None)
@@ -147,46 +121,9 @@ class ShardWriter:
             self._fail(error)
         self._records += len(records)
 
-    def close(self) -> WrittenShard:
-        """Publishes the file. May be called again, and then only answers.
-
-        Raises:
-            BroetchenError: the file could not be written or published, or an earlier write failed; there is no new
-                file, and one that was there before still is.
-        """
-        if self._written is not None:
-            return self._written
-        writer = self._open_writer()
-        try:
-            writer.close()
-            self._check()
-            with open(self._temporary, "rb") as file:
-                os.fsync(file.fileno())
-                checksum = hashlib.file_digest(file, "sha256").hexdigest()
-                size = os.fstat(file.fileno()).st_size
-            if files.is_local(self._path):
-                files.rename(self._temporary, self._path)
-            else:
-                files.upload(self._temporary, self._path)
-        except BaseException as error:
-            self._fail(error)
-        self._written = WrittenShard(self._path, self._records, size, checksum)
-        self.abort()
-        return self._written
-
-    def abort(self) -> None:
-        """Gives the file up and deletes what was written of it. After `close`, there is nothing to give up."""
-        self._writer = None
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._temporary)
-
-    def _open_writer(self) -> ArrayRecordWriter:
-        if self._writer is None:
-            state = "closed" if self._written else "given up after an earlier error"
-            raise BroetchenError(f"{self._path}: this writer was {state}; make a new one")
-        return self._writer
-
-    def _check(self) -> None:
+    def _finish(self) -> None:
+        assert self._writer is not None
+        self._writer.close()
         # Without these options it would begin to read the records, in threads of its own.
         reader = ArrayRecordReader(self._temporary, "readahead_buffer_size:0,max_parallelism:0")
         found = reader.num_records()
@@ -197,47 +134,5 @@ class ShardWriter:
                 f"{os.path.getsize(self._temporary):,} bytes in {self._temporary}; check that disk, and run it again"
             )
 
-    def _fail(self, error: BaseException) -> NoReturn:
-        self.abort()
-        # ArrayRecord reports a failed write by a RuntimeError whose text names the cause, at the first or a later call.
-        if isinstance(error, RuntimeError):
-            reason = str(error).split(";")[0]
-            raise BroetchenError(
-                f"{self._path}: a shard could not be written ({reason}, in {os.path.dirname(self._temporary) or '.'}); "
-                "free some space there, or choose another folder, and run it again"
-            ) from error
-        if isinstance(error, OSError):
-            reason, advice = files.explain(error)
-            raise BroetchenError(
-                f"{self._path}: a shard could not be written, by way of {self._temporary} ({reason}); {advice}"
-            ) from error
-        raise error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.close()
-        elif self._written is None:
-            self.abort()
-
-
-def _create_temporary(path: str, scratch_dir: str | None) -> str:
-    folder, name = files.split(path)
-    if not name:
-        raise UsageError(f"{path}: a shard needs a file name, and this is a folder")
-    if files.is_local(path):
-        files.makedirs(folder or ".")
-        temporary = files.temporary_path(path)
-    else:
-        temporary = files.temporary_path(os.path.join(scratch_dir or tempfile.gettempdir(), name))
-    try:
-        # ArrayRecord opens files late, and then cannot say much about what is wrong.
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-    except OSError as error:
-        reason, advice = files.explain(error)
-        raise BroetchenError(f"{path}: cannot be written, by way of {temporary} ({reason}); {advice}") from error
-    return temporary
+    def _release(self) -> None:
+        self._writer = None

@@ -39,6 +39,15 @@ class DocumentSpan:
     def documents(self) -> int:
         return self.last - self.first
 
+    @property
+    def whole(self) -> bool:
+        """Whether its documents are whole."""
+        return self.start == 0 and self.stop is None
+
+    def part_of(self, text: str) -> str:
+        """The span's part of its one document's text."""
+        return text[self.start : self.stop]
+
 
 @dataclasses.dataclass(frozen=True)
 class TextCut:

@@ -37,7 +37,7 @@ class TokenizedBatch:
 def tokenize_batch(records: RecordSpec, encoder: Encoder, texts: pa.LargeStringArray) -> TokenizedBatch:
     """Encodes documents: valid UTF-8, no nulls."""
     encoded = encoder.encode(texts)
-    if records.format == "text":
+    if records.is_text:
         return TokenizedBatch(
             np.diff(encoded.offsets), lambda: encode_texts(texts.cast(pa.large_binary()).to_pylist(), FEATURE)
         )

@@ -8,15 +8,17 @@ import posixpath
 from collections.abc import Iterable, Iterator, Sequence
 
 import apache_beam as beam
+import numpy as np
 import pyarrow as pa
 
 from transforms import files
-from transforms.dataset_spec import FEATURE, Engine, Format, TokenizerSpec
+from transforms.dataset_spec import FEATURE, Engine, Format, TokenizerSpec, file_extension
 from transforms.encoder_pool import borrow_encoder
 from transforms.errors import BroetchenError
 from transforms.example_codec import decode_ids, decode_text
 from transforms.json_coder import register_json_coder
 from transforms.manifest import Manifest, ShardEntry
+from transforms.parquet_shard import ParquetRows
 
 _BATCH_RECORDS = 256
 _MOST_PROBLEMS = 5
@@ -34,6 +36,7 @@ class ShardCheck:
     size: int
     sha256: str
     format: Format
+    text_column: str
     max_tokens: int
     vocab_size: int
     tokenizer: TokenizerSpec
@@ -66,6 +69,7 @@ def shard_checks(folder: str, manifest: Manifest, engine: Engine) -> Iterator[Sh
                 size=entry.bytes,
                 sha256=entry.sha256,
                 format=records["format"],
+                text_column=manifest.config["dataset"]["text_column"],
                 max_tokens=records["max_tokens"],
                 vocab_size=tokenizer.vocab_size,
                 tokenizer=spec,
@@ -76,6 +80,7 @@ def shard_checks(folder: str, manifest: Manifest, engine: Engine) -> Iterator[Sh
 def dataset_problems(folder: str, manifest: Manifest) -> list[str]:
     """What is wrong with a dataset as its manifest and its list of files show it, before any record is read."""
     problems = []
+    extension = file_extension(manifest.config["records"]["format"])
     entries: list[ShardEntry] = []
     for name, split in manifest.splits.items():
         entries += split.shards
@@ -85,10 +90,10 @@ def dataset_problems(folder: str, manifest: Manifest) -> list[str]:
             problems.append(
                 f"{where} adds up to {total:,} tokens, and the manifest says {split.tokens:,} of {split.budget:,}"
             )
-        expected = [f"{name}-{index:05d}-of-{len(split.shards):05d}.arecord" for index in range(len(split.shards))]
+        expected = [f"{name}-{index:05d}-of-{len(split.shards):05d}.{extension}" for index in range(len(split.shards))]
         if [entry.file for entry in split.shards] != expected:
             problems.append(f"{where} is not a complete set of shards: the manifest names {len(split.shards)}")
-    present = {posixpath.basename(path) for path, _ in files.list_files(posixpath.join(folder, "*.arecord"))}
+    present = {posixpath.basename(path) for path, _ in files.list_files(posixpath.join(folder, f"*.{extension}"))}
     named = {entry.file for entry in entries}
     problems += [f"{folder}/{file}: missing" for file in sorted(named - present)]
     problems += [f"{folder}/{file}: not in the manifest" for file in sorted(present - named)]
@@ -134,6 +139,9 @@ def _file_problems(check: ShardCheck, local: str) -> list[str]:
 
 def _records(check: ShardCheck, local: str) -> Iterator[tuple[int, int | str]]:
     """Each record's number with its tokens, or with what is wrong with it."""
+    if check.format == "parquet":
+        yield from _parquet_rows(check, local)
+        return
     # Grain takes a second to import, and only this step needs it.
     import grain.python as grain
 
@@ -167,10 +175,24 @@ def _text_records(check: ShardCheck, batch: Sequence[bytes]) -> Iterator[int | s
         except (BroetchenError, UnicodeDecodeError) as error:
             problems[index] = str(error)
             texts.append("")
+    for index, tokens in enumerate(_count(check, texts)):
+        yield problems.get(index, tokens)
+
+
+def _parquet_rows(check: ShardCheck, local: str) -> Iterator[tuple[int, int | str]]:
+    with ParquetRows(local) as rows:
+        done = 0
+        for table in rows.between(0, len(rows)):
+            for batch in table.to_batches(_BATCH_RECORDS):
+                texts = batch.column(batch.schema.get_field_index(check.text_column)).to_pylist()
+                yield from enumerate(_count(check, texts), done)
+                done += len(texts)
+
+
+def _count(check: ShardCheck, texts: Sequence[str]) -> list[int]:
     with borrow_encoder(check.tokenizer, check.engine) as encoder:
-        offsets = encoder.encode(pa.array(texts, pa.large_string())).offsets.tolist()
-    for index in range(len(batch)):
-        yield problems.get(index, offsets[index + 1] - offsets[index])
+        lengths: list[int] = np.diff(encoder.encode(pa.array(texts, pa.large_string())).offsets).tolist()
+    return lengths
 
 
 class _VerifyShard(beam.DoFn):

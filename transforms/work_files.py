@@ -30,13 +30,14 @@ class Publication:
 
 
 class WorkFolder:
-    """The unfinished work of one dataset under one fingerprint."""
+    """The unfinished work of one dataset under one fingerprint; `extension` is that of its shard files."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, extension: str) -> None:
         self.path = path
+        self._extension = extension
 
     def shard(self, ordinal: int) -> str:
-        return self._file(f"shard-{ordinal:05d}.arecord")
+        return self._file(f"shard-{ordinal:05d}.{self._extension}")
 
     def _count(self, ordinal: int) -> str:
         return self._file(f"shard-{ordinal:05d}.json")

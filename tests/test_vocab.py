@@ -1,0 +1,113 @@
+"""The vocabulary corpus: the main job with text for its output."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from beam_pipelines.build_mix import build
+from beam_pipelines.verify_output import verify
+from tests.command import run_command
+from tests.corpora import SAMPLES, documents_of, reference_ids, write_parquet
+from tests.reading import read_texts
+from tests.test_build import RUNS, corpora, flat, make_config, manifest_of, tree
+from transforms.errors import BroetchenError
+
+ROWS = {"format": "parquet"}
+
+
+def read_rows(folder: Path, split: str) -> list[dict[str, object]]:
+    paths = sorted(folder.glob(f"{split}-*.parquet"))
+    return [row for path in paths for row in pq.read_table(path).to_pylist()]
+
+
+@settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(corpora, st.data())
+def test_rows_are_exact_and_keep_their_columns(
+    tmp_path_factory: pytest.TempPathFactory, corpus: list[list[list[str | None]]], data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("rows")
+    for number, groups in enumerate(corpus):
+        write_parquet(folder / "a" / f"{number}.parquet", groups)
+    documents = documents_of((folder / "a").glob("*.parquet"))
+    total = len(flat(reference_ids(documents, eos=None)))
+    if not total:
+        return
+    train = data.draw(st.integers(1, total), "train")
+    evaluation = data.draw(st.integers(0, total - train), "eval")
+    dataset = {"a": {"tokens": train, "eval_tokens": evaluation}}
+    build(make_config(folder, dataset, records=ROWS, on_shortfall="keep"), str(folder / "out"), quiet=True)
+    build(
+        make_config(folder, dataset, records={"format": "text"}, on_shortfall="keep"), str(folder / "text"), quiet=True
+    )
+    manifest = manifest_of(folder / "out" / "a")
+    for name, split in manifest.splits.items():
+        rows = read_rows(folder / "out" / "a", name)
+        texts = [str(row["text"]) for row in rows]
+        assert len(flat(reference_ids(texts, eos=None))) == split.budget - split.missing == split.tokens
+        # The two containers hold the same documents.
+        assert texts == read_texts(folder / "text" / "a", name)
+        assert all(isinstance(row["id"], int) for row in rows)
+        assert len(rows) == split.documents == split.records
+    verify(str(folder / "out"))
+    shutil.rmtree(folder)
+
+
+def test_every_runner_gives_the_same_bytes(tmp_path: Path) -> None:
+    for file in range(2):
+        write_parquet(
+            tmp_path / "a" / f"{file}.parquet", [[f"Zeile {file} {g} {r} " * 9 for r in range(12)] for g in range(4)]
+        )
+    config = make_config(
+        tmp_path, {"a": {"tokens": 1900, "eval_tokens": 70}}, records=ROWS, shards={"target_size": 800}
+    )
+    outputs = []
+    for number, run in enumerate(("in memory", "threads", "processes")):
+        build(config, str(tmp_path / str(number)), beam_arguments=RUNS[run], quiet=True)
+        outputs.append(tree(tmp_path / str(number)))
+    assert outputs[0] == outputs[1] == outputs[2]
+    assert sum(name.startswith("a/train-") for name in outputs[0]) > 2
+
+
+def test_files_with_other_columns_are_fitted_or_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    pq.write_table(pa.table({"text": ["eins zwei"], "score": [1]}), tmp_path / "a" / "0.parquet")
+    pq.write_table(pa.table({"text": ["drei vier"], "lang": ["de"]}), tmp_path / "a" / "1.parquet")
+    tokens = len(flat(reference_ids(["eins zwei", "drei vier"], eos=None)))
+    build(make_config(tmp_path, {"a": {"tokens": tokens}}, records=ROWS), str(tmp_path / "out"), quiet=True)
+    assert read_rows(tmp_path / "out" / "a", "train") == [
+        {"text": "eins zwei", "score": 1},
+        {"text": "drei vier", "score": None},
+    ]
+    pq.write_table(pa.table({"text": ["drei vier"], "score": ["viel"]}), tmp_path / "a" / "1.parquet")
+    with pytest.raises(BroetchenError, match="columns of different types"):
+        build(make_config(tmp_path, {"a": {"tokens": tokens}}, records=ROWS), str(tmp_path / "other"), quiet=True)
+
+
+@pytest.mark.parametrize(("container", "extension"), [("parquet", "parquet"), ("arrayrecord", "arecord")])
+def test_the_command_builds_text_of_any_config(tmp_path: Path, container: str, extension: str) -> None:
+    config = SAMPLES.parent / "mix_configs" / "demo.yaml"
+    done = run_command(
+        "vocab", config, "--output", tmp_path / "corpus", "--format", container, "--set", "total_tokens=50_000"
+    )
+    assert done.returncode == 0, done.stderr
+    for name, budget in (("fineweb2_german", 15_000), ("finepdfs_german", 25_000), ("fineweb_english", 2_500)):
+        folder = tmp_path / "corpus" / name
+        assert list(folder.glob(f"train-*.{extension}"))
+        texts = (
+            [str(row["text"]) for row in read_rows(folder, "train")]
+            if container == "parquet"
+            else read_texts(folder, "train")
+        )
+        assert len(flat(reference_ids(texts, eos=None))) == budget
+    if container == "parquet":
+        rows = read_rows(tmp_path / "corpus" / "fineweb2_german", "train")
+        assert set(rows[0]) == {"text", "id", "url", "language", "license"}
+    verified = run_command("verify", tmp_path / "corpus")
+    assert verified.returncode == 0, verified.stderr
