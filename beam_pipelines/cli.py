@@ -1,4 +1,7 @@
-"""The command line, `broetchen`. Heavy imports wait until a command runs, so that `--help` answers at once."""
+"""The command line, `broetchen`.
+
+Heavy imports wait until a command runs and its config is found good, so that `--help` and errors come at once.
+"""
 
 from __future__ import annotations
 
@@ -135,11 +138,12 @@ def build(
     A build that was stopped or killed is simply run again: finished shards are not redone. All options of Beam pass
     through, e.g. [bold]--direct_num_workers 4[/] or [bold]--runner DataflowRunner --project … --region …[/].
     """
+    terminal.start(debug=debug)
+    mix = _load(config, settings)
     from beam_pipelines import build_mix, tables
 
-    terminal.start(debug=debug)
     summary = build_mix.build(
-        _load(config, settings),
+        mix,
         output,
         datasets=dataset or (),
         engine=engine.value,
@@ -195,10 +199,11 @@ def plan(
     debug: Debug = False,
 ) -> None:
     """Show what a build would read and write, from footers and a small sample."""
+    terminal.start(debug=debug)
+    mix = _load(config, settings)
     from beam_pipelines import plan_mix, tables
 
-    terminal.start(debug=debug)
-    outlooks = plan_mix.plan(_load(config, settings), datasets=dataset or (), engine=engine.value)
+    outlooks = plan_mix.plan(mix, datasets=dataset or (), engine=engine.value)
     tables.print_plan(_console(), outlooks, output_format.value)
 
 
@@ -263,6 +268,56 @@ def verify(
     terminal.start(debug=debug)
     manifests = verify_output.verify(output, engine=engine.value, beam_arguments=context.args)
     tables.print_verified(_console(), manifests)
+
+
+@app.command("eval-tokenizer", cls=_BeamCommand)
+def eval_tokenizer(
+    context: typer.Context,
+    tokenizers: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME=]TOKENIZER…",
+            help="A tokenizer.json or its folder, OWNER/NAME@REVISION on the hub, a SentencePiece model, or a .tiktoken.",
+        ),
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]GLOB", help="Parquet files and what to call them, or a mix config; several times for several."
+        ),
+    ] = None,
+    text_column: Annotated[str, typer.Option(metavar="NAME", help="The column of parquet files to read.")] = "text",
+    with_public: Annotated[
+        bool, typer.Option("--with-public", help="Add the public tokenizers that come with MaxText.")
+    ] = False,
+    engine: EngineOption = EngineChoice.auto,
+    plot: Annotated[str | None, typer.Option(metavar="FILE", help="Draw a plot: a .png or .svg.")] = None,
+    json_file: Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write all results as JSON.")] = None,
+    output_format: TableFormat = FormatChoice.table,
+    debug: Debug = False,
+) -> None:
+    """Evaluate tokenizers on text, by language or dataset: fertility, compression, Rényi efficiency, speed and more.
+
+    docs/evaluation.md says what each column means.
+    """
+    from beam_pipelines import evaluate_tokenizer, tokenizer_plot
+
+    terminal.start(debug=debug)
+    if plot is not None:
+        tokenizer_plot.check_plot_path(plot)
+    evaluation = evaluate_tokenizer.evaluate(
+        tokenizers or (),
+        data or (),
+        text_column=text_column,
+        with_public=with_public,
+        engine=engine.value,
+        beam_arguments=context.args,
+    )
+    evaluate_tokenizer.print_evaluation(_console(), evaluation, output_format.value)
+    if json_file is not None:
+        evaluate_tokenizer.write_json(evaluation, json_file)
+    if plot is not None:
+        tokenizer_plot.plot_evaluation(evaluation, plot)
 
 
 @app.command(cls=_BeamCommand)

@@ -11,15 +11,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
 import os
 import posixpath
 import re
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -36,27 +34,16 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
+from beam_pipelines.config_document import SCHEME, ConfigDocument, Problem, read_config
 from transforms.errors import UsageError
 from transforms.largest_remainder import apportion
 from transforms.quantities import format_count, format_percent, parse_count, parse_percent, parse_size, shown
 
-Loc = tuple[str | int, ...]
-
-MAX_CONFIG_BYTES = 2**20
-"""A config file beyond this is refused unread: a mix of a hundred datasets takes some 20 KiB."""
-
-MAX_REPEATED_NODES = 1000
-"""How many YAML nodes aliases (`*name`) may repeat in all, which stops the "billion laughs" kind of document."""
-
-_MAX_DEPTH = 20
 _MAX_NAME = 100
-_MAX_MESSAGE_LINES = 100
-_AFTER_ALL_LINES = MAX_CONFIG_BYTES + 1
 _MAX_GROUP_SIZE = 2**31 - 1
 # The levels that array_record's option parser accepts. Its snappy has some too, but does not record them in the file.
 _COMPRESSION_LEVELS = {"zstd": (-131072, 22), "brotli": (0, 11), "snappy": None, "none": None}
 
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _REVISION = re.compile(r"[0-9a-f]{40}")
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)?")
@@ -74,14 +61,6 @@ class DatasetBudget:
     def total(self) -> int:
         """The tokens of both splits."""
         return self.train + self.eval
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Problem:
-    """Something wrong at `loc` of the config; `what` says it in a sentence, with the value and the fix."""
-
-    loc: Loc
-    what: str
 
 
 # --- The fields' types ------------------------------------------------------------------------------------------------
@@ -233,7 +212,7 @@ class _Section(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     @classmethod
-    def _cross_checks(cls, given: Mapping[str, Any]) -> Iterator[_Problem]:
+    def _cross_checks(cls, given: Mapping[str, Any]) -> Iterator[Problem]:
         """The problems between keys. `given` is what was written, without nulls: any value may be of a wrong type."""
         return iter(())
 
@@ -241,13 +220,13 @@ class _Section(BaseModel):
     @classmethod
     def _report_all(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         # A plain "after" validator runs only once every field is right; the user would mend a file error by error.
-        problems: list[_Problem] = []
+        problems: list[Problem] = []
         if isinstance(data, Mapping):
             problems += cls._cross_checks({key: value for key, value in data.items() if value is not None})
         try:
             section = handler(data)
         except ValidationError as error:
-            problems += (_Problem(details["loc"], cls._sentence(details)) for details in error.errors())
+            problems += (Problem(details["loc"], cls._sentence(details)) for details in error.errors())
         if problems:
             raise ValidationError.from_exception_data(cls.__name__, [_line_error(problem) for problem in problems])
         return section
@@ -287,7 +266,7 @@ class _Section(BaseModel):
                 return f"{value} is not valid: {error['msg']}; write another value"
 
 
-def _line_error(problem: _Problem) -> InitErrorDetails:
+def _line_error(problem: Problem) -> InitErrorDetails:
     kind = PydanticCustomError("broetchen", "{what}", {"what": problem.what})
     return InitErrorDetails(type=kind, loc=problem.loc, input=None)
 
@@ -322,22 +301,22 @@ class TokenizerConfig(_Section):
         return _is_hub_id(self.path)
 
     @classmethod
-    def _cross_checks(cls, given: Mapping[str, Any]) -> Iterator[_Problem]:
+    def _cross_checks(cls, given: Mapping[str, Any]) -> Iterator[Problem]:
         path, revision = given.get("path"), given.get("revision")
         if not isinstance(path, str) or not path or not isinstance(revision, str | None):
             return
         if path.lower().startswith(("hf://", "http://", "https://")):
             what = f"{shown(path)} is no path of a tokenizer; write the hub id alone, OWNER/NAME, with `revision:`"
-            yield _Problem(("path",), what)
+            yield Problem(("path",), what)
         elif not _is_hub_id(path):
             if revision is not None:
                 what = f"{shown(revision)} pins nothing, as {shown(path)} is a path and no hub id; remove `revision`"
-                yield _Problem(("revision",), what)
+                yield Problem(("revision",), what)
         elif not _REVISION.fullmatch(revision or ""):
             state = (
                 "has no `revision`" if revision is None else f"has revision {shown(revision)}, which is no full commit"
             )
-            yield _Problem(
+            yield Problem(
                 ("path",) if revision is None else ("revision",),
                 f"the hub tokenizer {shown(path)} {state}; write the 40 hexadecimal digits that "
                 f"`git ls-remote https://huggingface.co/{path} HEAD` prints, or {shown('./' + path)} for a local path",
@@ -363,13 +342,13 @@ class RecordsConfig(_Section):
     add_eos: bool = Field(default=False, description="Put the EOS id after each document; it counts as a token.")
 
     @classmethod
-    def _cross_checks(cls, given: Mapping[str, Any]) -> Iterator[_Problem]:
+    def _cross_checks(cls, given: Mapping[str, Any]) -> Iterator[Problem]:
         written = given.get("format")
         if written not in ("text", "parquet"):
             return
         for key in ("add_bos", "add_eos"):
             if given.get(key) is True:
-                yield _Problem(
+                yield Problem(
                     (key,),
                     f"true cannot go with `records.format: {written}`, which holds no ids; write {key}: false and let "
                     f"the trainer add them (MaxText: {key}=true), or write format: tokens",
@@ -424,12 +403,12 @@ class DatasetConfig(_Section):
     )
 
     @classmethod
-    def _cross_checks(cls, given: Mapping[str, Any]) -> Iterator[_Problem]:
+    def _cross_checks(cls, given: Mapping[str, Any]) -> Iterator[Problem]:
         share, tokens = given.get("share"), given.get("tokens")
         if share is not None and tokens is not None:
-            yield _Problem((), f"has both share {shown(share)} and tokens {shown(tokens)}; remove one of them")
+            yield Problem((), f"has both share {shown(share)} and tokens {shown(tokens)}; remove one of them")
         if share is None and tokens is None:
-            yield _Problem((), "has neither share nor tokens; add `share: 30%` (of total_tokens) or `tokens: 60B`")
+            yield Problem((), "has neither share nor tokens; add `share: 30%` (of total_tokens) or `tokens: 60B`")
 
 
 class MixConfig(_Section):
@@ -482,12 +461,12 @@ class MixConfig(_Section):
         Absolute paths and those with a scheme (`gs://…`, `hf://…`) stay as they are; `~` is the user's home. A config
         that comes from no file starts at the working directory.
         """
-        if _SCHEME.match(path):
+        if SCHEME.match(path):
             return path
         path = os.path.expanduser(path)
         if os.path.isabs(path):
             return path
-        scheme = _SCHEME.match(self._folder)
+        scheme = SCHEME.match(self._folder)
         if scheme is None:
             return os.path.normpath(os.path.join(self._folder, path))
         bucket, _, folder = self._folder[scheme.end() :].partition("/")
@@ -511,7 +490,7 @@ class MixConfig(_Section):
         return self.model_dump(mode="json", exclude_none=True)
 
     @classmethod
-    def _cross_checks(cls, given: Mapping[str, Any]) -> Iterator[_Problem]:
+    def _cross_checks(cls, given: Mapping[str, Any]) -> Iterator[Problem]:
         datasets = given.get("datasets")
         if not isinstance(datasets, Mapping) or not datasets:
             return
@@ -520,31 +499,31 @@ class MixConfig(_Section):
         shares = {name: share for name, dataset in datasets.items() if (share := _given(dataset, "share")) is not None}
         tokens = {name: count for name, dataset in datasets.items() if (count := _given(dataset, "tokens")) is not None}
         if shares.keys() - tokens.keys() and tokens.keys() - shares.keys():
-            yield _Problem(
+            yield Problem(
                 ("datasets",),
                 f"mixes share ({', '.join(map(str, shares))}) and tokens ({', '.join(map(str, tokens))}); give all "
                 "datasets a share, with total_tokens, or all of them tokens",
             )
         elif shares and not tokens:
             if total is None:
-                yield _Problem(("total_tokens",), "is missing, and shares are shares of it; add `total_tokens: 200B`")
+                yield Problem(("total_tokens",), "is missing, and shares are shares of it; add `total_tokens: 200B`")
             yield from _share_problems(total, shares, complete=len(shares) == len(datasets))
         elif len(tokens) == len(datasets) and not shares and total is not None:
             yield from _sum_problems(total, tokens)
 
 
-def _same_names(datasets: Mapping[str, Any]) -> Iterator[_Problem]:
+def _same_names(datasets: Mapping[str, Any]) -> Iterator[Problem]:
     first: dict[str, str] = {}
     for name in map(str, datasets):
         other = first.setdefault(name.lower(), name)
         if other != name:
-            yield _Problem(
+            yield Problem(
                 ("datasets", name),
                 f"differs from {shown(other)} by case alone, and some filesystems hold them for the same; rename one",
             )
 
 
-def _share_problems(total: Any, shares: Mapping[str, Any], *, complete: bool) -> Iterator[_Problem]:
+def _share_problems(total: Any, shares: Mapping[str, Any], *, complete: bool) -> Iterator[Problem]:
     exact = {name: _or_none(_parse_share, share) for name, share in shares.items()}
     known = {name: share for name, share in exact.items() if share is not None}
     if not complete or len(known) != len(exact):
@@ -553,7 +532,7 @@ def _share_problems(total: Any, shares: Mapping[str, Any], *, complete: bool) ->
     if whole != 1:
         parts = " + ".join(f"{name} {format_percent(share)}" for name, share in known.items())
         off = f"{format_percent(abs(1 - whole))} too {'much' if whole > 1 else 'little'}"
-        yield _Problem(
+        yield Problem(
             ("datasets",), f"has shares that add up to {format_percent(whole)}, {off}; make them 100%: {parts}"
         )
         return
@@ -562,19 +541,19 @@ def _share_problems(total: Any, shares: Mapping[str, Any], *, complete: bool) ->
         return
     for name, budget in apportion(tokens, known).items():
         if budget == 0:
-            yield _Problem(
+            yield Problem(
                 ("datasets", name, "share"),
                 f"{format_percent(known[name])} of total_tokens {format_count(tokens)} is a budget of 0 tokens; raise "
                 "one of the two, or leave the dataset out",
             )
 
 
-def _sum_problems(total: Any, tokens: Mapping[str, Any]) -> Iterator[_Problem]:
+def _sum_problems(total: Any, tokens: Mapping[str, Any]) -> Iterator[Problem]:
     wanted = _or_none(_parse_budget, total)
     counts = [_or_none(_parse_budget, count) for count in tokens.values()]
     known = [count for count in counts if count is not None]
     if wanted is not None and len(known) == len(counts) and sum(known) != wanted:
-        yield _Problem(
+        yield Problem(
             ("total_tokens",),
             f"{shown(total)} is not the sum of the datasets' tokens, {format_count(sum(known))}; write that, or leave "
             "total_tokens out",
@@ -599,9 +578,6 @@ def _unknown_key(key: str, known: Mapping[str, Any]) -> str:
     return f"is not a key that exists here; {advice} (keys: {', '.join(known)})"
 
 
-# --- Reading ----------------------------------------------------------------------------------------------------------
-
-
 def load_config(path: str | os.PathLike[str], *, overrides: Mapping[str, Any] | None = None) -> MixConfig:
     """Reads and checks a mix config.
 
@@ -615,242 +591,17 @@ def load_config(path: str | os.PathLike[str], *, overrides: Mapping[str, Any] | 
       UsageError: the file is not there, is no YAML, or breaks the schema; the message has a line for each error.
     """
     name = os.fspath(path)
-    document = _Document(name)
-    document.parse(_read(name))
+    document = ConfigDocument(name)
+    document.parse(read_config(name))
     for key, value in (overrides or {}).items():
         document.override(key, value)
     config: MixConfig | None = None
     try:
         config = MixConfig.model_validate(document.data)
     except ValidationError as error:
-        document.problems += (_Problem(details["loc"], details["msg"]) for details in error.errors())
+        document.problems += (Problem(details["loc"], details["msg"]) for details in error.errors())
     if config is None or document.problems:
         raise UsageError(document.message())
-    folder = posixpath.dirname(name) if _SCHEME.match(name) else os.path.dirname(os.path.abspath(name))
+    folder = posixpath.dirname(name) if SCHEME.match(name) else os.path.dirname(os.path.abspath(name))
     config._folder = folder
     return config
-
-
-def _read(path: str) -> bytes:
-    """The bytes of a config file, at most one more than may be."""
-    if _SCHEME.match(path):
-        # Imported here, since it takes longer than all the rest of reading a config.
-        from apache_beam.io.filesystem import CompressionTypes
-        from apache_beam.io.filesystems import FileSystems
-
-        try:
-            with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as remote:
-                return bytes(remote.read(MAX_CONFIG_BYTES + 1))
-        except Exception as error:  # Each filesystem has its client's own errors, for access, network and absence.
-            what = f"{path}: cannot read the config: {error}; check the path and your access to it"
-            raise UsageError(what) from error
-    try:
-        with open(path, "rb") as file:
-            return file.read(MAX_CONFIG_BYTES + 1)
-    except FileNotFoundError as error:
-        raise UsageError(f"{path}: there is no such config; check the path") from error
-    except IsADirectoryError as error:
-        raise UsageError(f"{path}: is a folder; name the file in it, {os.path.join(path, 'mix.yaml')}") from error
-    except OSError as error:
-        what = f"{path}: cannot read the config: {error.strerror}; check the path and your access to it"
-        raise UsageError(what) from error
-
-
-class _Loader(yaml.SafeLoader):
-    """SafeLoader with only those plain scalars that the config needs.
-
-    YAML 1.1 would make a number of `1:30`, a date of `2025-01-01`, `false` of a token called `no`, and a rounded double
-    of `1.1e9`: here these are text, and the quantities' own parser reads them exactly.
-    """
-
-    yaml_implicit_resolvers = {}  # noqa: RUF012 (PyYAML's own way to say it)
-
-
-# No octal (010), and no more digits than a quantity can have.
-_INT = re.compile(r"[-+]?(?:0|[1-9](?:_?[0-9]){0,29})\Z")
-
-# The pattern of a tag's plain scalars, and the characters that they may start with.
-_PLAIN = {
-    "tag:yaml.org,2002:null": (re.compile(r"(?:~|null|Null|NULL|)\Z"), ["~", "n", "N", ""]),
-    "tag:yaml.org,2002:bool": (re.compile(r"(?:true|True|TRUE|false|False|FALSE)\Z"), ["t", "T", "f", "F"]),
-    "tag:yaml.org,2002:int": (_INT, list("-+0123456789")),
-    "tag:yaml.org,2002:merge": (re.compile(r"<<\Z"), ["<"]),
-}
-for _tag, (_pattern, _first) in _PLAIN.items():
-    _Loader.add_implicit_resolver(_tag, _pattern, _first)
-
-
-def _to_int(text: str) -> int | str:
-    # A tag, `!!int 1e3`, may claim what the text is not; the schema then refuses the text.
-    return int(text) if _INT.match(text) else text
-
-
-_SCALARS: dict[str, Callable[[str], Any]] = {
-    "tag:yaml.org,2002:str": str,
-    "tag:yaml.org,2002:null": lambda text: None,
-    "tag:yaml.org,2002:bool": lambda text: text.lower() == "true",
-    "tag:yaml.org,2002:int": _to_int,
-}
-_TAGS: dict[type[yaml.Node], Container[str]] = {
-    yaml.MappingNode: {"tag:yaml.org,2002:map"},
-    yaml.SequenceNode: {"tag:yaml.org,2002:seq"},
-    yaml.ScalarNode: _SCALARS,
-}
-
-
-class _Document:
-    """A config file as plain data, with the line of each key, and the problems found so far."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.data: Any = None
-        self.problems: list[_Problem] = []
-        self._lines: dict[Loc, int] = {}
-        self._overridden: dict[Loc, str] = {}
-        self._seen: set[int] = set()
-        self._repeated = 0
-
-    def parse(self, content: bytes) -> None:
-        """Reads the file's content.
-
-        Raises:
-          UsageError: it is too large, is no YAML, or has more aliases or nesting than a config can need.
-        """
-        if len(content) > MAX_CONFIG_BYTES:
-            raise UsageError(f"{self.name}: is larger than 1 MiB; a mix config is a short YAML file, check the path")
-        try:
-            node = yaml.compose(content.decode("utf-8-sig"), Loader=_Loader)
-        except UnicodeDecodeError as error:
-            what = f"is not UTF-8 text (byte {error.start}); check the path, or save it as UTF-8"
-            raise UsageError(f"{self.name}: {what}") from error
-        except RecursionError as error:
-            raise UsageError(f"{self.name}: is nested too deep for a mix config; check the path") from error
-        except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark
-            where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-            what = f"is not valid YAML: {error.problem}; check the quotes, colons and indents"
-            raise UsageError(f"{self.name}{where}: {what}") from error
-        except yaml.reader.ReaderError as error:
-            what = f"is not valid YAML: character {error.position} is not printable; check the path, or remove it"
-            raise UsageError(f"{self.name}: {what}") from error
-        if node is None:
-            raise UsageError(f"{self.name}: is empty; start from mix_configs/demo.yaml")
-        self.data = self._build(node, ())
-
-    def override(self, key: str, value: Any) -> None:
-        """Puts `value` at the dotted `key`, or notes why it cannot be there."""
-        loc = self._split(key)
-        self._overridden[loc] = key
-        parent = self.data
-        for part in loc[:-1]:
-            if not isinstance(parent, dict):
-                break
-            if parent is self.data.get("datasets") and part not in parent:
-                near = difflib.get_close_matches(str(part), parent, n=1)
-                advice = f"did you mean {near[0]}?" if near else "name one that it has"
-                self._report(loc, f"is of a dataset that the config does not have; {advice}")
-                return
-            if parent.get(part) is None:
-                parent[part] = {}
-            parent = parent[part]
-        if isinstance(parent, dict):
-            parent[loc[-1]] = self._typed(value, loc) if isinstance(value, str) else value
-        else:
-            self._report(loc, "lies below a key that is not a mapping; check the key")
-
-    def message(self) -> str:
-        """All problems, a line each, in the order of the file."""
-        lines = list(dict.fromkeys(line for _, line in sorted(map(self._described, self.problems))))
-        rest = len(lines) - _MAX_MESSAGE_LINES
-        if rest > 0:
-            lines[_MAX_MESSAGE_LINES:] = [f"{self.name}: and {rest} more errors; is this a mix config at all?"]
-        return "\n".join(lines)
-
-    def _described(self, problem: _Problem) -> tuple[int, str]:
-        loc = problem.loc[:-1] if problem.loc[-1:] == ("[key]",) else problem.loc
-        longest_first = (loc[:length] for length in range(len(loc), 0, -1))
-        place = next((part for part in longest_first if part in self._overridden or part in self._lines), ())
-        if place in self._overridden:
-            key = _printable(self._overridden[place])
-            return _AFTER_ALL_LINES, f"{self.name} (--set {key}): {_dotted(loc)}: {problem.what}"
-        return self._lines[place], f"{self.name}:{self._lines[place]}: {_dotted(loc)}: {problem.what}"
-
-    @staticmethod
-    def _split(key: str) -> Loc:
-        first, *rest = key.split(".")
-        # The name of a dataset may have dots of its own; a field of a dataset has none.
-        return (first, ".".join(rest[:-1]), rest[-1]) if first == "datasets" and len(rest) > 1 else (first, *rest)
-
-    def _typed(self, text: str, loc: Loc) -> Any:
-        """`text` as the value of a key in the file. Only quotes and brackets start YAML: `*.parquet` is no alias."""
-        if text[:1] in ("[", "{", '"', "'"):
-            part = _Document(f"{self.name} (--set {_printable(self._overridden[loc])})")
-            part.parse(text.encode())
-            self.problems += (_Problem((*loc, *problem.loc), problem.what) for problem in part.problems)
-            return part.data
-        tags = (tag for tag, (pattern, _) in _PLAIN.items() if pattern.match(text))
-        return _SCALARS.get(next(tags, ""), str)(text)
-
-    def _build(self, node: yaml.Node, loc: Loc) -> Any:
-        if len(loc) > _MAX_DEPTH:
-            what = "is nested too deep for a mix config, or refers to itself; write it out"
-            raise UsageError(f"{self.name}:{_line(node)}: {what}")
-        self._repeated += id(node) in self._seen
-        self._seen.add(id(node))
-        if self._repeated > MAX_REPEATED_NODES:
-            what = f"aliases repeat more than {MAX_REPEATED_NODES} values up to here; write them out"
-            raise UsageError(f"{self.name}:{_line(node)}: {what}")
-        self._lines.setdefault(loc, _line(node))
-        if node.tag not in _TAGS[type(node)]:
-            self._report(loc, f"has the YAML tag {shown(node.tag)}, which a config does not take; remove it")
-        if isinstance(node, yaml.MappingNode):
-            return self._mapping(node, loc)
-        if isinstance(node, yaml.SequenceNode):
-            return [self._build(item, (*loc, index)) for index, item in enumerate(node.value)]
-        return _SCALARS.get(node.tag, str)(node.value)
-
-    def _mapping(self, node: yaml.MappingNode, loc: Loc) -> dict[str, Any]:
-        own: dict[str, Any] = {}
-        merged: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):
-                self._report(loc, f"has a key on line {_line(key_node)} that is a list or a mapping; write a name")
-            elif key_node.tag == "tag:yaml.org,2002:merge":
-                merged = self._merge(value_node, (*loc, "<<")) | merged
-            else:
-                # A key is text, whatever it looks like: a dataset may be called 2024 or null.
-                key = key_node.value
-                if key in own:
-                    first, second = self._lines[(*loc, key)], _line(key_node)
-                    self._report((*loc, key), f"is there twice, on lines {first} and {second}; remove one")
-                self._lines[(*loc, key)] = _line(key_node)
-                own[key] = self._build(value_node, (*loc, key))
-        return merged | own
-
-    def _merge(self, node: yaml.Node, loc: Loc) -> dict[str, Any]:
-        """The keys of a merge, `<<: *base` or `<<: [*first, *second]`, where the first that has a key gives it."""
-        bases = self._build(node, loc)
-        merged: dict[str, Any] = {}
-        for base in bases if isinstance(bases, list) else [bases]:
-            if isinstance(base, dict):
-                merged = base | merged
-            else:
-                self._report(loc, f"{shown(base)} is not a mapping; merge one with <<: *name")
-        return merged
-
-    def _report(self, loc: Loc, what: str) -> None:
-        self.problems.append(_Problem(loc, what))
-
-
-def _line(node: yaml.Node) -> int:
-    return int(node.start_mark.line) + 1
-
-
-def _dotted(loc: Loc) -> str:
-    """A key's path: `datasets.german.source[1]`."""
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{_printable(part)}" for part in loc)
-    return text.removeprefix(".") or "(the whole file)"
-
-
-def _printable(key: str) -> str:
-    return key if key.isprintable() and key else json.dumps(key)

@@ -96,4 +96,4 @@ def run_on_terminal(*arguments: str | Path, columns: int, interrupt_at: str | No
 
 
 def _plain(shown: bytes) -> str:
-    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode(errors="replace")).replace("\r\n", "\n")
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode(errors="replace")).replace("\r", "\n")
