@@ -5,10 +5,11 @@ python -m beam_pipelines.build_mix --config CONFIG --output URI [--dataset NAME 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import posixpath
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 import apache_beam as beam
 
@@ -27,9 +28,16 @@ from transforms.manifest import Manifest, read_manifest
 
 @dataclasses.dataclass(frozen=True)
 class BuildSummary:
-    """What a build did. `manifests` are those of all the datasets asked for, by folder."""
+    """What a build did.
+
+    Attributes:
+        manifests: of all the datasets asked for, by folder.
+        built: the folders of those that this run built; the others were finished before.
+        seconds: from start to end.
+    """
 
     manifests: Mapping[str, Manifest]
+    built: Set[str]
     seconds: float
 
 
@@ -64,6 +72,7 @@ def build(
         engine=engine,
         overwrite=overwrite,
     )
+    before = {spec.folder: _manifest_or_none(spec.folder) for spec in specs.values()}
     with (
         follow_build(list(specs.values()), quiet=quiet),
         plain_errors(),
@@ -80,7 +89,15 @@ def build(
         manifests[spec.folder] = manifest
     for folder in {posixpath.dirname(spec.tokenizer.path) for spec in specs.values()}:
         files.delete_temporary(folder)  # of builds that were killed while they put the tokenizer there
-    return BuildSummary(manifests, time.monotonic() - started)
+    built = {folder for folder, manifest in manifests.items() if manifest != before[folder]}
+    return BuildSummary(manifests, built, time.monotonic() - started)
+
+
+def _manifest_or_none(folder: str) -> Manifest | None:
+    # One that is damaged is the build's to report, or to replace.
+    with contextlib.suppress(BroetchenError):
+        return read_manifest(folder)
+    return None
 
 
 if __name__ == "__main__":

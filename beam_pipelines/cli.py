@@ -78,6 +78,21 @@ class FormatChoice(StrEnum):
     csv = "csv"
 
 
+class StyleChoice(StrEnum):
+    """How a tokenizer is put together."""
+
+    gpt_neox = "gpt-neox"
+    gpt_4 = "gpt-4"
+    nanochat = "nanochat"
+
+
+class TrainerChoice(StrEnum):
+    """What trains a tokenizer; the tokenizer is the same."""
+
+    tokenizers = "tokenizers"
+    gigatoken = "gigatoken"
+
+
 Config = Annotated[str, typer.Argument(metavar="CONFIG", help="The mix config, a YAML file; see docs/config.md.")]
 Datasets = Annotated[
     list[str] | None,
@@ -92,6 +107,10 @@ EngineOption = Annotated[
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Overrides a key of the config, e.g. --set total_tokens=1M."),
+]
+Ledger = Annotated[
+    str | None,
+    typer.Option(metavar="URI", help="A folder that keeps counts of sources, so that none is counted twice."),
 ]
 TableFormat = Annotated[FormatChoice, typer.Option("--format", help="How the table is printed.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Tracebacks, and all of Beam's log.")]
@@ -151,7 +170,7 @@ def build(
         beam_arguments=context.args,
         quiet=quiet,
     )
-    tables.print_build(_console(), summary.manifests, seconds=summary.seconds, output=output)
+    tables.print_build(_console(), summary, output)
 
 
 @app.command(cls=_BeamCommand)
@@ -196,14 +215,15 @@ def plan(
     engine: EngineOption = EngineChoice.auto,
     settings: Settings = None,
     output_format: TableFormat = FormatChoice.table,
+    ledger: Ledger = None,
     debug: Debug = False,
 ) -> None:
-    """Show what a build would read and write, from footers and a small sample."""
+    """Show what a build would read and write, from footers and a small sample, or from counts in a ledger."""
     terminal.start(debug=debug)
     mix = _load(config, settings)
     from beam_pipelines import plan_mix, tables
 
-    outlooks = plan_mix.plan(mix, datasets=dataset or (), engine=engine.value)
+    outlooks = plan_mix.plan(mix, datasets=dataset or (), engine=engine.value, ledger=ledger)
     tables.print_plan(_console(), outlooks, output_format.value)
 
 
@@ -222,10 +242,7 @@ def count(
         typer.Option(metavar="PATH", help="The tokenizer for parquet files: a tokenizer.json or its folder."),
     ] = None,
     text_column: Annotated[str, typer.Option(metavar="NAME", help="The column of parquet files to count.")] = "text",
-    ledger: Annotated[
-        str | None,
-        typer.Option(metavar="URI", help="A folder that keeps counts of sources, so that none is counted twice."),
-    ] = None,
+    ledger: Ledger = None,
     engine: EngineOption = EngineChoice.auto,
     settings: Settings = None,
     output_format: TableFormat = FormatChoice.table,
@@ -270,6 +287,76 @@ def verify(
     tables.print_verified(_console(), manifests)
 
 
+@app.command("train-tokenizer")
+def train_tokenizer(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="CONFIG_OR_URI",
+            help="A vocabulary corpus: a folder that `broetchen vocab` has written, a folder or pattern of parquet "
+            "files, or a mix config, of which the whole sources are read.",
+        ),
+    ],
+    output: Annotated[str, typer.Option(metavar="URI", help="The folder for the tokenizer: local or gs://….")],
+    style: Annotated[StyleChoice, typer.Option(help="Normalizer and split; see docs/tokenizer.md.")] = (
+        StyleChoice.gpt_4
+    ),
+    trainer: Annotated[
+        TrainerChoice, typer.Option(help="What trains; the tokenizer is the same. gigatoken: style gpt-neox only.")
+    ] = TrainerChoice.tokenizers,
+    vocab_size: Annotated[int, typer.Option(help="Of the tokenizer, special tokens included.")] = 65_536,
+    dataset: Datasets = None,
+    text_column: Annotated[str, typer.Option(help="Of parquet files that are no config's.")] = "text",
+    eos_token: Annotated[str, typer.Option(help="The EOS token; name <|bos|> to have one token for both.")] = "<|eos|>",
+    special_token: Annotated[
+        list[str] | None, typer.Option(metavar="TOKEN", help="One more special token; may be given several times.")
+    ] = None,
+    max_bytes: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="The most text to take, e.g. 10GB; divided among the datasets."),
+    ] = None,
+    eval_data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URI", help="Other text to check the tokenizer on, instead of documents kept out of the corpus."
+        ),
+    ] = None,
+    check_all: Annotated[bool, typer.Option("--check-all", help="Check it on the whole corpus too.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a tokenizer that is there.")] = False,
+    settings: Settings = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Train a byte-level BPE tokenizer, check that no text is lost, and write what transformers and MaxText load."""
+    import dataclasses
+
+    from beam_pipelines import train_tokenizer as job
+    from transforms.quantities import parse_size
+
+    terminal.start(debug=debug)
+    if what.endswith((".yaml", ".yml")):
+        corpus = job.corpus_of_config(_load(what, settings), dataset or ())
+    else:
+        corpus = job.corpus_at(what, dataset or (), text_column)
+    if eval_data is not None:
+        evaluation = job.corpus_at(eval_data, (), text_column)
+        corpus = dataclasses.replace(corpus, evaluation=evaluation.parts)
+    summary = job.train_tokenizer(
+        corpus,
+        output,
+        style=style.value,
+        trainer=trainer.value,
+        vocab_size=vocab_size,
+        eos_token=eos_token,
+        more_special_tokens=special_token or (),
+        max_bytes=None if max_bytes is None else parse_size(max_bytes),
+        check_all=check_all,
+        overwrite=overwrite,
+        quiet=quiet,
+    )
+    job.print_summary(_console(), summary)
+
+
 @app.command("eval-tokenizer", cls=_BeamCommand)
 def eval_tokenizer(
     context: typer.Context,
@@ -277,13 +364,14 @@ def eval_tokenizer(
         list[str] | None,
         typer.Argument(
             metavar="[NAME=]TOKENIZER…",
-            help="A tokenizer.json or its folder, OWNER/NAME@REVISION on the hub, a SentencePiece model, or a .tiktoken.",
+            help="A tokenizer.json or its folder, OWNER/NAME@REVISION of the hub, a SentencePiece model, a .tiktoken.",
         ),
     ] = None,
     data: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="[NAME=]GLOB", help="Parquet files and what to call them, or a mix config; several times for several."
+            metavar="[NAME=]GLOB",
+            help="Parquet files and what to call them, or a mix config; may be given several times.",
         ),
     ] = None,
     text_column: Annotated[str, typer.Option(metavar="NAME", help="The column of parquet files to read.")] = "text",
@@ -342,7 +430,7 @@ def demo(
         quiet=quiet,
     )
     console = _console()
-    tables.print_build(console, summary.manifests, seconds=summary.seconds, output=output)
+    tables.print_build(console, summary, output)
     manifests = verify_output.verify(output, beam_arguments=context.args)
     tables.print_verified(console, manifests)
 

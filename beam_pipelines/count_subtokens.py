@@ -16,7 +16,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import GoogleCloudOptions
 from apache_beam.pvalue import AsDict
 
-from beam_pipelines.dataset_specs import chosen_datasets, keep_tokenizer, load_config_tokenizer
+from beam_pipelines.dataset_specs import chosen_datasets, keep_tokenizer
 from beam_pipelines.job_errors import plain_errors
 from beam_pipelines.local_workers import local_workers
 from beam_pipelines.mix_config import MixConfig
@@ -58,7 +58,9 @@ class Counting:
         Raises:
             UsageError: the config has no such dataset, or its tokenizer cannot be used.
         """
-        tokenizer = self._keep(load_config_tokenizer(config), config.tokenizer.special_tokens)
+        # Whether it has the EOS token that a build would add is no matter here.
+        loaded = load_tokenizer(config.tokenizer_path(), revision=config.tokenizer.revision)
+        tokenizer = self._keep(loaded, config.tokenizer.special_tokens)
         for name in chosen_datasets(config, datasets):
             self._add_source(name, config.sources(name), config.datasets[name].text_column, tokenizer)
 
@@ -107,8 +109,8 @@ class Counting:
         return TokenizerSpec(
             path=keep_tokenizer(tokenizer, self._scratch),
             sha256=tokenizer.sha256,
-            bos_token=tokenizer.bos_token,
-            eos_token=tokenizer.eos_token,
+            bos_token=None,
+            eos_token=None,
             special_tokens=special_tokens,
         )
 
@@ -155,9 +157,11 @@ def count(
         raise UsageError(f"{patterns[0]}: name the tokenizer to count with by --tokenizer PATH")
     if tokenizer is not None and not patterns:
         raise UsageError(
-            "--tokenizer is for parquet files: a config and a built dataset name their own "
-            "(for a config: --set tokenizer.path=PATH)"
+            "--tokenizer is for parquet files, which are named by a pattern such as FOLDER/*.parquet: a config and a "
+            "built dataset name their own (for a config: --set tokenizer.path=PATH)"
         )
+    if datasets and len(patterns) == len(what):
+        raise UsageError(f"--dataset {datasets[0]}: parquet files have no datasets; leave it out")
     options = pipeline_options(beam_arguments)
     # Workers elsewhere cannot read a folder of this machine.
     with _scratch(options.view_as(GoogleCloudOptions).temp_location) as scratch:

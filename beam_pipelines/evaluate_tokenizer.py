@@ -776,12 +776,13 @@ def _print_tables(console: Console, evaluation: Evaluation) -> None:
 def _group_tables(console: Console, evaluation: Evaluation, group: str, title: str) -> Iterator[Table]:
     """One table, or as many below each other as the console's width asks for."""
     rows = [evaluation.metrics(one, group) for one in evaluation.tokenizers]
+    unbounded = console.options.update(width=10_000)
     waiting = list(METRICS)
     while waiting:
         taken = 1
         while taken < len(waiting):
             wider = _table(evaluation, rows, waiting[: taken + 1], title)
-            if Measurement.get(console, console.options, wider).maximum > console.width:
+            if Measurement.get(console, unbounded, wider).maximum > console.width:
                 break
             taken += 1
         yield _table(evaluation, rows, waiting[:taken], title)
@@ -800,9 +801,8 @@ def _table(
     for tokenizer, row in zip(evaluation.tokenizers, rows, strict=True):
         cells = []
         for metric in metrics:
-            value = row[metric.key]
-            is_best = value is not None and value == best[metric.key]
-            cells.append(f"[bold green]{metric.shown(value)}*[/]" if is_best else f"{metric.shown(value)} ")
+            shown = metric.shown(row[metric.key])
+            cells.append(f"[bold green]{shown}*[/]" if shown == best[metric.key] else f"{shown} ")
         table.add_row(tokenizer.name, *cells)
     return table
 

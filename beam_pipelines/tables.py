@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from beam_pipelines.build_mix import BuildSummary
 from beam_pipelines.plan_mix import DatasetOutlook
 from transforms.manifest import Manifest
 from transforms.quantities import format_size
@@ -37,7 +38,7 @@ def _print_table(console: Console, table: Table, spare: Sequence[str]) -> None:
     for name in spare:
         if _width(console, table) <= terminal:
             break
-        table.columns = [column for column in table.columns if column.header != name]
+        table = _without(table, name)
         left_out.append(name)
     # Lines that are still too long are broken by the terminal: no digit of a number is ever cut off.
     console.width = max(terminal, _width(console, table))
@@ -47,14 +48,25 @@ def _print_table(console: Console, table: Table, spare: Sequence[str]) -> None:
         console.print(f"[dim]{', '.join(left_out)}: on a wider terminal[/]")
 
 
+def _without(table: Table, name: str) -> Table:
+    kept = [column for column in table.columns if column.header != name]
+    smaller = _table("", ())
+    for column in kept:
+        smaller.add_column(column.header, justify=column.justify, no_wrap=column.no_wrap)
+    for row, cells in zip(table.rows, zip(*(column.cells for column in kept), strict=True), strict=True):
+        smaller.add_row(*cells, style=row.style, end_section=row.end_section)
+    return smaller
+
+
 def _width(console: Console, table: Table) -> int:
     return console.measure(table, options=console.options.update(max_width=_NO_LIMIT)).maximum
 
 
-def print_build(console: Console, manifests: Mapping[str, Manifest], *, seconds: float, output: str) -> None:
+def print_build(console: Console, summary: BuildSummary, output: str) -> None:
     """Wanted and written tokens of each split, and where it all is."""
     columns = ("dataset", "split", "wanted", "written", "share", "documents", "records", "shards", "size")
     table = _table("", columns, texts=2)
+    manifests = summary.manifests
     train = sum(manifest.splits["train"].tokens for manifest in manifests.values())
     tokens = size = 0
     for manifest in manifests.values():
@@ -79,9 +91,13 @@ def print_build(console: Console, manifests: Mapping[str, Manifest], *, seconds:
     skipped = sum(sum(manifest.skipped.values()) for manifest in manifests.values())
     if skipped:
         console.print(f"{skipped:,} rows held no text and were left out; each manifest has the reasons.")
+    made = [split for folder in summary.built for split in manifests[folder].splits.values()]
+    tokens, size = sum(split.tokens for split in made), sum(split.bytes for split in made)
+    speed = f"{tokens / summary.seconds / 1e6:.2f} Mtok/s, {size / summary.seconds / 1e6:.1f} MB/s"
+    before = len(manifests) - len(summary.built)
+    kept = f"; {before} of {len(manifests)} datasets were there already" if before else ""
     console.print(
-        f"{tokens:,} tokens in {seconds:.1f} s ({tokens / seconds / 1e6:.2f} Mtok/s, {size / seconds / 1e6:.1f} MB/s) "
-        f"in {output}",
+        f"{tokens:,} tokens in {summary.seconds:.1f} s ({speed}){kept}; all in {output}",
         soft_wrap=True,
         markup=False,
         emoji=False,
@@ -108,7 +124,7 @@ def print_plan(console: Console, outlooks: Sequence[DatasetOutlook], output_form
         _print_rows(console, [dataclasses.asdict(outlook) for outlook in outlooks], output_format)
         return
     columns = (
-        "dataset", "engine", "wanted tokens", "source holds ≈", "files", "row groups", "to read ≈", "shards ≈",
+        "dataset", "engine", "wanted tokens", "source holds", "files", "row groups", "to read ≈", "shards ≈",
         "to write ≈", "one process ≈",
     )  # fmt: skip
     table = _table("", columns, texts=2)
@@ -118,7 +134,7 @@ def print_plan(console: Console, outlooks: Sequence[DatasetOutlook], output_form
             outlook.dataset,
             outlook.engine,
             f"{outlook.need:,}",
-            f"{'[red]' if short else ''}{outlook.available:,}",
+            f"{'[red]' if short else ''}{'' if outlook.available_exact else '≈ '}{outlook.available:,}",
             f"{outlook.files_read} of {outlook.files}",
             f"{outlook.row_groups:,}",
             format_size(outlook.read_bytes),
@@ -129,8 +145,9 @@ def print_plan(console: Console, outlooks: Sequence[DatasetOutlook], output_form
     _print_table(console, table, ("engine", "row groups", "shards ≈", "to write ≈", "files", "one process ≈"))
     for outlook in outlooks:
         if outlook.available < outlook.need:
+            sure = "" if outlook.available_exact else "probably "
             console.print(
-                f"[red]{outlook.dataset} will probably lack {outlook.need - outlook.available:,} tokens;[/] "
+                f"[red]{outlook.dataset} will {sure}lack {outlook.need - outlook.available:,} tokens;[/] "
                 "add source files or lower its budget"
             )
 

@@ -161,8 +161,8 @@ def markdown(results: dict[str, Any], table: Sequence[Sequence[str]], ratio: Tar
                 f"{about['load_before']:.2f}.",
                 "",
                 f"Corpus: {corpus['text_bytes'] / 1e6:.0f} MB of text, {corpus['documents']:,} documents, "
-                f"{corpus['files']} files. DataTrove with {results['workers']} workers. {results['repeat']} runs of each. "
-                f"Versions: {libraries}.",
+                f"{corpus['files']} files. DataTrove with {results['workers']} workers. "
+                f"{results['repeat']} run{'s' if results['repeat'] > 1 else ''} of each. Versions: {libraries}.",
                 "",
                 f"Seconds for {WARM_UP_MB} MB, which is nearly all start-up: {starts}.",
                 "",

@@ -65,7 +65,20 @@ row_groups = st.lists(st.lists(st.one_of(st.none(), texts), max_size=6), min_siz
 corpora = st.lists(row_groups, min_size=1, max_size=3)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+def write_dataset(folder: Path, files: Sequence[Sequence[Sequence[str | None]]]) -> list[str]:
+    """Writes a file for each list of row groups; returns all documents in order."""
+    for number, groups in enumerate(files):
+        write_parquet(folder / f"{number}.parquet", groups)
+    return documents_of(folder.glob("*.parquet"))
+
+
+def draw_budgets(data: st.DataObject, total: int) -> tuple[int, int]:
+    """Train and eval budgets that a source of `total` tokens can meet, the ends of the range more often."""
+    train = data.draw(st.sampled_from([1, total]) | st.integers(1, total), "train")
+    return train, data.draw(st.integers(0, total - train), "eval")
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(corpora, st.integers(1, 9), st.booleans(), st.booleans(), st.data())
 def test_any_corpus_gives_the_first_ids_of_its_documents(
     tmp_path_factory: pytest.TempPathFactory,
@@ -76,14 +89,11 @@ def test_any_corpus_gives_the_first_ids_of_its_documents(
     data: st.DataObject,
 ) -> None:
     folder = tmp_path_factory.mktemp("any")
-    for number, groups in enumerate(corpus):
-        write_parquet(folder / "a" / f"{number}.parquet", groups)
-    documents = documents_of((folder / "a").glob("*.parquet"))
+    documents = write_dataset(folder / "a", corpus)
     stream = flat(reference_ids(documents, bos=BOS if add_bos else None, eos=EOS if add_eos else None))
     if not stream:
         return
-    train = data.draw(st.sampled_from([1, len(stream)]) | st.integers(1, len(stream)), "train")
-    evaluation = data.draw(st.integers(0, len(stream) - train), "eval")
+    train, evaluation = draw_budgets(data, len(stream))
     config = make_config(
         folder,
         {"a": {"tokens": train, "eval_tokens": evaluation}},
@@ -99,20 +109,17 @@ def test_any_corpus_gives_the_first_ids_of_its_documents(
     shutil.rmtree(folder)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(corpora, st.data())
 def test_any_text_corpus_is_exact_when_counted_by_tokenizers_alone(
     tmp_path_factory: pytest.TempPathFactory, corpus: list[list[list[str | None]]], data: st.DataObject
 ) -> None:
     folder = tmp_path_factory.mktemp("text")
-    for number, groups in enumerate(corpus):
-        write_parquet(folder / "a" / f"{number}.parquet", groups)
-    documents = documents_of((folder / "a").glob("*.parquet"))
+    documents = write_dataset(folder / "a", corpus)
     total = len(flat(reference_ids(documents, eos=None)))
     if not total:
         return
-    train = data.draw(st.integers(1, total), "train")
-    evaluation = data.draw(st.integers(0, total - train), "eval")
+    train, evaluation = draw_budgets(data, total)
     config = make_config(
         folder,
         {"a": {"tokens": train, "eval_tokens": evaluation}},

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from beam_pipelines.build_mix import build
 from beam_pipelines.verify_output import verify
 from tests.command import run_command
-from tests.corpora import SAMPLES, documents_of, reference_ids, write_parquet
+from tests.corpora import SAMPLES, reference_ids, write_parquet
 from tests.reading import read_texts
-from tests.test_build import RUNS, corpora, flat, make_config, manifest_of, tree
+from tests.test_build import RUNS, corpora, draw_budgets, flat, make_config, manifest_of, tree, write_dataset
 from transforms.errors import BroetchenError
 
 ROWS = {"format": "parquet"}
@@ -33,14 +33,11 @@ def test_rows_are_exact_and_keep_their_columns(
     tmp_path_factory: pytest.TempPathFactory, corpus: list[list[list[str | None]]], data: st.DataObject
 ) -> None:
     folder = tmp_path_factory.mktemp("rows")
-    for number, groups in enumerate(corpus):
-        write_parquet(folder / "a" / f"{number}.parquet", groups)
-    documents = documents_of((folder / "a").glob("*.parquet"))
+    documents = write_dataset(folder / "a", corpus)
     total = len(flat(reference_ids(documents, eos=None)))
     if not total:
         return
-    train = data.draw(st.integers(1, total), "train")
-    evaluation = data.draw(st.integers(0, total - train), "eval")
+    train, evaluation = draw_budgets(data, total)
     dataset = {"a": {"tokens": train, "eval_tokens": evaluation}}
     build(make_config(folder, dataset, records=ROWS, on_shortfall="keep"), str(folder / "out"), quiet=True)
     build(

@@ -49,30 +49,34 @@ def find_finished(spec: DatasetSpec, plan: DatasetPlan) -> Manifest | None:
     """The manifest of an earlier build of the same dataset, if it is finished and all its files are there.
 
     Raises:
-        BroetchenError: another config's dataset lies there, and the spec does not say to overwrite it.
+        BroetchenError: another config's dataset lies there, or a damaged one, and the spec does not say to overwrite
+            it.
     """
-    manifest = read_manifest(spec.folder)
-    if manifest is None:
-        return None
-    if manifest.fingerprint != plan.fingerprint:
-        if not spec.overwrite:
-            raise BroetchenError(
-                f"{spec.folder}: holds a dataset of another config, source or tokenizer (fingerprint "
-                f"{manifest.fingerprint[:16]}, this build's is {plan.fingerprint[:16]}); "
-                "choose another --output, or replace it with --overwrite"
-            )
-        files.delete([manifest_path(spec.folder)])
-        return None
-    sizes = dict(files.list_files(f"{spec.folder}/*.{spec.records.extension}"))
-    entries = [shard for split in manifest.splits.values() for shard in split.shards]
-    if all(sizes.get(f"{spec.folder}/{entry.file}") == entry.bytes for entry in entries):
+    try:
+        manifest = read_manifest(spec.folder)
+        if manifest is not None:
+            _check_finished(spec, plan, manifest)
         return manifest
-    if not spec.overwrite:
-        raise BroetchenError(
-            f"{spec.folder}: shards that its manifest names are gone or cut short; --overwrite rebuilds"
-        )
+    except BroetchenError:
+        if not spec.overwrite:
+            raise
     files.delete([manifest_path(spec.folder)])
     return None
+
+
+def _check_finished(spec: DatasetSpec, plan: DatasetPlan, manifest: Manifest) -> None:
+    if manifest.fingerprint != plan.fingerprint:
+        raise BroetchenError(
+            f"{spec.folder}: holds a dataset of another config, source or tokenizer (fingerprint "
+            f"{manifest.fingerprint[:16]}, this build's is {plan.fingerprint[:16]}); "
+            "choose another --output, or replace it with --overwrite"
+        )
+    sizes = dict(files.list_files(f"{spec.folder}/*.{spec.records.extension}"))
+    entries = [shard for split in manifest.splits.values() for shard in split.shards]
+    if any(sizes.get(f"{spec.folder}/{entry.file}") != entry.bytes for entry in entries):
+        raise BroetchenError(
+            f"{spec.folder}: shards that its manifest names are gone or cut short; --overwrite rebuilds it"
+        )
 
 
 def _needed(spec: DatasetSpec) -> int:

@@ -20,7 +20,7 @@ from transforms import files
 from transforms.array_record_reader import RecordReader
 from transforms.count_ledger import Counted, CountLedger
 from transforms.dataset_spec import FEATURE, Engine, TokenizerSpec
-from transforms.encoder_pool import borrow_encoder, gigatoken_obstacle
+from transforms.encoder_pool import borrow_encoder
 from transforms.encoders import first_difference
 from transforms.errors import BroetchenError, UsageError
 from transforms.example_codec import decode_ids, decode_text
@@ -114,18 +114,24 @@ def _engine_for(
     with _choices_lock:
         key = name, tokenizer, asked
         if key not in _choices:
-            reason = gigatoken_obstacle(tokenizer) or _disagreement(tokenizer, _beginning(texts))
+            reason = _why_not_gigatoken(tokenizer, _beginning(texts))
             if reason is not None and asked == "gigatoken":
-                raise UsageError(f"{name}: --engine gigatoken cannot be used, as it {reason}; take --engine auto")
+                raise UsageError(f"{name}: --engine gigatoken cannot be used: {reason}")
             if reason is not None:
-                _LOGGER.warning("%s: encoding with tokenizers, which is slower, since gigatoken %s", name, reason)
+                _LOGGER.warning("%s: encoding with tokenizers, which is slower: %s", name, reason)
             _choices[key] = "gigatoken" if reason is None else "tokenizers"
         return _choices[key]
 
 
-def _disagreement(tokenizer: TokenizerSpec, texts: pa.LargeStringArray) -> str | None:
-    with borrow_encoder(tokenizer, "tokenizers") as reference, borrow_encoder(tokenizer, "gigatoken") as fast:
-        return first_difference(reference.encode(texts), fast.encode(texts))
+def _why_not_gigatoken(tokenizer: TokenizerSpec, texts: pa.LargeStringArray) -> str | None:
+    with borrow_encoder(tokenizer, "tokenizers") as reference:
+        expected = reference.encode(texts)
+    try:
+        with borrow_encoder(tokenizer, "gigatoken") as fast:
+            difference = first_difference(expected, fast.encode(texts))
+    except UsageError as error:
+        return str(error)
+    return None if difference is None else f"gigatoken {difference}; use the engine `tokenizers`, or `auto`"
 
 
 def _beginning(texts: pa.LargeStringArray) -> pa.LargeStringArray:

@@ -17,6 +17,9 @@ from transforms.errors import BroetchenError
 
 NAME = "manifest.json"
 
+# What readers of a manifest take from its config.
+_USED = {"records": ("format", "max_tokens"), "dataset": ("tokens", "on_shortfall", "text_column")}
+
 
 class _Part(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
@@ -81,6 +84,14 @@ class Manifest(_Part):
     skipped: Mapping[str, int]
     source: Sequence[SourceEntry]
     versions: Mapping[str, str]
+
+    @pydantic.field_validator("config")
+    @classmethod
+    def _has_what_is_used(cls, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        for section, keys in _USED.items():
+            if missing := [key for key in keys if key not in config.get(section, {})]:
+                raise ValueError(f"it lacks {section}.{missing[0]}")
+        return config
 
 
 def manifest_path(folder: str) -> str:

@@ -126,19 +126,23 @@ def find_parts(location: str, text_column: str = "text", split: str = "train") -
         location: a folder of datasets that were built as text, or one of them; a parquet file or a glob pattern; or a
             folder with parquet files, or with one folder of parquet files for each dataset.
         text_column: of parquet files that no build has written.
-        split: of built datasets; those that lack it are left out.
+        split: of built datasets; those that lack it are left out, and so is what has no splits but "train".
 
     Raises:
         BroetchenError: there is nothing, or it is damaged.
         UsageError: it was built as ids.
     """
     if location.endswith(_SUFFIX) or _WILDCARD.search(location):
+        if split != "train":
+            return []
         return [parquet_part(_name(location), {location: _portable(location)}, text_column)]
     folder = location.rstrip("/") or "/"
     built = _manifests(folder)
     if built:
         parts = [_built_part(path, manifest, split) for path, manifest in built.items()]
         return [part for part in parts if part is not None]
+    if split != "train":
+        return []
     here = posixpath.join(folder, f"*{_SUFFIX}")
     if files.list_files(here):
         return [parquet_part(_name(folder), {here: _portable(here)}, text_column)]
@@ -154,11 +158,14 @@ def find_parts(location: str, text_column: str = "text", split: str = "train") -
     ]
 
 
+def is_portable(pattern: str) -> bool:
+    """Whether a path as somebody wrote it means the same on every machine, or at least next to the same config."""
+    return not (files.is_local(pattern) and posixpath.isabs(pattern))
+
+
 def _portable(pattern: str) -> str:
-    """A pattern without the folders above it that only this machine has."""
-    if files.is_local(pattern) and (posixpath.isabs(pattern) or pattern.startswith("..")):
-        return posixpath.basename(pattern)
-    return pattern
+    """A pattern without the folders above it, which for local files are this machine's."""
+    return posixpath.basename(pattern) if files.is_local(pattern) else pattern
 
 
 def _name(location: str) -> str:

@@ -80,6 +80,7 @@ def shard_checks(folder: str, manifest: Manifest, engine: Engine) -> Iterator[Sh
 def dataset_problems(folder: str, manifest: Manifest) -> list[str]:
     """What is wrong with a dataset as its manifest and its list of files show it, before any record is read."""
     problems = []
+    dataset = manifest.config["dataset"]
     extension = file_extension(manifest.config["records"]["format"])
     entries: list[ShardEntry] = []
     for name, split in manifest.splits.items():
@@ -90,9 +91,19 @@ def dataset_problems(folder: str, manifest: Manifest) -> list[str]:
             problems.append(
                 f"{where} adds up to {total:,} tokens, and the manifest says {split.tokens:,} of {split.budget:,}"
             )
+        for part in ("documents", "records", "bytes"):
+            found = sum(getattr(entry, part) for entry in split.shards)
+            if found != getattr(split, part):
+                problems.append(f"{where} adds up to {found:,} {part}, and the manifest says {getattr(split, part):,}")
         expected = [f"{name}-{index:05d}-of-{len(split.shards):05d}.{extension}" for index in range(len(split.shards))]
         if [entry.file for entry in split.shards] != expected:
             problems.append(f"{where} is not a complete set of shards: the manifest names {len(split.shards)}")
+    budgets = {name: split.budget for name, split in manifest.splits.items()}
+    configured = {"train": dataset["tokens"]} | ({"eval": dataset["eval_tokens"]} if dataset.get("eval_tokens") else {})
+    if budgets != configured:
+        problems.append(f"{folder}: the manifest's budgets are {budgets}, and its config's {configured}")
+    if dataset["on_shortfall"] != "keep" and any(split.missing for split in manifest.splits.values()):
+        problems.append(f"{folder}: tokens are missing, and its config does not keep a short source")
     present = {posixpath.basename(path) for path, _ in files.list_files(posixpath.join(folder, f"*.{extension}"))}
     named = {entry.file for entry in entries}
     problems += [f"{folder}/{file}: missing" for file in sorted(named - present)]

@@ -1,0 +1,259 @@
+"""Trains byte-level BPE vocabularies (R. Sennrich et al., *Neural Machine Translation of Rare Words with Subword
+Units*, 2016) from a stream of text.
+
+`tokenizers` is the trainer whose merges are right by definition. They depend on how often each word (what the style's
+pre-tokenizer calls one) is in the corpus, and on nothing else: not on threads, batches or the order of documents, since
+pairs that are equally frequent are taken in the order of their ids.
+
+gigatoken counts words many times faster, and finds the same merges where it splits text alike: that is, with the split
+of GPT-2, and without code points on which Unicode tables differ (`transforms.code_points`).
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import logging
+import math
+import multiprocessing
+import os
+import re
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import psutil
+import pyarrow as pa
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+from transforms import code_points
+from transforms.errors import BroetchenError, UsageError
+from transforms.tokenizer_styles import TokenizerStyle
+
+_LOGGER = logging.getLogger(__name__)
+
+# Ends a document in the file that gigatoken reads. No UTF-8 has this byte.
+_END = b"\xff"
+_READ_BYTES = 1 << 20
+
+# What `tokenizers` 0.23 needed at its peak for each distinct word, while it merged 250,000 to 1,000,000 random words
+# of 5 to 15 letters: 1.1 to 1.3 kB.
+_BYTES_PER_WORD = 1300
+_WORD = re.compile(r"\w+|[^\w\s]+")
+_PIECE = 1000  # characters
+_WAIT_S = 0.2
+_EMPTY = "the corpus is empty: it has not one document with text; check its path and text_column"
+
+
+def train_by_tokenizers(
+    style: TokenizerStyle, batches: Iterable[pa.LargeStringArray], vocab_size: int, special_tokens: Sequence[str]
+) -> Tokenizer:
+    """Trains a tokenizer. Ctrl-C ends the wait for it at once, though not the thread that works.
+
+    Raises:
+        BroetchenError: there was not one document.
+        Exception: whatever reading the batches raises.
+    """
+    tokenizer = style.untrained()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(special_tokens),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    documents = 0
+    failures: list[BaseException] = []
+
+    def lists() -> Iterator[list[str]]:
+        nonlocal documents
+        try:
+            for batch in batches:
+                documents += len(batch)
+                yield batch.to_pylist()
+        except BaseException as error:
+            failures.append(error)  # tokenizers would wrap it
+            raise
+
+    def train() -> None:
+        try:
+            tokenizer.train_from_iterator(lists(), trainer)
+        except BaseException as error:
+            failures.append(error)
+
+    # Not in this thread: Python handles no signal while native code runs in its main thread.
+    thread = threading.Thread(target=train, name="training", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(_WAIT_S)
+    if failures:
+        raise failures[0]
+    if not documents:
+        raise BroetchenError(_EMPTY)
+    return tokenizer
+
+
+def train_by_gigatoken(
+    style: TokenizerStyle, batches: Iterable[pa.LargeStringArray], vocab_size: int, special_tokens: Sequence[str]
+) -> Tokenizer:
+    """Trains the same tokenizer as `train_by_tokenizers`, in less time; a corpus that this cannot do goes there.
+
+    The text takes its size again on the disk, in the system's folder for temporary files (`TMPDIR`).
+
+    Raises:
+        UsageError: the style has another split than GPT-2's.
+        BroetchenError: there was not one document, or gigatoken failed.
+        Exception: whatever reading the batches raises.
+    """
+    if style.split is not None:
+        raise UsageError(
+            f"--trainer gigatoken splits text as GPT-2 does, and style {style.name} does not; take --trainer tokenizers"
+        )
+    with tempfile.TemporaryDirectory(prefix="broetchen-train-") as folder:
+        corpus, answer = Path(folder, "corpus"), Path(folder, "merges.json")
+        with corpus.open("wb") as sink:
+            obstacle = _write_corpus(style, batches, sink)
+        if obstacle is None:
+            merges = _merges_by_gigatoken(corpus, vocab_size - len(special_tokens), answer)
+            if len({a + b for a, b in merges}) == len(merges):
+                return _assembled(style, merges, special_tokens)
+            obstacle = "two merges make the same token"
+        _LOGGER.warning("training with tokenizers, which is slower, since %s", obstacle)
+        with corpus.open("rb") as source:
+            # The text is normalized already; doing it again changes nothing.
+            return train_by_tokenizers(style, _read_corpus(source), vocab_size, special_tokens)
+
+
+def _write_corpus(style: TokenizerStyle, batches: Iterable[pa.LargeStringArray], sink: BinaryIO) -> str | None:
+    """Writes the documents as the split sees them; returns why gigatoken cannot train on them, if it cannot."""
+    obstacle = None
+    documents = 0
+    for batch in batches:
+        for text in batch.to_pylist():
+            text = style.given_back(text)
+            if obstacle is None and (found := _unknown_code_points().search(text)):
+                obstacle = f"gigatoken may not know U+{ord(found[0]):04X}, which is in document {documents}"
+            sink.write(text.encode() + _END)
+            documents += 1
+    if not documents:
+        raise BroetchenError(_EMPTY)
+    return obstacle
+
+
+def _read_corpus(source: BinaryIO) -> Iterator[pa.LargeStringArray]:
+    rest = b""
+    while data := source.read(_READ_BYTES):
+        *documents, rest = (rest + data).split(_END)
+        yield pa.array(documents, pa.large_binary()).cast(pa.large_string())
+
+
+@functools.cache
+def _unknown_code_points() -> re.Pattern[str]:
+    """Matches each code point that not all Unicode tables know alike."""
+    known = code_points.agreed()
+    edges = [0, *(i + 1 for i in range(len(known) - 1) if known[i] != known[i + 1]), len(known)]
+    ranges = [(a, b - 1) for a, b in itertools.pairwise(edges) if not known[a]]
+    return re.compile("[" + "".join(rf"\U{first:08x}-\U{last:08x}" for first, last in ranges) + "]")
+
+
+def _merges_by_gigatoken(corpus: Path, vocab_size: int, answer: Path) -> list[tuple[str, str]]:
+    # In a process of its own: gigatoken writes to standard output and cannot be stopped.
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=_run_gigatoken, args=(str(corpus), vocab_size, str(answer)), daemon=True)
+    process.start()
+    process.join()
+    if process.exitcode or not answer.exists():
+        raise BroetchenError(
+            f"gigatoken's training ended with exit code {process.exitcode}, perhaps for want of memory; give it less "
+            "text by --max-bytes, or take --trainer tokenizers"
+        )
+    return [(first, second) for first, second in json.loads(answer.read_text())]
+
+
+def _run_gigatoken(corpus: str, vocab_size: int, answer: str) -> None:
+    """The work of that process. `vocab_size` is without special tokens."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        os.dup2(nowhere, descriptor)
+    import gigatoken
+
+    _, merges = gigatoken.train_bpe(corpus, vocab_size, [], separator=_END)
+    characters = _byte_characters()
+    texts = [["".join(characters[byte] for byte in part) for part in merge] for merge in merges]
+    Path(answer).write_text(json.dumps(texts))
+
+
+@functools.cache
+def _byte_characters() -> list[str]:
+    """The character that stands for each byte in a byte-level vocabulary: those of Latin-1 that can be seen, for
+    themselves, and the others in turn from U+0100 on (https://github.com/openai/gpt-2, src/encoder.py)."""
+    seen = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = iter(range(0x100, 0x200))
+    return [chr(byte if byte in seen else next(others)) for byte in range(256)]
+
+
+def _assembled(style: TokenizerStyle, merges: Sequence[tuple[str, str]], special_tokens: Sequence[str]) -> Tokenizer:
+    """The tokenizer of some merges, with ids as `tokenizers` gives them."""
+    tokens = [*special_tokens, *sorted(_byte_characters()), *(first + second for first, second in merges)]
+    tokenizer = style.untrained()
+    tokenizer.model = models.BPE({token: number for number, token in enumerate(tokens)}, list(merges))
+    tokenizer.add_special_tokens(list(special_tokens))
+    return tokenizer
+
+
+TRAINERS = {"tokenizers": train_by_tokenizers, "gigatoken": train_by_gigatoken}
+
+
+def distinct_words(sample: Sequence[str], text_bytes: int) -> int:
+    """About how many distinct words a corpus of `text_bytes` has, of which `sample` is a part.
+
+    By Heaps' law (H. S. Heaps, *Information Retrieval*, 1978): their number grows with a power of the text's length,
+    here taken from every second piece of the sample against all of it.
+
+    >>> distinct_words(["one two", "six ten"], 1400)
+    400
+    """
+    pieces = [text[start : start + _PIECE] for text in sample for start in range(0, len(text), _PIECE)]
+    half, rest = (_words(pieces[start::2]) for start in (0, 1))
+    all_words = len(half | rest)
+    sample_bytes, half_bytes = (sum(len(piece.encode()) for piece in some) for some in (pieces, pieces[::2]))
+    if not half or half_bytes == sample_bytes or text_bytes <= sample_bytes:
+        return all_words
+    power = math.log(all_words / len(half)) / math.log(sample_bytes / half_bytes)
+    return round(all_words * (text_bytes / sample_bytes) ** min(1.0, power))
+
+
+def _words(texts: Iterable[str]) -> set[str]:
+    return {word for text in texts for word in _WORD.findall(text)}
+
+
+def memory_needed(words: int) -> int:
+    """About how many bytes of memory training takes for so many distinct words."""
+    return words * _BYTES_PER_WORD
+
+
+def memory_warning(sample: Sequence[str], text_bytes: int, available: int) -> str | None:
+    """What to say of a corpus that is likely too large for `available` bytes of memory; None where it fits."""
+    needed = memory_needed(distinct_words(sample, text_bytes))
+    if needed <= available:
+        return None
+    fitting = text_bytes
+    while fitting > 1_000_000 and memory_needed(distinct_words(sample, fitting)) > available * 0.8:
+        fitting //= 2
+    return (
+        f"the corpus is likely too large for this machine: its {text_bytes / 1e9:.2f} GB of text may need "
+        f"{needed / 1e9:.1f} GB of memory for the words, and {available / 1e9:.1f} GB are available; "
+        f"--max-bytes {max(1, round(fitting / 1e6))}MB should fit"
+    )
+
+
+def available_memory() -> int:
+    """How much memory a process may still take, in bytes: the machine's, or its control group's where that is less."""
+    available = int(psutil.virtual_memory().available)
+    try:
+        with open("/sys/fs/cgroup/memory.max") as limit, open("/sys/fs/cgroup/memory.current") as current:
+            return min(available, max(0, int(limit.read()) - int(current.read())))
+    except (OSError, ValueError):  # no control groups of version 2, or no limit
+        return available
