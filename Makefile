@@ -11,6 +11,8 @@ PYTHON ?=
 PYTEST_ARGS ?=
 # More arguments for the benchmark: make bench BENCH_ARGS="--text-mb 80"
 BENCH_ARGS ?=
+# More arguments for the benchmark of counting: make bench COUNT_BENCH_ARGS="--text-mb 80"
+COUNT_BENCH_ARGS ?=
 
 # make lock keeps the versions that still fit; make lock UPGRADE=1 takes the newest
 UPGRADE ?=
@@ -33,7 +35,7 @@ ifneq ($(shell cat $(MADE) 2>/dev/null)$(wildcard $(BUSY)),$(CURDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench lock clean distclean
+.PHONY: help demo tokenizer-demo test lint format bench lock clean distclean
 
 help: ## list the targets
 	@echo "make demo and make test set up .venv by themselves; they need Python 3.12."
@@ -41,6 +43,16 @@ help: ## list the targets
 
 demo: $(RUN) ## build a five-dataset mix from the sample corpora, verify it, print the table
 	$(BIN)/broetchen demo
+
+tokenizer-demo: $(RUN) ## vocabulary corpus, tokenizer, evaluation and statistics from the samples, in tokenizer-demo/
+	$(BIN)/broetchen vocab mix_configs/demo.yaml --output tokenizer-demo/corpus --set total_tokens=1_200_000
+	$(BIN)/broetchen train-tokenizer tokenizer-demo/corpus --vocab-size 16384 --output tokenizer-demo/tokenizer --overwrite
+	$(BIN)/broetchen eval-tokenizer new=tokenizer-demo/tokenizer sample=samples/tokenizer.json \
+		--data mix_configs/demo.yaml --plot tokenizer-demo/evaluation.png
+	$(BIN)/broetchen count tokenizer-demo/corpus
+	$(BIN)/broetchen build mix_configs/demo.yaml --set tokenizer.path="$(CURDIR)/tokenizer-demo/tokenizer" \
+		--output tokenizer-demo/mix --overwrite
+	$(BIN)/broetchen verify tokenizer-demo/mix
 
 test: $(DEV) ## run all tests
 	$(BIN)/python -m pytest -q -n auto --dist loadfile $(PYTEST_ARGS)
@@ -56,6 +68,7 @@ format: $(DEV) ## rewrite the code in the project's style
 
 bench: $(DEV) ## measure against the peers, side by side; more arguments by BENCH_ARGS
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks.token_count $(COUNT_BENCH_ARGS)
 
 lock: $(MADE) ## write the lock files from pyproject.toml; UPGRADE=1 takes the newest versions
 	$(COMPILE) pyproject.toml --output-file requirements.lock

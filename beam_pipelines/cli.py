@@ -233,7 +233,7 @@ def count(
     what: Annotated[
         list[str],
         typer.Argument(
-            metavar="WHAT…", help="Mix configs, folders of built datasets, parquet files or patterns of them."
+            metavar="WHAT", help="Mix configs, folders of built datasets, parquet files or patterns of them."
         ),
     ],
     dataset: Datasets = None,

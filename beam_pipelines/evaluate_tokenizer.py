@@ -83,8 +83,7 @@ _NAME = re.compile(r"([A-Za-z0-9][\w.-]*)=(.*)", re.ASCII | re.DOTALL)
 _HUB_REVISION = re.compile(r"([\w.-]+/[\w.-]+)@(.+)", re.ASCII)
 _RANK_LINE = re.compile(rb"[A-Za-z0-9+/]+={0,2} \d+\s*")
 
-# The tokenizers in MaxText's package, by the short names that they get here. The first is T5's kind of unigram model,
-# which MaxText takes where a config names no other.
+# The tokenizers in MaxText's package, by the short names that they get here.
 _MAXTEXT_ASSETS = "assets/tokenizers"
 PUBLIC_TOKENIZERS: Mapping[str, str] = {
     "maxtext-default": "tokenizer.default",

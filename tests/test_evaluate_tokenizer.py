@@ -201,7 +201,7 @@ def test_all_public_tokenizers_of_maxtext_load_and_encode_as_their_libraries_do(
             assert evaluation.statistics[tokenizer.name, group].tokens == direct_tokens(tokenizer.kind, path, texts)
         metrics = evaluation.metrics(tokenizer, ALL)
         assert None not in metrics.values()
-        # SentencePiece's oldest model has no bytes to fall back on; all others can express any text.
+        # This model has no bytes to fall back on; all others can express any text.
         lossless = tokenizer.name != "maxtext-default"
         assert (metrics["unknown_rate"] == 0) == lossless
         assert ((metrics["byte_fallback_rate"] or 0) > 0) == lossless

@@ -203,14 +203,13 @@ def test_text_that_is_lost_stops_the_training(tmp_path: Path, monkeypatch: pytes
     lossy = STYLES["gpt-neox"]
     monkeypatch.setitem(STYLES, "lossy", dataclasses.replace(lossy, name="lossy", nfkc=False, prefix_space=False))
     monkeypatch.setattr(TokenizerStyle, "untrained", lambda style, untrained=TokenizerStyle.untrained: untrained(lossy))
-    with pytest.raises(BroetchenError, match="does not give back document 0 .* nothing was written"):
+    with pytest.raises(BroetchenError, match=r"does not give back document 0 .* nothing was written"):
         train(SAMPLE, tmp_path / "out", style="lossy")
     assert not list((tmp_path / "out").iterdir())
 
 
-@pytest.mark.parametrize(("style", "size"), [("gpt-neox", 266), ("nanochat", 1)])
-def test_vocabulary_smaller_than_the_alphabet(tmp_path: Path, style: str, size: int) -> None:
-    done = run_command("train-tokenizer", SAMPLE, "--style", style, f"--vocab-size={size}", "--output", tmp_path / "o")
+def test_vocabulary_smaller_than_the_alphabet(tmp_path: Path) -> None:
+    done = run_command("train-tokenizer", SAMPLE, "--vocab-size=266", "--output", tmp_path / "o")
     assert done.returncode == 2
     assert "256 bytes and 10 special tokens" in done.stderr
     assert "267 is the least" in done.stderr
@@ -434,22 +433,21 @@ def test_unknown_style(tmp_path: Path) -> None:
         train_tokenizer(Corpus([], {"a": Fraction(1)}), str(tmp_path / "out"), style="gpt-9")
 
 
-@pytest.mark.parametrize("vocab_size", [2000, 20_000])
-def test_gigatoken_trains_the_same_tokenizer(tmp_path: Path, vocab_size: int) -> None:
+def test_gigatoken_trains_the_same_tokenizer(tmp_path: Path) -> None:
     outputs = [tmp_path / trainer for trainer in bpe_training.TRAINERS]
     for output in outputs:
-        train(GERMAN, output, style="gpt-neox", trainer=output.name, vocab_size=vocab_size)
+        train(GERMAN, output, style="gpt-neox", trainer=output.name, vocab_size=8000)
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "manifest.json"):
         assert (outputs[0] / name).read_bytes() == (outputs[1] / name).read_bytes()
 
 
 def by_trainer(texts: list[str], vocab_size: int) -> list[str]:
     batches = [pa.array(texts[::2], pa.large_string()), pa.array(texts[1::2], pa.large_string())]
-    trainers = bpe_training.TRAINERS.values()
-    return [trainer(STYLES["gpt-neox"], batches, vocab_size, special_tokens()).to_str() for trainer in trainers]
+    by_name = bpe_training.TRAINERS
+    return [trainer(STYLES["gpt-neox"], batches, vocab_size, special_tokens()).to_str() for trainer in by_name.values()]
 
 
-@settings(max_examples=10)
+@settings(max_examples=3)  # each starts a process
 @given(st.lists(st.lists(st.sampled_from(WORDS)).map("".join).filter(bool), min_size=1))
 def test_gigatoken_trains_the_same_tokenizer_on_any_text(texts: list[str]) -> None:
     expected, found = by_trainer(texts, 400)
@@ -460,6 +458,9 @@ def test_gigatoken_leaves_to_tokenizers_what_it_may_not_know(caplog: pytest.LogC
     expected, found = by_trainer(["ab ab \U00018dc3ab", "next"] * 5, 300)
     assert found == expected
     assert "U+18DC3, which is in document 0" in caplog.text
+    expected, found = by_trainer(["ab"], 400)
+    assert found == expected
+    assert "no more pairs to merge" in caplog.text
     with pytest.raises(UsageError, match="splits text as GPT-2 does, and style nanochat does not"):
         bpe_training.train_by_gigatoken(STYLES["nanochat"], [], 300, special_tokens())
     with pytest.raises(BroetchenError, match="the corpus is empty"):

@@ -43,7 +43,7 @@ class DatasetPlan:
     Attributes:
         files: the source, in the order in which it is read.
         shards: all shards that the source makes, more than the budget may need.
-        tokens_per_byte: tokens for each byte of the text column before compression, from a sample.
+        tokens_per_byte: tokens, BOS and EOS included, for each byte of the column before compression, from a sample.
         engine: the one that will encode: it was asked for, or it agreed with the reference on the sample.
     """
 
@@ -91,12 +91,14 @@ def plan_dataset(spec: DatasetSpec, source: Iterable[SourceFile]) -> DatasetPlan
     sample = read_sample(spec, ordered, groups)
     with borrow_encoder(spec.tokenizer, "tokenizers") as reference:
         encoded = reference.encode(sample.texts)
+    added = sum(token is not None for token in (spec.records.bos_id, spec.records.eos_id))
+    tokens = len(encoded.ids) + added * len(sample.texts)
     mark = fingerprint(spec, ordered)
     return DatasetPlan(
         dataset=spec.name,
         files=ordered,
         shards=lay_out_shards(ordered, groups, spec.target_text_bytes),
-        tokens_per_byte=max(1, len(encoded.ids)) / sample.column_bytes,
+        tokens_per_byte=max(1, tokens) / sample.column_bytes,
         engine=choose_engine(spec, sample.texts, encoded),
         fingerprint=mark,
         work_folder=posixpath.join(spec.work_root, mark[:16]),
