@@ -13,6 +13,8 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 # More arguments for the benchmark of counting: make bench COUNT_BENCH_ARGS="--text-mb 80"
 COUNT_BENCH_ARGS ?=
+# And for that of training: make bench TRAINING_BENCH_ARGS="--style gpt-neox"
+TRAINING_BENCH_ARGS ?=
 
 # make lock keeps the versions that still fit; make lock UPGRADE=1 takes the newest
 UPGRADE ?=
@@ -69,6 +71,7 @@ format: $(DEV) ## rewrite the code in the project's style
 bench: $(DEV) ## measure against the peers, side by side; more arguments by BENCH_ARGS
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 	$(BIN)/python -m benchmarks.token_count $(COUNT_BENCH_ARGS)
+	$(BIN)/python -m benchmarks.tokenizer_training $(TRAINING_BENCH_ARGS)
 
 lock: $(MADE) ## write the lock files from pyproject.toml; UPGRADE=1 takes the newest versions
 	$(COMPILE) pyproject.toml --output-file requirements.lock

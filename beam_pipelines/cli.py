@@ -388,7 +388,7 @@ def eval_tokenizer(
 
     docs/evaluation.md says what each column means.
     """
-    from beam_pipelines import evaluate_tokenizer, tokenizer_plot
+    from beam_pipelines import evaluate_tokenizer, evaluation_tables, tokenizer_plot
 
     terminal.start(debug=debug)
     if plot is not None:
@@ -401,9 +401,9 @@ def eval_tokenizer(
         engine=engine.value,
         beam_arguments=context.args,
     )
-    evaluate_tokenizer.print_evaluation(_console(), evaluation, output_format.value)
+    evaluation_tables.print_evaluation(_console(), evaluation, output_format.value)
     if json_file is not None:
-        evaluate_tokenizer.write_json(evaluation, json_file)
+        evaluation_tables.write_json(evaluation, json_file)
     if plot is not None:
         tokenizer_plot.plot_evaluation(evaluation, plot)
 

@@ -97,7 +97,7 @@ def dataset_specs(
             mix=config.name,
             sources=config.sources(name),
             source_roots=tuple(
-                (_fixed_folder(config.resolve(source)), _fixed_folder(source)) for source in dataset.source
+                (files.fixed_folder(config.resolve(source)), files.fixed_folder(source)) for source in dataset.source
             ),
             text_column=dataset.text_column,
             order=dataset.order,
@@ -139,8 +139,3 @@ def _deciding_config(config: MixConfig, name: str) -> dict[str, object]:
         "seed": config.seed,
         "dataset": dataset | {"tokens": budget.train, "on_shortfall": config.shortfall(name)},
     }
-
-
-def _fixed_folder(pattern: str) -> str:
-    """The part of a glob pattern before its first wildcard, up to the last separator, which it includes."""
-    return re.split(r"[*?\[]", pattern, maxsplit=1)[0].rpartition("/")[0] + "/" if "/" in pattern else ""

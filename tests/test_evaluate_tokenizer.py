@@ -24,28 +24,20 @@ from hypothesis import strategies as st
 from matplotlib import image
 from rich.console import Console
 
-from beam_pipelines import evaluate_tokenizer
-from beam_pipelines.evaluate_tokenizer import (
-    ALL,
-    PUBLIC_TOKENIZERS,
-    Evaluation,
-    TiktokenEncoder,
-    evaluate,
-    load_public,
-    print_evaluation,
-    read_groups,
-    split_as_llama3,
-    write_json,
-)
+from beam_pipelines.evaluate_tokenizer import Evaluation, evaluate
+from beam_pipelines.evaluation_groups import ALL, read_groups
+from beam_pipelines.evaluation_tables import print_evaluation, write_json
 from beam_pipelines.tokenizer_plot import plot_evaluation
 from tests.command import run_command
 from tests.corpora import SAMPLES, TOKENIZER, documents_of, write_parquet
 from tests.small_tokenizers import GPT2, byte_characters, byte_level, train
 from tests.test_tokenizer_metrics import naive_lines, naive_words
-from transforms import files
+from transforms import evaluated_tokenizer, files
 from transforms.dataset_spec import Engine
 from transforms.encoders import PROVEN_SPLITS
 from transforms.errors import BroetchenError, UsageError
+from transforms.evaluated_tokenizer import PUBLIC_TOKENIZERS, load_public
+from transforms.foreign_encoders import TiktokenEncoder, split_as_llama3
 
 GERMAN = documents_of((SAMPLES / "corpora/fineweb2_german").glob("*.parquet"))
 ENGLISH = documents_of((SAMPLES / "corpora/fineweb_english").glob("*.parquet"))
@@ -227,7 +219,7 @@ def test_a_public_tokenizer_that_does_not_load_is_left_out(
 ) -> None:
     # A later MaxText may have other files.
     chosen = {"llama2": PUBLIC_TOKENIZERS["llama2"], "gone": "tokenizer.gone"}
-    monkeypatch.setattr(evaluate_tokenizer, "PUBLIC_TOKENIZERS", chosen)
+    monkeypatch.setattr(evaluated_tokenizer, "PUBLIC_TOKENIZERS", chosen)
     assert [one.name for one in load_public()[0]] == ["llama2"]
     with caplog.at_level(logging.WARNING):
         evaluation = evaluate([], data[1][1:], with_public=True)

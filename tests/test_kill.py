@@ -159,6 +159,7 @@ MOMENTS = [
 ]
 
 
+@pytest.mark.slow
 def test_killed_at_ten_random_moments(config: Path, reference: dict[str, str], tmp_path: Path) -> None:
     chance = random.Random(20)
     state = State(tmp_path / "out")
@@ -190,6 +191,7 @@ def test_killed_at_ten_random_moments(config: Path, reference: dict[str, str], t
     assert len(published & set(finished.values())) >= len(published) - 2 * len(DATASETS)
 
 
+@pytest.mark.slow
 def test_killed_with_its_worker_processes(config: Path, reference: dict[str, str], tmp_path: Path) -> None:
     state = State(tmp_path / "out")
     workers = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]

@@ -12,7 +12,6 @@ of GPT-2, and without code points on which Unicode tables differ (`transforms.co
 from __future__ import annotations
 
 import functools
-import itertools
 import json
 import logging
 import math
@@ -25,6 +24,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 import psutil
 import pyarrow as pa
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -148,12 +148,14 @@ def _write_corpus(style: TokenizerStyle, batches: Iterable[pa.LargeStringArray],
     obstacle = None
     documents = 0
     for batch in batches:
-        for text in batch.to_pylist():
-            text = style.given_back(text)
-            if obstacle is None and (found := _unknown_code_points().search(text)):
-                obstacle = f"gigatoken may not know U+{ord(found[0]):04X}, which is in document {documents}"
-            sink.write(text.encode() + _END)
-            documents += 1
+        texts = [style.given_back(text) for text in batch.to_pylist()]
+        if obstacle is None:
+            _, characters = code_points.non_ascii(np.frombuffer("".join(texts).encode(), np.uint8))
+            unknown = characters[~code_points.agreed()[characters]]
+            if len(unknown):
+                obstacle = f"gigatoken may not know U+{unknown[0]:04X}, which is in the corpus"
+        sink.writelines(text.encode() + _END for text in texts)
+        documents += len(texts)
     if not documents:
         raise BroetchenError(_EMPTY)
     return obstacle
@@ -164,15 +166,6 @@ def _read_corpus(source: BinaryIO) -> Iterator[pa.LargeStringArray]:
     while data := source.read(_READ_BYTES):
         *documents, rest = (rest + data).split(_END)
         yield pa.array(documents, pa.large_binary()).cast(pa.large_string())
-
-
-@functools.cache
-def _unknown_code_points() -> re.Pattern[str]:
-    """Matches each code point that not all Unicode tables know alike."""
-    known = code_points.agreed()
-    edges = [0, *(i + 1 for i in range(len(known) - 1) if known[i] != known[i + 1]), len(known)]
-    ranges = [(a, b - 1) for a, b in itertools.pairwise(edges) if not known[a]]
-    return re.compile("[" + "".join(rf"\U{first:08x}-\U{last:08x}" for first, last in ranges) + "]")
 
 
 def _merges_by_gigatoken(corpus: Path, vocab_size: int, answer: Path) -> list[tuple[str, str]]:

@@ -17,12 +17,11 @@ from typing import Literal
 
 import apache_beam as beam
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from transforms.dataset_spec import DatasetSpec
-from transforms.encoder_pool import borrow_encoder, gigatoken_obstacle
-from transforms.encoders import Encoded, first_difference
-from transforms.errors import BroetchenError, UsageError
+from transforms.encoder_pool import borrow_encoder
+from transforms.engine_choice import choose_engine, leading_documents
+from transforms.errors import BroetchenError
 from transforms.json_coder import register_json_coder
 from transforms.parquet_source import SourceFile, expand_sources, read_footer, read_texts
 from transforms.shard_plan import PlannedShard, ShardTask, lay_out_shards, order_row_groups
@@ -93,13 +92,17 @@ def plan_dataset(spec: DatasetSpec, source: Iterable[SourceFile]) -> DatasetPlan
         encoded = reference.encode(sample.texts)
     added = sum(token is not None for token in (spec.records.bos_id, spec.records.eos_id))
     tokens = len(encoded.ids) + added * len(sample.texts)
+    what = f"dataset {spec.name}"
+    engine, reason = choose_engine(what, spec.tokenizer, spec.engine, [(sample.texts, encoded)])
+    if reason is not None:
+        _LOGGER.warning("%s: encoding with tokenizers, which is slower, since gigatoken %s", what, reason)
     mark = fingerprint(spec, ordered)
     return DatasetPlan(
         dataset=spec.name,
         files=ordered,
         shards=lay_out_shards(ordered, groups, spec.target_text_bytes),
         tokens_per_byte=max(1, tokens) / sample.column_bytes,
-        engine=choose_engine(spec, sample.texts, encoded),
+        engine=engine,
         fingerprint=mark,
         work_folder=posixpath.join(spec.work_root, mark[:16]),
     )
@@ -124,33 +127,10 @@ def read_sample(spec: DatasetSpec, source: Sequence[SourceFile], groups: Iterabl
         for _, batch in read_texts(source[file].path, [group], spec.text_column):
             if not len(batch.texts):
                 continue
-            ends = pc.cumulative_sum(pc.binary_length(batch.texts)).to_numpy()
-            documents = min(len(ends), int(ends.searchsorted(_SAMPLE_TEXT_BYTES)) + 1)
-            rows = batch.rows * documents / len(ends)
-            return Sample(batch.texts.slice(0, documents), max(1.0, footer.text_bytes * rows / footer.rows))
+            texts = leading_documents(batch.texts, _SAMPLE_TEXT_BYTES)
+            rows = batch.rows * len(texts) / len(batch.texts)
+            return Sample(texts, max(1.0, footer.text_bytes * rows / footer.rows))
     raise BroetchenError(f"dataset {spec.name}: column {spec.text_column!r} holds no text in any of its files")
-
-
-def choose_engine(
-    spec: DatasetSpec, texts: pa.LargeStringArray, reference: Encoded
-) -> Literal["tokenizers", "gigatoken"]:
-    """The engine for a dataset: gigatoken where it can be used and gives the reference's ids on the sample.
-
-    Raises:
-        UsageError: gigatoken was asked for by name and cannot be used, or gives other ids.
-    """
-    if spec.engine == "tokenizers":
-        return "tokenizers"
-    reason = gigatoken_obstacle(spec.tokenizer)
-    if reason is None:
-        with borrow_encoder(spec.tokenizer, "gigatoken") as fast:
-            reason = first_difference(reference, fast.encode(texts))
-    if reason is None:
-        return "gigatoken"
-    if spec.engine == "gigatoken":
-        raise UsageError(f"dataset {spec.name}: --engine gigatoken cannot be used: {reason}; take --engine auto")
-    _LOGGER.warning("dataset %s: encoding with tokenizers, which is slower, since gigatoken %s", spec.name, reason)
-    return "tokenizers"
 
 
 class _PlanDataset(beam.DoFn):

@@ -16,6 +16,7 @@ import http.client
 import io
 import os
 import posixpath
+import re
 import shutil
 import tempfile
 import uuid
@@ -49,6 +50,8 @@ _ADVICE: dict[int, str] = {
     http.HTTPStatus.NOT_FOUND: "check the path, and that the bucket exists",
 }
 
+_WILDCARD = re.compile(r"[*?\[]")
+
 
 def is_local(path: str) -> bool:
     """Whether `path` is on this machine's own filesystem, that is, has no scheme."""
@@ -74,6 +77,15 @@ def split(path: str) -> tuple[str, str]:
     """The folder of `path`, and the name in it; the folder of a bare local name is ``""``."""
     folder, name = posixpath.split(path)
     return folder, name
+
+
+def fixed_folder(pattern: str) -> str:
+    """The part of a glob pattern before its first wildcard, up to the last separator, which it includes.
+
+    >>> fixed_folder("gs://corpora/german/*.parquet"), fixed_folder("a.parquet")
+    ('gs://corpora/german/', '')
+    """
+    return _WILDCARD.split(pattern, maxsplit=1)[0].rpartition("/")[0] + "/" if "/" in pattern else ""
 
 
 def temporary_path(path: str) -> str:

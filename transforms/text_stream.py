@@ -104,19 +104,10 @@ def parquet_part(name: str, sources: Mapping[str, str], text_column: str) -> Tex
 def _as_written(path: str, sources: Mapping[str, str]) -> str:
     """A file's path with the fixed part of the pattern that found it as that was written."""
     for opened, written in sources.items():
-        folder = fixed_folder(opened)
+        folder = files.fixed_folder(opened)
         if path.startswith(folder):
-            return fixed_folder(written) + path.removeprefix(folder)
+            return files.fixed_folder(written) + path.removeprefix(folder)
     return posixpath.basename(path)
-
-
-def fixed_folder(pattern: str) -> str:
-    """The part of a glob pattern before its first wildcard, up to the last separator, which it includes.
-
-    >>> fixed_folder("gs://corpora/german/*.parquet"), fixed_folder("a.parquet")
-    ('gs://corpora/german/', '')
-    """
-    return _WILDCARD.split(pattern, maxsplit=1)[0].rpartition("/")[0] + "/" if "/" in pattern else ""
 
 
 def find_parts(location: str, text_column: str = "text", split: str = "train") -> list[TextPart]:

@@ -1,0 +1,185 @@
+"""Evaluates tokenizers on groups of parquet files: the statistics of each pair, as one PTransform.
+
+An element is one tokenizer on a run of row groups; only counts are combined, never tokens.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+
+from transforms.encoders import Encoder
+from transforms.engine_choice import leading_documents
+from transforms.errors import BroetchenError
+from transforms.evaluated_tokenizer import EvaluatedTokenizer
+from transforms.parquet_source import expand_sources, read_footer, read_texts
+from transforms.tokenizer_metrics import (
+    SumStatistics,
+    TokenStatistics,
+    Vocabulary,
+    count_ids,
+    count_words,
+    text_statistics,
+)
+
+# Text of one element: enough that its counts, of the size of a vocabulary, are small beside it.
+_RUN_TEXT_BYTES = 32 << 20
+# Text of each group on which gigatoken is held against `tokenizers` before it is used.
+_SAMPLE_TEXT_BYTES = 64 << 10
+# Words that are remembered to be whole or not: some 20 MB.
+_REMEMBERED_WORDS = 200_000
+
+# (tokenizer, group, file, its row groups)
+_Task = tuple[str, str, str, tuple[int, ...]]
+
+Pair = tuple[str, str]
+"""The names of a tokenizer and a group."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TextGroup:
+    """Texts that are evaluated together: a language, or a dataset.
+
+    Attributes:
+        name: in the results.
+        patterns: globs of parquet files, as they are opened.
+        text_column: their column that is read.
+    """
+
+    name: str
+    patterns: tuple[str, ...]
+    text_column: str
+
+
+def sample_texts(group: TextGroup) -> pa.LargeStringArray:
+    """The first documents of a group: about 64 KiB of text, at least one document.
+
+    Raises:
+        BroetchenError: there is none.
+    """
+    for path, size in expand_sources(group.patterns):
+        footer = read_footer(path, size, group.text_column)
+        for _, batch in read_texts(path, range(len(footer.row_groups)), group.text_column):
+            if len(batch.texts):
+                return leading_documents(batch.texts, _SAMPLE_TEXT_BYTES)
+    raise BroetchenError(
+        f"group {group.name}: column {group.text_column!r} holds no text in any of its files; check the data, or name "
+        "another column with --text-column"
+    )
+
+
+def row_group_runs(sizes: Sequence[int], target: int = _RUN_TEXT_BYTES) -> Iterator[tuple[int, ...]]:
+    """Numbers of consecutive row groups that hold about `target` bytes together, by the size of each in bytes.
+
+    >>> list(row_group_runs([3, 3, 9, 1], target=6))
+    [(0, 1), (2,), (3,)]
+    """
+    run: list[int] = []
+    for number, _ in enumerate(sizes):
+        run.append(number)
+        if sum(sizes[one] for one in run) >= target:
+            yield tuple(run)
+            run = []
+    if run:
+        yield tuple(run)
+
+
+class WholeWords:
+    """Which words a single token expresses. Remembers some of the words that it was asked about."""
+
+    def __init__(self, encoder: Encoder, vocabulary: Vocabulary) -> None:
+        self._encoder = encoder
+        self._unknown = np.array(vocabulary.unknown_ids, dtype=np.uint32)
+        self._known: dict[str, bool] = {}
+
+    def count(self, words: Mapping[str, int]) -> int:
+        """How many words, each as often as it occurs, are whole."""
+        if len(self._known) + len(words) > _REMEMBERED_WORDS:
+            self._known = {}
+        new = [word for word in words if word not in self._known]
+        alone, spaced = self._single(new), self._single([f" {word}" for word in new])
+        self._known.update(zip(new, (alone | spaced).tolist(), strict=True))
+        return sum(count for word, count in words.items() if self._known[word])
+
+    def _single(self, texts: list[str]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        encoded = self._encoder.encode(pa.array(texts, pa.large_string()))
+        single = np.diff(encoded.offsets) == 1
+        firsts = encoded.ids[encoded.offsets[:-1][single]]
+        single[single] = ~np.isin(firsts, self._unknown)
+        return single
+
+
+def evaluate_texts(texts: pa.LargeStringArray, encoder: Encoder, whole_words: WholeWords) -> TokenStatistics:
+    """The statistics of a batch of documents."""
+    start = time.process_time_ns()
+    encoded = encoder.encode(texts)
+    spent = time.process_time_ns() - start
+    words = count_words(texts)
+    return dataclasses.replace(
+        text_statistics(texts),
+        words=words.total(),
+        whole_words=whole_words.count(words),
+        encode_ns=spent,
+        counts=count_ids(encoded.ids),
+    )
+
+
+class _Evaluate(beam.DoFn):
+    def __init__(self, tokenizers: Mapping[str, EvaluatedTokenizer], groups: Mapping[str, TextGroup]) -> None:
+        self._tokenizers = tokenizers
+        self._groups = groups
+
+    def process(self, task: _Task) -> Iterator[tuple[Pair, TokenStatistics]]:
+        name, group, path, row_groups = task
+        tokenizer = self._tokenizers[name]
+        total = TokenStatistics()
+        with tokenizer.lend() as encoder:
+            whole_words = WholeWords(encoder, tokenizer.vocabulary)
+            encoder.encode(pa.array(["a"], pa.large_string()))  # some make tables at their first call
+            for _, batch in read_texts(path, row_groups, self._groups[group].text_column):
+                total += evaluate_texts(batch.texts, encoder, whole_words)
+        yield (name, group), total
+
+
+class EvaluateTokenizers(beam.PTransform):
+    """Names of groups in, ((tokenizer, group), TokenStatistics) out.
+
+    An element of the work is one tokenizer on a run of row groups.
+
+    Args:
+        tokenizers: what to evaluate, by name.
+        groups: the data, by name.
+    """
+
+    def __init__(self, tokenizers: Mapping[str, EvaluatedTokenizer], groups: Mapping[str, TextGroup]) -> None:
+        super().__init__()
+        self._tokenizers = dict(tokenizers)
+        self._groups = dict(groups)
+
+    def expand(self, names: beam.PCollection[str]) -> beam.PCollection[tuple[Pair, TokenStatistics]]:
+        return (
+            names
+            | "Expand" >> beam.FlatMap(self._files).with_output_types(tuple[str, str, int])
+            | "SpreadFiles" >> beam.Reshuffle()
+            | "Tasks" >> beam.FlatMapTuple(self._tasks).with_output_types(_Task)
+            | "SpreadTasks" >> beam.Reshuffle()
+            | "Evaluate"
+            >> beam.ParDo(_Evaluate(self._tokenizers, self._groups)).with_output_types(tuple[Pair, TokenStatistics])
+            | "Sum" >> beam.CombinePerKey(SumStatistics()).with_output_types(tuple[Pair, TokenStatistics])
+        )
+
+    def _files(self, name: str) -> Iterator[tuple[str, str, int]]:
+        for path, size in expand_sources(self._groups[name].patterns):
+            yield name, path, size
+
+    def _tasks(self, group: str, path: str, size: int) -> Iterator[_Task]:
+        footer = read_footer(path, size, self._groups[group].text_column)
+        for run in row_group_runs([row_group.text_bytes for row_group in footer.row_groups]):
+            for tokenizer in self._tokenizers:
+                yield tokenizer, group, path, run
