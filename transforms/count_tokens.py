@@ -21,8 +21,8 @@ from transforms.array_record_reader import RecordReader
 from transforms.count_ledger import Counted, CountLedger
 from transforms.dataset_spec import FEATURE, Engine, TokenizerSpec
 from transforms.encoder_pool import borrow_encoder
-from transforms.encoders import first_difference
-from transforms.errors import BroetchenError, UsageError
+from transforms.engine_choice import choose_engine, encode_samples, leading_documents
+from transforms.errors import BroetchenError
 from transforms.example_codec import decode_ids, decode_text
 from transforms.json_coder import register_json_coder
 from transforms.manifest import Manifest
@@ -114,29 +114,11 @@ def _engine_for(
     with _choices_lock:
         key = name, tokenizer, asked
         if key not in _choices:
-            reason = _why_not_gigatoken(tokenizer, _beginning(texts))
-            if reason is not None and asked == "gigatoken":
-                raise UsageError(f"{name}: --engine gigatoken cannot be used: {reason}")
+            samples = encode_samples(tokenizer, [leading_documents(texts, _SAMPLE_TEXT_BYTES)])
+            _choices[key], reason = choose_engine(name, tokenizer, asked, samples)
             if reason is not None:
-                _LOGGER.warning("%s: encoding with tokenizers, which is slower: %s", name, reason)
-            _choices[key] = "gigatoken" if reason is None else "tokenizers"
+                _LOGGER.warning("%s: encoding with tokenizers, which is slower, since gigatoken %s", name, reason)
         return _choices[key]
-
-
-def _why_not_gigatoken(tokenizer: TokenizerSpec, texts: pa.LargeStringArray) -> str | None:
-    with borrow_encoder(tokenizer, "tokenizers") as reference:
-        expected = reference.encode(texts)
-    try:
-        with borrow_encoder(tokenizer, "gigatoken") as fast:
-            difference = first_difference(expected, fast.encode(texts))
-    except UsageError as error:
-        return str(error)
-    return None if difference is None else f"gigatoken {difference}; use the engine `tokenizers`, or `auto`"
-
-
-def _beginning(texts: pa.LargeStringArray) -> pa.LargeStringArray:
-    ends = pc.cumulative_sum(pc.binary_length(texts)).to_numpy()
-    return texts.slice(0, int(ends.searchsorted(_SAMPLE_TEXT_BYTES)) + 1)
 
 
 def _tokens_of(
