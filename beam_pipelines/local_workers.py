@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 
 import psutil
@@ -22,6 +23,8 @@ def local_workers(arguments: Sequence[str], tokens: int) -> list[str]:
     """
     if any(argument.startswith(("--direct_", "--runner")) for argument in arguments):
         return []
+    if " " in sys.executable:
+        return []  # Beam starts its workers by a command line in which it does not quote the path.
     workers = min(os.cpu_count() or 1, psutil.virtual_memory().available // _MEMORY_PER_WORKER)
     if tokens < _TOKENS_WORTH_PROCESSES or workers < 2:
         return []

@@ -15,3 +15,12 @@ class UsageError(BroetchenError):
     """The command line or the config is wrong; nothing was started."""
 
     exit_code = 2
+
+
+def one_line(error: object) -> str:
+    """A library's message on one line and without control characters, to be put into one of ours.
+
+    >>> one_line("bad page\\n  header \\x00")
+    'bad page header ?'
+    """
+    return "".join(character if character.isprintable() else "?" for character in " ".join(str(error).split()))

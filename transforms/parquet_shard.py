@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from transforms import files
-from transforms.errors import BroetchenError
+from transforms.errors import BroetchenError, one_line
 from transforms.staged_shard import StagedShard
 
 # A row group is written once it holds this much; readers take one at a time.
@@ -67,7 +67,7 @@ class ParquetShardWriter(StagedShard):
             ]
         except pa.ArrowException as error:
             raise BroetchenError(
-                f"{self._path}: the source's files have columns of different types ({error}); "
+                f"{self._path}: the source's files have columns of different types ({one_line(error)}); "
                 "build them as separate datasets"
             ) from error
         return pa.table(columns, schema=schema)
@@ -114,7 +114,7 @@ class ParquetRows:
             self._file = self._stack.enter_context(pq.ParquetFile(local, pre_buffer=False))
         except (pa.ArrowException, OSError) as error:
             self._stack.close()
-            raise BroetchenError(f"{self._path}: cannot be read as parquet: {error}") from error
+            raise BroetchenError(f"{self._path}: cannot be read as parquet: {one_line(error)}") from error
         metadata = self._file.metadata
         rows = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
         self._starts = np.concatenate([[0], np.cumsum(rows, dtype=np.int64)])
@@ -134,6 +134,6 @@ class ParquetRows:
             try:
                 table = self._file.read_row_group(group)
             except (pa.ArrowException, OSError) as error:
-                raise BroetchenError(f"{self._path}: row group {group} cannot be read: {error}") from error
+                raise BroetchenError(f"{self._path}: row group {group} cannot be read: {one_line(error)}") from error
             yield table.slice(first - start, end - first)
             first = end

@@ -22,7 +22,7 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.metrics import Metrics
 
 from transforms import files
-from transforms.errors import BroetchenError
+from transforms.errors import BroetchenError, one_line
 from transforms.json_coder import register_json_coder
 
 # Enough text for a batch to keep an encoder busy, and small enough to stay in a processor's cache.
@@ -120,7 +120,7 @@ def read_footer(path: str, size: int, text_column: str) -> SourceFile:
         metadata = pq.read_metadata(pa.BufferReader(_MAGIC + footer))
         schema = metadata.schema.to_arrow_schema()
     except (pa.ArrowException, OSError) as error:
-        raise BroetchenError(f"{path}: the parquet footer cannot be read: {error}") from error
+        raise BroetchenError(f"{path}: the parquet footer cannot be read: {one_line(error)}") from error
     _check_text_column(path, schema, text_column)
     return SourceFile(
         path=path,
@@ -176,7 +176,7 @@ def read_texts(
             # Pre-buffering would hold a whole column chunk in memory.
             parquet = pq.ParquetFile(handle, pre_buffer=False, buffer_size=_READ_BUFFER_BYTES)
         except (pa.ArrowException, OSError) as error:
-            raise BroetchenError(f"{path}: cannot be read as parquet: {error}") from error
+            raise BroetchenError(f"{path}: cannot be read as parquet: {one_line(error)}") from error
         column = parquet.schema_arrow.get_field_index(text_column)
         for group in row_groups:
             rows = _batch_rows(parquet.metadata.row_group(group), column)
@@ -187,7 +187,7 @@ def read_texts(
                     yield group, to_texts(texts, pa.table(batch) if with_columns else None, text_column)
             except (pa.ArrowException, OSError) as error:
                 raise BroetchenError(
-                    f"{path}: row group {group} cannot be read ({error}); the file is damaged: fetch it again"
+                    f"{path}: row group {group} cannot be read ({one_line(error)}); the file is damaged: fetch it again"
                 ) from error
 
 
