@@ -109,7 +109,10 @@ class State:
             if (work / "publication.json").exists():
                 names = json.loads((work / "publication.json").read_bytes())["names"]
                 places += [Path(names[str(ordinal)])] if str(ordinal) in names else []
-            (place,) = (place for place in places if place.exists())
+            there = [place for place in places if place.exists()]
+            if not there and (work.parent.parent / "manifest.json").exists():
+                continue  # The dataset is finished, and its work was being cleared away.
+            (place,) = there
             found[work.parent.parent.name, ordinal] = (place.stat().st_ino, place.stat().st_mtime_ns)
         return found
 

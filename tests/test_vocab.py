@@ -17,6 +17,7 @@ from tests.command import run_command
 from tests.corpora import SAMPLES, reference_ids, write_parquet
 from tests.reading import read_texts
 from tests.test_build import RUNS, corpora, draw_budgets, flat, make_config, manifest_of, tree, write_dataset
+from transforms import files
 from transforms.errors import BroetchenError
 
 ROWS = {"format": "parquet"}
@@ -70,6 +71,19 @@ def test_every_runner_gives_the_same_bytes(tmp_path: Path) -> None:
         outputs.append(tree(tmp_path / str(number)))
     assert outputs[0] == outputs[1] == outputs[2]
     assert sum(name.startswith("a/train-") for name in outputs[0]) > 2
+
+
+def test_a_bucket_gets_the_same_bytes(tmp_path: Path, gcs_prefix: str) -> None:
+    rows = [f"Zeile {number} mit Wörtern {number * 7}" for number in range(60)]
+    write_parquet(tmp_path / "a" / "0.parquet", [rows[:20], rows[20:40], rows[40:]])
+    config = make_config(tmp_path, {"a": {"tokens": 300, "eval_tokens": 20}}, records=ROWS)
+    build(config, str(tmp_path / "out"), quiet=True)
+    build(config, f"{gcs_prefix}/out", quiet=True)
+    local = {path.relative_to(tmp_path / "out" / "a"): path for path in (tmp_path / "out" / "a").glob("*.*")}
+    assert len(local) > 3
+    for name, path in local.items():
+        assert files.read_bytes(f"{gcs_prefix}/out/a/{name}") == path.read_bytes()
+    verify(f"{gcs_prefix}/out")
 
 
 def test_files_with_other_columns_are_fitted_or_refused(tmp_path: Path) -> None:
