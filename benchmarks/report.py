@@ -287,6 +287,7 @@ def markdown(results: Results) -> str:
         f"{corpus['row_groups']} row groups, {corpus['file_bytes'] / 1e6:.0f} MB of parquet"
         for corpus in results.corpora
     )
+    options = f"`{' '.join(setting['build_options'])}`" if setting["build_options"] else "no option of Beam's"
     lines = [
         f"{results.date}, {machine['cpu']}, {machine['cpus']} cores, {machine['memory_gib']:.0f} GiB, "
         f"{machine['system']}, Python {machine['python']}; load average before the first run "
@@ -294,7 +295,7 @@ def markdown(results: Results) -> str:
         "",
         f"Corpora: {corpora}. Budget of `build`: {setting['budget_share']:.0%} of the tokens. "
         f"{setting['workers']} workers, records of at most {setting['max_tokens']} ids, "
-        f"shards of {setting['shard_size']}, `build` with `{' '.join(setting['build_options'])}`. {setting['repeat']} "
+        f"shards of {setting['shard_size']}, `build` with {options}. {setting['repeat']} "
         f"run{'s, medians' if setting['repeat'] > 1 else ''}. Versions: {versions}.",
         "",
         f"Seconds for a corpus of {results.start_runs[0].corpus_mb} MB, which is nearly all start-up: {starts}.",
