@@ -5,15 +5,11 @@ python -m beam_pipelines.count_subtokens --config CONFIG_OR_URI [--ledger URI] [
 
 from __future__ import annotations
 
-import contextlib
 import json
 import posixpath
-import tempfile
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import GoogleCloudOptions
 from apache_beam.pvalue import AsDict
 
 from beam_pipelines.dataset_specs import chosen_datasets, keep_tokenizer
@@ -21,6 +17,7 @@ from beam_pipelines.job_errors import plain_errors
 from beam_pipelines.local_workers import local_workers
 from beam_pipelines.mix_config import MixConfig
 from beam_pipelines.runner_options import pipeline_options
+from beam_pipelines.scratch import scratch_folder
 from transforms import files
 from transforms.count_ledger import CountLedger
 from transforms.count_tokens import BuiltShard, CountBuiltShards, CountSpec, CountTokens, built_shards
@@ -163,8 +160,7 @@ def count(
     if datasets and len(patterns) == len(what):
         raise UsageError(f"--dataset {datasets[0]}: parquet files have no datasets; leave it out")
     options = pipeline_options(beam_arguments)
-    # Workers elsewhere cannot read a folder of this machine.
-    with _scratch(options.view_as(GoogleCloudOptions).temp_location) as scratch:
+    with scratch_folder(options, "count") as scratch:
         counting = Counting(engine, scratch)
         for one in what:
             if _is_config(one):
@@ -201,19 +197,6 @@ def count_sources(
         ledger=ledger,
         beam_arguments=beam_arguments,
     )
-
-
-@contextlib.contextmanager
-def _scratch(remote: str | None) -> Iterator[str]:
-    if remote is None:
-        with tempfile.TemporaryDirectory(prefix="broetchen-count-") as folder:
-            yield folder
-        return
-    folder = posixpath.join(remote, f"broetchen-count-{uuid.uuid4().hex}")
-    try:
-        yield folder
-    finally:
-        files.delete_tree(folder)
 
 
 def _run(counting: Counting, scratch: str, ledger: str | None, beam_arguments: Sequence[str]) -> dict[str, TextCount]:

@@ -5,25 +5,22 @@ python -m beam_pipelines.evaluate_tokenizer --tokenizer TOKENIZER --data NAME=GL
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import itertools
 import json
 import posixpath
-import tempfile
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import apache_beam as beam
 import pyarrow as pa
-from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
 
 from beam_pipelines.dataset_specs import keep_tokenizer
 from beam_pipelines.evaluation_groups import ALL, read_groups
 from beam_pipelines.job_errors import plain_errors
 from beam_pipelines.runner_options import pipeline_options
+from beam_pipelines.scratch import scratch_folder
 from transforms import files
 from transforms.dataset_spec import Engine
 from transforms.engine_choice import choose_engine, encode_samples
@@ -108,7 +105,7 @@ def evaluate(
     loaded, left_out = load_tokenizers(tokenizers, with_public=with_public)
     options = pipeline_options(beam_arguments)
     samples = [sample_texts(group) for group in groups.values()]
-    with _scratch_folder(options) as scratch:
+    with scratch_folder(options, "eval") as scratch:
         ready = {one.name: _make_ready(one, scratch, engine, samples) for one in loaded}
         with plain_errors(), beam.Pipeline(options=options) as pipeline:
             _ = (
@@ -125,21 +122,6 @@ def evaluate(
     for name in ready:
         statistics[name, ALL] = sum((statistics[name, group] for group in groups), TokenStatistics())
     return Evaluation(tuple(ready.values()), (*groups, ALL), statistics, left_out)
-
-
-@contextlib.contextmanager
-def _scratch_folder(options: PipelineOptions) -> Iterator[str]:
-    remote = options.view_as(GoogleCloudOptions).temp_location
-    if not remote:
-        with tempfile.TemporaryDirectory(prefix="broetchen-eval-") as local:
-            yield local
-        return
-    # Workers elsewhere cannot read a folder of this machine.
-    scratch = posixpath.join(remote, f"broetchen-eval-{uuid.uuid4().hex}")
-    try:
-        yield scratch
-    finally:
-        files.delete_tree(scratch)
 
 
 def _make_ready(
