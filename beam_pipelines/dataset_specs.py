@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import posixpath
-import re
 from collections.abc import Sequence
 
 from beam_pipelines.mix_config import MixConfig
@@ -27,20 +26,8 @@ def chosen_datasets(config: MixConfig, wanted: Sequence[str]) -> list[str]:
     names = [name for name in config.datasets if not wanted or name in wanted]
     for name in names:
         for source in config.sources(name):
-            _check_source(name, source)
+            files.check_scheme(source)
     return names
-
-
-def _check_source(dataset: str, source: str) -> None:
-    hub = re.fullmatch(r"hf://datasets/([^/]+/[^/@]+)@([^/]+)/(.+)", source)
-    if hub:
-        repository, revision, path = hub.groups()
-        raise UsageError(
-            f"datasets.{dataset}.source: {source}: this version does not read from the hub; download the files (hf "
-            f"download {repository} --repo-type dataset --revision {revision} --include '{path}' --local-dir FOLDER) "
-            f"and set the source to FOLDER/{path}"
-        )
-    files.check_scheme(source)
 
 
 def load_config_tokenizer(config: MixConfig) -> TokenizerFile:

@@ -36,6 +36,7 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from beam_pipelines.config_document import SCHEME, ConfigDocument, Problem, read_config
 from transforms.errors import UsageError
+from transforms.hub_path import COMMIT, HubPath
 from transforms.largest_remainder import apportion
 from transforms.quantities import format_count, format_percent, parse_count, parse_percent, parse_size, shown
 
@@ -45,9 +46,7 @@ _MAX_GROUP_SIZE = 2**31 - 1
 _COMPRESSION_LEVELS = {"zstd": (-131072, 22), "brotli": (0, 11), "snappy": None, "none": None}
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_REVISION = re.compile(r"[0-9a-f]{40}")
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)?")
-_HUB_SOURCE = re.compile(r"hf://datasets/(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^/]*))?/(?P<path>.+)")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -157,16 +156,19 @@ def _check_source(value: str) -> str:
 
 
 def _check_hub_source(value: str) -> None:
-    match = _HUB_SOURCE.fullmatch(value)
-    if match is None or ".." in match["path"].split("/"):
+    try:
+        source = HubPath.parse(value)
+    except UsageError:
+        source = None
+    if source is None or not source.path:
         raise UsageError(
             f"{shown(value)} is not a file of a hub dataset; write hf://datasets/OWNER/NAME@REVISION/path/*.parquet"
         )
-    if not _REVISION.fullmatch(match["revision"] or ""):
+    if not source.pinned:
         raise UsageError(
             f"{shown(value)} is not pinned to a full revision (40 hexadecimal digits), so it could change between two "
-            f"builds; write hf://datasets/{match['repo']}@REVISION/{match['path']} with the commit that "
-            f"`git ls-remote https://huggingface.co/datasets/{match['repo']} HEAD` prints"
+            f"builds; write hf://datasets/{source.repository}@REVISION/{source.path} with the commit that "
+            f"`git ls-remote https://huggingface.co/datasets/{source.repository} HEAD` prints"
         )
 
 
@@ -312,7 +314,7 @@ class TokenizerConfig(_Section):
             if revision is not None:
                 what = f"{shown(revision)} pins nothing, as {shown(path)} is a path and no hub id; remove `revision`"
                 yield Problem(("revision",), what)
-        elif not _REVISION.fullmatch(revision or ""):
+        elif not COMMIT.fullmatch(revision or ""):
             state = (
                 "has no `revision`" if revision is None else f"has revision {shown(revision)}, which is no full commit"
             )

@@ -253,10 +253,6 @@ WRONG_CONFIGS: dict[str, tuple[Mapping[str, Any], str]] = {
         {"datasets": {"a": {"source": "nothing/*.parquet", "tokens": 5}}},
         r"nothing/\*\.parquet: no file",
     ),
-    "hub": (
-        {"datasets": {"a": {"source": f"hf://datasets/owner/name@{'0123456789' * 4}/data/*.parquet", "tokens": 5}}},
-        r"hf://datasets/owner/name@.*does not read from the hub; download the files \(hf download owner/name .*FOLDER",
-    ),
     "no filesystem": ({"datasets": {"a": {"source": "nope://a/b.parquet", "tokens": 5}}}, "no filesystem for nope://"),
 }
 

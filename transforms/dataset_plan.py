@@ -124,7 +124,7 @@ def read_sample(spec: DatasetSpec, source: Sequence[SourceFile], groups: Iterabl
     """
     for file, group in groups:
         footer = source[file].row_groups[group]
-        for _, batch in read_texts(source[file].path, [group], spec.text_column):
+        for _, batch in read_texts(source[file].path, [group], spec.text_column, ahead=False):
             if not len(batch.texts):
                 continue
             texts = leading_documents(batch.texts, _SAMPLE_TEXT_BYTES)

@@ -26,6 +26,7 @@ from typing import BinaryIO
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileSystem
 from apache_beam.io.filesystems import FileSystems
 
+import transforms.hf_filesystem  # noqa: F401 (registers hf:// with Beam)
 from transforms.errors import BroetchenError, UsageError
 
 _CHUNK_BYTES = 8 << 20
@@ -345,6 +346,9 @@ def _explained(path: str, action: str) -> Iterator[None]:
     except BroetchenError:
         raise
     except Exception as error:
+        root = _root(error)
+        if isinstance(root, BroetchenError):
+            raise root from error
         reason, advice = explain(error)
         raise BroetchenError(f"{path}: cannot be {action} ({reason}); {advice}") from error
 

@@ -1,7 +1,8 @@
 """Parquet as a source of documents: what lies in the files, and their text, batch by batch.
 
 Footers tell everything that planning needs (rows and bytes of each row group) for a few kilobytes a file. Reading is
-by row group and streams: memory is bounded by one batch, not by the row group.
+by row group and streams: memory is bounded by one batch, not by the row group. Of a remote file the column chunks that
+are wanted are fetched, the next pieces while the last ones are worked on.
 """
 
 from __future__ import annotations
@@ -24,12 +25,15 @@ from apache_beam.metrics import Metrics
 from transforms import files
 from transforms.errors import BroetchenError, one_line
 from transforms.json_coder import register_json_coder
+from transforms.read_ahead import ReadAhead
 
 # Enough text for a batch to keep an encoder busy, and small enough to stay in a processor's cache.
 BATCH_TEXT_BYTES = 1 << 20
 _MAX_BATCH_ROWS = 8192
 _TAIL_BYTES = 64 << 10
 _READ_BUFFER_BYTES = 1 << 20
+# Of a remote file, larger pieces are fetched ahead; a reader that stops early has fetched a buffer in vain.
+_REMOTE_BUFFER_BYTES = 128 << 10
 _MAGIC = b"PAR1"
 
 NULL, EMPTY, NOT_TEXT = "null", "empty", "not_text"
@@ -153,17 +157,32 @@ def _is_binary(kind: pa.DataType) -> bool:
 
 
 def _row_groups(metadata: pq.FileMetaData, text_column: str) -> Iterator[RowGroup]:
-    column = next(i for i in range(metadata.num_columns) if metadata.schema.column(i).path == text_column)
+    column = _leaf(metadata, text_column)
     for index in range(metadata.num_row_groups):
         group = metadata.row_group(index)
         chunk = group.column(column)
         yield RowGroup(group.num_rows, chunk.total_uncompressed_size, chunk.total_compressed_size)
 
 
+def _leaf(metadata: pq.FileMetaData, text_column: str) -> int:
+    return next(i for i in range(metadata.num_columns) if metadata.schema.column(i).path == text_column)
+
+
+def _chunk(column: pq.ColumnChunkMetaData) -> tuple[int, int]:
+    """Where a column chunk lies in its file, as (start, end) in bytes."""
+    start = column.data_page_offset
+    if column.has_dictionary_page and column.dictionary_page_offset:
+        start = min(start, column.dictionary_page_offset)
+    return start, start + column.total_compressed_size
+
+
 def read_texts(
-    path: str, row_groups: Iterable[int], text_column: str, *, with_columns: bool = False
+    path: str, row_groups: Iterable[int], text_column: str, *, with_columns: bool = False, ahead: bool = True
 ) -> Iterator[tuple[int, TextBatch]]:
     """Streams the text column of some row groups, in the order given, or all columns.
+
+    Args:
+        ahead: whether to fetch the next pieces of a remote file meanwhile; not for who only looks at the beginning.
 
     Yields:
         (row group, batch), with batches of about `BATCH_TEXT_BYTES` of text.
@@ -174,10 +193,15 @@ def read_texts(
     with _opened(path) as handle:
         try:
             # Pre-buffering would hold a whole column chunk in memory.
-            parquet = pq.ParquetFile(handle, pre_buffer=False, buffer_size=_READ_BUFFER_BYTES)
+            buffer_size = _REMOTE_BUFFER_BYTES if isinstance(handle, ReadAhead) else _READ_BUFFER_BYTES
+            parquet = pq.ParquetFile(handle, pre_buffer=False, buffer_size=buffer_size)
         except (pa.ArrowException, OSError) as error:
             raise BroetchenError(f"{path}: cannot be read as parquet: {one_line(error)}") from error
         column = parquet.schema_arrow.get_field_index(text_column)
+        row_groups = list(row_groups)
+        if ahead and isinstance(handle, ReadAhead) and not with_columns:  # Chunks of several are read in turns.
+            leaf = _leaf(parquet.metadata, text_column)
+            handle.plan(_chunk(parquet.metadata.row_group(group).column(leaf)) for group in row_groups)
         for group in row_groups:
             rows = _batch_rows(parquet.metadata.row_group(group), column)
             try:
@@ -203,7 +227,7 @@ def _opened(path: str) -> Iterator[Any]:
         handle = (
             pa.OSFile(path)
             if files.is_local(path)
-            else FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+            else ReadAhead(FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED))
         )
     except OSError as error:
         raise BroetchenError(f"{path}: cannot be opened: {error}") from error

@@ -1,0 +1,197 @@
+"""A Hugging Face hub of our own on loopback: the parts of its HTTP API that reading datasets takes.
+
+Repositories hold the files of a folder, as if LFS kept them: their etag is their SHA-256, and a download is redirected
+to a store of its own path, which answers range requests. `HF_ENDPOINT` leads clients here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import http.server
+import json
+import re
+import threading
+import time
+import urllib.parse
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@dataclasses.dataclass
+class HubServer:
+    """The server's state, which tests set and read.
+
+    Attributes:
+        repositories: folders by OWNER/NAME; each has the one revision `COMMIT`.
+        private: repositories that need `token`.
+        latency_s: how long each answer waits.
+        cut_every: of the requests to the store, each one of this number ends in the middle of its body; 0 is none.
+        fetched: bytes of content sent, by path in the repository.
+        authorized: paths of the requests that carried a token.
+    """
+
+    repositories: dict[str, Path]
+    private: frozenset[str] = frozenset()
+    token: str = "hf_secret"
+    latency_s: float = 0.0
+    cut_every: int = 0
+    fetched: Counter[str] = dataclasses.field(default_factory=Counter)
+    authorized: list[str] = dataclasses.field(default_factory=list)
+    address: str = ""
+    _hashes: dict[tuple[Path, int, int], str] = dataclasses.field(default_factory=dict)
+    _downloads: int = 0
+
+    def __enter__(self) -> HubServer:
+        hub = self
+
+        class Handler(_Handler):
+            state = hub
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.address = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def source(self, repository: str, path: str, revision: str = COMMIT) -> str:
+        """The path of a file, or a pattern, as a config writes it."""
+        return f"hf://datasets/{repository}@{revision}/{path}"
+
+    def etag(self, path: Path) -> str:
+        status = path.stat()
+        key = (path, status.st_size, status.st_mtime_ns)
+        if key not in self._hashes:
+            self._hashes[key] = hashlib.sha256(path.read_bytes()).hexdigest()
+        return self._hashes[key]
+
+    def cuts_now(self) -> bool:
+        self._downloads += 1
+        return bool(self.cut_every) and self._downloads % self.cut_every == 0
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    state: HubServer
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        time.sleep(self.state.latency_s)
+        path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)
+        if match := re.fullmatch(r"/store/([^/]+/[^/]+)/(.+)", path):
+            self._send_content(self.state.repositories[match[1]] / match[2], match[2])
+        elif match := re.fullmatch(r"/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+            if folder := self._folder(match[1], match[2]):
+                self._redirect(match[1], folder, match[3])
+        elif match := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)/tree/([^/]+)/?(.*)", path):
+            if folder := self._folder(match[1], match[2]):
+                self._send_tree(folder, match[3])
+        else:
+            self._fail(404, "EntryNotFound")
+
+    do_HEAD = do_GET
+
+    def do_POST(self) -> None:
+        time.sleep(self.state.latency_s)
+        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        match = re.fullmatch(r"/api/datasets/([^/]+/[^/]+)/paths-info/([^/]+)", urllib.parse.unquote(self.path))
+        assert match
+        if folder := self._folder(match[1], match[2]):
+            form = self.headers["Content-Type"].startswith("application/x-www-form-urlencoded")
+            paths = urllib.parse.parse_qs(body)["paths"] if form else json.loads(body)["paths"]
+            self._send_json([self._entry(folder, folder / path) for path in paths if (folder / path).is_file()])
+
+    def _folder(self, repository: str, revision: str) -> Path | None:
+        authorization = self.headers.get("Authorization")
+        if authorization:
+            self.state.authorized.append(self.path)
+        allowed = repository not in self.state.private or authorization == f"Bearer {self.state.token}"
+        if repository not in self.state.repositories or not allowed:
+            self._fail(401, "RepoNotFound")
+        elif revision != COMMIT:
+            self._fail(404, "RevisionNotFound")
+        else:
+            return self.state.repositories[repository]
+        return None
+
+    def _entry(self, folder: Path, file: Path) -> dict[str, Any]:
+        size, etag = file.stat().st_size, self.state.etag(file)
+        return {
+            "type": "file",
+            "path": file.relative_to(folder).as_posix(),
+            "size": size,
+            "oid": hashlib.sha1(etag.encode()).hexdigest(),
+            "lfs": {"oid": etag, "size": size, "pointerSize": 130},
+        }
+
+    def _send_tree(self, folder: Path, below: str) -> None:
+        if (folder / below).is_dir():
+            files = (path for path in sorted((folder / below).rglob("*")) if path.is_file())
+            self._send_json([self._entry(folder, path) for path in files])
+        else:
+            self._fail(404, "EntryNotFound")
+
+    def _redirect(self, repository: str, folder: Path, path: str) -> None:
+        file = folder / path
+        if not file.is_file():
+            self._fail(404, "EntryNotFound")
+            return
+        self.send_response(302)
+        self.send_header("Location", f"{self.state.address}/store/{repository}/{urllib.parse.quote(path)}")
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("X-Linked-ETag", f'"{self.state.etag(file)}"')
+        self.send_header("X-Linked-Size", str(file.stat().st_size))
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def _send_content(self, file: Path, name: str) -> None:
+        size = file.stat().st_size
+        start, end = 0, size - 1
+        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if asked:
+            start, end = int(asked[1]), min(int(asked[2]), size - 1)
+        with file.open("rb") as content:
+            content.seek(start)
+            body = content.read(end - start + 1)
+        self.send_response(206 if asked else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("ETag", '"of-the-store"')
+        if asked:
+            self.send_header("Content-Range", f"bytes {start}-{end}/{size}")
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        if self.state.cuts_now():
+            body = body[: len(body) // 2]
+            self.close_connection = True
+        self.wfile.write(body)
+        self.state.fetched[name] += len(body)
+
+    def _send_json(self, value: Any) -> None:
+        body = json.dumps(value).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _fail(self, status: int, code: str) -> None:
+        body = json.dumps({"error": code}).encode()
+        self.send_response(status)
+        self.send_header("X-Error-Code", code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)

@@ -1,0 +1,50 @@
+"""Paths of files in dataset repositories of the Hugging Face hub: `hf://datasets/OWNER/NAME@REVISION/path`."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+from transforms.errors import UsageError
+
+SCHEME = "hf"
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+"""A full commit hash, which pins a revision: a branch or a tag may move."""
+
+_PATH = re.compile(r"hf://datasets/(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^/]*))?/(?P<path>.*)")
+
+
+@dataclasses.dataclass(frozen=True)
+class HubPath:
+    """A path or a glob pattern in a dataset repository; `revision` is "" where the path names none."""
+
+    repository: str
+    revision: str
+    path: str
+
+    def __str__(self) -> str:
+        at = f"@{self.revision}" if self.revision else ""
+        return f"hf://datasets/{self.repository}{at}/{self.path}"
+
+    @property
+    def pinned(self) -> bool:
+        """Whether the revision is a full commit hash."""
+        return COMMIT.fullmatch(self.revision) is not None
+
+    @classmethod
+    def parse(cls, text: str) -> HubPath:
+        """Reads `hf://datasets/OWNER/NAME@REVISION/path`.
+
+        Raises:
+            UsageError: the text is not of that form.
+
+        >>> HubPath.parse("hf://datasets/owner/corpus@main/de/*.parquet").path
+        'de/*.parquet'
+        """
+        match = _PATH.fullmatch(text)
+        if match is None or ".." in match["path"].split("/"):
+            raise UsageError(
+                f"{text}: not a path of a hub dataset; write hf://datasets/OWNER/NAME@REVISION/path/*.parquet"
+            )
+        return cls(match["repository"], match["revision"] or "", match["path"])

@@ -1,0 +1,117 @@
+"""Reading remote files in known ranges, the next ones fetched while the last are worked on."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+_SMALLEST_BYTES = 256 << 10
+_LARGEST_BYTES = 4 << 20
+_PIECES_AHEAD = 3
+# What has been fetched in vain when a reader stops early is 3 pieces at most, each this part of what it has read.
+_PART_OF_WHAT_IS_READ = 64
+
+
+class ReadAhead(io.RawIOBase):
+    """A file that fetches what `plan` names in pieces, in order, in a thread; all else it reads when it is asked.
+
+    At most three pieces (256 KiB growing to 4 MiB each) are held beside the one that is being read, and fewer at first.
+
+    Args:
+        source: a seekable binary file; it is this one's alone, and closed with it.
+    """
+
+    def __init__(self, source: Any) -> None:
+        super().__init__()
+        self._source = source
+        self._source_lock = threading.Lock()
+        self._size: int = source.seek(0, io.SEEK_END)
+        self._position = 0
+        self._delivered = 0
+        self._planned: Iterator[tuple[int, int]] = iter(())
+        self._rest: tuple[int, int] = (0, 0)
+        self._ahead: deque[tuple[int, int, Future[bytes]]] = deque()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
+
+    def plan(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Starts fetching `ranges`, as (start, end) in bytes, in the order in which they will be read."""
+        self._planned = iter(ranges)
+        self._top_up()
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def seekable(self) -> bool:
+        """True."""
+        return True
+
+    def tell(self) -> int:
+        """The position in bytes."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Moves, and fetches nothing."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def read(self, size: int = -1) -> bytes:
+        """The next `size` bytes, fewer only at the end of the file; all the rest where `size` is negative."""
+        end = self._size if size < 0 else min(self._size, self._position + size)
+        parts = []
+        while self._position < end:
+            part = self._next_part(end)
+            self._position += len(part)
+            self._delivered += len(part)
+            parts.append(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def close(self) -> None:
+        """Stops fetching, and closes the source."""
+        if not self.closed:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._ahead.clear()
+            self._source.close()
+        super().close()
+
+    def _next_part(self, end: int) -> bytes:
+        while self._ahead and self._ahead[0][1] <= self._position:
+            self._ahead.popleft()
+            self._top_up()
+        if self._ahead and self._ahead[0][0] <= self._position:
+            start, piece_end, piece = self._ahead[0]
+            return piece.result()[self._position - start : min(end, piece_end) - start]
+        if self._ahead and self._position < self._ahead[0][0] < end:
+            end = self._ahead[0][0]
+        return self._fetch(self._position, end)
+
+    def _top_up(self) -> None:
+        # One piece at first: many a reader only looks at the beginning.
+        while len(self._ahead) <= min(_PIECES_AHEAD, self._delivered // _SMALLEST_BYTES):
+            start, end = self._rest
+            while start >= end:
+                following = next(self._planned, None)
+                if following is None:
+                    return
+                start, end = following
+            piece = min(_LARGEST_BYTES, max(_SMALLEST_BYTES, self._delivered // _PART_OF_WHAT_IS_READ))
+            stop = min(end, start + piece)
+            self._ahead.append((start, stop, self._pool.submit(self._fetch, start, stop)))
+            self._rest = (stop, end)
+
+    def _fetch(self, start: int, end: int) -> bytes:
+        with self._source_lock:
+            self._source.seek(start)
+            parts = []
+            while start < end:
+                part = self._source.read(end - start)
+                if not part:
+                    raise OSError(f"the file ends at byte {start:,}, before the {end:,} that it should have")
+                parts.append(part)
+                start += len(part)
+        return b"".join(parts)
