@@ -112,12 +112,16 @@ Ledger = Annotated[
     str | None,
     typer.Option(metavar="URI", help="A folder that keeps counts of sources, so that none is counted twice."),
 ]
+SourceRoot = Annotated[
+    str | None,
+    typer.Option(metavar="URI", help="Read the hub's files from here, where [bold]broetchen download[/] has put them."),
+]
 TableFormat = Annotated[FormatChoice, typer.Option("--format", help="How the table is printed.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Tracebacks, and all of Beam's log.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
 
 
-def _load(config: str, settings: Sequence[str] | None) -> Any:
+def _load(config: str, settings: Sequence[str] | None, source_root: str | None = None) -> Any:
     from beam_pipelines.mix_config import load_config
 
     overrides = {}
@@ -126,7 +130,8 @@ def _load(config: str, settings: Sequence[str] | None) -> Any:
         if not separator or not key:
             raise UsageError(f"--set {setting}: not of the form KEY=VALUE, such as --set total_tokens=1M")
         overrides[key] = value
-    return load_config(config, overrides=overrides)
+    mix = load_config(config, overrides=overrides)
+    return mix if source_root is None else mix.with_source_root(source_root)
 
 
 def _console() -> Any:
@@ -149,6 +154,7 @@ def build(
     engine: EngineOption = EngineChoice.auto,
     overwrite: Overwrite = False,
     settings: Settings = None,
+    source_root: SourceRoot = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -158,7 +164,7 @@ def build(
     through, e.g. [bold]--direct_num_workers 4[/] or [bold]--runner DataflowRunner --project … --region …[/].
     """
     terminal.start(debug=debug)
-    mix = _load(config, settings)
+    mix = _load(config, settings, source_root)
     from beam_pipelines import build_mix, tables
 
     summary = build_mix.build(
@@ -185,6 +191,7 @@ def vocab(
     engine: EngineOption = EngineChoice.auto,
     overwrite: Overwrite = False,
     settings: Settings = None,
+    source_root: SourceRoot = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -203,6 +210,7 @@ def vocab(
         engine=engine,
         overwrite=overwrite,
         settings=[*text_settings(container.value), *(settings or ())],
+        source_root=source_root,
         quiet=quiet,
         debug=debug,
     )
@@ -214,17 +222,45 @@ def plan(
     dataset: Datasets = None,
     engine: EngineOption = EngineChoice.auto,
     settings: Settings = None,
+    source_root: SourceRoot = None,
     output_format: TableFormat = FormatChoice.table,
     ledger: Ledger = None,
     debug: Debug = False,
 ) -> None:
     """Show what a build would read and write, from footers and a small sample, or from counts in a ledger."""
     terminal.start(debug=debug)
-    mix = _load(config, settings)
+    mix = _load(config, settings, source_root)
     from beam_pipelines import plan_mix, tables
 
     outlooks = plan_mix.plan(mix, datasets=dataset or (), engine=engine.value, ledger=ledger)
     tables.print_plan(_console(), outlooks, output_format.value)
+
+
+@app.command()
+def download(
+    config: Config,
+    to: Annotated[str, typer.Option(metavar="URI", help="Where the files go: a folder or gs://bucket/folder.")],
+    dataset: Datasets = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the files, with their sizes.")] = False,
+    settings: Settings = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Download the hub files that a mix names, whole, at their pinned revisions.
+
+    A build needs none of this: it streams what it needs. Use it where the same files are read many times, then build
+    with [bold]--source-root[/]. A download that was stopped is run again and goes on where it was.
+    """
+    terminal.start(debug=debug)
+    mix = _load(config, settings)
+    from beam_pipelines import download_sources, tables
+
+    found = download_sources.downloads(mix, to, dataset or ())
+    if dry_run:
+        tables.print_downloads(_console(), found)
+        return
+    fetched = download_sources.download(found, quiet=quiet)
+    _console().print(f"{fetched} of {len(found)} files fetched, the others were there: {to}", highlight=False)
 
 
 @app.command(cls=_BeamCommand)

@@ -441,6 +441,7 @@ class MixConfig(_Section):
     )
 
     _folder: str = PrivateAttr(default="")
+    _source_root: str = PrivateAttr(default="")
 
     def budgets(self) -> dict[str, DatasetBudget]:
         """The exact budget of each dataset, in the order of the config.
@@ -457,12 +458,20 @@ class MixConfig(_Section):
         """What to do when the source of `dataset` ends before its budget."""
         return self.datasets[dataset].on_shortfall or self.on_shortfall
 
+    def with_source_root(self, root: str) -> Self:
+        """The same config, whose hub files are read below `root`, as `broetchen download --to root` puts them there."""
+        config = self.model_copy()
+        config._source_root = root.rstrip("/") or "/"
+        return config
+
     def resolve(self, path: str) -> str:
         """`path` as the config means it: relative paths start at the config's folder, be it local or remote.
 
         Absolute paths and those with a scheme (`gs://…`, `hf://…`) stay as they are; `~` is the user's home. A config
         that comes from no file starts at the working directory.
         """
+        if path.startswith("hf://") and self._source_root:
+            return posixpath.join(self._source_root, path.removeprefix("hf://"))
         if SCHEME.match(path):
             return path
         path = os.path.expanduser(path)

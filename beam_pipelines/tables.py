@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from beam_pipelines.build_mix import BuildSummary
+from beam_pipelines.download_sources import Download
 from beam_pipelines.plan_mix import DatasetOutlook
 from transforms.manifest import Manifest
 from transforms.quantities import format_size
@@ -150,6 +151,16 @@ def print_plan(console: Console, outlooks: Sequence[DatasetOutlook], output_form
                 f"[red]{outlook.dataset} will {sure}lack {outlook.need - outlook.available:,} tokens;[/] "
                 "add source files or lower its budget"
             )
+
+
+def print_downloads(console: Console, found: Sequence[Download]) -> None:
+    """The files that a download would fetch."""
+    table = _table("", ("source", "to", "size"), texts=2)
+    for file in found:
+        table.add_row(escape(file.source), escape(file.target), format_size(file.size))
+    table.add_section()
+    table.add_row(f"{len(found):,} files", "", format_size(sum(file.size for file in found)))
+    _print_table(console, table, ("to",))
 
 
 def _duration(seconds: float) -> str:
