@@ -31,7 +31,7 @@ def copy_verified(source: str, target: str, size: int, advance: Callable[[int], 
         whether anything was fetched.
 
     Raises:
-        BroetchenError: the source cannot be read, the target cannot be written, or what arrived is not what the hub has.
+        BroetchenError: the source cannot be read, the target cannot be written, or the content is not the hub's.
     """
     if files.exists(target) and files.size(target) == size:
         advance(size)
