@@ -82,6 +82,7 @@ class HubServer:
 class _Handler(http.server.BaseHTTPRequestHandler):
     state: HubServer
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or an answer in two parts waits 40 ms for the client
 
     def log_message(self, *_: Any) -> None:
         pass

@@ -12,6 +12,7 @@ part of a path, an option or a message. `HF_ENDPOINT` names another hub.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import posixpath
@@ -134,26 +135,41 @@ class HubFileSystem(FileSystem):
         _refuse(paths[0])
 
     def _api(self) -> Any:
-        from huggingface_hub import HfApi
-
-        return HfApi(endpoint=self._endpoint)
+        return _api(self._endpoint)
 
     def _find(self, path: str) -> Any:
         """What the hub knows of a file, or None."""
-        from huggingface_hub.hf_api import RepoFile
-
-        where = _pinned(path)
-        with _explained(path):
-            entries = self._api().get_paths_info(
-                where.repository, [where.path], revision=where.revision, repo_type="dataset"
-            )
-        return next((entry for entry in entries if isinstance(entry, RepoFile)), None)
+        with contextlib.suppress(FileNotFoundError):
+            return _look_up(self._endpoint, path)
+        return None
 
     def _entry(self, path: str) -> Any:
         entry = self._find(path)
         if entry is None:
             raise BroetchenError(f"{path}: the repository has no such file at this revision; check the path")
         return entry
+
+
+def _api(endpoint: str | None) -> Any:
+    from huggingface_hub import HfApi
+
+    return HfApi(endpoint=endpoint)
+
+
+@functools.lru_cache(10_000)
+def _look_up(endpoint: str | None, path: str) -> Any:
+    """What the hub knows of a file. Kept, as what a commit holds never changes; each answer's etag is still checked."""
+    from huggingface_hub.hf_api import RepoFile
+
+    where = _pinned(path)
+    with _explained(path):
+        entries = _api(endpoint).get_paths_info(
+            where.repository, [where.path], revision=where.revision, repo_type="dataset"
+        )
+    for entry in entries:
+        if isinstance(entry, RepoFile):
+            return entry
+    raise FileNotFoundError(path)
 
 
 class _RangeDownloader(Downloader):

@@ -227,7 +227,7 @@ def _opened(path: str) -> Iterator[Any]:
         handle = (
             pa.OSFile(path)
             if files.is_local(path)
-            else ReadAhead(FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED))
+            else ReadAhead(lambda: FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED))
         )
     except OSError as error:
         raise BroetchenError(f"{path}: cannot be opened: {error}") from error

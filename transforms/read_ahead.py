@@ -5,37 +5,40 @@ from __future__ import annotations
 import io
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+# A request to a distant store takes tens of milliseconds, most of which it waits: eight at a time keep an encoder busy.
+_PIECES_AHEAD = 8
 _SMALLEST_BYTES = 256 << 10
 _LARGEST_BYTES = 4 << 20
-_PIECES_AHEAD = 3
-# What has been fetched in vain when a reader stops early is 3 pieces at most, each this part of what it has read.
-_PART_OF_WHAT_IS_READ = 64
+# A reader that stops early has fetched eight pieces in vain at most, each this part of what it has read.
+_PART_OF_WHAT_IS_READ = 128
 
 
 class ReadAhead(io.RawIOBase):
-    """A file that fetches what `plan` names in pieces, in order, in a thread; all else it reads when it is asked.
+    """A file that fetches what `plan` names in pieces, by threads; all else it reads when it is asked.
 
-    At most three pieces (256 KiB growing to 4 MiB each) are held beside the one that is being read, and fewer at first.
+    At most eight pieces (256 KiB growing to 4 MiB each) are held beside the one that is being read, and fewer at first.
 
     Args:
-        source: a seekable binary file; it is this one's alone, and closed with it.
+        open_source: opens the file as a seekable binary one; called once for each thread, and once at the beginning.
     """
 
-    def __init__(self, source: Any) -> None:
+    def __init__(self, open_source: Callable[[], Any]) -> None:
         super().__init__()
-        self._source = source
-        self._source_lock = threading.Lock()
-        self._size: int = source.seek(0, io.SEEK_END)
+        self._open_source = open_source
+        self._source = open_source()
+        self._of_thread = threading.local()
+        self._sources = [self._source]
+        self._size: int = self._source.seek(0, io.SEEK_END)
         self._position = 0
         self._delivered = 0
         self._planned: Iterator[tuple[int, int]] = iter(())
         self._rest: tuple[int, int] = (0, 0)
         self._ahead: deque[tuple[int, int, Future[bytes]]] = deque()
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
+        self._pool = ThreadPoolExecutor(_PIECES_AHEAD, thread_name_prefix="read-ahead")
 
     def plan(self, ranges: Iterable[tuple[int, int]]) -> None:
         """Starts fetching `ranges`, as (start, end) in bytes, in the order in which they will be read."""
@@ -72,11 +75,12 @@ class ReadAhead(io.RawIOBase):
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def close(self) -> None:
-        """Stops fetching, and closes the source."""
+        """Stops fetching, and closes what was opened."""
         if not self.closed:
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._ahead.clear()
-            self._source.close()
+            for source in self._sources:
+                source.close()
         super().close()
 
     def _next_part(self, end: int) -> bytes:
@@ -88,7 +92,7 @@ class ReadAhead(io.RawIOBase):
             return piece.result()[self._position - start : min(end, piece_end) - start]
         if self._ahead and self._position < self._ahead[0][0] < end:
             end = self._ahead[0][0]
-        return self._fetch(self._position, end)
+        return _read_range(self._source, self._position, end)
 
     def _top_up(self) -> None:
         # One piece at first: many a reader only looks at the beginning.
@@ -105,13 +109,20 @@ class ReadAhead(io.RawIOBase):
             self._rest = (stop, end)
 
     def _fetch(self, start: int, end: int) -> bytes:
-        with self._source_lock:
-            self._source.seek(start)
-            parts = []
-            while start < end:
-                part = self._source.read(end - start)
-                if not part:
-                    raise OSError(f"the file ends at byte {start:,}, before the {end:,} that it should have")
-                parts.append(part)
-                start += len(part)
-        return b"".join(parts)
+        source = getattr(self._of_thread, "source", None)
+        if source is None:
+            source = self._of_thread.source = self._open_source()
+            self._sources.append(source)
+        return _read_range(source, start, end)
+
+
+def _read_range(source: Any, start: int, end: int) -> bytes:
+    source.seek(start)
+    parts = []
+    while start < end:
+        part = source.read(end - start)
+        if not part:
+            raise OSError(f"the file ends at byte {start:,}, before the {end:,} that it should have")
+        parts.append(part)
+        start += len(part)
+    return b"".join(parts)

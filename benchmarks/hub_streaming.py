@@ -1,0 +1,106 @@
+"""Builds from a local folder and from a hub on loopback whose every answer comes late, side by side.
+
+python -m benchmarks.hub_streaming [--text-mb 400] [--latency-ms 20] [--repeat 3]
+
+Both are the same `broetchen build`, a process of its own, timed from start to end, and must write the same shards. The
+hub is that of the tests (`tests/hub_server.py`), in this process: what it costs to serve is a part of what is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import shutil
+import statistics
+import sys
+from pathlib import Path
+
+import yaml
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.corpus import Corpus, CorpusSpec, make_corpus
+from benchmarks.machine import machine, versions
+from benchmarks.measure import Measurement, measure_apart
+from tests.hub_server import HubServer
+
+ROOT = Path(__file__).parents[1]
+CACHE = Path(__file__).with_name(".cache")
+REPOSITORY = "benchmarks/corpus"
+WANTED_RATIO = 1.15
+# The corpus holds more than this part of its bytes in tokens; the rest of it is not read.
+_TOKENS_PER_TEXT_BYTE = 0.2
+
+
+def _command(source: str, corpus: Corpus, folder: Path) -> list[str]:
+    config = {
+        "name": "streaming",
+        "tokenizer": {"path": str(ROOT / "samples" / "tokenizer.json"), "eos_token": "<|eos|>"},
+        "shards": {"target_size": "64MiB"},
+        "datasets": {"corpus": {"tokens": int(corpus.text_bytes * _TOKENS_PER_TEXT_BYTE), "source": source}},
+    }
+    path = folder / "mix.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return [
+        *(sys.executable, "-m", "beam_pipelines.build_mix", "--config", str(path)),
+        *("--output", str(folder / "output"), "--quiet"),
+    ]
+
+
+def _shards(folder: Path) -> dict[str, str]:
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted((folder / "output" / "corpus").glob("*.arecord"))
+    }
+
+
+def main() -> int:
+    """Runs both in turn, as often as asked, and prints the medians; returns 1 if their shards are not the same."""
+    parser = argparse.ArgumentParser(description="Time a streaming build against a local one.")
+    parser.add_argument("--text-mb", type=int, default=400)
+    parser.add_argument("--latency-ms", type=float, default=20)
+    parser.add_argument("--repeat", type=int, default=3)
+    arguments = parser.parse_args()
+
+    corpus = make_corpus(ROOT / "samples" / "corpora", CACHE, CorpusSpec.of_size(arguments.text_mb))
+    runs = CACHE / "runs" / "hub_streaming"
+    measured: dict[str, list[Measurement]] = {"local": [], "streamed": []}
+    shards: dict[str, dict[str, str]] = {}
+    fetched = 0
+    with HubServer({REPOSITORY: corpus.directory}, latency_s=arguments.latency_ms / 1000) as hub:
+        os.environ["HF_ENDPOINT"] = hub.address
+        sources = {"local": str(corpus.directory / "*.parquet"), "streamed": hub.source(REPOSITORY, "*.parquet")}
+        for number in range(arguments.repeat):
+            for name in list(sources)[:: -1 if number % 2 else 1]:
+                shutil.rmtree(runs, ignore_errors=True)
+                runs.mkdir(parents=True)
+                hub.fetched.clear()
+                measured[name].append(measure_apart(_command(sources[name], corpus, runs), runs / "log.txt"))
+                shards[name] = _shards(runs)
+                fetched = max(fetched, hub.fetched.total())
+    shutil.rmtree(runs)
+
+    title = f"{corpus.text_bytes / 1e6:.0f} MB of text, {arguments.latency_ms:g} ms, median of {arguments.repeat}"
+    table = Table("", "seconds", "CPU seconds", "peak RSS MiB", title=title, box=box.SIMPLE_HEAD)
+    medians = {}
+    for name, all_runs in measured.items():
+        medians[name] = statistics.median(run.wall_seconds for run in all_runs)
+        cpu = statistics.median(run.cpu_seconds for run in all_runs)
+        memory = max(run.peak_rss_bytes for run in all_runs) / (1 << 20)
+        table.add_row(name, f"{medians[name]:.2f}", f"{cpu:.1f}", f"{memory:.0f}")
+    console = Console()
+    console.print(table)
+    console.print({**machine(), **versions()})
+    if shards["local"] != shards["streamed"] or not shards["local"]:
+        console.print("The shards are not the same.")
+        return 1
+    ratio = medians["streamed"] / medians["local"]
+    met = "met" if ratio <= WANTED_RATIO else "missed"
+    console.print(f"streamed ÷ local: {ratio:.2f} (wanted ≤ {WANTED_RATIO}: {met}); fetched {fetched:,} bytes")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
