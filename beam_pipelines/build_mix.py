@@ -12,13 +12,15 @@ import time
 from collections.abc import Mapping, Sequence, Set
 
 import apache_beam as beam
+from apache_beam.options.pipeline_options import GoogleCloudOptions
 
+from beam_pipelines.dataflow_defaults import dataflow_defaults
 from beam_pipelines.dataset_specs import chosen_datasets, dataset_specs, keep_tokenizer, load_config_tokenizer
 from beam_pipelines.job_errors import plain_errors
 from beam_pipelines.local_workers import local_workers
 from beam_pipelines.mix_config import MixConfig
 from beam_pipelines.progress import follow_build
-from beam_pipelines.runner_options import pipeline_options
+from beam_pipelines.runner_options import pipeline_options, runner_name
 from transforms import files
 from transforms.build_datasets import BuildDatasets
 from transforms.dataset_spec import Engine
@@ -34,11 +36,13 @@ class BuildSummary:
         manifests: of all the datasets asked for, by folder.
         built: the folders of those that this run built; the others were finished before.
         seconds: from start to end.
+        template: where the job was staged to be started later (`--template_location`); then nothing was built.
     """
 
     manifests: Mapping[str, Manifest]
     built: Set[str]
     seconds: float
+    template: str | None = None
 
 
 def build(
@@ -61,8 +65,10 @@ def build(
     names = chosen_datasets(config, datasets)
     tokenizer = load_config_tokenizer(config)
     need = sum(config.budgets()[name].total for name in names)
-    options = pipeline_options([*beam_arguments, *local_workers(beam_arguments, need)])
     output = output.rstrip("/") or "/"
+    on_dataflow = runner_name(beam_arguments) == "DataflowRunner"
+    defaults = dataflow_defaults(beam_arguments, output) if on_dataflow else local_workers(beam_arguments, need)
+    options = pipeline_options([*defaults, *beam_arguments])
     specs = dataset_specs(
         config,
         names,
@@ -79,6 +85,9 @@ def build(
         beam.Pipeline(options=options) as pipeline,
     ):
         _ = pipeline | "Datasets" >> beam.Create(names) | "Build" >> BuildDatasets(specs)
+    template = options.view_as(GoogleCloudOptions).template_location if on_dataflow else None
+    if template:
+        return BuildSummary({}, set(), time.monotonic() - started, template)
     manifests = {}
     for spec in specs.values():
         manifest = read_manifest(spec.folder)

@@ -176,6 +176,11 @@ def build(
         beam_arguments=context.args,
         quiet=quiet,
     )
+    if summary.template is not None:
+        _console().print(
+            f"Nothing is built yet: the job is staged, and its template is {summary.template}", soft_wrap=True
+        )
+        return
     tables.print_build(_console(), summary, output)
 
 

@@ -25,7 +25,7 @@ def pipeline_options(arguments: Sequence[str]) -> PipelineOptions:
     Raises:
         UsageError: Beam has no such option or runner, or the option cannot have this value.
     """
-    runner = _runner(arguments)
+    runner = runner_name(arguments)
     _check(arguments, runner)
     options = PipelineOptions(list(arguments))
     if runner in _LOCAL_RUNNERS:
@@ -53,7 +53,7 @@ def take_beam_options(arguments: Sequence[str], own: Mapping[str, bool]) -> tupl
     (['mix.yaml', '--output=out'], ['--runner', 'DirectRunner'])
     """
     known = _parser()._option_string_actions
-    may_have_more = _runner(arguments) in _RUNNERS_WITH_MORE_OPTIONS
+    may_have_more = runner_name(arguments) in _RUNNERS_WITH_MORE_OPTIONS
     ours: list[str] = []
     beams: list[str] = []
     rest = list(arguments)
@@ -101,7 +101,7 @@ def _check(arguments: Sequence[str], runner: str | None) -> None:
         raise UsageError(f"--runner {runner}: Beam has no such runner{near}; it has {', '.join(names)}")
 
 
-def _runner(arguments: Sequence[str]) -> str | None:
+def runner_name(arguments: Sequence[str]) -> str | None:
     """The runner that is asked for, by its full name: Beam takes a name in any case, and without its "Runner"."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--runner", nargs="?")

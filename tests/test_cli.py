@@ -282,7 +282,7 @@ WRONG_OPTIONS = {
     ),
     "value of Beam option": (["--direct_num_workers", "two"], "--direct_num_workers: invalid int value: 'two'"),
     "runner": (["--runner", "Nonsense"], "--runner Nonsense: Beam has no such runner; it has DataflowRunner"),
-    "runner's own": (["--runner=DataflowRunner"], "Missing required option: project"),
+    "runner's own": (["--runner=DataflowRunner"], "--output .*: Dataflow's workers cannot write there"),
     "setting": (["--set", "records"], "--set records: not of the form KEY=VALUE"),
     "dataset": (["--dataset", "d"], "--dataset d: the config has no such dataset; it has a, b, c"),
 }

@@ -25,7 +25,7 @@ SURE_SHARE = 0.75
 ROUND_MARGIN = 0.05
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class PlannedShard:
     """Consecutive row groups of a dataset.
 

@@ -1,0 +1,19 @@
+# The image of Dataflow's workers, for --sdk_container_image: docs/dataflow.md.
+# Beam's version here has to be the one in requirements.lock, which is the one that submits the job.
+ARG BEAM_VERSION=2.77.0
+FROM apache/beam_python3.12_sdk:${BEAM_VERSION}
+
+WORKDIR /opt/broetchen
+COPY requirements.lock ./
+RUN pip install --no-cache-dir --require-hashes -r requirements.lock
+
+COPY pyproject.toml setup.py README.md LICENSE ./
+COPY beam_pipelines ./beam_pipelines
+COPY launch ./launch
+COPY mix_configs ./mix_configs
+COPY samples ./samples
+COPY transforms ./transforms
+RUN pip install --no-cache-dir --no-deps .
+
+# Beam's own entry point, which the service starts
+ENTRYPOINT ["/opt/apache/beam/boot"]

@@ -1,0 +1,69 @@
+"""Beam's options for a run on Dataflow, where the command line does not give them; docs/dataflow.md explains each."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Sequence
+from pathlib import Path
+
+from transforms.errors import UsageError
+
+SETUP_FILE = Path(__file__).resolve().parent.parent / "setup.py"
+
+_FIXED = (
+    # Four processors with 4 GiB each. Dataflow starts one Python process for each of them.
+    (("--machine_type", "--worker_machine_type"), "--machine_type=n2-standard-4"),
+    # The worker's packages, and the shard that each process stages on its disk before it uploads it.
+    (("--disk_size_gb",), "--disk_size_gb=50"),
+    # A process encodes one shard at a time: more threads would share its processor, and each hold an encoder and a
+    # shard. Writing and fetching ahead have threads of their own.
+    (("--number_of_worker_harness_threads",), "--number_of_worker_harness_threads=1"),
+    # All that the steps need is in modules that the workers have; the submitting process's state is not theirs.
+    (("--save_main_session", "--no_save_main_session"), "--no_save_main_session"),
+)
+
+
+def dataflow_defaults(arguments: Sequence[str], output: str) -> list[str]:
+    """Options to put before `arguments`, which name DataflowRunner: those that are not among them.
+
+    * ``--setup_file``: the project's own, unless that or ``--sdk_container_image`` is given.
+    * ``--temp_location``, ``--staging_location``: folders below ``output/.dataflow``; the second one below the first
+      one if only that is given.
+    * ``--machine_type``, ``--disk_size_gb``, ``--number_of_worker_harness_threads``, ``--no_save_main_session``.
+
+    Experiments are left to Beam, which asks for the runner and for a process per processor by itself.
+
+    Args:
+        arguments: Beam's options as given; any of them is the last word.
+        output: the folder of all datasets.
+
+    Raises:
+        UsageError: the output is not in a bucket, or there is no setup.py to send to the workers.
+    """
+    if not output.startswith("gs://"):
+        raise UsageError(f"--output {output}: Dataflow's workers cannot write there; give a folder of a bucket, gs://…")
+    given = {argument.partition("=")[0] for argument in arguments if argument.startswith("--")}
+    options = [option for names, option in _FIXED if not given.intersection(names)]
+    own = posixpath.join(output, ".dataflow")
+    if "--temp_location" not in given:
+        options.append(f"--temp_location={own}/temp")
+    if "--staging_location" not in given:
+        root = _value(arguments, "--temp_location") or own
+        options.append(f"--staging_location={posixpath.join(root, 'staging')}")
+    if not given.intersection(("--setup_file", "--sdk_container_image")):
+        if not SETUP_FILE.is_file():
+            raise UsageError(
+                "Dataflow's workers need this project, and it is not run from its source folder here: "
+                "give --sdk_container_image (docs/dataflow.md), or --setup_file with the path of its setup.py"
+            )
+        options.append(f"--setup_file={SETUP_FILE}")
+    return options
+
+
+def _value(arguments: Sequence[str], name: str) -> str | None:
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if argument == name:
+            return following
+        if argument.startswith(f"{name}="):
+            return argument.partition("=")[2]
+    return None

@@ -1,0 +1,149 @@
+"""What planning costs where the source is huge: the planner's own steps over simulated footers.
+
+python -m benchmarks.plan_scale [ROW_GROUPS]
+
+Prints one line of JSON. The footers are made up; everything after them is what a build runs: ordering, cutting into
+shards, the fingerprint, the plan's coder there and back, the rounds' choice of shards, and a task for each shard.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import posixpath
+import resource
+import sys
+import time
+from typing import Any
+
+from apache_beam import coders
+
+from transforms.dataset_plan import DatasetPlan, fingerprint
+from transforms.dataset_spec import DatasetSpec, RecordSpec, TokenizerSpec
+from transforms.parquet_source import RowGroup, SourceFile
+from transforms.shard_plan import Order, lay_out_shards, next_shards, order_row_groups, sure_shards
+from transforms.token_budget import ShardCount, usable_prefix
+
+ROW_GROUPS = 300_000
+_GROUPS_PER_FILE = 1_000
+_ROWS = 1_000
+_TOKENS_PER_BYTE = 0.25
+
+
+@dataclasses.dataclass(frozen=True)
+class PlanCost:
+    """Costs of one plan.
+
+    Attributes:
+        row_groups: in the source.
+        shards: that they make.
+        tasks: tokenizing tasks that the two rounds handed out.
+        plan_bytes: of the encoded plan.
+        seconds: by step; the making of the footers is left out.
+        peak_bytes: the most memory that the process has held, libraries included.
+    """
+
+    row_groups: int
+    shards: int
+    tasks: int
+    plan_bytes: int
+    seconds: dict[str, float]
+    peak_bytes: int
+
+    @property
+    def total_seconds(self) -> float:
+        return sum(self.seconds.values())
+
+
+def simulated_source(row_groups: int) -> tuple[SourceFile, ...]:
+    """Files of a thousand row groups each, of sizes that differ, in the order of their paths."""
+    files = []
+    for start in range(0, row_groups, _GROUPS_PER_FILE):
+        groups = tuple(
+            RowGroup(_ROWS, 3_000_000 + 7_919 * (index % 251), 1_000_000 + 104_729 * (index % 13))
+            for index in range(start, min(start + _GROUPS_PER_FILE, row_groups))
+        )
+        name = f"{start // _GROUPS_PER_FILE:06d}.parquet"
+        mark = hashlib.sha256(name.encode()).hexdigest()
+        stored = sum(group.stored_bytes for group in groups)
+        files.append(SourceFile(f"gs://corpus/data/{name}", stored, mark, mark[:32], groups))
+    return tuple(files)
+
+
+def simulated_spec(source: tuple[SourceFile, ...], order: Order) -> DatasetSpec:
+    """A dataset that takes half of what `source` holds."""
+    text_bytes = sum(group.text_bytes for file in source for group in file.row_groups)
+    return DatasetSpec(
+        name="simulated",
+        mix="simulated",
+        sources=("gs://corpus/data/*.parquet",),
+        source_roots=(("gs://corpus", "gs://corpus"),),
+        text_column="text",
+        order=order,
+        seed=0,
+        budgets={"train": round(text_bytes * _TOKENS_PER_BYTE / 2)},
+        on_shortfall="fail",
+        records=RecordSpec("tokens", 2048, None, None),
+        target_size=1 << 20,  # a shard for every row group: the most that there can be
+        group_size=1,
+        compression="zstd",
+        tokenizer=TokenizerSpec("gs://corpus/tokenizer.json", "0" * 64, None, None, "text"),
+        engine="auto",
+        output="gs://corpus/out",
+        config={"seed": 0},
+    )
+
+
+def measure_plan(row_groups: int = ROW_GROUPS, order: Order = "shuffled") -> PlanCost:
+    """Plans a simulated dataset, step by step, and measures each.
+
+    Raises:
+        ValueError: the plan does not survive its coder, or the rounds do not hand out enough.
+    """
+    source = simulated_source(row_groups)
+    spec = simulated_spec(source, order)
+    seconds: dict[str, float] = {}
+
+    def timed(step: str, work: Any) -> Any:
+        started = time.perf_counter()
+        result = work()
+        seconds[step] = time.perf_counter() - started
+        return result
+
+    groups = timed("order", lambda: order_row_groups(source, order, spec.seed))
+    shards = timed("lay_out", lambda: lay_out_shards(source, groups, spec.target_text_bytes))
+    mark = timed("fingerprint", lambda: fingerprint(spec, source))
+    plan = DatasetPlan(
+        spec.name, source, shards, _TOKENS_PER_BYTE, "tokenizers", mark, posixpath.join(spec.work_root, mark[:16])
+    )
+    coder = coders.registry.get_coder(DatasetPlan)
+    encoded = timed("encode", lambda: coder.encode(plan))
+    decoded = timed("decode", lambda: coder.decode(encoded))
+    if decoded != plan:
+        raise ValueError("the plan's coder does not give back what it was given")
+    plan = decoded
+
+    def first_round() -> int:
+        sure = sure_shards(plan.shards, plan.tokens_per_byte, spec.need)
+        return sum(plan.task(ordinal, None).rows > 0 for ordinal in sure)
+
+    sure = timed("sure_round", first_round)
+    # Fewer tokens than the sample promised, so that the second round has something to do.
+    counts = [ShardCount(n, round(shards[n].text_bytes * _TOKENS_PER_BYTE * 0.9)) for n in range(sure)]
+
+    def second_round() -> int:
+        known = usable_prefix(counts)
+        tasks = next_shards(plan.shards, known, plan.tokens_per_byte, spec.need)
+        return sum(plan.task(ordinal, stop_after).rows > 0 for ordinal, stop_after in tasks)
+
+    rest = timed("second_round", second_round)
+    if not sure or not rest:
+        raise ValueError("a round hands out no shard")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return PlanCost(row_groups, len(shards), sure + rest, len(encoded), seconds, peak)
+
+
+if __name__ == "__main__":
+    cost = measure_plan(int(sys.argv[1]) if len(sys.argv) > 1 else ROW_GROUPS)
+    print(json.dumps(dataclasses.asdict(cost) | {"total_seconds": cost.total_seconds}))
