@@ -4,7 +4,8 @@ What Beam's `FileSystems` leaves open is settled here: a file that is written ap
 replaces its target and may be repeated; deleting what is gone is no error; nothing is compressed or decompressed by
 its name; and an error names the path and says what to do.
 
-Transient errors of a remote store are retried by Beam's own clients (for `gs://`: `apache_beam.io.gcp.gcsio_retry`).
+Transient errors of a remote store are retried by Beam's own clients (for `gs://`: `apache_beam.io.gcp.gcsio_retry`),
+and an upload that the store has lost is started over here.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import transforms.hf_filesystem  # noqa: F401 (registers hf:// with Beam)
 from transforms.errors import BroetchenError, UsageError
 
 _CHUNK_BYTES = 8 << 20
+_UPLOAD_ATTEMPTS = 5
 _MIME_TYPE = "application/octet-stream"
 _WILDCARDS = frozenset("*?[")
 _TEMPORARY = ".{name}.tmp-{unique}"
@@ -149,23 +151,34 @@ def upload(local: str, path: str) -> None:
 def _publish(source: BinaryIO, source_size: int, path: str) -> None:
     # Under a temporary name even on object stores, where an upload appears at its end only: their file objects finish
     # the upload whenever they are closed or collected, also after an error half way.
-    temporary = temporary_path(path)
-    try:
-        with _explained(path, "written"):
-            sink = _filesystem(path).create(temporary, _MIME_TYPE, CompressionTypes.UNCOMPRESSED)
-            with contextlib.closing(sink):
-                shutil.copyfileobj(source, sink, _CHUNK_BYTES)
-                if is_local(path):
-                    sink.flush()
-                    os.fsync(sink.fileno())
-        written = size(temporary)
-        if written != source_size:
-            raise BroetchenError(f"{path}: {written:,} of {source_size:,} bytes arrived; run it again")
-        rename(temporary, path, size=source_size)
-    except BaseException:
-        with contextlib.suppress(BroetchenError):
-            delete([temporary])
-        raise
+    for attempt in range(1, _UPLOAD_ATTEMPTS + 1):
+        temporary = temporary_path(path)
+        try:
+            source.seek(0)
+            with _explained(path, "written"):
+                sink = _filesystem(path).create(temporary, _MIME_TYPE, CompressionTypes.UNCOMPRESSED)
+                with contextlib.closing(sink):
+                    shutil.copyfileobj(source, sink, _CHUNK_BYTES)
+                    if is_local(path):
+                        sink.flush()
+                        os.fsync(sink.fileno())
+            written = size(temporary)
+            if written != source_size:
+                raise BroetchenError(f"{path}: {written:,} of {source_size:,} bytes arrived; run it again")
+            rename(temporary, path, size=source_size)
+            return
+        except BaseException as error:
+            with contextlib.suppress(BroetchenError):
+                delete([temporary])
+            if attempt == _UPLOAD_ATTEMPTS or not _lost_upload(error):
+                raise
+
+
+def _lost_upload(error: BaseException) -> bool:
+    # A resumable upload whose session the store has forgotten cannot be resumed, so no client retries it: it has to
+    # start over (https://cloud.google.com/storage/docs/resumable-uploads#handling_errors).
+    response = getattr(error.__cause__, "response", None)
+    return getattr(response, "status_code", None) in (http.HTTPStatus.NOT_FOUND, http.HTTPStatus.GONE)
 
 
 def rename(source: str, target: str, *, size: int | None = None) -> None:
