@@ -15,6 +15,8 @@ BENCH_ARGS ?=
 COUNT_BENCH_ARGS ?=
 # And for that of training: make bench TRAINING_BENCH_ARGS="--style gpt-neox"
 TRAINING_BENCH_ARGS ?=
+# And for that of streaming: make bench STREAMING_BENCH_ARGS="--text-mb 400"
+STREAMING_BENCH_ARGS ?=
 
 # make lock keeps the versions that still fit; make lock UPGRADE=1 takes the newest
 UPGRADE ?=
@@ -72,6 +74,7 @@ bench: $(DEV) ## measure against the peers, side by side; more arguments by BENC
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 	$(BIN)/python -m benchmarks.token_count $(COUNT_BENCH_ARGS)
 	$(BIN)/python -m benchmarks.tokenizer_training $(TRAINING_BENCH_ARGS)
+	$(BIN)/python -m benchmarks.hub_streaming $(STREAMING_BENCH_ARGS)
 
 lock: $(MADE) ## write the lock files from pyproject.toml; UPGRADE=1 takes the newest versions
 	$(COMPILE) pyproject.toml --output-file requirements.lock
