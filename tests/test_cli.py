@@ -228,7 +228,7 @@ def test_ctrl_c_ends_with_one_line_and_the_next_run_goes_on(folder: Path, tmp_pa
     config = write_mix(tmp_path, "long.yaml", datasets={"long": {"source": "long/*.parquet", "tokens": "5M"}})
     arguments = ["build", str(config), "--output", str(tmp_path / "out"), "--engine=tokenizers"]
     code, shown = run_on_terminal(*arguments, columns=100, interrupt_at=" tok/s ")
-    assert code == 130
+    assert code == 130, shown
     assert re.search(r"^long .*\d % [\d.]+[KM] tokens, \d+ shards +[\d.]+[KM] tok/s ", shown, re.MULTILINE)
     assert shown.rstrip().splitlines()[-1] == "broetchen: stopped; run the same command again to go on"
     assert "Traceback" not in shown
