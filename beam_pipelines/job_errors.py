@@ -27,11 +27,11 @@ def plain_errors() -> Iterator[None]:
     """
     try:
         yield
-    except BroetchenError as error:
-        raise type(error)(_STEP.sub("", str(error))) from error
     except Exception as error:
         if _was_interrupted(error):
             raise KeyboardInterrupt from error
+        if isinstance(error, BroetchenError):
+            raise type(error)(_STEP.sub("", str(error))) from error
         found = find_error(str(error))
         if found is None:
             raise
@@ -59,7 +59,7 @@ def find_error(text: str) -> BroetchenError | None:
 
 
 def _was_interrupted(error: BaseException | None) -> bool:
-    # Beam makes a RuntimeError of Ctrl-C in a step, and keeps the cause.
+    # Beam makes a RuntimeError of Ctrl-C in a step, and keeps the cause; what is cleaned up then may fail in turn.
     while error is not None:
         if isinstance(error, KeyboardInterrupt):
             return True
