@@ -81,7 +81,7 @@ def run_on_terminal(*arguments: str | Path, columns: int, interrupt_at: str | No
         stdout=theirs,
         stderr=theirs,
         start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        preexec_fn=_own_terminal,
         env={**os.environ, "TERM": "xterm-256color"},
     ) as process:
         os.close(theirs)
@@ -93,6 +93,12 @@ def run_on_terminal(*arguments: str | Path, columns: int, interrupt_at: str | No
                     interrupt_at = None
         os.close(ours)
         return process.wait(_TIMEOUT_S), _plain(shown)
+
+
+def _own_terminal() -> None:
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    # Tests that a shell runs in the background inherit that Ctrl-C is ignored.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _plain(shown: bytes) -> str:
