@@ -328,6 +328,20 @@ def verify(
     tables.print_verified(_console(), manifests)
 
 
+@app.command()
+def status(
+    output: Annotated[str, typer.Argument(metavar="URI", help="The --output of a build, running or not.")],
+    output_format: TableFormat = FormatChoice.table,
+    debug: Debug = False,
+) -> None:
+    """Tell how far a build is, from what lies in its output: on any runner, and from any machine."""
+    terminal.start(debug=debug)
+    from beam_pipelines import tables
+    from transforms.build_status import read_progress
+
+    tables.print_progress(_console(), read_progress(output), output_format.value)
+
+
 @app.command("train-tokenizer")
 def train_tokenizer(
     what: Annotated[

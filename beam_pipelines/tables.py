@@ -17,6 +17,7 @@ from rich.table import Table
 from beam_pipelines.build_mix import BuildSummary
 from beam_pipelines.download_sources import Download
 from beam_pipelines.plan_mix import DatasetOutlook
+from transforms.build_status import DatasetProgress
 from transforms.manifest import Manifest
 from transforms.quantities import format_size
 from transforms.text_count import TextCount
@@ -151,6 +152,25 @@ def print_plan(console: Console, outlooks: Sequence[DatasetOutlook], output_form
                 f"[red]{outlook.dataset} will {sure}lack {outlook.need - outlook.available:,} tokens;[/] "
                 "add source files or lower its budget"
             )
+
+
+def print_progress(console: Console, found: Sequence[DatasetProgress], output_format: OutputFormat) -> None:
+    """How far the datasets of an output are."""
+    if output_format != "table":
+        _print_rows(console, [dataclasses.asdict(progress) for progress in found], output_format)
+        return
+    table = _table("", ("dataset", "state", "tokens", "wanted", "done", "shards"), texts=2)
+    for progress in found:
+        done = f"{progress.tokens / progress.wanted:.1%}"
+        table.add_row(
+            escape(progress.dataset),
+            progress.state,
+            f"{progress.tokens:,}",
+            f"{progress.wanted:,}",
+            done,
+            f"{progress.shards:,}",
+        )
+    _print_table(console, table, ("shards", "wanted"))
 
 
 def print_downloads(console: Console, found: Sequence[Download]) -> None:

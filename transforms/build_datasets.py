@@ -25,6 +25,7 @@ from transforms.publish import PublishedShard, finish_dataset, publish_shard
 from transforms.shard_build import build_shard
 from transforms.shard_plan import ShardTask, next_shards, sure_shards
 from transforms.token_budget import DatasetCut, MergeShardCounts, ShardCount, TokenBudget, usable_prefix
+from transforms.work_files import WorkFolder
 
 # A cut of text gives back a document's tail, and may put back whole documents: have some to go on with.
 _TEXT_RESERVE_TOKENS = 4096
@@ -91,6 +92,8 @@ class _FindFinished(beam.DoFn):
         name, plan = element
         manifest = find_finished(self._specs[name], plan)
         if manifest is None:
+            spec = self._specs[name]
+            WorkFolder(plan.work_folder, spec.records.extension).write_budgets(spec.budgets)
             yield element
         else:
             # A build that was killed right after it had written the manifest left its work behind.

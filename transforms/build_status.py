@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import posixpath
 from pathlib import Path
+from typing import Literal
 
 from transforms import files
 from transforms.dataset_spec import DatasetSpec
+from transforms.errors import BroetchenError
 from transforms.json_coder import from_json
-from transforms.manifest import read_manifest
+from transforms.manifest import NAME, Manifest, read_manifest
 from transforms.token_budget import ShardCount
+from transforms.work_files import BUDGETS, PUBLICATION, Budgets
 
 # Until a shard of the dataset is finished, what a token takes in a file; only a progress bar hangs on it.
 _TYPICAL_BYTES_PER_TOKEN = 1.7
@@ -55,3 +59,70 @@ class StatusReader:
             except FileNotFoundError:  # finished meanwhile
                 continue
         return total
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetProgress:
+    """How far one dataset of an output is.
+
+    Attributes:
+        wanted: tokens of all its splits.
+        tokens: of the shards that are finished, at most `wanted`; shards that are being written do not count.
+        shards: that are finished.
+    """
+
+    dataset: str
+    state: Literal["tokenizing", "publishing", "finished"]
+    wanted: int
+    tokens: int
+    shards: int
+
+
+def read_progress(output: str) -> list[DatasetProgress]:
+    """How far the datasets of an output are, by name; nothing but the output is looked at.
+
+    A build that has not planned a dataset yet has left nothing of it.
+
+    Raises:
+        BroetchenError: neither a finished dataset nor a begun one lies there.
+    """
+    output = output.rstrip("/") or "/"
+    found: dict[str, DatasetProgress] = {}
+    for path, _ in files.list_files(posixpath.join(output, "*", ".broetchen", "*", BUDGETS)):
+        progress = _unfinished(path)
+        known = found.get(progress.dataset)
+        # Under two fingerprints, that of an older config is left behind.
+        if known is None or known.tokens <= progress.tokens:
+            found[progress.dataset] = progress
+    for path, _ in files.list_files(posixpath.join(output, "*", NAME)):
+        if (manifest := read_manifest(posixpath.dirname(path))) is not None:
+            found[manifest.dataset] = _finished(manifest)
+    if not found:
+        raise BroetchenError(
+            f"{output}: no dataset here, neither finished nor begun; check the path, or wait until it is planned"
+        )
+    return [found[name] for name in sorted(found)]
+
+
+def _finished(manifest: Manifest) -> DatasetProgress:
+    splits = manifest.splits.values()
+    return DatasetProgress(
+        dataset=manifest.dataset,
+        state="finished",
+        wanted=sum(split.budget for split in splits),
+        tokens=sum(split.tokens for split in splits),
+        shards=sum(len(split.shards) for split in splits),
+    )
+
+
+def _unfinished(budgets_path: str) -> DatasetProgress:
+    folder = posixpath.dirname(budgets_path)
+    wanted = sum(from_json(Budgets, files.read_bytes(budgets_path)).tokens.values())
+    counts = [from_json(ShardCount, files.read_bytes(path)) for path, _ in files.list_files(f"{folder}/shard-*.json")]
+    return DatasetProgress(
+        dataset=folder.split("/")[-3],
+        state="publishing" if files.exists(f"{folder}/{PUBLICATION}") else "tokenizing",
+        wanted=wanted,
+        tokens=min(wanted, sum(count.tokens for count in counts)),
+        shards=len(counts),
+    )

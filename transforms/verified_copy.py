@@ -66,9 +66,7 @@ def copy_verified(source: str, target: str, size: int, advance: Callable[[int], 
                     os.fsync(sink.fileno())
         if digest.hexdigest() != checksum:
             files.delete([unfinished])
-            raise BroetchenError(
-                f"{source}: what arrived has another hash than the hub says; run it again"
-            )
+            raise BroetchenError(f"{source}: what arrived has another hash than the hub says; run it again")
         files.rename(unfinished, target, size=size)
     except OSError as error:
         reason, advice = files.explain(error)

@@ -5,6 +5,7 @@ A shard is finished once its count file lies there, which is written last:
     <output>/<dataset>/.broetchen/<fingerprint>/shard-00007.arecord   the records
                                                 shard-00007.lengths   tokens of each document, uint32, little endian
                                                 shard-00007.json      its `ShardCount`
+                                                budgets.json          the tokens that each split is to have
                                                 publication.json      which file each finished shard is renamed to
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import posixpath
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +23,21 @@ from transforms.errors import BroetchenError
 from transforms.json_coder import from_json, to_json
 from transforms.token_budget import ShardCount
 
+BUDGETS, PUBLICATION = "budgets.json", "publication.json"
+
 
 @dataclasses.dataclass(frozen=True)
 class Publication:
     """Final path of each shard that is published whole, by ordinal."""
 
     names: dict[int, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Budgets:
+    """Tokens by split, so that who looks at unfinished work can tell how much there is to do."""
+
+    tokens: dict[str, int]
 
 
 class WorkFolder:
@@ -46,7 +57,7 @@ class WorkFolder:
         return self._file(f"shard-{ordinal:05d}.lengths")
 
     def _publication(self) -> str:
-        return self._file("publication.json")
+        return self._file(PUBLICATION)
 
     def _file(self, name: str) -> str:
         return posixpath.join(self.path, name)
@@ -71,6 +82,11 @@ class WorkFolder:
     def lengths(self, ordinal: int) -> npt.NDArray[np.uint32]:
         """Tokens of each document of a finished shard, uint32 [documents]."""
         return np.frombuffer(files.read_bytes(self._lengths(ordinal)), "<u4")
+
+    def write_budgets(self, tokens: Mapping[str, int]) -> None:
+        path = self._file(BUDGETS)
+        if not files.exists(path):
+            files.write_bytes(path, to_json(Budgets(dict(tokens))).encode())
 
     def write_publication(self, publication: Publication) -> None:
         files.write_bytes(self._publication(), to_json(publication).encode())
