@@ -1,5 +1,7 @@
 """Parquet as a source of documents."""
 
+import random
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import apache_beam as beam
@@ -12,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.corpora import write_parquet
+from transforms import files
 from transforms.errors import BroetchenError
 from transforms.parquet_source import ReadParquet, expand_sources, read_footer, read_texts, to_texts
 
@@ -114,3 +117,25 @@ def test_the_transform_reads_every_document(tmp_path: Path) -> None:
     with TestPipeline() as pipeline:
         documents = pipeline | beam.Create([str(tmp_path / "*.parquet")]) | ReadParquet()
         assert_that(documents, equal_to(["a", "b", "c", "d"]))
+
+
+def test_a_file_in_a_bucket_is_fetched_once(gcs_prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    letters = random.Random(1)
+    row_groups = [
+        ["".join(letters.choices("abcdefghijklmnopqrstuvwxyz", k=4000)) for _ in range(1500)] for _ in range(6)
+    ]
+    write_parquet(tmp_path / "a.parquet", row_groups)
+    files.upload(str(tmp_path / "a.parquet"), f"{gcs_prefix}/a.parquet")
+    sent = 0
+    send_header = BaseHTTPRequestHandler.send_header
+
+    def counted(self: BaseHTTPRequestHandler, keyword: str, value: str) -> None:
+        nonlocal sent
+        sent += int(value) if keyword.lower() == "content-length" else 0
+        send_header(self, keyword, value)
+
+    monkeypatch.setattr(BaseHTTPRequestHandler, "send_header", counted)
+    batches = [batch for _, batch in read_texts(f"{gcs_prefix}/a.parquet", range(6), "text")]
+    assert sum(len(batch.texts) for batch in batches) == 9000
+    size = (tmp_path / "a.parquet").stat().st_size
+    assert size - 100_000 < sent < 1.5 * size  # only the column of numbers beside the text is left out

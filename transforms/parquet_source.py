@@ -1,8 +1,8 @@
 """Parquet as a source of documents: what lies in the files, and their text, batch by batch.
 
 Footers tell everything that planning needs (rows and bytes of each row group) for a few kilobytes a file. Reading is
-by row group and streams: memory is bounded by one batch, not by the row group. Of a remote file the column chunks that
-are wanted are fetched, the next pieces while the last ones are worked on.
+by row group and streams: memory is bounded by one batch, not by the row group. Of a file on the hub the column chunks
+that are wanted are fetched, the next pieces while the last ones are worked on.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.metrics import Metrics
 
-from transforms import files
+from transforms import files, hub_path
 from transforms.errors import BroetchenError, one_line
 from transforms.json_coder import register_json_coder
 from transforms.read_ahead import ReadAhead
@@ -32,8 +32,8 @@ BATCH_TEXT_BYTES = 1 << 20
 _MAX_BATCH_ROWS = 8192
 _TAIL_BYTES = 64 << 10
 _READ_BUFFER_BYTES = 1 << 20
-# Of a remote file, larger pieces are fetched ahead; a reader that stops early has fetched a buffer in vain.
-_REMOTE_BUFFER_BYTES = 128 << 10
+# Where larger pieces are fetched ahead; a reader that stops early has fetched a buffer in vain.
+_FETCHING_BUFFER_BYTES = 128 << 10
 _MAGIC = b"PAR1"
 
 NULL, EMPTY, NOT_TEXT = "null", "empty", "not_text"
@@ -182,7 +182,7 @@ def read_texts(
     """Streams the text column of some row groups, in the order given, or all columns.
 
     Args:
-        ahead: whether to fetch the next pieces of a remote file meanwhile; not for who only looks at the beginning.
+        ahead: whether to fetch the next pieces of a file on the hub meanwhile; not for who only looks at the beginning.
 
     Yields:
         (row group, batch), with batches of about `BATCH_TEXT_BYTES` of text.
@@ -191,15 +191,16 @@ def read_texts(
         BroetchenError: the file is damaged; the message names the row group.
     """
     with _opened(path) as handle:
+        fetches_ahead = isinstance(handle, ReadAhead)
         try:
             # Pre-buffering would hold a whole column chunk in memory.
-            buffer_size = _REMOTE_BUFFER_BYTES if isinstance(handle, ReadAhead) else _READ_BUFFER_BYTES
+            buffer_size = _FETCHING_BUFFER_BYTES if fetches_ahead else _READ_BUFFER_BYTES
             parquet = pq.ParquetFile(handle, pre_buffer=False, buffer_size=buffer_size)
         except (pa.ArrowException, OSError) as error:
             raise BroetchenError(f"{path}: cannot be read as parquet: {one_line(error)}") from error
         column = parquet.schema_arrow.get_field_index(text_column)
         row_groups = list(row_groups)
-        if ahead and isinstance(handle, ReadAhead) and not with_columns:  # Chunks of several are read in turns.
+        if ahead and fetches_ahead and not with_columns:  # Chunks of several are read in turns.
             leaf = _leaf(parquet.metadata, text_column)
             handle.plan(_chunk(parquet.metadata.row_group(group).column(leaf)) for group in row_groups)
         for group in row_groups:
@@ -220,15 +221,21 @@ def _batch_rows(group: Any, column: int) -> int:
     return max(1, min(_MAX_BATCH_ROWS, BATCH_TEXT_BYTES // mean))
 
 
+def _open_remote(path: str) -> Any:
+    return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+
+
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[Any]:
     try:
         # pyarrow opens local files natively, without the interpreter lock; Beam's file objects serve the others.
-        handle = (
-            pa.OSFile(path)
-            if files.is_local(path)
-            else ReadAhead(lambda: FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED))
-        )
+        if files.is_local(path):
+            handle = pa.OSFile(path)
+        elif FileSystems.get_scheme(path) == hub_path.SCHEME:
+            handle = ReadAhead(lambda: _open_remote(path))
+        else:
+            # Beam's handles of other stores fetch 16 MiB and more for any read: several at once fetch it many times.
+            handle = _open_remote(path)
     except OSError as error:
         raise BroetchenError(f"{path}: cannot be opened: {error}") from error
     with handle:
