@@ -12,11 +12,9 @@ from apache_beam.io.filesystems import FileSystems
 from tests.command import run_command
 from tests.corpora import SAMPLES
 from tests.hub_server import HubServer
-from tests.test_hf_filesystem import write_config
+from tests.test_hf_filesystem import CORPUS, shards, write_config
 from transforms import files, verified_copy
 from transforms.errors import BroetchenError
-
-CORPUS = "owner/corpus"
 
 
 @pytest.fixture
@@ -55,11 +53,7 @@ def test_a_build_of_downloaded_files_equals_a_streamed_one(hub: HubServer, confi
     assert built.returncode == 0, built.stderr
     assert not hub.fetched
     assert run_command("build", config, "--output", tmp_path / "streamed", "--quiet").returncode == 0
-    shards = [
-        {path.name: path.read_bytes() for path in (tmp_path / name / "german").glob("*.arecord")}
-        for name in ("rooted", "streamed")
-    ]
-    assert shards[0] == shards[1] != {}
+    assert shards(tmp_path / "rooted") == shards(tmp_path / "streamed") != {}
 
 
 @pytest.fixture
@@ -97,6 +91,14 @@ def test_to_a_bucket(hub: HubServer, source: str, gcs_prefix: str) -> None:
     assert verified_copy.copy_verified(source, f"{gcs_prefix}/a/file", size, lambda _: None)
     assert [(path, length) for path, length in files.list_files(f"{gcs_prefix}/**")] == [(f"{gcs_prefix}/a/file", size)]
     assert files.read_bytes(f"{gcs_prefix}/a/file") == FileSystems.open(source).read()
+
+
+def test_wrong_content_never_gets_a_name_in_a_bucket(hub: HubServer, source: str, gcs_prefix: str) -> None:
+    size = files.size(source)
+    done: list[int] = []
+    with pytest.raises(BroetchenError, match="has another hash than the hub says"):
+        verified_copy.copy_verified(source, f"{gcs_prefix}/a/file", size - 1, done.append)
+    assert files.list_files(f"{gcs_prefix}/**") == []
 
 
 def test_a_config_without_hub_files(tmp_path: Path) -> None:

@@ -58,14 +58,14 @@ def test_a_write_that_breaks_half_way_leaves_what_was_there(root):
     path = f"{root}/file"
     files.write_bytes(path, b"old")
     with pytest.raises(BroetchenError, match=r"/file: cannot be written \(Input/output error\)"):
-        files._publish(_BreaksHalfWay(), 1 << 40, path)
+        files.write_stream(_BreaksHalfWay(), 1 << 40, path)
     assert files.read_bytes(path) == b"old"
     assert names(root) == ["file"]
 
 
 def test_a_source_that_ends_early_is_not_published(root):
     with pytest.raises(BroetchenError, match="3 of 4 bytes arrived"):
-        files._publish(io.BytesIO(b"abc"), 4, f"{root}/file")
+        files.write_stream(io.BytesIO(b"abc"), 4, f"{root}/file")
     assert names(root) == []
 
 

@@ -22,7 +22,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileSystem
 from apache_beam.io.filesystems import FileSystems
@@ -133,7 +133,7 @@ def write_bytes(path: str, data: bytes) -> None:
     Raises:
         BroetchenError: it cannot be written; what was there before is still there.
     """
-    _publish(io.BytesIO(data), len(data), path)
+    write_stream(io.BytesIO(data), len(data), path)
 
 
 def upload(local: str, path: str) -> None:
@@ -145,10 +145,25 @@ def upload(local: str, path: str) -> None:
     with _explained(local, "read"):
         source = open(local, "rb")  # noqa: SIM115
     with source:
-        _publish(source, os.fstat(source.fileno()).st_size, path)
+        write_stream(source, os.fstat(source.fileno()).st_size, path)
 
 
-def _publish(source: BinaryIO, source_size: int, path: str) -> None:
+class Rereadable(Protocol):
+    """What can be read from its beginning as often as is needed."""
+
+    def seek(self, offset: int, /) -> object:
+        """Goes to `offset`, which is 0."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """The next bytes, at most `size`, or all where it is negative; none at the end."""
+
+
+def write_stream(source: Rereadable, source_size: int, path: str) -> None:
+    """Writes all of `source`, in chunks; it appears at `path` whole or not at all, and not if reading it fails.
+
+    Raises:
+        BroetchenError: it cannot be written, or arrived with another size.
+    """
     # Under a temporary name even on object stores, where an upload appears at its end only: their file objects finish
     # the upload whenever they are closed or collected, also after an error half way.
     for attempt in range(1, _UPLOAD_ATTEMPTS + 1):
