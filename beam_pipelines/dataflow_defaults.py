@@ -6,6 +6,8 @@ import posixpath
 from collections.abc import Sequence
 from pathlib import Path
 
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
+
 from transforms.errors import UsageError
 
 SETUP_FILE = Path(__file__).resolve().parent.parent / "setup.py"
@@ -48,7 +50,7 @@ def dataflow_defaults(arguments: Sequence[str], output: str) -> list[str]:
     if "--temp_location" not in given:
         options.append(f"--temp_location={own}/temp")
     if "--staging_location" not in given:
-        root = _value(arguments, "--temp_location") or own
+        root = PipelineOptions(list(arguments)).view_as(GoogleCloudOptions).temp_location or own
         options.append(f"--staging_location={posixpath.join(root, 'staging')}")
     if not given.intersection(("--setup_file", "--sdk_container_image")):
         if not SETUP_FILE.is_file():
@@ -58,12 +60,3 @@ def dataflow_defaults(arguments: Sequence[str], output: str) -> list[str]:
             )
         options.append(f"--setup_file={SETUP_FILE}")
     return options
-
-
-def _value(arguments: Sequence[str], name: str) -> str | None:
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        if argument == name:
-            return following
-        if argument.startswith(f"{name}="):
-            return argument.partition("=")[2]
-    return None

@@ -41,8 +41,8 @@ class StatusReader:
             if path not in self._counts:
                 self._counts[path] = from_json(ShardCount, files.read_bytes(path))
         if (manifest := read_manifest(spec.folder)) is not None:
-            shards = sum(len(split.shards) for split in manifest.splits.values())
-            return DatasetStatus(sum(split.tokens for split in manifest.splits.values()), shards, finished=True)
+            done = _finished(manifest)
+            return DatasetStatus(done.tokens, done.shards, finished=True)
         tokens = sum(count.tokens for count in self._counts.values())
         file_bytes = sum(count.file_bytes for count in self._counts.values())
         rate = file_bytes / tokens if tokens and file_bytes else _TYPICAL_BYTES_PER_TOKEN

@@ -28,6 +28,7 @@ from transforms.hub_path import SCHEME, HubPath
 # Smaller reads fetch this much, and the next ones are answered from it: each request takes a round trip.
 _LEAST_BYTES = 64 << 10
 _TIMEOUT_S = 60
+_NO_SUCH_FILE = "the repository has no such file at this revision; check the path"
 
 
 class HubFileSystem(FileSystem):
@@ -67,7 +68,7 @@ class HubFileSystem(FileSystem):
             from huggingface_hub.hf_api import RepoFile
 
             try:
-                for entry in self._api().list_repo_tree(
+                for entry in _api(self._endpoint).list_repo_tree(
                     prefix.repository, folder or None, recursive=True, revision=prefix.revision, repo_type="dataset"
                 ):
                     if isinstance(entry, RepoFile) and entry.path.startswith(prefix.path):
@@ -91,7 +92,11 @@ class HubFileSystem(FileSystem):
 
     def exists(self, path: str) -> bool:
         """Whether there is such a file."""
-        return self._find(path) is not None
+        try:
+            _look_up(self._endpoint, path)
+        except FileNotFoundError:
+            return False
+        return True
 
     def size(self, path: str) -> int:
         """In bytes."""
@@ -134,20 +139,12 @@ class HubFileSystem(FileSystem):
         """Refused."""
         _refuse(paths[0])
 
-    def _api(self) -> Any:
-        return _api(self._endpoint)
-
-    def _find(self, path: str) -> Any:
-        """What the hub knows of a file, or None."""
-        with contextlib.suppress(FileNotFoundError):
-            return _look_up(self._endpoint, path)
-        return None
-
     def _entry(self, path: str) -> Any:
-        entry = self._find(path)
-        if entry is None:
-            raise BroetchenError(f"{path}: the repository has no such file at this revision; check the path")
-        return entry
+        """What the hub knows of a file."""
+        try:
+            return _look_up(self._endpoint, path)
+        except FileNotFoundError as error:
+            raise BroetchenError(f"{path}: {_NO_SUCH_FILE}") from error
 
 
 def _api(endpoint: str | None) -> Any:
@@ -158,7 +155,11 @@ def _api(endpoint: str | None) -> Any:
 
 @functools.lru_cache(10_000)
 def _look_up(endpoint: str | None, path: str) -> Any:
-    """What the hub knows of a file. Kept, as what a commit holds never changes; each answer's etag is still checked."""
+    """What the hub knows of a file. Kept, as what a commit holds never changes; each answer's etag is still checked.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
     from huggingface_hub.hf_api import RepoFile
 
     where = _pinned(path)
@@ -255,29 +256,31 @@ def _explained(path: str) -> Iterator[None]:
     """Turns the hub client's errors into one that names the path and says what to do, and nothing of the request."""
     from huggingface_hub import errors
 
+    # The first that fits: some are kinds of others.
+    reasons = (
+        (
+            errors.GatedRepoError,
+            "access to this repository must be asked for on its page at the hub, and needs a token: set HF_TOKEN, or "
+            "run `hf auth login`",
+        ),
+        (errors.RevisionNotFoundError, "the repository has no such revision; check the commit hash"),
+        (
+            errors.RepositoryNotFoundError,
+            "there is no such repository, or it is private; check its name, or set HF_TOKEN to a token that may read "
+            "it (or run `hf auth login`)",
+        ),
+        (errors.EntryNotFoundError, _NO_SUCH_FILE),
+    )
     try:
         yield
     except BroetchenError:
         raise
-    except errors.GatedRepoError as error:
-        raise BroetchenError(
-            f"{path}: access to this repository must be asked for on its page at the hub, and needs a token: "
-            "set HF_TOKEN, or run `hf auth login`"
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise BroetchenError(f"{path}: the repository has no such revision; check the commit hash") from error
-    except errors.RepositoryNotFoundError as error:
-        raise BroetchenError(
-            f"{path}: there is no such repository, or it is private; check its name, or set HF_TOKEN to a token that "
-            "may read it (or run `hf auth login`)"
-        ) from error
-    except errors.EntryNotFoundError as error:
-        raise BroetchenError(f"{path}: the repository has no such file at this revision; check the path") from error
-    except errors.HfHubHTTPError as error:
-        status = error.response.status_code
-        advice = "check the token in HF_TOKEN" if status in (401, 403) else "try it again later"
-        raise BroetchenError(f"{path}: the hub answers HTTP {status}; {advice}") from error
-    except Exception as error:  # The HTTP client's own errors, of its own hierarchy.
-        raise BroetchenError(
-            f"{path}: the hub cannot be reached ({one_line(error)}); check the network, and try it again"
-        ) from error
+    except Exception as error:  # The HTTP client's own errors are of its own hierarchy.
+        what = next((what for kind, what in reasons if isinstance(error, kind)), None)
+        if what is None and isinstance(error, errors.HfHubHTTPError):
+            status = error.response.status_code
+            advice = "check the token in HF_TOKEN" if status in (401, 403) else "try it again later"
+            what = f"the hub answers HTTP {status}; {advice}"
+        if what is None:
+            what = f"the hub cannot be reached ({one_line(error)}); check the network, and try it again"
+        raise BroetchenError(f"{path}: {what}") from error
