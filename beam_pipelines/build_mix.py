@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import posixpath
 import time
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import GoogleCloudOptions
@@ -23,7 +23,7 @@ from beam_pipelines.progress import follow_build
 from beam_pipelines.runner_options import pipeline_options, runner_name
 from transforms import files
 from transforms.build_datasets import BuildDatasets
-from transforms.dataset_spec import Engine
+from transforms.dataset_spec import DatasetSpec, Engine
 from transforms.errors import BroetchenError
 from transforms.manifest import Manifest, read_manifest
 
@@ -84,7 +84,7 @@ def build(
         plain_errors(),
         beam.Pipeline(options=options) as pipeline,
     ):
-        _ = pipeline | "Datasets" >> beam.Create(names) | "Build" >> BuildDatasets(specs)
+        _ = pipeline | beam.Impulse() | "Datasets" >> beam.ParDo(_Specs(specs.values())) | "Build" >> BuildDatasets()
     template = options.view_as(GoogleCloudOptions).template_location if on_dataflow else None
     if template:
         return BuildSummary({}, set(), time.monotonic() - started, template)
@@ -100,6 +100,16 @@ def build(
         files.delete_temporary(folder)  # of builds that were killed while they put the tokenizer there
     built = {folder for folder, manifest in manifests.items() if manifest != before[folder]}
     return BuildSummary(manifests, built, time.monotonic() - started)
+
+
+class _Specs(beam.DoFn):
+    """Names what is to be built. `beam.Create` would write it into the job's graph three times."""
+
+    def __init__(self, specs: Iterable[DatasetSpec]) -> None:
+        self._specs = list(specs)
+
+    def process(self, _: bytes) -> Iterator[DatasetSpec]:
+        yield from self._specs
 
 
 def _manifest_or_none(folder: str) -> Manifest | None:

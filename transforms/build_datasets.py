@@ -85,42 +85,52 @@ def _needed(spec: DatasetSpec) -> int:
 
 
 class _FindFinished(beam.DoFn):
-    def __init__(self, specs: Specs) -> None:
-        self._specs = specs
-
-    def process(self, element: tuple[str, DatasetPlan]) -> Iterator[tuple[str, DatasetPlan] | TaggedOutput]:
+    def process(
+        self, element: tuple[str, DatasetPlan], specs: Specs
+    ) -> Iterator[tuple[str, DatasetPlan] | TaggedOutput]:
         name, plan = element
-        manifest = find_finished(self._specs[name], plan)
+        spec = specs[name]
+        manifest = find_finished(spec, plan)
         if manifest is None:
-            spec = self._specs[name]
             WorkFolder(plan.work_folder, spec.records.extension).write_budgets(spec.budgets)
             yield element
         else:
             # A build that was killed right after it had written the manifest left its work behind.
-            files.delete_tree(self._specs[name].work_root)
+            files.delete_tree(spec.work_root)
             tokens = sum(split.tokens for split in manifest.splits.values())
             yield TaggedOutput(_FINISHED, BuildResult(name, tokens, built=False))
 
 
-class _BuildShard(beam.DoFn):
-    def __init__(self, specs: Specs) -> None:
-        self._specs = specs
+class _SureShards(beam.DoFn):
+    def process(self, element: tuple[str, DatasetPlan], specs: Specs) -> Iterator[ShardTask]:
+        name, plan = element
+        for ordinal in sure_shards(plan.shards, plan.tokens_per_byte, _needed(specs[name])):
+            yield plan.task(ordinal, None)
 
-    def process(self, task: ShardTask) -> Iterator[tuple[str, ShardCount]]:
-        yield task.dataset, build_shard(self._specs[task.dataset], task)
+
+class _RestOfShards(beam.DoFn):
+    def process(
+        self, element: tuple[str, DatasetPlan], specs: Specs, known: Mapping[str, Sequence[ShardCount]]
+    ) -> Iterator[ShardTask]:
+        name, plan = element
+        counts = usable_prefix(known.get(name, ()))
+        for ordinal, stop_after in next_shards(plan.shards, counts, plan.tokens_per_byte, _needed(specs[name])):
+            yield plan.task(ordinal, stop_after)
+
+
+class _BuildShard(beam.DoFn):
+    def process(self, task: ShardTask, specs: Specs) -> Iterator[tuple[str, ShardCount]]:
+        yield task.dataset, build_shard(specs[task.dataset], task)
 
 
 class _CompleteBudget(beam.DoFn):
     """Tokenizes one shard after another until the budget is met. Mostly the rounds before have left nothing to do."""
 
-    def __init__(self, specs: Specs) -> None:
-        self._specs = specs
-
     def process(
-        self, element: tuple[str, DatasetPlan], known: Mapping[str, Sequence[ShardCount]]
+        self, element: tuple[str, DatasetPlan], specs: Specs, known: Mapping[str, Sequence[ShardCount]]
     ) -> Iterator[tuple[str, ShardCount]]:
         name, plan = element
-        spec = self._specs[name]
+        spec = specs[name]
         counts = usable_prefix(known.get(name, ()))
         while tasks := next_shards(plan.shards, counts, plan.tokens_per_byte, _needed(spec)):
             ordinal, _ = tasks[0]
@@ -131,15 +141,12 @@ class _CompleteBudget(beam.DoFn):
 
 
 class _PlanPublication(beam.DoFn):
-    def __init__(self, specs: Specs) -> None:
-        self._specs = specs
-
     def process(
-        self, element: tuple[str, DatasetCut], plans: Mapping[str, DatasetPlan]
+        self, element: tuple[str, DatasetCut], specs: Specs, plans: Mapping[str, DatasetPlan]
     ) -> Iterator[PublishTask | TaggedOutput]:
         name, cut = element
         try:
-            publication = plan_publication(self._specs[name], plans[name], cut)
+            publication = plan_publication(specs[name], plans[name], cut)
         except BroetchenError as error:
             # The other datasets are published all the same; the last step fails the job.
             yield TaggedOutput(_FAILED, str(error))
@@ -149,103 +156,95 @@ class _PlanPublication(beam.DoFn):
 
 
 class _PublishShard(beam.DoFn):
-    def __init__(self, specs: Specs) -> None:
-        self._specs = specs
-
-    def process(self, task: PublishTask) -> Iterator[tuple[str, PublishedShard]]:
-        yield task.dataset, publish_shard(self._specs[task.dataset], task)
+    def process(self, task: PublishTask, specs: Specs) -> Iterator[tuple[str, PublishedShard]]:
+        yield task.dataset, publish_shard(specs[task.dataset], task)
 
 
 class _FinishDataset(beam.DoFn):
-    def __init__(self, specs: Specs) -> None:
-        self._specs = specs
-
     def process(
         self,
-        element: tuple[str, tuple[Iterable[PublishPlan], Iterable[PublishedShard]]],
+        element: tuple[str, PublishPlan],
+        specs: Specs,
         plans: Mapping[str, DatasetPlan],
+        published: Mapping[str, Iterable[PublishedShard]],
     ) -> Iterator[BuildResult]:
-        name, (publications, shards) = element
-        (publication,) = publications
-        manifest = finish_dataset(self._specs[name], plans[name], publication, shards)
+        name, publication = element
+        manifest = finish_dataset(specs[name], plans[name], publication, published.get(name, ()))
         yield BuildResult(name, sum(split.tokens for split in manifest.splits.values()), built=True)
 
 
-def _raise_failures(_: object, failures: Sequence[str], results: Sequence[BuildResult]) -> None:
-    # The results are asked for so that this runs after everything that can be published is.
-    if failures:
-        raise BroetchenError("\n".join(sorted(failures)))
+class _FailShort(beam.DoFn):
+    def process(self, _: object, failures: Sequence[str], results: Sequence[BuildResult]) -> None:
+        # The results are asked for so that this runs after everything that can be published is.
+        if failures:
+            raise BroetchenError("\n".join(sorted(failures)))
 
 
 class BuildDatasets(beam.PTransform):
-    """Builds datasets to their exact budgets: PCollection[str] of names in, PCollection[BuildResult] out.
+    """Builds datasets to their exact budgets: PCollection[DatasetSpec] in, PCollection[BuildResult] out.
 
-    Args:
-        specs: what each dataset is built from, by name.
+    The specs, whose names must differ, reach the steps as a side input, so that the job's graph holds them once.
 
     Raises:
         BroetchenError: (when run) a source is missing, damaged or short, or an output cannot be written. A dataset
             that is short does not keep the others from being published; the pipeline fails after them.
     """
 
-    def __init__(self, specs: Specs) -> None:
-        super().__init__()
-        self._specs = dict(specs)
-
-    def expand(self, names: PCollection[str]) -> PCollection[BuildResult]:
-        planned = names | "Plan" >> PlanDatasets(self._specs)
-        found = planned | "FindFinished" >> beam.ParDo(_FindFinished(self._specs)).with_outputs(_FINISHED, main=_PLANS)
+    def expand(self, datasets: PCollection[DatasetSpec]) -> PCollection[BuildResult]:
+        named = datasets | "Named" >> beam.ParDo(_Named()).with_output_types(tuple[str, DatasetSpec])
+        specs = AsDict(named)
+        planned = named | "Names" >> beam.Keys() | "Plan" >> PlanDatasets(specs)
+        found = planned | "FindFinished" >> beam.ParDo(_FindFinished(), specs).with_outputs(_FINISHED, main=_PLANS)
         plans = found[_PLANS]
-        sure = self._build("Sure", plans | "SureShards" >> beam.FlatMapTuple(self._sure_tasks))
+
+        def build(label: str, tasks: PCollection[ShardTask]) -> PCollection[tuple[str, ShardCount]]:
+            return (
+                tasks
+                | f"Spread{label}" >> beam.Reshuffle()
+                | f"Tokenize{label}" >> beam.ParDo(_BuildShard(), specs).with_output_types(tuple[str, ShardCount])
+            )
+
+        sure = build("Sure", plans | "SureShards" >> beam.ParDo(_SureShards(), specs).with_output_types(ShardTask))
         after_sure = AsDict(sure | "CombineSure" >> beam.CombinePerKey(MergeShardCounts()))
-        rest = self._build("Rest", plans | "RestOfShards" >> beam.FlatMap(self._next_tasks, after_sure))
+        remaining = plans | "RestOfShards" >> beam.ParDo(_RestOfShards(), specs, after_sure).with_output_types(
+            ShardTask
+        )
+        rest = build("Rest", remaining)
         after_rest = AsDict(
             (sure, rest) | "CountsSoFar" >> beam.Flatten() | "CombineRest" >> beam.CombinePerKey(MergeShardCounts())
         )
-        missing = plans | "CompleteBudget" >> beam.ParDo(_CompleteBudget(self._specs), after_rest).with_output_types(
+        missing = plans | "CompleteBudget" >> beam.ParDo(_CompleteBudget(), specs, after_rest).with_output_types(
             tuple[str, ShardCount]
         )
-        cuts = (
-            (sure, rest, missing)
-            | "AllCounts" >> beam.Flatten()
-            | "TokenBudget" >> TokenBudget({name: spec.budgets for name, spec in self._specs.items()})
+        budgets = named | "Budgets" >> beam.ParDo(_Budgets()).with_output_types(tuple[str, dict[str, int]])
+        cuts = (sure, rest, missing) | "AllCounts" >> beam.Flatten() | "TokenBudget" >> TokenBudget(AsDict(budgets))
+        publications = cuts | "PlanPublication" >> beam.ParDo(_PlanPublication(), specs, AsDict(plans)).with_outputs(
+            _FAILED, _PLANS, main="tasks"
         )
-        publications = cuts | "PlanPublication" >> beam.ParDo(
-            _PlanPublication(self._specs), AsDict(plans)
-        ).with_outputs(_FAILED, _PLANS, main="tasks")
         published = (
             publications.tasks
             | "SpreadPublication" >> beam.Reshuffle()
-            | "Publish" >> beam.ParDo(_PublishShard(self._specs)).with_output_types(tuple[str, PublishedShard])
+            | "Publish" >> beam.ParDo(_PublishShard(), specs).with_output_types(tuple[str, PublishedShard])
+            | "ByDataset" >> beam.GroupByKey()
         )
-        built = (
-            (publications[_PLANS], published)
-            | "ByDataset" >> beam.CoGroupByKey()
-            | "Finish" >> beam.ParDo(_FinishDataset(self._specs), AsDict(plans)).with_output_types(BuildResult)
-        )
+        built = publications[_PLANS] | "Finish" >> beam.ParDo(
+            _FinishDataset(), specs, AsDict(plans), AsDict(published)
+        ).with_output_types(BuildResult)
         results = (found[_FINISHED], built) | "Results" >> beam.Flatten()
         _ = (
-            names.pipeline
-            | "Once" >> beam.Create([None])
-            | "FailShort" >> beam.Map(_raise_failures, AsList(publications[_FAILED]), AsList(results))
+            datasets.pipeline
+            | "Once" >> beam.Impulse()
+            | "FailShort" >> beam.ParDo(_FailShort(), AsList(publications[_FAILED]), AsList(results))
         )
         return results
 
-    def _build(self, label: str, tasks: PCollection[ShardTask]) -> PCollection[tuple[str, ShardCount]]:
-        return (
-            tasks
-            | f"Spread{label}" >> beam.Reshuffle()
-            | f"Tokenize{label}" >> beam.ParDo(_BuildShard(self._specs)).with_output_types(tuple[str, ShardCount])
-        )
 
-    def _sure_tasks(self, name: str, plan: DatasetPlan) -> Iterator[ShardTask]:
-        for ordinal in sure_shards(plan.shards, plan.tokens_per_byte, _needed(self._specs[name])):
-            yield plan.task(ordinal, None)
+class _Named(beam.DoFn):
+    def process(self, spec: DatasetSpec) -> Iterator[tuple[str, DatasetSpec]]:
+        yield spec.name, spec
 
-    def _next_tasks(
-        self, element: tuple[str, DatasetPlan], known: Mapping[str, Sequence[ShardCount]]
-    ) -> Iterator[ShardTask]:
-        name, plan = element
-        counts = usable_prefix(known.get(name, ()))
-        for ordinal, stop_after in next_shards(plan.shards, counts, plan.tokens_per_byte, _needed(self._specs[name])):
-            yield plan.task(ordinal, stop_after)
+
+class _Budgets(beam.DoFn):
+    def process(self, element: tuple[str, DatasetSpec]) -> Iterator[tuple[str, dict[str, int]]]:
+        name, spec = element
+        yield name, dict(spec.budgets)

@@ -17,6 +17,7 @@ from typing import Literal
 
 import apache_beam as beam
 import pyarrow as pa
+from apache_beam.pvalue import AsDict
 
 from transforms.dataset_spec import DatasetSpec
 from transforms.encoder_pool import borrow_encoder
@@ -133,39 +134,45 @@ def read_sample(spec: DatasetSpec, source: Sequence[SourceFile], groups: Iterabl
     raise BroetchenError(f"dataset {spec.name}: column {spec.text_column!r} holds no text in any of its files")
 
 
-class _PlanDataset(beam.DoFn):
-    def __init__(self, specs: Mapping[str, DatasetSpec]) -> None:
-        self._specs = specs
+class _ExpandSources(beam.DoFn):
+    def process(self, name: str, specs: Mapping[str, DatasetSpec]) -> Iterator[tuple[str, str, int]]:
+        for path, size in expand_sources(specs[name].sources):
+            yield name, path, size
 
-    def process(self, element: tuple[str, Iterable[SourceFile]]) -> Iterator[tuple[str, DatasetPlan]]:
+
+class _ReadFooter(beam.DoFn):
+    def process(
+        self, element: tuple[str, str, int], specs: Mapping[str, DatasetSpec]
+    ) -> Iterator[tuple[str, SourceFile]]:
+        name, path, size = element
+        yield name, read_footer(path, size, specs[name].text_column)
+
+
+class _PlanDataset(beam.DoFn):
+    def process(
+        self, element: tuple[str, Iterable[SourceFile]], specs: Mapping[str, DatasetSpec]
+    ) -> Iterator[tuple[str, DatasetPlan]]:
         name, source = element
-        yield name, plan_dataset(self._specs[name], source)
+        yield name, plan_dataset(specs[name], source)
 
 
 class PlanDatasets(beam.PTransform):
     """Names of datasets in, (name, DatasetPlan) out. Files are expanded and footers read in parallel.
 
     Args:
-        specs: the datasets to plan, by name.
+        specs: the datasets to plan, by name; as a side input, they are not in each step of the graph.
     """
 
-    def __init__(self, specs: Mapping[str, DatasetSpec]) -> None:
+    def __init__(self, specs: Mapping[str, DatasetSpec] | AsDict) -> None:
         super().__init__()
-        self._specs = dict(specs)
+        self._specs = specs
 
     def expand(self, names: beam.PCollection[str]) -> beam.PCollection[tuple[str, DatasetPlan]]:
         return (
             names
-            | "Expand" >> beam.FlatMap(self._files).with_output_types(tuple[str, str, int])
+            | "Expand" >> beam.ParDo(_ExpandSources(), self._specs).with_output_types(tuple[str, str, int])
             | "SpreadFiles" >> beam.Reshuffle()
-            | "Footers" >> beam.MapTuple(self._footer).with_output_types(tuple[str, SourceFile])
+            | "Footers" >> beam.ParDo(_ReadFooter(), self._specs).with_output_types(tuple[str, SourceFile])
             | "ByDataset" >> beam.GroupByKey()
-            | "Plan" >> beam.ParDo(_PlanDataset(self._specs)).with_output_types(tuple[str, DatasetPlan])
+            | "Plan" >> beam.ParDo(_PlanDataset(), self._specs).with_output_types(tuple[str, DatasetPlan])
         )
-
-    def _files(self, name: str) -> Iterator[tuple[str, str, int]]:
-        for path, size in expand_sources(self._specs[name].sources):
-            yield name, path, size
-
-    def _footer(self, name: str, path: str, size: int) -> tuple[str, SourceFile]:
-        return name, read_footer(path, size, self._specs[name].text_column)

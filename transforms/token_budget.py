@@ -10,9 +10,10 @@ The arithmetic is that of TFDS's `core/splits.py` (absolute slices over shard le
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import apache_beam as beam
+from apache_beam.pvalue import AsDict
 
 from transforms.errors import BroetchenError
 from transforms.json_coder import register_json_coder
@@ -184,26 +185,31 @@ class TokenBudget(beam.PTransform):
         wiki [ShardSlice(ordinal=1, skip=0, take=30), ShardSlice(ordinal=1, skip=30, take=10)]
 
     Args:
-        budgets: tokens by dataset and split, in the order in which the splits lie in the stream.
+        budgets: tokens by dataset and split, in the order in which the splits lie in the stream; or a side input.
 
     Raises:
         BroetchenError: (when run) a dataset arrives that has no budget.
     """
 
-    def __init__(self, budgets: Mapping[str, Mapping[str, int]]) -> None:
+    def __init__(self, budgets: Mapping[str, Mapping[str, int]] | AsDict) -> None:
         super().__init__()
-        self._budgets = {dataset: dict(splits) for dataset, splits in budgets.items()}
+        self._budgets = budgets
 
     def expand(self, counts: beam.PCollection[tuple[str, ShardCount]]) -> beam.PCollection[tuple[str, DatasetCut]]:
         return (
             counts
             | "MergeCounts" >> beam.CombinePerKey(MergeShardCounts())
-            | "Cut" >> beam.MapTuple(self._cut).with_output_types(tuple[str, DatasetCut])
+            | "Cut" >> beam.ParDo(_CutDataset(), self._budgets).with_output_types(tuple[str, DatasetCut])
         )
 
-    def _cut(self, dataset: str, counts: Sequence[ShardCount]) -> tuple[str, DatasetCut]:
-        if dataset not in self._budgets:
+
+class _CutDataset(beam.DoFn):
+    def process(
+        self, element: tuple[str, Sequence[ShardCount]], budgets: Mapping[str, Mapping[str, int]]
+    ) -> Iterator[tuple[str, DatasetCut]]:
+        dataset, counts = element
+        if dataset not in budgets:
             raise BroetchenError(f"dataset {dataset!r} has counts but no budget; give TokenBudget one for it")
         stream = usable_prefix(counts)
-        splits = cut_shards(((count.ordinal, count.tokens) for count in stream), self._budgets[dataset])
-        return dataset, DatasetCut(stream, splits)
+        splits = cut_shards(((count.ordinal, count.tokens) for count in stream), budgets[dataset])
+        yield dataset, DatasetCut(stream, splits)

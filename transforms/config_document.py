@@ -1,0 +1,295 @@
+"""A config file as plain data: YAML with the line of each key, so that an error can say where it is.
+
+What a config has to hold is not known here; a `config_section` says it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import os
+import re
+from collections.abc import Callable, Container
+from typing import Any
+
+import yaml
+
+from transforms.errors import UsageError
+from transforms.quantities import shown
+
+Loc = tuple[str | int, ...]
+
+SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+"""What a path that is not local begins with."""
+
+MAX_CONFIG_BYTES = 2**20
+"""A config file beyond this is refused unread: a mix of a hundred datasets takes some 20 KiB."""
+
+MAX_REPEATED_NODES = 1000
+"""How many YAML nodes aliases (`*name`) may repeat in all, which stops the "billion laughs" kind of document."""
+
+_MAX_DEPTH = 20
+_MAX_MESSAGE_LINES = 100
+_AFTER_ALL_LINES = MAX_CONFIG_BYTES + 1
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong at `loc` of the config; `what` says it in a sentence, with the value and the fix."""
+
+    loc: Loc
+    what: str
+
+
+def read_config(path: str) -> bytes:
+    """The bytes of a config file, at most one more than may be."""
+    if SCHEME.match(path):
+        # Imported here, since it takes longer than all the rest of reading a config.
+        from apache_beam.io.filesystem import CompressionTypes
+        from apache_beam.io.filesystems import FileSystems
+
+        try:
+            with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as remote:
+                return bytes(remote.read(MAX_CONFIG_BYTES + 1))
+        except Exception as error:  # Each filesystem has its client's own errors, for access, network and absence.
+            what = f"{path}: cannot read the config: {error}; check the path and your access to it"
+            raise UsageError(what) from error
+    try:
+        with open(path, "rb") as file:
+            return file.read(MAX_CONFIG_BYTES + 1)
+    except FileNotFoundError as error:
+        raise UsageError(f"{path}: there is no such config; check the path") from error
+    except IsADirectoryError as error:
+        raise UsageError(f"{path}: is a folder; name the file in it, {os.path.join(path, 'mix.yaml')}") from error
+    except OSError as error:
+        what = f"{path}: cannot read the config: {error.strerror}; check the path and your access to it"
+        raise UsageError(what) from error
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader with only those plain scalars that a config needs.
+
+    YAML 1.1 would make a number of `1:30`, a date of `2025-01-01`, `false` of a token called `no`, and a rounded double
+    of `1.1e9`: here these are text, and the quantities' own parser reads them exactly.
+    """
+
+    yaml_implicit_resolvers = {}  # noqa: RUF012 (PyYAML's own way to say it)
+
+
+# No octal (010), and no more digits than a quantity can have.
+_INT = re.compile(r"[-+]?(?:0|[1-9](?:_?[0-9]){0,29})\Z")
+
+# The pattern of a tag's plain scalars, and the characters that they may start with.
+_PLAIN = {
+    "tag:yaml.org,2002:null": (re.compile(r"(?:~|null|Null|NULL|)\Z"), ["~", "n", "N", ""]),
+    "tag:yaml.org,2002:bool": (re.compile(r"(?:true|True|TRUE|false|False|FALSE)\Z"), ["t", "T", "f", "F"]),
+    "tag:yaml.org,2002:int": (_INT, list("-+0123456789")),
+    "tag:yaml.org,2002:merge": (re.compile(r"<<\Z"), ["<"]),
+}
+# Not in YAML 1.1, which wants a point in it: the exponent alone, as in `6e-06`.
+_FLOAT = re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]{1,3})?\Z")
+_FLOATS = {"tag:yaml.org,2002:float": (_FLOAT, list("-+.0123456789"))}
+
+
+class _FloatLoader(_Loader):
+    """The same, and floats."""
+
+
+for _loader, _plain in ((_Loader, _PLAIN), (_FloatLoader, _FLOATS)):
+    for _tag, (_pattern, _first) in _plain.items():
+        _loader.add_implicit_resolver(_tag, _pattern, _first)
+
+
+def _to_int(text: str) -> int | str:
+    # A tag, `!!int 1e3`, may claim what the text is not; the schema then refuses the text.
+    return int(text) if _INT.match(text) else text
+
+
+def _to_float(text: str) -> float | str:
+    return float(text) if _FLOAT.match(text) else text
+
+
+_SCALARS: dict[str, Callable[[str], Any]] = {
+    "tag:yaml.org,2002:str": str,
+    "tag:yaml.org,2002:null": lambda text: None,
+    "tag:yaml.org,2002:bool": lambda text: text.lower() == "true",
+    "tag:yaml.org,2002:int": _to_int,
+    "tag:yaml.org,2002:float": _to_float,
+}
+_TAGS: dict[type[yaml.Node], Container[str]] = {
+    yaml.MappingNode: {"tag:yaml.org,2002:map"},
+    yaml.SequenceNode: {"tag:yaml.org,2002:seq"},
+    yaml.ScalarNode: _SCALARS,
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Kind:
+    """What sort of config a file is meant to be, for the errors, and whether plain text like `6e-06` is a float."""
+
+    name: str
+    example: str
+    floats: bool = False
+
+
+class ConfigDocument:
+    """A config file as plain data, with the line of each key, and the problems found so far."""
+
+    def __init__(self, name: str, kind: Kind) -> None:
+        self.name = name
+        self.kind = kind
+        self.data: Any = None
+        self.problems: list[Problem] = []
+        self._lines: dict[Loc, int] = {}
+        self._overridden: dict[Loc, str] = {}
+        self._seen: set[int] = set()
+        self._repeated = 0
+
+    def parse(self, content: bytes) -> None:
+        """Reads the file's content.
+
+        Raises:
+          UsageError: it is too large, is no YAML, or has more aliases or nesting than a config can need.
+        """
+        if len(content) > MAX_CONFIG_BYTES:
+            raise UsageError(
+                f"{self.name}: is larger than 1 MiB; a {self.kind.name} is a short YAML file, check the path"
+            )
+        try:
+            node = yaml.compose(content.decode("utf-8-sig"), Loader=_FloatLoader if self.kind.floats else _Loader)
+        except UnicodeDecodeError as error:
+            what = f"is not UTF-8 text (byte {error.start}); check the path, or save it as UTF-8"
+            raise UsageError(f"{self.name}: {what}") from error
+        except RecursionError as error:
+            raise UsageError(f"{self.name}: is nested too deep for a {self.kind.name}; check the path") from error
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark
+            where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
+            what = f"is not valid YAML: {error.problem}; check the quotes, colons and indents"
+            raise UsageError(f"{self.name}{where}: {what}") from error
+        except yaml.reader.ReaderError as error:
+            what = f"is not valid YAML: character {error.position} is not printable; check the path, or remove it"
+            raise UsageError(f"{self.name}: {what}") from error
+        if node is None:
+            raise UsageError(f"{self.name}: is empty; start from {self.kind.example}")
+        self.data = self._build(node, ())
+
+    def override(self, key: str, value: Any) -> None:
+        """Puts `value` at the dotted `key`, or notes why it cannot be there."""
+        loc = self._split(key)
+        self._overridden[loc] = key
+        parent = self.data
+        for part in loc[:-1]:
+            if not isinstance(parent, dict):
+                break
+            if parent is self.data.get("datasets") and part not in parent:
+                near = difflib.get_close_matches(str(part), parent, n=1)
+                advice = f"did you mean {near[0]}?" if near else "name one that it has"
+                self._report(loc, f"is of a dataset that the config does not have; {advice}")
+                return
+            if parent.get(part) is None:
+                parent[part] = {}
+            parent = parent[part]
+        if isinstance(parent, dict):
+            parent[loc[-1]] = self._typed(value, loc) if isinstance(value, str) else value
+        else:
+            self._report(loc, "lies below a key that is not a mapping; check the key")
+
+    def message(self) -> str:
+        """All problems, a line each, in the order of the file."""
+        lines = list(dict.fromkeys(line for _, line in sorted(map(self._described, self.problems))))
+        rest = len(lines) - _MAX_MESSAGE_LINES
+        if rest > 0:
+            lines[_MAX_MESSAGE_LINES:] = [f"{self.name}: and {rest} more errors; is this a {self.kind.name} at all?"]
+        return "\n".join(lines)
+
+    def _described(self, problem: Problem) -> tuple[int, str]:
+        loc = problem.loc[:-1] if problem.loc[-1:] == ("[key]",) else problem.loc
+        longest_first = (loc[:length] for length in range(len(loc), 0, -1))
+        place = next((part for part in longest_first if part in self._overridden or part in self._lines), ())
+        if place in self._overridden:
+            key = _printable(self._overridden[place])
+            return _AFTER_ALL_LINES, f"{self.name} (--set {key}): {_dotted(loc)}: {problem.what}"
+        return self._lines[place], f"{self.name}:{self._lines[place]}: {_dotted(loc)}: {problem.what}"
+
+    @staticmethod
+    def _split(key: str) -> Loc:
+        first, *rest = key.split(".")
+        # The name of a dataset may have dots of its own; a field of a dataset has none.
+        return (first, ".".join(rest[:-1]), rest[-1]) if first == "datasets" and len(rest) > 1 else (first, *rest)
+
+    def _typed(self, text: str, loc: Loc) -> Any:
+        """`text` as the value of a key in the file. Only quotes and brackets start YAML: `*.parquet` is no alias."""
+        if text[:1] in ("[", "{", '"', "'"):
+            part = ConfigDocument(f"{self.name} (--set {_printable(self._overridden[loc])})", self.kind)
+            part.parse(text.encode())
+            self.problems += (Problem((*loc, *problem.loc), problem.what) for problem in part.problems)
+            return part.data
+        plain = _PLAIN | _FLOATS if self.kind.floats else _PLAIN
+        tags = (tag for tag, (pattern, _) in plain.items() if pattern.match(text))
+        return _SCALARS.get(next(tags, ""), str)(text)
+
+    def _build(self, node: yaml.Node, loc: Loc) -> Any:
+        if len(loc) > _MAX_DEPTH:
+            what = f"is nested too deep for a {self.kind.name}, or refers to itself; write it out"
+            raise UsageError(f"{self.name}:{_line(node)}: {what}")
+        self._repeated += id(node) in self._seen
+        self._seen.add(id(node))
+        if self._repeated > MAX_REPEATED_NODES:
+            what = f"aliases repeat more than {MAX_REPEATED_NODES} values up to here; write them out"
+            raise UsageError(f"{self.name}:{_line(node)}: {what}")
+        self._lines.setdefault(loc, _line(node))
+        if node.tag not in _TAGS[type(node)] or (node.tag in _FLOATS and not self.kind.floats):
+            self._report(loc, f"has the YAML tag {shown(node.tag)}, which a config does not take; remove it")
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, loc)
+        if isinstance(node, yaml.SequenceNode):
+            return [self._build(item, (*loc, index)) for index, item in enumerate(node.value)]
+        return _SCALARS.get(node.tag, str)(node.value)
+
+    def _mapping(self, node: yaml.MappingNode, loc: Loc) -> dict[str, Any]:
+        own: dict[str, Any] = {}
+        merged: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                self._report(loc, f"has a key on line {_line(key_node)} that is a list or a mapping; write a name")
+            elif key_node.tag == "tag:yaml.org,2002:merge":
+                merged = self._merge(value_node, (*loc, "<<")) | merged
+            else:
+                # A key is text, whatever it looks like: a dataset may be called 2024 or null.
+                key = key_node.value
+                if key in own:
+                    first, second = self._lines[(*loc, key)], _line(key_node)
+                    self._report((*loc, key), f"is there twice, on lines {first} and {second}; remove one")
+                self._lines[(*loc, key)] = _line(key_node)
+                own[key] = self._build(value_node, (*loc, key))
+        return merged | own
+
+    def _merge(self, node: yaml.Node, loc: Loc) -> dict[str, Any]:
+        """The keys of a merge, `<<: *base` or `<<: [*first, *second]`, where the first that has a key gives it."""
+        bases = self._build(node, loc)
+        merged: dict[str, Any] = {}
+        for base in bases if isinstance(bases, list) else [bases]:
+            if isinstance(base, dict):
+                merged = base | merged
+            else:
+                self._report(loc, f"{shown(base)} is not a mapping; merge one with <<: *name")
+        return merged
+
+    def _report(self, loc: Loc, what: str) -> None:
+        self.problems.append(Problem(loc, what))
+
+
+def _line(node: yaml.Node) -> int:
+    return int(node.start_mark.line) + 1
+
+
+def _dotted(loc: Loc) -> str:
+    """A key's path: `datasets.german.source[1]`."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{_printable(part)}" for part in loc)
+    return text.removeprefix(".") or "(the whole file)"
+
+
+def _printable(key: str) -> str:
+    return key if key.isprintable() and key else json.dumps(key)

@@ -1,0 +1,207 @@
+"""The parts that config schemas are made of: sections whose every problem is reported, in words of the config.
+
+A schema is a `ConfigFile` of `Section`s; `load_section` reads it from any filesystem that Beam knows. What the keys are
+is not known here: `beam_pipelines.mix_config` and `launch.training_config` say it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import posixpath
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+
+from transforms.config_document import SCHEME, ConfigDocument, Kind, Problem, read_config
+from transforms.errors import UsageError
+from transforms.quantities import shown
+
+_MAX_NAME = 100
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def mended[T](parse: Callable[[Any], T]) -> Callable[[Any], T]:
+    """`parse` as a pydantic validator: its UsageError becomes an error of the field."""
+
+    def validate(value: Any) -> T:
+        try:
+            return parse(value)
+        except UsageError as error:
+            raise PydanticCustomError("broetchen", "{what}", {"what": str(error)}) from error
+
+    return validate
+
+
+def check_name(value: str) -> str:
+    """`value`, where it can name a folder on any filesystem.
+
+    Raises:
+      UsageError: it cannot.
+    """
+    if len(value) > _MAX_NAME:
+        raise UsageError(f"{shown(value)} has {len(value)} characters; shorten it to {_MAX_NAME}, as it names a folder")
+    if not _NAME.fullmatch(value) or ".." in value:
+        raise UsageError(
+            f"{shown(value)} cannot name a folder; use letters, digits, '.', '_' and '-', starting with a letter or "
+            f"digit and without '..', such as {shown(_safe_name(value))}"
+        )
+    return value
+
+
+def _safe_name(value: str) -> str:
+    return re.sub(r"\.\.+", ".", re.sub(r"[^A-Za-z0-9._-]+", "-", value)).strip("._-")[:_MAX_NAME] or "my-name"
+
+
+Name = Annotated[str, AfterValidator(mended(check_name))]
+"""A name that becomes a folder's."""
+
+Text = Annotated[str, Field(min_length=1)]
+"""Text that says something."""
+
+
+class Section(BaseModel):
+    """A mapping of the config. Every problem in it is reported, those between its keys too, in words of the config."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    @classmethod
+    def _cross_checks(cls, given: Mapping[str, Any]) -> Iterator[Problem]:
+        """The problems between keys. `given` is what was written, without nulls: any value may be of a wrong type."""
+        return iter(())
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _report_all(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        # A plain "after" validator runs only once every field is right; the user would mend a file error by error.
+        problems: list[Problem] = []
+        if isinstance(data, Mapping):
+            problems += cls._cross_checks({key: value for key, value in data.items() if value is not None})
+        try:
+            section = handler(data)
+        except ValidationError as error:
+            problems += (Problem(details["loc"], cls._sentence(details)) for details in error.errors())
+        if problems:
+            raise ValidationError.from_exception_data(cls.__name__, [_line_error(problem) for problem in problems])
+        return section
+
+    @classmethod
+    def _sentence(cls, error: ErrorDetails) -> str:
+        """What pydantic found, as a sentence with the value and the fix."""
+        context, value = error.get("ctx", {}), shown(error["input"])
+        match error["type"]:
+            case "broetchen":
+                return str(context["what"])
+            case "missing":
+                key = str(error["loc"][-1])
+                example, *_ = cls.model_fields[key].examples or ["…"]
+                return f"is missing; add `{key}: {example}`"
+            case "extra_forbidden":
+                return unknown_key(str(error["loc"][-1]), cls.model_fields)
+            case "string_type":
+                return f"{value} is not text; put it in quotes"
+            case "string_too_short":
+                return f"{value} is empty; write a text or leave the key out"
+            case "bool_type":
+                return f"{value} is neither true nor false; write one of them, without quotes"
+            case "int_type":
+                return f"{value} is not a whole number; write digits, without quotes or decimals"
+            case "greater_than_equal":
+                return f"{value} is too small; write at least {context['ge']}"
+            case "less_than_equal":
+                return f"{value} is too large; write at most {context['le']}"
+            case "literal_error":
+                return f"{value} is not one of {context['expected']}; write one of them"
+            case "too_short":
+                return f"{value} is empty; add at least one {str(error['loc'][-1]).removesuffix('s')}"
+            case "model_type" | "dict_type":
+                return f"{value} is not a mapping; write `key: value` pairs, indented below it"
+            case _:
+                return f"{value} is not valid: {error['msg']}; write another value"
+
+
+def _line_error(problem: Problem) -> InitErrorDetails:
+    kind = PydanticCustomError("broetchen", "{what}", {"what": problem.what})
+    return InitErrorDetails(type=kind, loc=problem.loc, input=None)
+
+
+def unknown_key(key: str, known: Mapping[str, Any]) -> str:
+    """What to say of a key that is not among the `known`: the one that may have been meant."""
+    near = difflib.get_close_matches(key, known, n=1)
+    advice = f"did you mean `{near[0]}`?" if near else "remove it"
+    return f"is not a key that exists here; {advice} (keys: {', '.join(known)})"
+
+
+def resolve_path(folder: str, path: str) -> str:
+    """`path` as a config in `folder`, local or remote, means it: relative paths start there.
+
+    Absolute paths and those with a scheme (`gs://…`, `hf://…`) stay as they are; `~` is the user's home. A config that
+    comes from no file, with the folder "", starts at the working directory.
+
+    >>> resolve_path("gs://bucket/configs", "../../x.json"), resolve_path("/configs", "x.json")
+    ('gs://bucket/x.json', '/configs/x.json')
+    """
+    if SCHEME.match(path):
+        return path
+    path = os.path.expanduser(path)
+    if os.path.isabs(path):
+        return path
+    scheme = SCHEME.match(folder)
+    if scheme is None:
+        return os.path.normpath(os.path.join(folder, path))
+    bucket, _, inner = folder[scheme.end() :].partition("/")
+    # From "/", so that no number of ".." leaves the bucket.
+    return scheme.group() + bucket + posixpath.normpath(posixpath.join("/", inner, path))
+
+
+class ConfigFile(Section):
+    """A section that is a whole file, and knows the folder that the file's relative paths start from."""
+
+    _folder: str = PrivateAttr(default="")
+
+    def resolve(self, path: str) -> str:
+        """`path` as the config means it; see `resolve_path`."""
+        return resolve_path(self._folder, path)
+
+
+def load_section[T: ConfigFile](
+    schema: type[T], kind: Kind, path: str | os.PathLike[str], overrides: Mapping[str, Any] | None = None
+) -> T:
+    """Reads and checks a config.
+
+    Args:
+      schema: what it has to hold.
+      kind: what the errors call it.
+      path: a YAML file, local or on a filesystem that Beam knows (`gs://…`).
+      overrides: values by dotted key, as `--set KEY=VALUE` gives them. Text is read as the same text in the file would
+        be; other values are taken as they are. They are checked like the file's own.
+
+    Raises:
+      UsageError: the file is not there, is no YAML, or breaks the schema; the message has a line for each error.
+    """
+    name = os.fspath(path)
+    document = ConfigDocument(name, kind)
+    document.parse(read_config(name))
+    for key, value in (overrides or {}).items():
+        document.override(key, value)
+    config: T | None = None
+    try:
+        config = schema.model_validate(document.data)
+    except ValidationError as error:
+        document.problems += (Problem(details["loc"], details["msg"]) for details in error.errors())
+    if config is None or document.problems:
+        raise UsageError(document.message())
+    config._folder = posixpath.dirname(name) if SCHEME.match(name) else os.path.dirname(os.path.abspath(name))
+    return config
