@@ -1,7 +1,7 @@
 """A Hugging Face hub of our own on loopback: the parts of its HTTP API that reading datasets takes.
 
 Repositories hold the files of a folder, as if LFS kept them: their etag is their SHA-256, and a download is redirected
-to a store of its own path, which answers range requests. `HF_ENDPOINT` leads clients here.
+to a store at another address, which answers range requests. `HF_ENDPOINT` leads clients here.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ class HubServer:
         private: repositories that need `token`.
         latency_s: how long each answer waits.
         cut_every: of the requests to the store, each one of this number ends in the middle of its body; 0 is none.
+        expired_after: so many answers of the store after which an address is refused, as signed ones are; 0 is never.
         fetched: bytes of content sent, by path in the repository.
+        resolved: how often each path has been redirected to the store.
         authorized: paths of the requests that carried a token.
     """
 
@@ -39,9 +41,13 @@ class HubServer:
     token: str = "hf_secret"
     latency_s: float = 0.0
     cut_every: int = 0
+    expired_after: int = 0
+    store_answers: int = 0
     fetched: Counter[str] = dataclasses.field(default_factory=Counter)
+    resolved: Counter[str] = dataclasses.field(default_factory=Counter)
     authorized: list[str] = dataclasses.field(default_factory=list)
     address: str = ""
+    store: str = ""
     _hashes: dict[tuple[Path, int, int], str] = dataclasses.field(default_factory=dict)
     _downloads: int = 0
 
@@ -51,17 +57,19 @@ class HubServer:
         class Handler(_Handler):
             state = hub
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.address = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        self._thread.start()
+        self._servers = [http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) for _ in range(2)]
+        self.address, self.store = (f"http://127.0.0.1:{server.server_address[1]}" for server in self._servers)
+        self._threads = [threading.Thread(target=server.serve_forever, daemon=True) for server in self._servers]
+        for server, thread in zip(self._servers, self._threads, strict=True):
+            server.daemon_threads = True
+            thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        for server, thread in zip(self._servers, self._threads, strict=True):
+            server.shutdown()
+            thread.join()
+            server.server_close()
 
     def source(self, repository: str, path: str, revision: str = COMMIT) -> str:
         """The path of a file, or a pattern, as a config writes it."""
@@ -91,6 +99,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         time.sleep(self.state.latency_s)
         path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)
         if match := re.fullmatch(r"/store/([^/]+/[^/]+)/(.+)", path):
+            if self.headers.get("Authorization"):
+                self.state.authorized.append(self.path)
             self._send_content(self.state.repositories[match[1]] / match[2], match[2])
         elif match := re.fullmatch(r"/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             if folder := self._folder(match[1], match[2]):
@@ -148,8 +158,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if not file.is_file():
             self._fail(404, "EntryNotFound")
             return
+        self.state.resolved[path] += 1
         self.send_response(302)
-        self.send_header("Location", f"{self.state.address}/store/{repository}/{urllib.parse.quote(path)}")
+        self.send_header("Location", f"{self.state.store}/store/{repository}/{urllib.parse.quote(path)}")
         self.send_header("X-Repo-Commit", COMMIT)
         self.send_header("X-Linked-ETag", f'"{self.state.etag(file)}"')
         self.send_header("X-Linked-Size", str(file.stat().st_size))
@@ -157,6 +168,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
 
     def _send_content(self, file: Path, name: str) -> None:
+        if self.state.expired_after and self.state.store_answers >= self.state.expired_after:
+            self.state.store_answers = 0
+            self._fail(403, "ExpiredToken")
+            return
+        self.state.store_answers += 1
         size = file.stat().st_size
         start, end = 0, size - 1
         asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
@@ -167,7 +183,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             body = content.read(end - start + 1)
         self.send_response(206 if asked else 200)
         self.send_header("Content-Length", str(len(body)))
-        self.send_header("ETag", '"of-the-store"')
+        self.send_header("ETag", f'"{self.state.etag(file)[:32]}"')
         if asked:
             self.send_header("Content-Range", f"bytes {start}-{end}/{size}")
         self.end_headers()

@@ -19,6 +19,7 @@ from tests.corpora import SAMPLES, TOKENIZER, documents_of, write_parquet
 from tests.hub_server import COMMIT, HubServer
 from transforms import files
 from transforms.errors import BroetchenError, UsageError
+from transforms.hf_filesystem import _file
 from transforms.hub_path import HubPath
 from transforms.manifest import read_manifest
 
@@ -128,6 +129,17 @@ def test_cut_connections_are_retried(hub: HubServer, folder: Path, tmp_path: Pat
     assert shards(tmp_path / "streamed") == shards(tmp_path / "local")
 
 
+def test_an_address_of_the_store_is_used_again_and_asked_for_anew_when_it_expires(hub: HubServer, folder: Path) -> None:
+    content = (folder / "data" / "part-1.parquet").read_bytes()
+    for expired_after, wanted in ((0, 1), (3, 4)):
+        _file.cache_clear()
+        hub.resolved.clear()
+        hub.expired_after, hub.store_answers = expired_after, 0
+        with FileSystems.open(hub.source(CORPUS, "data/part-1.parquet")) as handle:
+            assert [handle.read(100_000) for _ in range(12)] == [content[i * 100_000 :][:100_000] for i in range(12)]
+        assert hub.resolved.total() == wanted
+
+
 def test_a_revision_that_does_not_exist(hub: HubServer) -> None:
     path = hub.source(CORPUS, "data/*.parquet", revision="f" * 40)
     with pytest.raises(BroetchenError, match=r"@f{40}/data/: the repository has no such revision"):
@@ -147,6 +159,7 @@ def test_a_private_repository_needs_a_token_which_stays_secret(
     done = run_command("build", config, "--output", tmp_path / "out", "--debug")
     assert done.returncode == 0, done.stderr
     assert hub.authorized
+    assert not any("/store/" in path for path in hub.authorized)
     assert hub.token not in done.stdout + done.stderr
     assert not any(hub.token.encode() in path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
 

@@ -68,4 +68,4 @@ def test_an_early_stop_has_fetched_little_in_vain() -> None:
     handle.plan([(0, 64 << 20)])
     handle.read(1 << 20)
     handle.close()
-    assert sum(source.reads) <= (1 << 20) + 9 * (256 << 10)
+    assert sum(source.reads) <= (1 << 20) + 5 * (512 << 10)

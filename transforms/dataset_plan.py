@@ -13,11 +13,14 @@ import json
 import logging
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Literal
 
 import apache_beam as beam
 import pyarrow as pa
 from apache_beam.pvalue import AsDict
+from apache_beam.transforms.window import GlobalWindows
+from apache_beam.utils.windowed_value import WindowedValue
 
 from transforms.dataset_spec import DatasetSpec
 from transforms.encoder_pool import borrow_encoder
@@ -32,6 +35,7 @@ _LOGGER = logging.getLogger(__name__)
 # Changes whenever the same config, source and tokenizer would give other bytes.
 FORMAT_VERSION = 1
 
+_FOOTERS_AT_A_TIME = 8
 _SAMPLE_TEXT_BYTES = 256 << 10
 
 
@@ -141,11 +145,24 @@ class _ExpandSources(beam.DoFn):
 
 
 class _ReadFooter(beam.DoFn):
-    def process(
-        self, element: tuple[str, str, int], specs: Mapping[str, DatasetSpec]
-    ) -> Iterator[tuple[str, SourceFile]]:
+    """Reads the footers of a bundle's files, several at a time: each takes round trips to where it lies."""
+
+    def start_bundle(self) -> None:
+        self._pool = ThreadPoolExecutor(_FOOTERS_AT_A_TIME, thread_name_prefix="footer")
+        self._read: list[tuple[str, Future[SourceFile]]] = []
+
+    def process(self, element: tuple[str, str, int], specs: Mapping[str, DatasetSpec]) -> None:
         name, path, size = element
-        yield name, read_footer(path, size, specs[name].text_column)
+        self._read.append((name, self._pool.submit(read_footer, path, size, specs[name].text_column)))
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        with self._pool:
+            try:
+                for name, footer in self._read:
+                    yield GlobalWindows.windowed_value((name, footer.result()))
+            except BaseException:
+                self._pool.shutdown(wait=False, cancel_futures=True)
+                raise
 
 
 class _PlanDataset(beam.DoFn):

@@ -12,10 +12,12 @@ part of a path, an option or a message. `HF_ENDPOINT` names another hub.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import io
 import os
 import posixpath
+import urllib.parse
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NoReturn
 
@@ -72,7 +74,9 @@ class HubFileSystem(FileSystem):
                     prefix.repository, folder or None, recursive=True, revision=prefix.revision, repo_type="dataset"
                 ):
                     if isinstance(entry, RepoFile) and entry.path.startswith(prefix.path):
-                        yield FileMetadata(str(HubPath(prefix.repository, prefix.revision, entry.path)), entry.size)
+                        path = str(HubPath(prefix.repository, prefix.revision, entry.path))
+                        _file(self._endpoint, path).tell(entry)
+                        yield FileMetadata(path, entry.size)
             except EntryNotFoundError:
                 return  # no such folder: nothing matches
 
@@ -84,8 +88,7 @@ class HubFileSystem(FileSystem):
     ) -> BinaryIO:
         """A seekable handle; nothing of the content is fetched before it is read."""
         kind = FileSystem._get_compression_type(path, compression_type)
-        where, entry = _pinned(path), self._entry(path)
-        stream: Any = DownloaderStream(_RangeDownloader(where, entry.size, _etag(entry), self._endpoint))
+        stream: Any = DownloaderStream(_RangeDownloader(_pinned(path), self._known(path), self._endpoint))
         if kind != CompressionTypes.UNCOMPRESSED:
             stream = CompressedFile(io.BufferedReader(stream), compression_type=kind)
         return stream
@@ -100,11 +103,11 @@ class HubFileSystem(FileSystem):
 
     def size(self, path: str) -> int:
         """In bytes."""
-        return int(self._entry(path).size)
+        return self._known(path).size
 
     def checksum(self, path: str) -> str:
         """The etag that the hub gives the content: SHA-256 where it is stored by LFS, else the git blob's hash."""
-        return _etag(self._entry(path))
+        return self._known(path).etag
 
     def metadata(self, path: str) -> FileMetadata:
         """Path and size; a commit's files have no time of their own."""
@@ -139,12 +142,35 @@ class HubFileSystem(FileSystem):
         """Refused."""
         _refuse(paths[0])
 
-    def _entry(self, path: str) -> Any:
-        """What the hub knows of a file."""
+    def _known(self, path: str) -> _HubFile:
         try:
             return _look_up(self._endpoint, path)
         except FileNotFoundError as error:
             raise BroetchenError(f"{path}: {_NO_SUCH_FILE}") from error
+
+
+@dataclasses.dataclass
+class _HubFile:
+    """What is known of a file; all of it is empty before the hub was asked.
+
+    Attributes:
+        store: where the hub's redirect led last, with the etag there: an address that is good for some minutes.
+    """
+
+    etag: str = ""
+    size: int = -1
+    store: tuple[str, str] | None = None
+
+    def tell(self, entry: Any) -> None:
+        """Takes what the hub's API says of it."""
+        self.size = int(entry.size)
+        self.etag = str(entry.lfs.sha256 if entry.lfs else entry.blob_id)
+
+
+@functools.lru_cache(10_000)
+def _file(endpoint: str | None, path: str) -> _HubFile:
+    # Kept, as what a commit holds never changes; each answer's etag is still checked.
+    return _HubFile()
 
 
 def _api(endpoint: str | None) -> Any:
@@ -153,33 +179,35 @@ def _api(endpoint: str | None) -> Any:
     return HfApi(endpoint=endpoint)
 
 
-@functools.lru_cache(10_000)
-def _look_up(endpoint: str | None, path: str) -> Any:
-    """What the hub knows of a file. Kept, as what a commit holds never changes; each answer's etag is still checked.
+def _look_up(endpoint: str | None, path: str) -> _HubFile:
+    """What the hub knows of a file.
 
     Raises:
         FileNotFoundError: there is none.
     """
     from huggingface_hub.hf_api import RepoFile
 
-    where = _pinned(path)
+    where, file = _pinned(path), _file(endpoint, path)
+    if file.etag:
+        return file
     with _explained(path):
         entries = _api(endpoint).get_paths_info(
             where.repository, [where.path], revision=where.revision, repo_type="dataset"
         )
     for entry in entries:
         if isinstance(entry, RepoFile):
-            return entry
+            file.tell(entry)
+            return file
     raise FileNotFoundError(path)
 
 
 class _RangeDownloader(Downloader):
     """Ranges of one file, each checked for its length, and for being of the content that was opened."""
 
-    def __init__(self, where: HubPath, size: int, etag: str, endpoint: str | None) -> None:
+    def __init__(self, where: HubPath, file: _HubFile, endpoint: str | None) -> None:
         from huggingface_hub import hf_hub_url
 
-        self._where, self._size, self._etag = where, size, etag
+        self._where, self._file = where, file
         self._url = hf_hub_url(
             where.repository, where.path, repo_type="dataset", revision=where.revision, endpoint=endpoint
         )
@@ -187,7 +215,7 @@ class _RangeDownloader(Downloader):
 
     @property
     def size(self) -> int:
-        return self._size
+        return self._file.size
 
     def get_range(self, start: int, end: int) -> bytes:
         offset = start - self._window_start
@@ -195,34 +223,62 @@ class _RangeDownloader(Downloader):
             return self._window[offset : offset + end - start]
         if end - start >= _LEAST_BYTES:
             return self._fetch(start, end)
-        self._window_start, self._window = start, self._fetch(start, min(start + _LEAST_BYTES, self._size))
+        self._window_start, self._window = start, self._fetch(start, min(start + _LEAST_BYTES, self.size))
         return self._window[: end - start]
 
     def _fetch(self, start: int, end: int) -> bytes:
-        from huggingface_hub.utils._headers import build_hf_headers
-        from huggingface_hub.utils._http import hf_raise_for_status, http_backoff
-
-        headers = build_hf_headers() | {"Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
+        headers = {"Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
         with _explained(str(self._where)):
-            response = http_backoff("GET", self._url, headers=headers, timeout=_TIMEOUT_S, follow_redirects=True)
-            hf_raise_for_status(response)
-        found = _response_etag(response)
+            response = self._from_store(headers) or self._from_hub(headers)
         total = response.headers.get("Content-Range", "").rpartition("/")[2]
-        if (found and found != self._etag) or (total.isdigit() and int(total) != self._size):
-            raise BroetchenError(
-                f"{self._where}: its content changed while it was read (etag {found or 'unknown'}, {self._etag} "
-                "before); run it again, and ask the repository's owner if it goes on"
-            )
+        if total.isdigit() and int(total) != self.size:
+            raise self._changed(f"{int(total):,} bytes instead of {self.size:,}")
         data = bytes(response.content)
-        if response.status_code != 206 and (start, end) != (0, self._size):
+        if response.status_code != 206 and (start, end) != (0, self.size):
             raise BroetchenError(f"{self._where}: the server gives no ranges of it; download it, and read the copy")
         if len(data) != end - start:
             raise BroetchenError(f"{self._where}: {len(data):,} of {end - start:,} bytes arrived; run it again")
         return data
 
+    def _from_store(self, headers: dict[str, str]) -> Any:
+        """The answer of the store that the hub has led to before, or None where it is no longer good."""
+        if self._file.store is None:
+            return None
+        from huggingface_hub.utils._http import http_backoff
 
-def _etag(entry: Any) -> str:
-    return str(entry.lfs.sha256 if entry.lfs else entry.blob_id)
+        url, etag = self._file.store
+        # Without the token, which is for the hub alone.
+        response = http_backoff("GET", url, headers=headers, timeout=_TIMEOUT_S)
+        if response.status_code == 206 and response.headers.get("ETag") == etag:
+            return response
+        self._file.store = None
+        return None
+
+    def _from_hub(self, headers: dict[str, str]) -> Any:
+        from huggingface_hub.utils._headers import build_hf_headers
+        from huggingface_hub.utils._http import hf_raise_for_status, http_backoff
+
+        headers = build_hf_headers() | headers
+        response = http_backoff("GET", self._url, headers=headers, timeout=_TIMEOUT_S, follow_redirects=True)
+        hf_raise_for_status(response)
+        found = _response_etag(response)
+        if found and found != self._file.etag:
+            raise self._changed(f"etag {found}, {self._file.etag} before")
+        etag = response.headers.get("ETag")
+        if etag and _origin(str(response.url)) != _origin(self._url):
+            self._file.store = (str(response.url), etag)
+        return response
+
+    def _changed(self, how: str) -> BroetchenError:
+        return BroetchenError(
+            f"{self._where}: its content changed while it was read ({how}); run it again, and ask the repository's "
+            "owner if it goes on"
+        )
+
+
+def _origin(url: str) -> tuple[str, str]:
+    parts = urllib.parse.urlsplit(url)
+    return parts.scheme, parts.netloc
 
 
 def _response_etag(response: Any) -> str | None:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import apache_beam as beam
@@ -110,7 +112,7 @@ def read_footer(path: str, size: int, text_column: str) -> SourceFile:
     Raises:
         BroetchenError: the file cannot be opened, is not parquet or is cut short, or has no such text column.
     """
-    with _opened(path) as handle:
+    with _open(path) as handle:
         tail = _read_tail(handle, size, _TAIL_BYTES)
         if size < 12 or tail[-4:] != _MAGIC:
             raise BroetchenError(f"{path}: not a parquet file, or cut short ({size:,} bytes); fetch it again")
@@ -190,29 +192,100 @@ def read_texts(
     Raises:
         BroetchenError: the file is damaged; the message names the row group.
     """
-    with _opened(path) as handle:
-        fetches_ahead = isinstance(handle, ReadAhead)
+    with _OpenedFile(path, list(row_groups), text_column, with_columns=with_columns, ahead=ahead) as opened:
+        yield from opened.batches()
+
+
+def read_files(
+    row_groups: Iterable[tuple[str, int]], text_column: str, *, with_columns: bool = False
+) -> Iterator[tuple[tuple[str, int], TextBatch]]:
+    """Streams row groups of several files, as `read_texts` does; a file on the hub is opened while the last is read.
+
+    Yields:
+        ((path, row group), batch)
+
+    Raises:
+        BroetchenError: a file is damaged; the message names it and the row group.
+    """
+    runs = [
+        (path, [group for _, group in members])
+        for path, members in itertools.groupby(row_groups, key=lambda member: member[0])
+    ]
+    read_before = 0
+
+    def open_run(number: int) -> _OpenedFile:
+        return _OpenedFile(*runs[number], text_column, with_columns=with_columns, read_before=read_before)
+
+    with ThreadPoolExecutor(1, thread_name_prefix="open-next") as pool:
+        following: Future[_OpenedFile] | None = None
+        try:
+            for number, (path, _) in enumerate(runs):
+                opened, following = following.result() if following else open_run(number), None
+                with opened:
+                    if number + 1 < len(runs) and _is_on_hub(runs[number + 1][0]):
+                        following = pool.submit(open_run, number + 1)
+                    for group, batch in opened.batches():
+                        yield (path, group), batch
+                    read_before += opened.stored_bytes
+        finally:
+            if following:
+                # The reader has stopped: what may be wrong with the next file does not matter.
+                with contextlib.suppress(Exception), following.result():
+                    pass
+
+
+class _OpenedFile:
+    """A parquet file from which some row groups will be read; on the hub, its first pieces are being fetched."""
+
+    def __init__(
+        self,
+        path: str,
+        row_groups: Sequence[int],
+        text_column: str,
+        *,
+        with_columns: bool,
+        ahead: bool = True,
+        read_before: int = 0,
+    ) -> None:
+        self._path, self._row_groups = path, row_groups
+        self._text_column, self._with_columns = text_column, with_columns
+        self._handle = _open(path, read_before)
+        fetches_ahead = isinstance(self._handle, ReadAhead)
         try:
             # Pre-buffering would hold a whole column chunk in memory.
             buffer_size = _FETCHING_BUFFER_BYTES if fetches_ahead else _READ_BUFFER_BYTES
-            parquet = pq.ParquetFile(handle, pre_buffer=False, buffer_size=buffer_size)
-        except (pa.ArrowException, OSError) as error:
-            raise BroetchenError(f"{path}: cannot be read as parquet: {one_line(error)}") from error
-        column = parquet.schema_arrow.get_field_index(text_column)
-        row_groups = list(row_groups)
+            self._parquet = pq.ParquetFile(self._handle, pre_buffer=False, buffer_size=buffer_size)
+        except BaseException as error:
+            self._handle.close()
+            if isinstance(error, pa.ArrowException | OSError):
+                raise BroetchenError(f"{path}: cannot be read as parquet: {one_line(error)}") from error
+            raise
+        leaf = _leaf(self._parquet.metadata, text_column)
+        chunks = [_chunk(self._parquet.metadata.row_group(group).column(leaf)) for group in row_groups]
+        self.stored_bytes = sum(end - start for start, end in chunks)
         if ahead and fetches_ahead and not with_columns:  # Chunks of several are read in turns.
-            leaf = _leaf(parquet.metadata, text_column)
-            handle.plan(_chunk(parquet.metadata.row_group(group).column(leaf)) for group in row_groups)
-        for group in row_groups:
-            rows = _batch_rows(parquet.metadata.row_group(group), column)
+            self._handle.plan(chunks)
+
+    def __enter__(self) -> _OpenedFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._handle.close()
+
+    def batches(self) -> Iterator[tuple[int, TextBatch]]:
+        text_column = self._text_column
+        column = self._parquet.schema_arrow.get_field_index(text_column)
+        wanted = None if self._with_columns else [text_column]
+        for group in self._row_groups:
+            rows = _batch_rows(self._parquet.metadata.row_group(group), column)
             try:
-                wanted = None if with_columns else [text_column]
-                for batch in parquet.iter_batches(rows, [group], wanted, use_threads=False):
+                for batch in self._parquet.iter_batches(rows, [group], wanted, use_threads=False):
                     texts = batch.column(batch.schema.get_field_index(text_column))
-                    yield group, to_texts(texts, pa.table(batch) if with_columns else None, text_column)
+                    yield group, to_texts(texts, pa.table(batch) if self._with_columns else None, text_column)
             except (pa.ArrowException, OSError) as error:
                 raise BroetchenError(
-                    f"{path}: row group {group} cannot be read ({one_line(error)}); the file is damaged: fetch it again"
+                    f"{self._path}: row group {group} cannot be read ({one_line(error)}); the file is damaged: fetch "
+                    "it again"
                 ) from error
 
 
@@ -225,21 +298,21 @@ def _open_remote(path: str) -> Any:
     return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
 
 
-@contextlib.contextmanager
-def _opened(path: str) -> Iterator[Any]:
+def _is_on_hub(path: str) -> bool:
+    return FileSystems.get_scheme(path) == hub_path.SCHEME
+
+
+def _open(path: str, read_before: int = 0) -> Any:
     try:
         # pyarrow opens local files natively, without the interpreter lock; Beam's file objects serve the others.
         if files.is_local(path):
-            handle = pa.OSFile(path)
-        elif FileSystems.get_scheme(path) == hub_path.SCHEME:
-            handle = ReadAhead(lambda: _open_remote(path))
-        else:
-            # Beam's handles of other stores fetch 16 MiB and more for any read: several at once fetch it many times.
-            handle = _open_remote(path)
+            return pa.OSFile(path)
+        if _is_on_hub(path):
+            return ReadAhead(lambda: _open_remote(path), read_before)
+        # Beam's handles of other stores fetch 16 MiB and more for any read: several at once fetch it many times.
+        return _open_remote(path)
     except OSError as error:
         raise BroetchenError(f"{path}: cannot be opened: {error}") from error
-    with handle:
-        yield handle
 
 
 def to_texts(column: pa.Array, table: pa.Table | None = None, text_column: str = "text") -> TextBatch:

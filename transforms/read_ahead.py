@@ -9,24 +9,26 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-# A request to a distant store takes tens of milliseconds, most of which it waits: eight at a time keep an encoder busy.
-_PIECES_AHEAD = 8
-_SMALLEST_BYTES = 256 << 10
-_LARGEST_BYTES = 4 << 20
-# A reader that stops early has fetched eight pieces in vain at most, each this part of what it has read.
+# A request to a distant store takes tens of milliseconds, most of which it waits: five at a time keep an encoder busy.
+# More of them, and smaller, cost more of the processor than the encoder can spare.
+_PIECES_AHEAD = 4
+_SMALLEST_BYTES = 512 << 10
+_LARGEST_BYTES = 8 << 20
+# A reader that stops early has fetched five pieces in vain at most, each this part of what it has read.
 _PART_OF_WHAT_IS_READ = 128
 
 
 class ReadAhead(io.RawIOBase):
     """A file that fetches what `plan` names in pieces, by threads; all else it reads when it is asked.
 
-    At most eight pieces (256 KiB growing to 4 MiB each) are held beside the one that is being read, and fewer at first.
+    At most four pieces (512 KiB growing to 8 MiB each) are held beside the one that is being read, and fewer at first.
 
     Args:
         open_source: opens the file as a seekable binary one; called once for each thread, and once at the beginning.
+        read_before: bytes that the same reader has read of other files: it has shown that it goes on.
     """
 
-    def __init__(self, open_source: Callable[[], Any]) -> None:
+    def __init__(self, open_source: Callable[[], Any], read_before: int = 0) -> None:
         super().__init__()
         self._open_source = open_source
         self._source = open_source()
@@ -34,7 +36,7 @@ class ReadAhead(io.RawIOBase):
         self._sources = [self._source]
         self._size: int = self._source.seek(0, io.SEEK_END)
         self._position = 0
-        self._delivered = 0
+        self._delivered = read_before
         self._planned: Iterator[tuple[int, int]] = iter(())
         self._rest: tuple[int, int] = (0, 0)
         self._ahead: deque[tuple[int, int, Future[bytes]]] = deque()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-import itertools
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -15,7 +14,7 @@ from apache_beam.metrics import Metrics
 from transforms.dataset_spec import DatasetSpec
 from transforms.encoder_pool import borrow_encoder
 from transforms.encoders import Encoder
-from transforms.parquet_source import TextBatch, read_texts
+from transforms.parquet_source import TextBatch, read_files
 from transforms.shard_formats import shard_format
 from transforms.shard_plan import ShardTask
 from transforms.token_budget import ShardCount
@@ -49,7 +48,8 @@ def _write_shard(
     output = shard_format(spec)
     with output.writer(path) as writer:
         with _InBackground() as background:
-            for row_group, batch in _read(task.row_groups, spec.text_column, output.with_columns):
+            batches = read_files(task.row_groups, spec.text_column, with_columns=output.with_columns)
+            for row_group, batch in batches:
                 tokenized = tokenize_batch(spec.records, encoder, batch.texts)
                 background.run(functools.partial(output.write, writer, batch, tokenized))
                 lengths.append(tokenized.lengths)
@@ -97,15 +97,6 @@ class _InBackground:
         if kind is None:
             for future in self._waiting:
                 future.result()
-
-
-def _read(
-    row_groups: Sequence[tuple[str, int]], text_column: str, with_columns: bool
-) -> Iterator[tuple[tuple[str, int], TextBatch]]:
-    for path, members in itertools.groupby(row_groups, key=lambda member: member[0]):
-        groups = [group for _, group in members]
-        for group, batch in read_texts(path, groups, text_column, with_columns=with_columns):
-            yield (path, group), batch
 
 
 def _count_metrics(dataset: str, batch: TextBatch, tokens: int) -> None:
