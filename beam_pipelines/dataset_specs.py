@@ -84,7 +84,7 @@ def dataset_specs(
             mix=config.name,
             sources=config.sources(name),
             source_roots=tuple(
-                (files.fixed_folder(config.resolve(source)), files.fixed_folder(source)) for source in dataset.source
+                (files.fixed_folder(config.resolve(source)), files.fixed_folder(source)) for source in dataset.paths
             ),
             text_column=dataset.text_column,
             order=dataset.order,

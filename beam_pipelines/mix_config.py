@@ -10,7 +10,6 @@ This module does not import Apache Beam, unless a config lies on a remote filesy
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 import posixpath
 import re
@@ -20,32 +19,40 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
+    Discriminator,
     Field,
-    ModelWrapValidatorHandler,
     PlainSerializer,
     PlainValidator,
     PrivateAttr,
-    ValidationError,
+    Tag,
     WithJsonSchema,
-    model_validator,
 )
-from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
-from beam_pipelines.config_document import SCHEME, ConfigDocument, Problem, read_config
+from transforms.config_document import Kind, Problem
+from transforms.config_section import (
+    UNSHOWN,
+    ConfigFile,
+    Name,
+    Section,
+    Text,
+    check_name,
+    mended,
+    open_document,
+    resolve_path,
+    section_of,
+)
 from transforms.errors import UsageError
 from transforms.hub_path import COMMIT, HubPath
 from transforms.largest_remainder import apportion
 from transforms.quantities import format_count, format_percent, parse_count, parse_percent, parse_size, shown
 
-_MAX_NAME = 100
+_KIND = Kind("mix config", "mix_configs/demo.yaml")
+
 _MAX_GROUP_SIZE = 2**31 - 1
 # The levels that array_record's option parser accepts. Its snappy has some too, but does not record them in the file.
 _COMPRESSION_LEVELS = {"zstd": (-131072, 22), "brotli": (0, 11), "snappy": None, "none": None}
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 
 
@@ -63,18 +70,6 @@ class DatasetBudget:
 
 
 # --- The fields' types ------------------------------------------------------------------------------------------------
-
-
-def _mended[T](parse: Callable[[Any], T]) -> Callable[[Any], T]:
-    """`parse` as a pydantic validator: its UsageError becomes an error of the field."""
-
-    def validate(value: Any) -> T:
-        try:
-            return parse(value)
-        except UsageError as error:
-            raise PydanticCustomError("broetchen", "{what}", {"what": str(error)}) from error
-
-    return validate
 
 
 def _parse_budget(value: Any) -> int:
@@ -98,25 +93,10 @@ def _parse_target_size(value: Any) -> int:
     return size
 
 
-def _check_name(value: str) -> str:
-    if len(value) > _MAX_NAME:
-        raise UsageError(f"{shown(value)} has {len(value)} characters; shorten it to {_MAX_NAME}, as it names a folder")
-    if not _NAME.fullmatch(value) or ".." in value:
-        raise UsageError(
-            f"{shown(value)} cannot name a folder; use letters, digits, '.', '_' and '-', starting with a letter or "
-            f"digit and without '..', such as {shown(_safe_name(value))}"
-        )
-    return value
-
-
-def _safe_name(value: str) -> str:
-    return re.sub(r"\.\.+", ".", re.sub(r"[^A-Za-z0-9._-]+", "-", value)).strip("._-")[:_MAX_NAME] or "my-mix"
-
-
 def _check_dataset_name(value: str) -> str:
     if value.lower() == "manifest.json":
         raise UsageError(f"{shown(value)} is the name of the output's manifest; give the dataset another name")
-    return _check_name(value)
+    return check_name(value)
 
 
 def _check_compression(value: Any) -> str:
@@ -136,10 +116,14 @@ def _check_compression(value: Any) -> str:
 
 
 def _to_sources(value: Any) -> tuple[Any, ...]:
-    sources = (value,) if isinstance(value, str) else value
+    sources = (value,) if isinstance(value, str | Mapping | HubDataset) else value
     if not isinstance(sources, list | tuple) or not sources:
         raise UsageError(f"{shown(value)} is neither a path nor a list of paths; write one, or several as [a, b]")
     return tuple(sources)
+
+
+def _kind_of_source(value: Any) -> str:
+    return f"{UNSHOWN}{'dataset' if isinstance(value, Mapping | HubDataset) else 'path'}"
 
 
 def _check_source(value: str) -> str:
@@ -164,12 +148,38 @@ def _check_hub_source(value: str) -> None:
         raise UsageError(
             f"{shown(value)} is not a file of a hub dataset; write hf://datasets/OWNER/NAME@REVISION/path/*.parquet"
         )
-    if not source.pinned:
-        raise UsageError(
-            f"{shown(value)} is not pinned to a full revision (40 hexadecimal digits), so it could change between two "
-            f"builds; write hf://datasets/{source.repository}@REVISION/{source.path} with the commit that "
-            f"`git ls-remote https://huggingface.co/datasets/{source.repository} HEAD` prints"
-        )
+
+
+def _unpinned(sources: Any) -> Iterator[Problem]:
+    """The problems of hub sources that could change between two builds."""
+    for number, source in enumerate(sources if isinstance(sources, list | tuple) else [sources]):
+        path = _or_none(_hub_source, source)
+        if path is not None and not path.pinned:
+            how = "`revision: REVISION`" if path.path == "" else f"hf://datasets/{path.repository}@REVISION/{path.path}"
+            yield Problem(
+                ("source", number),
+                f"{shown(source)} is not pinned to a full revision (40 hexadecimal digits), so it could change between "
+                f"two builds; write {how} with the commit that "
+                f"`git ls-remote https://huggingface.co/datasets/{path.repository} HEAD` prints, or allow_unpinned: "
+                "true to take what is there now, and keep its commit in the manifest",
+            )
+
+
+def _hub_source(source: Any) -> HubPath | None:
+    if isinstance(source, HubDataset):
+        source = source.model_dump()
+    if isinstance(source, Mapping):
+        repository, revision = source.get("dataset"), source.get("revision") or ""
+        if not isinstance(repository, str) or not isinstance(revision, str):
+            return None
+        return HubPath(repository, revision, "")
+    return HubPath.parse(source) if isinstance(source, str) and source.startswith("hf://") else None
+
+
+def _check_repository(value: str) -> str:
+    if not _HUB_ID.fullmatch(value):
+        raise UsageError(f"{shown(value)} is no repository of the hub; write OWNER/NAME")
+    return value
 
 
 def _is_hub_id(path: str) -> bool:
@@ -179,101 +189,59 @@ def _is_hub_id(path: str) -> bool:
 
 _QUANTITY: dict[str, Any] = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string"}]}
 
-Name = Annotated[str, AfterValidator(_mended(_check_name))]
-DatasetName = Annotated[str, AfterValidator(_mended(_check_dataset_name))]
-Count = Annotated[int, BeforeValidator(_mended(parse_count)), WithJsonSchema(_QUANTITY)]
-Budget = Annotated[int, BeforeValidator(_mended(_parse_budget)), WithJsonSchema(_QUANTITY)]
-TargetSize = Annotated[int, BeforeValidator(_mended(_parse_target_size)), WithJsonSchema(_QUANTITY)]
+DatasetName = Annotated[str, AfterValidator(mended(_check_dataset_name))]
+Count = Annotated[int, BeforeValidator(mended(parse_count)), WithJsonSchema(_QUANTITY)]
+Budget = Annotated[int, BeforeValidator(mended(_parse_budget)), WithJsonSchema(_QUANTITY)]
+TargetSize = Annotated[int, BeforeValidator(mended(_parse_target_size)), WithJsonSchema(_QUANTITY)]
 Share = Annotated[
     Fraction,
-    PlainValidator(_mended(_parse_share)),
+    PlainValidator(mended(_parse_share)),
     PlainSerializer(format_percent, return_type=str),
     WithJsonSchema({"type": "string", "pattern": r"^[0-9_]+(\.[0-9_]+)?\s*%$"}),
 ]
 Compression = Annotated[
     str,
-    PlainValidator(_mended(_check_compression)),
+    PlainValidator(mended(_check_compression)),
     WithJsonSchema({"type": "string", "pattern": r"^(zstd|brotli)(:-?[0-9]+)?$|^(snappy|none)$"}),
 ]
-Source = Annotated[str, AfterValidator(_mended(_check_source))]
-Sources = Annotated[
-    tuple[Source, ...],
-    BeforeValidator(_mended(_to_sources)),
-    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}),
-]
-Text = Annotated[str, Field(min_length=1)]
 OnShortfall = Literal["fail", "keep"]
 
 
 # --- The schema -------------------------------------------------------------------------------------------------------
 
 
-class _Section(BaseModel):
-    """A mapping of the config. Every problem in it is reported, those between its keys too, in words of the config."""
+class HubDataset(Section):
+    """The files of one split of a dataset on the hub, as the `datasets` library finds them."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-    @classmethod
-    def _cross_checks(cls, given: Mapping[str, Any]) -> Iterator[Problem]:
-        """The problems between keys. `given` is what was written, without nulls: any value may be of a wrong type."""
-        return iter(())
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _report_all(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        # A plain "after" validator runs only once every field is right; the user would mend a file error by error.
-        problems: list[Problem] = []
-        if isinstance(data, Mapping):
-            problems += cls._cross_checks({key: value for key, value in data.items() if value is not None})
-        try:
-            section = handler(data)
-        except ValidationError as error:
-            problems += (Problem(details["loc"], cls._sentence(details)) for details in error.errors())
-        if problems:
-            raise ValidationError.from_exception_data(cls.__name__, [_line_error(problem) for problem in problems])
-        return section
-
-    @classmethod
-    def _sentence(cls, error: ErrorDetails) -> str:
-        """What pydantic found, as a sentence with the value and the fix."""
-        context, value = error.get("ctx", {}), shown(error["input"])
-        match error["type"]:
-            case "broetchen":
-                return str(context["what"])
-            case "missing":
-                key = str(error["loc"][-1])
-                example, *_ = cls.model_fields[key].examples or ["…"]
-                return f"is missing; add `{key}: {example}`"
-            case "extra_forbidden":
-                return _unknown_key(str(error["loc"][-1]), cls.model_fields)
-            case "string_type":
-                return f"{value} is not text; put it in quotes"
-            case "string_too_short":
-                return f"{value} is empty; write a text or leave the key out"
-            case "bool_type":
-                return f"{value} is neither true nor false; write one of them, without quotes"
-            case "int_type":
-                return f"{value} is not a whole number; write digits, without quotes or decimals"
-            case "greater_than_equal":
-                return f"{value} is too small; write at least {context['ge']}"
-            case "less_than_equal":
-                return f"{value} is too large; write at most {context['le']}"
-            case "literal_error":
-                return f"{value} is not one of {context['expected']}; write one of them"
-            case "too_short":
-                return f"{value} is empty; add at least one dataset"
-            case "model_type" | "dict_type":
-                return f"{value} is not a mapping; write `key: value` pairs, indented below it"
-            case _:
-                return f"{value} is not valid: {error['msg']}; write another value"
+    dataset: Annotated[str, AfterValidator(mended(_check_repository))] = Field(
+        description="The dataset's repository on the hub: OWNER/NAME.", examples=["HuggingFaceFW/fineweb-2"]
+    )
+    config: Text | None = Field(
+        default=None, description="The dataset's configuration, where it has several.", examples=["deu_Latn"]
+    )
+    split: Text = Field(default="train", description="The dataset's split.")
+    revision: Text | None = Field(
+        default=None,
+        description="The full commit, 40 hexadecimal digits.",
+        examples=["c292233c833e336628618a88a648727eb3dff0a7"],
+    )
 
 
-def _line_error(problem: Problem) -> InitErrorDetails:
-    kind = PydanticCustomError("broetchen", "{what}", {"what": problem.what})
-    return InitErrorDetails(type=kind, loc=problem.loc, input=None)
+_ONE_SOURCE = {"anyOf": [{"type": "string"}, HubDataset.model_json_schema()]}
+
+Source = Annotated[
+    Annotated[Annotated[str, AfterValidator(mended(_check_source))], Tag(f"{UNSHOWN}path")]
+    | Annotated[HubDataset, Tag(f"{UNSHOWN}dataset")],
+    Discriminator(_kind_of_source),
+]
+Sources = Annotated[
+    tuple[Source, ...],
+    BeforeValidator(mended(_to_sources)),
+    WithJsonSchema({"anyOf": [*_ONE_SOURCE["anyOf"], {"type": "array", "items": _ONE_SOURCE, "minItems": 1}]}),
+]
 
 
-class TokenizerConfig(_Section):
+class TokenizerConfig(Section):
     """The tokenizer that the budgets are counted with."""
 
     path: Text = Field(
@@ -325,7 +293,7 @@ class TokenizerConfig(_Section):
             )
 
 
-class RecordsConfig(_Section):
+class RecordsConfig(Section):
     """What one record of a shard holds."""
 
     format: Literal["tokens", "text", "parquet"] = Field(
@@ -357,7 +325,7 @@ class RecordsConfig(_Section):
                 )
 
 
-class ShardsConfig(_Section):
+class ShardsConfig(Section):
     """How the ArrayRecord shards are cut and compressed."""
 
     target_size: TargetSize = Field(
@@ -376,7 +344,7 @@ class ShardsConfig(_Section):
     )
 
 
-class DatasetConfig(_Section):
+class DatasetConfig(Section):
     """One dataset of the mix."""
 
     share: Share | None = Field(
@@ -392,8 +360,13 @@ class DatasetConfig(_Section):
     )
     source: Sources = Field(
         description="Its parquet files: a path or glob or a list of them, relative to the config, on a Beam filesystem "
-        "(gs://…), or pinned on the hub: hf://datasets/OWNER/NAME@REVISION/path.",
+        "(gs://…), or pinned on the hub: hf://datasets/OWNER/NAME@REVISION/path, or "
+        "{dataset: OWNER/NAME, config: …, split: train, revision: …}.",
         examples=["corpora/german/*.parquet"],
+    )
+    allow_unpinned: bool = Field(
+        default=False,
+        description="Take hub sources without a full commit as they are now; the manifest has the commit.",
     )
     text_column: Text = Field(default="text", description="The column that holds the documents.")
     order: Literal["sequential", "shuffled"] = Field(
@@ -411,9 +384,16 @@ class DatasetConfig(_Section):
             yield Problem((), f"has both share {shown(share)} and tokens {shown(tokens)}; remove one of them")
         if share is None and tokens is None:
             yield Problem((), "has neither share nor tokens; add `share: 30%` (of total_tokens) or `tokens: 60B`")
+        if given.get("allow_unpinned") is not True:
+            yield from _unpinned(given.get("source"))
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The source as paths and globs, which `load_config` has pinned."""
+        return tuple(source for source in self.source if isinstance(source, str))
 
 
-class MixConfig(_Section):
+class MixConfig(ConfigFile):
     """A mix of datasets, each with an exact budget of tokens. `load_config` makes one from a file."""
 
     name: Name = Field(description="The name of the mix; safe as a folder's name.", examples=["my-mix"])
@@ -440,7 +420,6 @@ class MixConfig(_Section):
         examples=["{german: {share: 100%, source: german/*.parquet}}"],
     )
 
-    _folder: str = PrivateAttr(default="")
     _source_root: str = PrivateAttr(default="")
 
     def budgets(self) -> dict[str, DatasetBudget]:
@@ -472,17 +451,7 @@ class MixConfig(_Section):
         """
         if path.startswith("hf://") and self._source_root:
             return posixpath.join(self._source_root, path.removeprefix("hf://"))
-        if SCHEME.match(path):
-            return path
-        path = os.path.expanduser(path)
-        if os.path.isabs(path):
-            return path
-        scheme = SCHEME.match(self._folder)
-        if scheme is None:
-            return os.path.normpath(os.path.join(self._folder, path))
-        bucket, _, folder = self._folder[scheme.end() :].partition("/")
-        # From "/", so that no number of ".." leaves the bucket.
-        return scheme.group() + bucket + posixpath.normpath(posixpath.join("/", folder, path))
+        return resolve_path(self._folder, path)
 
     def tokenizer_path(self) -> str:
         """Where the tokenizer is: a hub id as it is, and a path resolved against the config's folder."""
@@ -490,7 +459,7 @@ class MixConfig(_Section):
 
     def sources(self, dataset: str) -> tuple[str, ...]:
         """The paths and globs of `dataset`, resolved against the config's folder."""
-        return tuple(self.resolve(source) for source in self.datasets[dataset].source)
+        return tuple(self.resolve(source) for source in self.datasets[dataset].paths)
 
     def as_written(self) -> dict[str, Any]:
         """The config in plain JSON types, for a manifest: paths as they were written, not resolved.
@@ -583,12 +552,6 @@ def _or_none[T](parse: Callable[[Any], T], value: Any) -> T | None:
         return None
 
 
-def _unknown_key(key: str, known: Mapping[str, Any]) -> str:
-    near = difflib.get_close_matches(key, known, n=1)
-    advice = f"did you mean `{near[0]}`?" if near else "remove it"
-    return f"is not a key that exists here; {advice} (keys: {', '.join(known)})"
-
-
 def load_config(path: str | os.PathLike[str], *, overrides: Mapping[str, Any] | None = None) -> MixConfig:
     """Reads and checks a mix config.
 
@@ -600,19 +563,8 @@ def load_config(path: str | os.PathLike[str], *, overrides: Mapping[str, Any] | 
 
     Raises:
       UsageError: the file is not there, is no YAML, or breaks the schema; the message has a line for each error.
+      BroetchenError: the hub does not tell what an unpinned source, or one by name of dataset, is.
     """
-    name = os.fspath(path)
-    document = ConfigDocument(name)
-    document.parse(read_config(name))
-    for key, value in (overrides or {}).items():
-        document.override(key, value)
-    config: MixConfig | None = None
-    try:
-        config = MixConfig.model_validate(document.data)
-    except ValidationError as error:
-        document.problems += (Problem(details["loc"], details["msg"]) for details in error.errors())
-    if config is None or document.problems:
-        raise UsageError(document.message())
-    folder = posixpath.dirname(name) if SCHEME.match(name) else os.path.dirname(os.path.abspath(name))
-    config._folder = folder
-    return config
+    from beam_pipelines.hub_sources import with_pinned_sources
+
+    return with_pinned_sources(section_of(MixConfig, open_document(_KIND, path, overrides)))

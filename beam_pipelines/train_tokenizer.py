@@ -119,7 +119,7 @@ def corpus_of_config(config: MixConfig, datasets: Sequence[str] = ()) -> Corpus:
             name,
             {
                 opened: written if is_portable(written) else posixpath.basename(written)
-                for opened, written in zip(config.sources(name), config.datasets[name].source, strict=True)
+                for opened, written in zip(config.sources(name), config.datasets[name].paths, strict=True)
             },
             config.datasets[name].text_column,
         )

@@ -26,7 +26,7 @@ class HubServer:
     """The server's state, which tests set and read.
 
     Attributes:
-        repositories: folders by OWNER/NAME; each has the one revision `COMMIT`.
+        repositories: folders by OWNER/NAME; each has one commit, `COMMIT`, where its branch `main` is.
         private: repositories that need `token`.
         latency_s: how long each answer waits.
         cut_every: of the requests to the store, each one of this number ends in the middle of its body; 0 is none.
@@ -105,9 +105,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         elif match := re.fullmatch(r"/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             if folder := self._folder(match[1], match[2]):
                 self._redirect(match[1], folder, match[3])
+        elif match := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)(?:/revision/([^/]+))?", path):
+            if folder := self._folder(match[1], match[2] or "main"):
+                self._send_json({"id": match[1], "sha": COMMIT, "private": False, "tags": [], "siblings": []})
         elif match := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)/tree/([^/]+)/?(.*)", path):
             if folder := self._folder(match[1], match[2]):
-                self._send_tree(folder, match[3])
+                self._send_tree(folder, match[3], "recursive=true" in self.path.lower())
         else:
             self._fail(404, "EntryNotFound")
 
@@ -130,13 +133,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         allowed = repository not in self.state.private or authorization == f"Bearer {self.state.token}"
         if repository not in self.state.repositories or not allowed:
             self._fail(401, "RepoNotFound")
-        elif revision != COMMIT:
+        elif revision not in (COMMIT, "main"):
             self._fail(404, "RevisionNotFound")
         else:
             return self.state.repositories[repository]
         return None
 
     def _entry(self, folder: Path, file: Path) -> dict[str, Any]:
+        if file.is_dir():
+            name = file.relative_to(folder).as_posix()
+            return {"type": "directory", "path": name, "size": 0, "oid": hashlib.sha1(name.encode()).hexdigest()}
         size, etag = file.stat().st_size, self.state.etag(file)
         return {
             "type": "file",
@@ -146,10 +152,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             "lfs": {"oid": etag, "size": size, "pointerSize": 130},
         }
 
-    def _send_tree(self, folder: Path, below: str) -> None:
+    def _send_tree(self, folder: Path, below: str, recursive: bool) -> None:
         if (folder / below).is_dir():
-            files = (path for path in sorted((folder / below).rglob("*")) if path.is_file())
-            self._send_json([self._entry(folder, path) for path in files])
+            found = (folder / below).rglob("*") if recursive else (folder / below).iterdir()
+            self._send_json([self._entry(folder, path) for path in sorted(found)])
         else:
             self._fail(404, "EntryNotFound")
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import random
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import apache_beam as beam
 import pyarrow.parquet as pq
@@ -49,7 +52,7 @@ def hub(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterat
         yield server
 
 
-def write_config(path: Path, source: str, tokens: int) -> Path:
+def write_config(path: Path, source: Any, tokens: int) -> Path:
     config = {
         "name": "streamed",
         "tokenizer": {"path": str(TOKENIZER), "eos_token": "<|eos|>"},
@@ -180,6 +183,75 @@ def test_only_full_commits_are_read(hub: HubServer) -> None:
     for path in (hub.source(CORPUS, "README.md", revision="main"), f"hf://datasets/{CORPUS}/README.md"):
         with pytest.raises(BroetchenError, match="not pinned to a full commit hash"):
             files.read_bytes(path)
+
+
+def test_an_unpinned_source_is_taken_where_that_is_allowed_and_its_commit_kept(
+    hub: HubServer, folder: Path, tmp_path: Path
+) -> None:
+    config = write_config(tmp_path / "mix.yaml", f"hf://datasets/{CORPUS}/data/part-0.parquet", 20_000)
+    refused = run_command("build", config, "--output", tmp_path / "unpinned")
+    assert refused.returncode == 2
+    assert "is not pinned to a full revision" in refused.stderr
+    assert "allow_unpinned: true" in refused.stderr
+    allowed = ("--set", "datasets.german.allow_unpinned=true")
+    done = run_command("build", config, "--output", tmp_path / "unpinned", *allowed)
+    assert done.returncode == 0, done.stderr
+    assert f"{CORPUS} is not pinned, and is now at {COMMIT}" in done.stderr
+    manifest = read_manifest(str(tmp_path / "unpinned" / "german"))
+    assert manifest is not None
+    assert [entry.path for entry in manifest.source] == [hub.source(CORPUS, "data/part-0.parquet")]
+    assert manifest.config["dataset"]["source"] == [hub.source(CORPUS, "data/part-0.parquet")]
+
+
+def test_a_dataset_by_its_name_config_and_split(hub: HubServer, folder: Path, tmp_path: Path) -> None:
+    hub.repositories[CORPUS] = mine = tmp_path / "mine"
+    for number, place in enumerate(["data/deu_Latn/train", "data/deu_Latn/test", "data/fra_Latn/train"]):
+        (mine / place).mkdir(parents=True)
+        for part in "ab":
+            shutil.copy(folder / "data" / f"part-{number}.parquet", mine / place / f"{part}.parquet")
+    (mine / "README.md").write_text(CARD)
+    path = tmp_path / "mix.yaml"
+    source = {"dataset": CORPUS, "config": "deu_Latn", "revision": COMMIT}
+
+    def build(**changes: str) -> subprocess.CompletedProcess[str]:
+        write_config(path, {key: value for key, value in (source | changes).items() if value}, 20_000)
+        return run_command("build", path, "--output", tmp_path / "out", "--quiet")
+
+    done = build()
+    assert done.returncode == 0, done.stderr
+    manifest = read_manifest(str(tmp_path / "out" / "german"))
+    assert manifest is not None
+    assert manifest.config["dataset"]["source"] == [
+        hub.source(CORPUS, f"data/deu_Latn/train/{part}.parquet") for part in "ab"
+    ]
+    again = build(config="deu_Latn", split="train")
+    assert again.returncode == 0, again.stderr
+    for wrong, message in (
+        ({"config": "nld_Latn"}, "set `config` to one of them"),
+        ({"config": ""}, "set `config` to one of them"),
+        ({"split": "validation"}, "no split 'validation'; it has train, test"),
+        ({"revision": "f" * 40}, "no such revision"),
+        ({"revision": ""}, "is not pinned"),
+        ({"dataset": "owner/none"}, "there is no such repository"),
+    ):
+        refused = build(**wrong)
+        assert refused.returncode in (1, 2)
+        assert message in refused.stderr
+        assert "Traceback" not in refused.stderr
+
+
+CARD = """---
+configs:
+- config_name: deu_Latn
+  data_files:
+  - {split: train, path: data/deu_Latn/train/*}
+  - {split: test, path: data/deu_Latn/test/*}
+- config_name: fra_Latn
+  data_files:
+  - {split: train, path: data/fra_Latn/train/*}
+---
+A corpus in two languages.
+"""
 
 
 def test_nothing_is_written(hub: HubServer) -> None:

@@ -820,6 +820,7 @@ def test_the_document_lists_every_key_and_its_default():
         "`records`": mix_config.RecordsConfig,
         "`shards`": mix_config.ShardsConfig,
         "`datasets.NAME`": DatasetConfig,
+        "`datasets.NAME.source`, a hub dataset": mix_config.HubDataset,
     }
     for title, model in models.items():
         assert [key for key, _ in rows[title]] == list(model.model_fields)

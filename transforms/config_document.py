@@ -10,7 +10,7 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterable
 from typing import Any
 
 import yaml
@@ -196,9 +196,9 @@ class ConfigDocument:
         else:
             self._report(loc, "lies below a key that is not a mapping; check the key")
 
-    def message(self) -> str:
-        """All problems, a line each, in the order of the file."""
-        lines = list(dict.fromkeys(line for _, line in sorted(map(self._described, self.problems))))
+    def message(self, problems: Iterable[Problem]) -> str:
+        """The problems, a line each, in the order of the file."""
+        lines = list(dict.fromkeys(line for _, line in sorted(map(self._described, problems))))
         rest = len(lines) - _MAX_MESSAGE_LINES
         if rest > 0:
             lines[_MAX_MESSAGE_LINES:] = [f"{self.name}: and {rest} more errors; is this a {self.kind.name} at all?"]
@@ -208,6 +208,8 @@ class ConfigDocument:
         loc = problem.loc[:-1] if problem.loc[-1:] == ("[key]",) else problem.loc
         longest_first = (loc[:length] for length in range(len(loc), 0, -1))
         place = next((part for part in longest_first if part in self._overridden or part in self._lines), ())
+        if not self._lines:
+            return 0, f"{self.name}: {_dotted(loc)}: {problem.what}"
         if place in self._overridden:
             key = _printable(self._overridden[place])
             return _AFTER_ALL_LINES, f"{self.name} (--set {key}): {_dotted(loc)}: {problem.what}"

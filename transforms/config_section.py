@@ -1,7 +1,7 @@
 """The parts that config schemas are made of: sections whose every problem is reported, in words of the config.
 
-A schema is a `ConfigFile` of `Section`s; `load_section` reads it from any filesystem that Beam knows. What the keys are
-is not known here: `beam_pipelines.mix_config` and `launch.training_config` say it.
+A schema is a `ConfigFile` of `Section`s; `open_document` reads its file from any filesystem that Beam knows. What the
+keys are is not known here: `beam_pipelines.mix_config` and `launch.training_config` say it.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 from transforms.config_document import SCHEME, ConfigDocument, Kind, Problem, read_config
 from transforms.errors import UsageError
 from transforms.quantities import shown
+
+UNSHOWN = "\0"
+"""What the tags of a union begin with, which pydantic puts among the keys; in YAML no key can."""
 
 _MAX_NAME = 100
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -92,7 +95,7 @@ class Section(BaseModel):
         try:
             section = handler(data)
         except ValidationError as error:
-            problems += (Problem(details["loc"], cls._sentence(details)) for details in error.errors())
+            problems += (Problem(_shown_place(details["loc"]), cls._sentence(details)) for details in error.errors())
         if problems:
             raise ValidationError.from_exception_data(cls.__name__, [_line_error(problem) for problem in problems])
         return section
@@ -130,6 +133,10 @@ class Section(BaseModel):
                 return f"{value} is not a mapping; write `key: value` pairs, indented below it"
             case _:
                 return f"{value} is not valid: {error['msg']}; write another value"
+
+
+def _shown_place(place: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    return tuple(part for part in place if not str(part).startswith(UNSHOWN))
 
 
 def _line_error(problem: Problem) -> InitErrorDetails:
@@ -176,32 +183,42 @@ class ConfigFile(Section):
         return resolve_path(self._folder, path)
 
 
-def load_section[T: ConfigFile](
-    schema: type[T], kind: Kind, path: str | os.PathLike[str], overrides: Mapping[str, Any] | None = None
-) -> T:
-    """Reads and checks a config.
+def open_document(
+    kind: Kind, path: str | os.PathLike[str], overrides: Mapping[str, Any] | None = None
+) -> ConfigDocument:
+    """A config file as plain data, with the overrides in it.
 
     Args:
-      schema: what it has to hold.
       kind: what the errors call it.
       path: a YAML file, local or on a filesystem that Beam knows (`gs://…`).
       overrides: values by dotted key, as `--set KEY=VALUE` gives them. Text is read as the same text in the file would
         be; other values are taken as they are. They are checked like the file's own.
 
     Raises:
-      UsageError: the file is not there, is no YAML, or breaks the schema; the message has a line for each error.
+      UsageError: the file is not there, or is no YAML.
     """
     name = os.fspath(path)
     document = ConfigDocument(name, kind)
     document.parse(read_config(name))
     for key, value in (overrides or {}).items():
         document.override(key, value)
+    return document
+
+
+def section_of[T: ConfigFile](schema: type[T], document: ConfigDocument) -> T:
+    """The config that a document holds.
+
+    Raises:
+      UsageError: it breaks the schema; the message has a line for each error.
+    """
     config: T | None = None
+    problems = list(document.problems)
     try:
         config = schema.model_validate(document.data)
     except ValidationError as error:
-        document.problems += (Problem(details["loc"], details["msg"]) for details in error.errors())
-    if config is None or document.problems:
-        raise UsageError(document.message())
+        problems += (Problem(details["loc"], details["msg"]) for details in error.errors())
+    if config is None or problems:
+        raise UsageError(document.message(problems))
+    name = document.name
     config._folder = posixpath.dirname(name) if SCHEME.match(name) else os.path.dirname(os.path.abspath(name))
     return config

@@ -65,12 +65,12 @@ class HubFileSystem(FileSystem):
     def _list(self, dir_or_prefix: str) -> Iterator[FileMetadata]:
         prefix = _pinned(dir_or_prefix)
         folder = posixpath.dirname(prefix.path)
-        with _explained(dir_or_prefix):
+        with explained(dir_or_prefix):
             from huggingface_hub.errors import EntryNotFoundError
             from huggingface_hub.hf_api import RepoFile
 
             try:
-                for entry in _api(self._endpoint).list_repo_tree(
+                for entry in hub_api(self._endpoint).list_repo_tree(
                     prefix.repository, folder or None, recursive=True, revision=prefix.revision, repo_type="dataset"
                 ):
                     if isinstance(entry, RepoFile) and entry.path.startswith(prefix.path):
@@ -173,7 +173,8 @@ def _file(endpoint: str | None, path: str) -> _HubFile:
     return _HubFile()
 
 
-def _api(endpoint: str | None) -> Any:
+def hub_api(endpoint: str | None) -> Any:
+    """The hub's client; `endpoint` names another hub."""
     from huggingface_hub import HfApi
 
     return HfApi(endpoint=endpoint)
@@ -190,8 +191,8 @@ def _look_up(endpoint: str | None, path: str) -> _HubFile:
     where, file = _pinned(path), _file(endpoint, path)
     if file.etag:
         return file
-    with _explained(path):
-        entries = _api(endpoint).get_paths_info(
+    with explained(path):
+        entries = hub_api(endpoint).get_paths_info(
             where.repository, [where.path], revision=where.revision, repo_type="dataset"
         )
     for entry in entries:
@@ -228,7 +229,7 @@ class _RangeDownloader(Downloader):
 
     def _fetch(self, start: int, end: int) -> bytes:
         headers = {"Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
-        with _explained(str(self._where)):
+        with explained(str(self._where)):
             response = self._from_store(headers) or self._from_hub(headers)
         total = response.headers.get("Content-Range", "").rpartition("/")[2]
         if total.isdigit() and int(total) != self.size:
@@ -308,7 +309,7 @@ def _refuse(path: str) -> NoReturn:
 
 
 @contextlib.contextmanager
-def _explained(path: str) -> Iterator[None]:
+def explained(path: str) -> Iterator[None]:
     """Turns the hub client's errors into one that names the path and says what to do, and nothing of the request."""
     from huggingface_hub import errors
 

@@ -47,10 +47,10 @@ class ShardCheck:
         return posixpath.join(self.folder, self.file)
 
 
-def shard_checks(folder: str, manifest: Manifest, engine: Engine) -> Iterator[ShardCheck]:
-    """What to check of each shard of a dataset."""
-    records, tokenizer = manifest.config["records"], manifest.tokenizer
-    spec = TokenizerSpec(
+def tokenizer_of(folder: str, manifest: Manifest) -> TokenizerSpec:
+    """The tokenizer of a dataset, as it lies beside the datasets; it adds no BOS or EOS."""
+    tokenizer = manifest.tokenizer
+    return TokenizerSpec(
         path=posixpath.normpath(posixpath.join(folder, tokenizer.path))
         if files.is_local(folder)
         else (posixpath.join(posixpath.dirname(folder), tokenizer.path.removeprefix("../"))),
@@ -59,6 +59,11 @@ def shard_checks(folder: str, manifest: Manifest, engine: Engine) -> Iterator[Sh
         eos_token=None,
         special_tokens="token" if tokenizer.special_tokens == "token" else "text",
     )
+
+
+def shard_checks(folder: str, manifest: Manifest, engine: Engine) -> Iterator[ShardCheck]:
+    """What to check of each shard of a dataset."""
+    records, spec = manifest.config["records"], tokenizer_of(folder, manifest)
     for split in manifest.splits.values():
         for entry in split.shards:
             yield ShardCheck(
@@ -71,7 +76,7 @@ def shard_checks(folder: str, manifest: Manifest, engine: Engine) -> Iterator[Sh
                 format=records["format"],
                 text_column=manifest.config["dataset"]["text_column"],
                 max_tokens=records["max_tokens"],
-                vocab_size=tokenizer.vocab_size,
+                vocab_size=manifest.tokenizer.vocab_size,
                 tokenizer=spec,
                 engine=engine,
             )

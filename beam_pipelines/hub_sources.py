@@ -1,0 +1,79 @@
+"""Sources on the hub that a config does not name file by file, at a commit: what they are now."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from beam_pipelines import terminal
+from beam_pipelines.mix_config import DatasetConfig, HubDataset, MixConfig
+from transforms.errors import BroetchenError, one_line
+from transforms.hub_path import SCHEME, HubPath
+
+
+def with_pinned_sources(config: MixConfig) -> MixConfig:
+    """The same config with each of its hub sources as pinned paths; the hub is asked only for those that are not.
+
+    Raises:
+        BroetchenError: the hub does not know a repository, revision, configuration or split, or cannot be reached.
+    """
+    pinned = {name: tuple(_pinned(name, dataset)) for name, dataset in config.datasets.items()}
+    if all(pinned[name] == dataset.source for name, dataset in config.datasets.items()):
+        return config
+    datasets = {name: one.model_copy(update={"source": pinned[name]}) for name, one in config.datasets.items()}
+    return config.model_copy(update={"datasets": datasets})
+
+
+def _pinned(name: str, dataset: DatasetConfig) -> Iterator[str]:
+    for source in dataset.source:
+        if isinstance(source, HubDataset):
+            where = HubPath(source.dataset, source.revision or "", "")
+            yield from _split_files(name, source, _commit(name, where))
+        elif source.startswith(f"{SCHEME}://") and not (where := HubPath.parse(source)).pinned:
+            yield str(HubPath(where.repository, _commit(name, where), where.path))
+        else:
+            yield source
+
+
+def _commit(name: str, where: HubPath) -> str:
+    """The full commit that a revision of a repository is now; the hub must know them."""
+    from transforms.hf_filesystem import explained, hub_api
+
+    with explained(f"dataset {name}: {where}"):
+        found = hub_api(os.environ.get("HF_ENDPOINT") or None).dataset_info(
+            where.repository, revision=where.revision or None
+        )
+    commit = str(found.sha)
+    if not where.pinned:
+        terminal.say(
+            f"dataset {name}: {where.repository} is not pinned, and is now at {commit}; name it to build the same again"
+        )
+    return commit
+
+
+def _split_files(name: str, source: HubDataset, commit: str) -> list[str]:
+    """The paths of a split's files at a commit, as `datasets` resolves them."""
+    from transforms.hf_filesystem import explained
+
+    what = f"dataset {name}: {source.dataset}"
+    with explained(what):
+        import datasets
+
+        datasets.disable_progress_bars()
+        try:
+            builder = datasets.load_dataset_builder(source.dataset, name=source.config, revision=commit)
+        except ValueError as error:  # an unknown configuration, or none where there are several
+            raise BroetchenError(f"{what}: {one_line(error)}; set `config` to one of them") from error
+        except datasets.exceptions.DatasetsError as error:
+            raise BroetchenError(f"{what}: {one_line(error)}; name its files as hf://datasets/… paths") from error
+    splits = dict(builder.config.data_files or {})
+    if source.split not in splits:
+        raise BroetchenError(f"{what}: no split {source.split!r}; it has {', '.join(map(str, splits)) or 'none'}")
+    files = [str(path) for path in splits[source.split]]
+    if others := [path for path in files if not path.endswith(".parquet")]:
+        raise BroetchenError(f"{what}: {others[0]} is not parquet, which is what is read here; choose another dataset")
+    return files
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(str(error).split())
