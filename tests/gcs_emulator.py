@@ -12,14 +12,17 @@ import http.server
 import json
 import logging
 import os
+import re
 import threading
+import urllib.parse
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from gcp_storage_emulator.exceptions import NotFound
 from gcp_storage_emulator.handlers import buckets
 from gcp_storage_emulator.server import RequestHandler
 from gcp_storage_emulator.storage import Storage
@@ -27,10 +30,20 @@ from gcp_storage_emulator.storage import Storage
 _BUCKET = "broetchen-tests"
 
 
-class _Handler(RequestHandler):  # type: ignore[misc]
+class Handler(RequestHandler):  # type: ignore[misc]
+    """Also answers for credentials, and keeps to the preconditions on generations of copies and deletions."""
+
+    before_copy: Callable[[Storage], None] | None = None
+
     def do_POST(self) -> None:
         if self.path != "/token":
-            super().do_POST()
+            copy = _COPY.fullmatch(urllib.parse.urlsplit(self.path).path)
+            if copy and self.before_copy:
+                self.before_copy(self.storage)
+            if not copy or self._meets(
+                ("ifSourceGenerationMatch", copy[1], copy[2]), ("ifGenerationMatch", copy[3], copy[4])
+            ):
+                super().do_POST()
             return
         self.rfile.read(int(self.headers["Content-Length"]))
         body = json.dumps({"access_token": "test", "expires_in": 3600, "token_type": "Bearer"}).encode()
@@ -39,6 +52,30 @@ class _Handler(RequestHandler):  # type: ignore[misc]
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    def do_DELETE(self) -> None:
+        match = _OBJECT.fullmatch(urllib.parse.urlsplit(self.path).path)
+        if not match or self._meets(("ifGenerationMatch", match[1], match[2])):
+            super().do_DELETE()
+
+    def _meets(self, *conditions: tuple[str, str, str]) -> bool:
+        asked = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)
+        for name, bucket, quoted in conditions:
+            try:
+                found = self.storage.get_file_obj(bucket, urllib.parse.unquote(quoted))["generation"]
+            except NotFound:
+                found = "0"
+            if name in asked and asked[name] != [found]:
+                self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                self.send_response(412)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return False
+        return True
+
+
+_OBJECT = re.compile(r"(?:/storage/v1)?/b/([^/]+)/o/([^/]+)")
+_COPY = re.compile(_OBJECT.pattern + r"/copyTo/b/([^/]+)/o/([^/]+)")
 
 
 def _write_service_account(path: Path, server: str) -> None:
@@ -62,7 +99,7 @@ def gcs_bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     logging.getLogger("gcp_storage_emulator").setLevel(logging.CRITICAL)
     storage = Storage(use_memory_fs=True)
     buckets.create_bucket(_BUCKET, storage)
-    with http.server.HTTPServer(("127.0.0.1", 0), functools.partial(_Handler, storage)) as server:
+    with http.server.HTTPServer(("127.0.0.1", 0), functools.partial(Handler, storage)) as server:
         address = f"http://127.0.0.1:{server.server_address[1]}"
         credentials = tmp_path_factory.mktemp("gcs") / "service_account.json"
         _write_service_account(credentials, address)

@@ -28,8 +28,10 @@ from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileSystem
 from apache_beam.io.filesystems import FileSystems
 
 import transforms.hf_filesystem  # noqa: F401 (registers hf:// with Beam)
+from transforms import gcs_rename
 from transforms.errors import BroetchenError, UsageError
 
+_GCS = "gs"
 _CHUNK_BYTES = 8 << 20
 _UPLOAD_ATTEMPTS = 5
 _MIME_TYPE = "application/octet-stream"
@@ -215,6 +217,8 @@ def rename(source: str, target: str, *, size: int | None = None) -> None:
                 makedirs(split(target)[0] or ".")
                 os.replace(source, target)
                 _sync_folder(split(target)[0] or ".")
+            elif FileSystems.get_scheme(source) == _GCS:
+                gcs_rename.rename(source, target)
             else:
                 _filesystem(source).rename([source], [target])
     except BroetchenError:
