@@ -38,6 +38,7 @@ class DatasetOutlook:
         files, source_bytes: of the whole source.
         row_groups, read_bytes, files_read: what the budget needs; bytes are of the stored text column.
         shards, written_bytes: what is published.
+        scratch_bytes: local disk that each process takes where the output is remote: a shard at a cut, twice.
         seconds: of one process, at the rate measured on the sample.
     """
 
@@ -53,6 +54,7 @@ class DatasetOutlook:
     read_bytes: int
     shards: int
     written_bytes: int
+    scratch_bytes: int
     seconds: float
 
 
@@ -121,6 +123,7 @@ def _outlook(spec: DatasetSpec, ledger: CountLedger | None) -> DatasetOutlook:
         read_bytes=sum(plan.files[file].row_groups[group].stored_bytes for file, group in groups),
         shards=shards,
         written_bytes=round(min(spec.need, available) * bytes_per_token) + shards * padding,
+        scratch_bytes=2 * max(spec.file_bytes(shard.text_bytes) for shard in plan.shards[: whole + 1]),
         seconds=min(spec.need, available) / rate,
     )
 

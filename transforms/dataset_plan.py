@@ -62,7 +62,9 @@ class DatasetPlan:
     def task(self, ordinal: int, stop_after: int | None) -> ShardTask:
         shard = self.shards[ordinal]
         members = tuple((self.files[file].path, group) for file, group in shard.row_groups)
-        return ShardTask(self.dataset, self.work_folder, self.engine, ordinal, members, shard.rows, stop_after)
+        return ShardTask(
+            self.dataset, self.work_folder, self.engine, ordinal, members, shard.rows, shard.text_bytes, stop_after
+        )
 
 
 def byte_deciding_versions(spec: DatasetSpec) -> dict[str, str]:

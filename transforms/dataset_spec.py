@@ -124,8 +124,15 @@ class DatasetSpec:
     @property
     def target_text_bytes(self) -> int:
         """Text that makes a shard of about `target_size`."""
-        codec = self.compression.partition(":")[0]
-        return max(1, round(self.target_size / _FILE_BYTES_PER_TEXT_BYTE[self.records.format, codec]))
+        return max(1, round(self.target_size / self._file_bytes_per_text_byte))
+
+    def file_bytes(self, text_bytes: int) -> int:
+        """About the size of a shard's file with so much text."""
+        return round(text_bytes * self._file_bytes_per_text_byte)
+
+    @property
+    def _file_bytes_per_text_byte(self) -> float:
+        return _FILE_BYTES_PER_TEXT_BYTE[self.records.format, self.compression.partition(":")[0]]
 
     def shown_path(self, path: str) -> str:
         """A source path as the config would write it, so that a manifest is the same on every machine."""

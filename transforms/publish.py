@@ -19,6 +19,7 @@ from transforms.errors import BroetchenError
 from transforms.json_coder import register_json_coder
 from transforms.manifest import Manifest, ShardEntry, SourceEntry, SplitEntry, TokenizerEntry, write_manifest
 from transforms.publication import PublishPlan, PublishTask
+from transforms.scratch_space import check_space
 from transforms.shard_formats import text_format, token_format
 from transforms.token_budget import ShardSlice
 from transforms.work_files import WorkFolder
@@ -62,6 +63,8 @@ def publish_shard(spec: DatasetSpec, task: PublishTask) -> PublishedShard:
     # Written in the work folder and renamed, so that an attempt that dies leaves nothing among the dataset's files.
     rewritten = posixpath.join(task.work_folder, task.file)
     shard = work.shard(count.ordinal)
+    # A remote shard is read from a copy.
+    check_space(rewritten, count.file_bytes * (1 if files.is_local(rewritten) else 2))
     if task.piece is not None:
         tokens, documents = task.piece.take, documents_within(work.lengths(count.ordinal), task.piece)
         ids = token_format(spec)

@@ -15,6 +15,7 @@ from transforms.dataset_spec import DatasetSpec
 from transforms.encoder_pool import borrow_encoder
 from transforms.encoders import Encoder
 from transforms.parquet_source import TextBatch, read_files
+from transforms.scratch_space import check_space
 from transforms.shard_formats import shard_format
 from transforms.shard_plan import ShardTask
 from transforms.token_budget import ShardCount
@@ -32,6 +33,7 @@ def build_shard(spec: DatasetSpec, task: ShardTask) -> ShardCount:
     done = work.finished(task.ordinal)
     if done and (done.complete or (task.stop_after is not None and done.tokens >= task.stop_after)):
         return done
+    check_space(work.shard(task.ordinal), spec.file_bytes(task.text_bytes))
     with borrow_encoder(spec.tokenizer, task.engine) as encoder:
         count, lengths = _write_shard(spec, work.shard(task.ordinal), task, encoder)
     work.finish(count, lengths)

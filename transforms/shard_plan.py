@@ -44,7 +44,7 @@ class PlannedShard:
 class ShardTask:
     """One shard to tokenize: all of its `rows`, or until it holds `stop_after` tokens.
 
-    `row_groups` holds (path, index of the row group in that file).
+    `row_groups` holds (path, index of the row group in that file); `text_bytes` is before compression.
     """
 
     dataset: str
@@ -53,6 +53,7 @@ class ShardTask:
     ordinal: int
     row_groups: tuple[tuple[str, int], ...]
     rows: int
+    text_bytes: int
     stop_after: int | None
 
 

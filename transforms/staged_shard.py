@@ -11,13 +11,13 @@ import contextlib
 import dataclasses
 import hashlib
 import os
-import tempfile
 from types import TracebackType
 from typing import NoReturn, Self
 
 from transforms import files
 from transforms.errors import BroetchenError, UsageError
 from transforms.json_coder import register_json_coder
+from transforms.scratch_space import scratch_folder
 
 
 @register_json_coder
@@ -134,14 +134,13 @@ class StagedShard(abc.ABC):
 
 
 def _create_temporary(path: str, scratch_dir: str | None) -> str:
-    folder, name = files.split(path)
+    _, name = files.split(path)
     if not name:
         raise UsageError(f"{path}: a shard needs a file name, and this is a folder")
+    folder = scratch_folder(path, scratch_dir)
     if files.is_local(path):
-        files.makedirs(folder or ".")
-        temporary = files.temporary_path(path)
-    else:
-        temporary = files.temporary_path(os.path.join(scratch_dir or tempfile.gettempdir(), name))
+        files.makedirs(folder)
+    temporary = files.temporary_path(os.path.join(folder, name))
     try:
         # Writers open files late, and then cannot say much about what is wrong.
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
