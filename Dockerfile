@@ -1,4 +1,5 @@
-# The image of Dataflow's workers, for --sdk_container_image: docs/dataflow.md.
+# The image of Dataflow's workers, for --sdk_container_image, and of the flex template that starts a build without an
+# environment of its own: docs/dataflow.md.
 # Beam's version here has to be the one in requirements.lock, which is the one that submits the job.
 ARG BEAM_VERSION=2.77.0
 FROM apache/beam_python3.12_sdk:${BEAM_VERSION}
@@ -14,6 +15,11 @@ COPY mix_configs ./mix_configs
 COPY samples ./samples
 COPY transforms ./transforms
 RUN pip install --no-cache-dir --no-deps .
+
+# What a flex template is started by, and what it runs
+COPY --from=gcr.io/dataflow-templates-base/python312-template-launcher-base:latest \
+    /opt/google/dataflow/python_template_launcher /opt/google/dataflow/python_template_launcher
+ENV FLEX_TEMPLATE_PYTHON_PY_FILE=/opt/broetchen/beam_pipelines/build_mix.py
 
 # Beam's own entry point, which the service starts
 ENTRYPOINT ["/opt/apache/beam/boot"]

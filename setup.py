@@ -8,6 +8,7 @@ from setuptools import setup
 setup(
     packages=["beam_pipelines", "launch", "mix_configs", "samples", "transforms"],
     package_data={
+        "beam_pipelines": ["flex_template.json"],
         "mix_configs": ["**/*.yaml", "README.md"],
         "samples": ["README.md", "tokenizer.json", "corpora/*/*.parquet", "licenses/*.txt"],
     },

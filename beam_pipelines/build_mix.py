@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 import apache_beam as beam
 from apache_beam.options.pipeline_options import GoogleCloudOptions
 
-from beam_pipelines.dataflow_defaults import dataflow_defaults
+from beam_pipelines.dataflow_defaults import check_reachable, dataflow_defaults
 from beam_pipelines.dataset_specs import chosen_datasets, dataset_specs, keep_tokenizer, load_config_tokenizer
 from beam_pipelines.job_errors import plain_errors
 from beam_pipelines.local_workers import local_workers
@@ -67,6 +67,8 @@ def build(
     need = sum(config.budgets()[name].total for name in names)
     output = output.rstrip("/") or "/"
     on_dataflow = runner_name(beam_arguments) == "DataflowRunner"
+    for name in names if on_dataflow else ():
+        check_reachable(name, config.sources(name))
     defaults = dataflow_defaults(beam_arguments, output) if on_dataflow else local_workers(beam_arguments, need)
     options = pipeline_options([*defaults, *beam_arguments])
     specs = dataset_specs(

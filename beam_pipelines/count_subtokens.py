@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import apache_beam as beam
 from apache_beam.pvalue import AsDict
 
+from beam_pipelines.dataflow_defaults import with_dataflow_defaults
 from beam_pipelines.dataset_specs import chosen_datasets, keep_tokenizer
 from beam_pipelines.job_errors import plain_errors
 from beam_pipelines.local_workers import local_workers
@@ -159,6 +160,7 @@ def count(
         )
     if datasets and len(patterns) == len(what):
         raise UsageError(f"--dataset {datasets[0]}: parquet files have no datasets; leave it out")
+    beam_arguments = with_dataflow_defaults(beam_arguments)
     options = pipeline_options(beam_arguments)
     with scratch_folder(options, "count") as scratch:
         counting = Counting(engine, scratch)

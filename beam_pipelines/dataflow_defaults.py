@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
 
+from beam_pipelines.runner_options import runner_name
+from transforms import files
 from transforms.errors import UsageError
 
 SETUP_FILE = Path(__file__).resolve().parent.parent / "setup.py"
@@ -25,7 +27,32 @@ _FIXED = (
 )
 
 
-def dataflow_defaults(arguments: Sequence[str], output: str) -> list[str]:
+def with_dataflow_defaults(arguments: Sequence[str], output: str | None = None) -> list[str]:
+    """Beam's options as given, and where they name DataflowRunner, `dataflow_defaults` before them.
+
+    Raises:
+        UsageError: as `dataflow_defaults`.
+    """
+    if runner_name(arguments) != "DataflowRunner":
+        return list(arguments)
+    return [*dataflow_defaults(arguments, output), *arguments]
+
+
+def check_reachable(dataset: str, sources: Iterable[str]) -> None:
+    """Checks that Dataflow's workers can read a dataset's sources.
+
+    Raises:
+        UsageError: one is on this machine's own disk.
+    """
+    for source in sources:
+        if files.is_local(source):
+            raise UsageError(
+                f"datasets.{dataset}.source: {source} is on this machine, where Dataflow's workers cannot read it; "
+                "copy it to a bucket (gs://…), or take it from the hub (hf://…)"
+            )
+
+
+def dataflow_defaults(arguments: Sequence[str], output: str | None) -> list[str]:
     """Options to put before `arguments`, which name DataflowRunner: those that are not among them.
 
     * ``--setup_file``: the project's own, unless that or ``--sdk_container_image`` is given.
@@ -37,16 +64,22 @@ def dataflow_defaults(arguments: Sequence[str], output: str) -> list[str]:
 
     Args:
         arguments: Beam's options as given; any of them is the last word.
-        output: the folder of all datasets.
+        output: the folder of all datasets, or None where the job only reads.
 
     Raises:
-        UsageError: the output is not in a bucket, or there is no setup.py to send to the workers.
+        UsageError: the output is not in a bucket, there is neither an output nor a ``--temp_location``, or there is no
+            setup.py to send to the workers.
     """
-    if not output.startswith("gs://"):
-        raise UsageError(f"--output {output}: Dataflow's workers cannot write there; give a folder of a bucket, gs://…")
     given = {argument.partition("=")[0] for argument in arguments if argument.startswith("--")}
+    if output is None and "--temp_location" not in given:
+        raise UsageError(
+            "--runner DataflowRunner: the job needs a folder of a bucket for its own files; add "
+            "--temp_location gs://BUCKET/FOLDER"
+        )
+    if output is not None and not output.startswith("gs://"):
+        raise UsageError(f"--output {output}: Dataflow's workers cannot write there; give a folder of a bucket, gs://…")
     options = [option for names, option in _FIXED if not given.intersection(names)]
-    own = posixpath.join(output, ".dataflow")
+    own = posixpath.join(output or "", ".dataflow")
     if "--temp_location" not in given:
         options.append(f"--temp_location={own}/temp")
     if "--staging_location" not in given:

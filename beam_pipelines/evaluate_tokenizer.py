@@ -16,6 +16,7 @@ from typing import Any, Literal
 import apache_beam as beam
 import pyarrow as pa
 
+from beam_pipelines.dataflow_defaults import with_dataflow_defaults
 from beam_pipelines.dataset_specs import keep_tokenizer
 from beam_pipelines.evaluation_groups import ALL, read_groups
 from beam_pipelines.job_errors import plain_errors
@@ -103,7 +104,7 @@ def evaluate(
     """
     groups = {group.name: group for group in read_groups(data, text_column)}
     loaded, left_out = load_tokenizers(tokenizers, with_public=with_public)
-    options = pipeline_options(beam_arguments)
+    options = pipeline_options(with_dataflow_defaults(beam_arguments))
     samples = [sample_texts(group) for group in groups.values()]
     with scratch_folder(options, "eval") as scratch:
         ready = {one.name: _make_ready(one, scratch, engine, samples) for one in loaded}

@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from beam_pipelines.build_mix import BuildSummary
+from beam_pipelines.dataflow_cost import PRICES_OF, dataflow_cost
 from beam_pipelines.download_sources import Download
 from beam_pipelines.plan_mix import DatasetOutlook
 from transforms.build_status import DatasetProgress
@@ -48,6 +49,16 @@ def _print_table(console: Console, table: Table, spare: Sequence[str]) -> None:
     console.width = terminal
     if left_out:
         console.print(f"[dim]{', '.join(left_out)}: on a wider terminal[/]")
+
+
+def print_cells(
+    console: Console, columns: Sequence[str], rows: Iterable[Sequence[str]], *, spare: Sequence[str] = ()
+) -> None:
+    """Prints a table whose first column is text; on a narrow terminal without the first few columns of `spare`."""
+    table = _table("", columns)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    _print_table(console, table, spare)
 
 
 def _without(table: Table, name: str) -> Table:
@@ -123,7 +134,7 @@ def print_verified(console: Console, manifests: Mapping[str, Manifest]) -> None:
 def print_plan(console: Console, outlooks: Sequence[DatasetOutlook], output_format: OutputFormat) -> None:
     """What a build would read and write."""
     if output_format != "table":
-        _print_rows(console, [dataclasses.asdict(outlook) for outlook in outlooks], output_format)
+        print_rows(console, [dataclasses.asdict(outlook) for outlook in outlooks], output_format)
         return
     columns = (
         "dataset", "engine", "wanted tokens", "source holds", "files", "row groups", "to read ≈", "shards ≈",
@@ -145,6 +156,14 @@ def print_plan(console: Console, outlooks: Sequence[DatasetOutlook], output_form
             _duration(outlook.seconds),
         )
     _print_table(console, table, ("engine", "row groups", "shards ≈", "to write ≈", "files", "one process ≈"))
+    scratch = max(outlook.scratch_bytes for outlook in outlooks)
+    console.print(f"With the output in a bucket, each process takes up to {format_size(scratch)} of local disk.")
+    cost = dataflow_cost(sum(outlook.seconds for outlook in outlooks))
+    if cost.processor_hours >= 0.1:
+        console.print(
+            f"On Dataflow: about {cost.processor_hours:,.1f} processor hours, ${cost.dollars:,.2f} at the list prices "
+            f"of {PRICES_OF} in us-central1, without the start-up of workers; see docs/dataflow.md."
+        )
     for outlook in outlooks:
         if outlook.available < outlook.need:
             sure = "" if outlook.available_exact else "probably "
@@ -157,7 +176,7 @@ def print_plan(console: Console, outlooks: Sequence[DatasetOutlook], output_form
 def print_progress(console: Console, found: Sequence[DatasetProgress], output_format: OutputFormat) -> None:
     """How far the datasets of an output are."""
     if output_format != "table":
-        _print_rows(console, [dataclasses.asdict(progress) for progress in found], output_format)
+        print_rows(console, [dataclasses.asdict(progress) for progress in found], output_format)
         return
     table = _table("", ("dataset", "state", "tokens", "wanted", "done", "shards"), texts=2)
     for progress in found:
@@ -194,7 +213,7 @@ def print_counts(console: Console, counts: Mapping[str, TextCount], output_forma
     total = TextCount.sum(counts.values())
     rows = [_count_row(name, count) for name, count in [*counts.items(), ("all", total)]]
     if output_format != "table":
-        _print_rows(console, rows, output_format)
+        print_rows(console, rows, output_format)
         return
     columns = (
         "dataset", "subtokens", "documents", "bytes", "bytes/token", "tokens/document", "median", "p99",
@@ -231,7 +250,8 @@ def _count_row(name: str, count: TextCount) -> dict[str, str | int | float | Non
     }
 
 
-def _print_rows(console: Console, rows: Iterable[Mapping[str, object]], output_format: OutputFormat) -> None:
+def print_rows(console: Console, rows: Iterable[Mapping[str, object]], output_format: OutputFormat) -> None:
+    """Prints rows, which all have the same keys, as JSON or CSV."""
     rows = list(rows)
     if output_format == "json":
         text = json.dumps(rows, indent=1)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import apache_beam as beam
 from apache_beam.pvalue import AsList
 
+from beam_pipelines.dataflow_defaults import with_dataflow_defaults
 from beam_pipelines.job_errors import plain_errors
 from beam_pipelines.runner_options import pipeline_options
 from transforms.dataset_spec import Engine
@@ -33,7 +34,8 @@ def verify(output: str, *, engine: Engine = "auto", beam_arguments: Sequence[str
     manifests = find_manifests(output.rstrip("/"))
     known = [problem for folder, manifest in manifests.items() for problem in dataset_problems(folder, manifest)]
     checks = [check for folder, manifest in manifests.items() for check in shard_checks(folder, manifest, engine)]
-    with plain_errors(), beam.Pipeline(options=pipeline_options(beam_arguments)) as pipeline:
+    options = pipeline_options(with_dataflow_defaults(beam_arguments, output.rstrip("/")))
+    with plain_errors(), beam.Pipeline(options=options) as pipeline:
         found = (
             pipeline
             | "Shards" >> beam.Create(checks, reshuffle=False).with_output_types(ShardCheck)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 import sysconfig
@@ -11,11 +12,12 @@ import tarfile
 from pathlib import Path
 
 import pytest
+import yaml
 from apache_beam.portability import common_urns
 from apache_beam.portability.api import beam_runner_api_pb2
 
 from beam_pipelines.build_mix import BuildSummary, build
-from beam_pipelines.dataflow_defaults import SETUP_FILE, dataflow_defaults
+from beam_pipelines.dataflow_defaults import SETUP_FILE, dataflow_defaults, with_dataflow_defaults
 from beam_pipelines.mix_config import load_config
 from tests.command import run_command
 from tests.corpora import SAMPLES
@@ -157,11 +159,67 @@ def test_what_beam_finds_missing_is_an_error_of_usage(gcs_prefix: str) -> None:
         build(config, f"{gcs_prefix}/out", beam_arguments=["--runner=DataflowRunner"], quiet=True)
 
 
-def test_the_command_says_where_the_template_is(gcs_prefix: str) -> None:
+@pytest.fixture
+def remote_config(gcs_prefix: str) -> str:
+    """A mix of one dataset, with its source and its tokenizer in the bucket."""
+    source = next(SAMPLES.glob("corpora/fineweb_english/*.parquet"))
+    for path in (source, SAMPLES / "tokenizer.json"):
+        files.upload(str(path), f"{gcs_prefix}/{path.name}")
+    content = {
+        "name": "remote",
+        "tokenizer": {"path": "tokenizer.json"},
+        "datasets": {"english": {"tokens": 1000, "source": source.name}},
+    }
+    files.write_bytes(f"{gcs_prefix}/mix.yaml", yaml.safe_dump(content).encode())
+    return f"{gcs_prefix}/mix.yaml"
+
+
+def test_the_command_says_where_the_template_is(remote_config: str, gcs_prefix: str) -> None:
     template = f"{gcs_prefix}/template.json"
-    config = SAMPLES.parent / "mix_configs" / "demo.yaml"
     arguments = [*RUNNER, f"--template_location={template}"]
-    done = run_command("build", config, "--output", f"{gcs_prefix}/out", "--quiet", *arguments)
+    done = run_command("build", remote_config, "--output", f"{gcs_prefix}/out", "--quiet", *arguments)
     assert done.returncode == 0, done.stderr
     assert template in done.stdout.replace("\n", "")
     assert files.exists(template)
+
+
+def test_sources_on_this_machine_are_refused(gcs_prefix: str) -> None:
+    config = SAMPLES.parent / "mix_configs" / "demo.yaml"
+    done = run_command("build", config, "--output", f"{gcs_prefix}/out", *RUNNER)
+    assert done.returncode == 2
+    assert "is on this machine, where Dataflow's workers cannot read it" in done.stderr
+
+
+def test_jobs_that_only_read_have_the_same_defaults(gcs_prefix: str) -> None:
+    with pytest.raises(UsageError, match="--temp_location gs://BUCKET/FOLDER"):
+        with_dataflow_defaults(RUNNER)
+    temp = f"--temp_location={gcs_prefix}/temp"
+    assert f"--staging_location={gcs_prefix}/temp/staging" in with_dataflow_defaults([*RUNNER, temp])
+    assert with_dataflow_defaults(["--runner=DirectRunner"]) == ["--runner=DirectRunner"]
+
+
+def test_a_flex_template_starts_what_its_image_names(remote_config: str, gcs_prefix: str) -> None:
+    root = SAMPLES.parent
+    (script,) = re.findall(
+        r"^ENV FLEX_TEMPLATE_PYTHON_PY_FILE=/opt/broetchen/(.+)$", (root / "Dockerfile").read_text(), re.M
+    )
+    metadata = json.loads((root / "beam_pipelines" / "flex_template.json").read_text())
+    values = {
+        "config": remote_config,
+        "output": f"{gcs_prefix}/out",
+        "sdk_container_image": "europe-docker.pkg.dev/p/r/broetchen",
+        "dataset": "english",
+        "engine": "auto",
+        "set": "datasets.english.tokens=2000",
+    }
+    # As the launcher does: each parameter as an option, and then what the service wants to know.
+    assert list(values) == [parameter["name"] for parameter in metadata["parameters"]]
+    for parameter in metadata["parameters"]:
+        assert all(re.search(pattern, values[parameter["name"]]) for pattern in parameter.get("regexes", []))
+    template = f"{gcs_prefix}/launched.json"
+    arguments = [f"--{name}={value}" for name, value in values.items()]
+    arguments += [*RUNNER, "--job_name=launched", f"--template_location={template}"]
+    done = subprocess.run([sys.executable, root / script, *arguments], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    (pool,) = json.loads(files.read_bytes(template))["environment"]["workerPools"]
+    assert pool["workerHarnessContainerImage"] == values["sdk_container_image"]

@@ -75,12 +75,14 @@ class TextBatch:
     """Documents of consecutive rows, and how many rows were left out, by reason.
 
     `texts` has no nulls, no empty strings, and is valid UTF-8. `table` holds the same rows with all their columns, the
-    text as a string, where they were asked for.
+    text as a string, where they were asked for. `stored_bytes` is not 0 in the first batch of a row group: the bytes
+    that are read for it, of the wanted columns as the file stores them.
     """
 
     texts: pa.LargeStringArray
     skipped: Mapping[str, int]
     table: pa.Table | None = None
+    stored_bytes: int = 0
 
     @property
     def rows(self) -> int:
@@ -260,8 +262,8 @@ class _OpenedFile:
             if isinstance(error, pa.ArrowException | OSError):
                 raise BroetchenError(f"{path}: cannot be read as parquet: {one_line(error)}") from error
             raise
-        leaf = _leaf(self._parquet.metadata, text_column)
-        chunks = [_chunk(self._parquet.metadata.row_group(group).column(leaf)) for group in row_groups]
+        self._leaf = _leaf(self._parquet.metadata, text_column)
+        chunks = [_chunk(self._parquet.metadata.row_group(group).column(self._leaf)) for group in row_groups]
         self.stored_bytes = sum(end - start for start, end in chunks)
         if ahead and fetches_ahead and not with_columns:  # Chunks of several are read in turns.
             self._handle.plan(chunks)
@@ -277,16 +279,23 @@ class _OpenedFile:
         column = self._parquet.schema_arrow.get_field_index(text_column)
         wanted = None if self._with_columns else [text_column]
         for group in self._row_groups:
-            rows = _batch_rows(self._parquet.metadata.row_group(group), column)
+            metadata = self._parquet.metadata.row_group(group)
+            rows, stored = _batch_rows(metadata, column), self._stored_bytes(metadata)
             try:
                 for batch in self._parquet.iter_batches(rows, [group], wanted, use_threads=False):
                     texts = batch.column(batch.schema.get_field_index(text_column))
-                    yield group, to_texts(texts, pa.table(batch) if self._with_columns else None, text_column)
+                    found = to_texts(texts, pa.table(batch) if self._with_columns else None, text_column)
+                    yield group, dataclasses.replace(found, stored_bytes=stored)
+                    stored = 0
             except (pa.ArrowException, OSError) as error:
                 raise BroetchenError(
                     f"{self._path}: row group {group} cannot be read ({one_line(error)}); the file is damaged: fetch "
                     "it again"
                 ) from error
+
+    def _stored_bytes(self, group: pq.RowGroupMetaData) -> int:
+        leaves = range(group.num_columns) if self._with_columns else [self._leaf]
+        return sum(group.column(leaf).total_compressed_size for leaf in leaves)
 
 
 def _batch_rows(group: Any, column: int) -> int:

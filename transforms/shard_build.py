@@ -104,6 +104,7 @@ class _InBackground:
 def _count_metrics(dataset: str, batch: TextBatch, tokens: int) -> None:
     namespace = f"broetchen/{dataset}"
     amounts = {"tokens": tokens, "documents": len(batch.texts), "text_bytes": batch.text_bytes}
+    amounts["read_bytes"] = batch.stored_bytes
     amounts |= {f"skipped_{reason}": rows for reason, rows in batch.skipped.items()}
     for name, amount in amounts.items():
         Metrics.counter(namespace, name).inc(amount)
