@@ -96,6 +96,11 @@ def _check(arguments: Sequence[str], runner: str | None) -> None:
     if unknown and runner not in _RUNNERS_WITH_MORE_OPTIONS:
         raise _unknown(unknown[0].partition("=")[0], parser._option_string_actions)
     names = StandardOptions.KNOWN_RUNNER_NAMES
+    if runner and runner.rpartition(".")[2].lower().removesuffix("runner") == "dask":
+        raise UsageError(
+            f"--runner {runner}: Beam's DaskRunner cannot run this job: it leaves out steps without an error; "
+            "docs/engines.md says which engines are proven"
+        )
     if runner and "." not in runner and runner not in names:
         near = _nearest(runner, names)
         raise UsageError(f"--runner {runner}: Beam has no such runner{near}; it has {', '.join(names)}")

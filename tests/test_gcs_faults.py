@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import random
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,10 +13,12 @@ import pytest
 
 from beam_pipelines.build_mix import build
 from beam_pipelines.mix_config import load_config
-from tests.command import run_command
+from tests.command import kill_session, run_command, started_command
 from tests.corpora import SAMPLES
 from tests.fault_proxy import Fault, FaultProxy, fault_proxy
+from tests.test_gcs_build import without_places
 from transforms import files
+from transforms.manifest import read_manifest
 
 OVERRIDES = {"total_tokens": "20000"}
 DEMO = SAMPLES.parent / "mix_configs" / "demo.yaml"
@@ -39,22 +43,66 @@ def test_files_survive_a_tenth_of_faults(proxy: FaultProxy, gcs_prefix: str) -> 
     assert set(proxy.faults) == set(Fault)
 
 
+def upload_demo(prefix: str) -> str:
+    """Puts the demo's config, tokenizer and sources into a bucket, and tells where the config is."""
+    files.upload(str(DEMO), f"{prefix}/mix_configs/demo.yaml")
+    for path in [SAMPLES / "tokenizer.json", *SAMPLES.glob("corpora/*/*.parquet")]:
+        files.upload(str(path), f"{prefix}/samples/{path.relative_to(SAMPLES)}")
+    return f"{prefix}/mix_configs/demo.yaml"
+
+
+def check_equal(remote: str, local: Path) -> None:
+    expected = {str(path.relative_to(local)): path for path in local.rglob("*") if path.is_file()}
+    assert [path.removeprefix(f"{remote}/") for path, _ in files.list_files(f"{remote}/**")] == sorted(expected)
+    for name, path in expected.items():
+        if path.name == "manifest.json":
+            there, here = (read_manifest(posixpath.dirname(one)) for one in (f"{remote}/{name}", str(path)))
+            assert there is not None
+            assert here is not None
+            assert without_places(there) == without_places(here)
+        else:
+            assert files.read_bytes(f"{remote}/{name}") == path.read_bytes(), name
+
+
 @pytest.mark.slow
 def test_a_mix_built_through_faults_equals_the_local_one(proxy: FaultProxy, gcs_prefix: str, tmp_path: Path) -> None:
     local = tmp_path / "out"
     build(load_config(str(DEMO), overrides=OVERRIDES), str(local), quiet=True)
-    files.upload(str(DEMO), f"{gcs_prefix}/mix_configs/demo.yaml")
-    for path in [SAMPLES / "tokenizer.json", *SAMPLES.glob("corpora/*/*.parquet")]:
-        files.upload(str(path), f"{gcs_prefix}/samples/{path.relative_to(SAMPLES)}")
     remote = f"{gcs_prefix}/out"
-    build(load_config(f"{gcs_prefix}/mix_configs/demo.yaml", overrides=OVERRIDES), remote, quiet=True)
-
-    expected = {str(path.relative_to(local)): path for path in local.rglob("*") if path.is_file()}
-    assert [path.removeprefix(f"{remote}/") for path, _ in files.list_files(f"{remote}/**")] == sorted(expected)
-    for name, path in expected.items():
-        # Manifests differ in the store's checksums of the sources; see test_gcs_build.
-        if path.name != "manifest.json":
-            assert files.read_bytes(f"{remote}/{name}") == path.read_bytes(), name
+    build(load_config(upload_demo(gcs_prefix), overrides=OVERRIDES), remote, quiet=True)
+    check_equal(remote, local)
     result = run_command("verify", remote)
     assert (result.returncode, result.stderr) == (0, "")
     assert set(proxy.faults) == set(Fault)
+
+
+@pytest.mark.slow
+def test_a_build_that_is_killed_amid_faults_goes_on(proxy: FaultProxy, gcs_prefix: str, tmp_path: Path) -> None:
+    overrides = {"total_tokens": "150000", "shards.target_size": "16KiB"}
+    settings = [part for key, value in overrides.items() for part in ("--set", f"{key}={value}")]
+    one = ("--dataset", "finepdfs_german")
+    local, remote = tmp_path / "out", f"{gcs_prefix}/out"
+    build(load_config(str(DEMO), overrides=overrides), str(local), datasets=one[1:], quiet=True)
+    config = upload_demo(gcs_prefix)
+    with started_command("build", config, "--output", remote, *one, *settings) as process:
+        while process.poll() is None and not files.list_files(f"{remote}/*/.broetchen/*/shard-*.json"):
+            time.sleep(0.05)
+        killed = process.poll() is None
+        kill_session(process)
+    assert killed
+    finished = files.list_files(f"{remote}/*/.broetchen/*/shard-*.json")
+    assert finished
+    done = run_command("build", config, "--output", remote, *one, *settings)
+    assert done.returncode == 0, done.stderr
+    check_equal(remote, local)
+
+
+def test_a_ledger_in_a_bucket_amid_faults(proxy: FaultProxy, gcs_prefix: str) -> None:
+    config, ledger = upload_demo(gcs_prefix), f"{gcs_prefix}/ledger"
+    first, again = (
+        run_command("count", config, "--dataset", "fineweb_english", "--ledger", ledger, "--format", "csv")
+        for _ in range(2)
+    )
+    assert first.returncode == again.returncode == 0, first.stderr + again.stderr
+    assert first.stdout == again.stdout
+    assert files.list_files(f"{ledger}/**")
