@@ -180,6 +180,12 @@ def _chunk(column: pq.ColumnChunkMetaData) -> tuple[int, int]:
     return start, start + column.total_compressed_size
 
 
+def _extent(group: pq.RowGroupMetaData) -> tuple[int, int]:
+    """Where all of a row group lies in its file, as (start, end) in bytes."""
+    chunks = [_chunk(group.column(column)) for column in range(group.num_columns)]
+    return min(start for start, _ in chunks), max(end for _, end in chunks)
+
+
 def read_texts(
     path: str, row_groups: Iterable[int], text_column: str, *, with_columns: bool = False, ahead: bool = True
 ) -> Iterator[tuple[int, TextBatch]]:
@@ -253,20 +259,23 @@ class _OpenedFile:
         self._text_column, self._with_columns = text_column, with_columns
         self._handle = _open(path, read_before)
         fetches_ahead = isinstance(self._handle, ReadAhead)
+        # Column chunks of several columns are read in turns, unless all of a row group is read before it is decoded:
+        # then the next groups can be fetched meanwhile.
+        whole_groups = fetches_ahead and ahead and with_columns
         try:
-            # Pre-buffering would hold a whole column chunk in memory.
+            # Pre-buffering holds all that is wanted of a row group in memory.
             buffer_size = _FETCHING_BUFFER_BYTES if fetches_ahead else _READ_BUFFER_BYTES
-            self._parquet = pq.ParquetFile(self._handle, pre_buffer=False, buffer_size=buffer_size)
+            self._parquet = pq.ParquetFile(self._handle, pre_buffer=whole_groups, buffer_size=buffer_size)
         except BaseException as error:
             self._handle.close()
             if isinstance(error, pa.ArrowException | OSError):
                 raise BroetchenError(f"{path}: cannot be read as parquet: {one_line(error)}") from error
             raise
         self._leaf = _leaf(self._parquet.metadata, text_column)
-        chunks = [_chunk(self._parquet.metadata.row_group(group).column(self._leaf)) for group in row_groups]
-        self.stored_bytes = sum(end - start for start, end in chunks)
-        if ahead and fetches_ahead and not with_columns:  # Chunks of several are read in turns.
-            self._handle.plan(chunks)
+        groups = [self._parquet.metadata.row_group(group) for group in row_groups]
+        self.stored_bytes = sum(map(self._stored_bytes, groups))
+        if ahead and fetches_ahead:
+            self._handle.plan(_extent(group) if whole_groups else _chunk(group.column(self._leaf)) for group in groups)
 
     def __enter__(self) -> _OpenedFile:
         return self
