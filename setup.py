@@ -6,9 +6,10 @@ The metadata is in pyproject.toml; this file lists code and data, and needs noth
 from setuptools import setup
 
 setup(
-    packages=["beam_pipelines", "launch", "mix_configs", "samples", "transforms"],
+    packages=["beam_pipelines", "launch", "launch.programs", "mix_configs", "samples", "transforms"],
     package_data={
         "beam_pipelines": ["flex_template.json"],
+        "launch": ["configs/*.yaml", "models/*.yml", "vm/*.sh", "*.in", "*.lock"],
         "mix_configs": ["**/*.yaml", "README.md"],
         "samples": ["README.md", "tokenizer.json", "corpora/*/*.parquet", "licenses/*.txt"],
     },

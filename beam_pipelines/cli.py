@@ -93,6 +93,25 @@ class TrainerChoice(StrEnum):
     gigatoken = "gigatoken"
 
 
+class TargetChoice(StrEnum):
+    """Where a run trains."""
+
+    local = "local"
+    tpu_vm = "tpu-vm"
+    xpk = "xpk"
+
+
+class TrainAction(StrEnum):
+    """What to do about a run."""
+
+    start = "start"
+    status = "status"
+    logs = "logs"
+    stop = "stop"
+    delete = "delete"
+    export = "export"
+
+
 Config = Annotated[str, typer.Argument(metavar="CONFIG", help="The mix config, a YAML file; see docs/config.md.")]
 Datasets = Annotated[
     list[str] | None,
@@ -121,16 +140,20 @@ Debug = Annotated[bool, typer.Option("--debug", help="Tracebacks, and all of Bea
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
 
 
-def _load(config: str, settings: Sequence[str] | None, source_root: str | None = None) -> Any:
-    from beam_pipelines.mix_config import load_config
-
+def _overrides(settings: Sequence[str] | None, example: str) -> dict[str, str]:
     overrides = {}
     for setting in settings or ():
         key, separator, value = setting.partition("=")
         if not separator or not key:
-            raise UsageError(f"--set {setting}: not of the form KEY=VALUE, such as --set total_tokens=1M")
+            raise UsageError(f"--set {setting}: not of the form KEY=VALUE, such as --set {example}")
         overrides[key] = value
-    mix = load_config(config, overrides=overrides)
+    return overrides
+
+
+def _load(config: str, settings: Sequence[str] | None, source_root: str | None = None) -> Any:
+    from beam_pipelines.mix_config import load_config
+
+    mix = load_config(config, overrides=_overrides(settings, "total_tokens=1M"))
     return mix if source_root is None else mix.with_source_root(source_root)
 
 
@@ -342,6 +365,89 @@ def status(
     tables.print_progress(_console(), read_progress(output), output_format.value)
 
 
+@app.command()
+def mix(
+    outputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[NAME=]OUTPUT…",
+            help="Folders that [bold]broetchen build[/] has written, local or gs://…, of any configs; NAME= gives a "
+            "single dataset another name.",
+        ),
+    ],
+    output: Annotated[
+        str | None, typer.Option(metavar="FILE", help="The mixture file, JSON. Without it, nothing is written.")
+    ] = None,
+    shares: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARES",
+            help="Percent of the tokens: NAME=30,NAME=70, or 30,70 in the order of --dataset. By default those that "
+            "the configs of the datasets wanted.",
+        ),
+    ] = None,
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option("--dataset", metavar="NAME", help="Only this dataset; may be given several times."),
+    ] = None,
+    eval_output: Annotated[
+        str | None, typer.Option(metavar="FILE", help="A file for MaxText's grain_eval_files, a line of text.")
+    ] = None,
+    mount: Annotated[
+        list[str] | None,
+        typer.Option(metavar="GS=PATH", help="gs://bucket=/path: where the trainer has a bucket as a folder."),
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="MaxText's num_epoch: how often a dataset is read at most.")] = 1,
+    steps: Annotated[int | None, typer.Option(min=1, help="Of the training; needs --batch.")] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Sequences a step: per_device_batch_size × devices × gradient_accumulation_steps. Says at which step "
+            "data ends.",
+        ),
+    ] = None,
+    length: Annotated[
+        int | None,
+        typer.Option(min=1, help="max_target_length; by default the records.max_tokens of the datasets."),
+    ] = None,
+    simulate: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Draw N records through Grain, and show the shares that came out.")
+    ] = 0,
+    output_format: TableFormat = FormatChoice.table,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Write the mixture file by which MaxText mixes built datasets, with weights that give the wanted token shares.
+
+    MaxText weighs records, so a share has to be divided by the mean tokens of a record. Shows what Grain makes of the
+    weights, which dataset ends first, and how often each has been read by then; see docs/mixture.md.
+
+    Example: [bold]broetchen mix ./my-mix --output mixture.json --steps 1000 --batch 256[/], then
+    [bold]grain_train_mixture_config_path=mixture.json[/].
+    """
+    from beam_pipelines import write_mixture as job
+
+    terminal.start(debug=debug)
+    summary = job.write_mixture(
+        outputs,
+        output,
+        datasets=dataset or (),
+        shares=shares,
+        mounts=mount or (),
+        eval_output=eval_output,
+        epochs=epochs,
+        steps=steps,
+        batch=batch,
+        length=length,
+        simulated=simulate,
+        quiet=quiet,
+    )
+    job.print_mixture(_console(), summary, output_format.value)
+    for note in job.notes(summary):
+        terminal.say(f"broetchen: {note}")
+
+
 @app.command("train-tokenizer")
 def train_tokenizer(
     what: Annotated[
@@ -461,6 +567,67 @@ def eval_tokenizer(
         evaluation_tables.write_json(evaluation, json_file)
     if plot is not None:
         tokenizer_plot.plot_evaluation(evaluation, plot)
+
+
+@app.command()
+def train(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="The training config; see docs/training.md.")],
+    action: Annotated[
+        TrainAction,
+        typer.Argument(
+            help="start the run, or go on with it; show its status or its logs; stop it; delete its machines; export "
+            "a checkpoint to Hugging Face format."
+        ),
+    ] = TrainAction.start,
+    target: Annotated[TargetChoice, typer.Option(help="This machine, a TPU VM, or a TPU cluster of GKE.")] = (
+        TargetChoice.local
+    ),
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="start: check everything, and show each command and file; do nothing.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="start, delete: do not ask.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="logs: go on until the run ends.")] = False,
+    step: Annotated[int | None, typer.Option(min=0, help="export: of this step; of the last by default.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Overrides a key of the config, e.g. --set parameters.steps=100."
+        ),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Train a model on what was built, by MaxText.
+
+    Every parameter is checked against MaxText and the data before anything is paid for. A run that was stopped, killed
+    or preempted is started again with the same command, and goes on from its last checkpoint.
+    """
+    terminal.start(debug=debug)
+    for option, given, needed in (
+        ("--dry-run", dry_run, (TrainAction.start,)),
+        ("--yes", yes, (TrainAction.start, TrainAction.delete)),
+        ("--follow", follow, (TrainAction.logs,)),
+        ("--step", step is not None, (TrainAction.export,)),
+    ):
+        if given and action not in needed:
+            raise UsageError(f"{option} is for {' and '.join(needed)}, not for {action}; leave it out")
+    from launch.targets import TargetName, target_of
+    from launch.training_config import load_training_config
+
+    run = load_training_config(config, overrides=_overrides(settings, "parameters.steps=100"))
+    trainer = target_of(TargetName(target.value), run)
+    match action:
+        case TrainAction.start:
+            trainer.start(dry_run=dry_run, yes=yes)
+        case TrainAction.status:
+            trainer.status()
+        case TrainAction.logs:
+            trainer.logs(follow=follow)
+        case TrainAction.stop:
+            trainer.stop()
+        case TrainAction.delete:
+            trainer.delete(yes=yes)
+        case TrainAction.export:
+            trainer.export(step=step)
 
 
 @app.command(cls=_BeamCommand)

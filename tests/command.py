@@ -19,7 +19,7 @@ _TIMEOUT_S = 120
 
 
 def run_command(
-    *arguments: str | Path, module: str | None = None, largest_file: int | None = None
+    *arguments: str | Path, module: str | None = None, largest_file: int | None = None, timeout: float = _TIMEOUT_S
 ) -> subprocess.CompletedProcess[str]:
     """Runs the command, or `python -m module`, to its end. What it prints is captured and it sees no terminal.
 
@@ -27,13 +27,14 @@ def run_command(
         arguments: of the command.
         module: to run instead of the command.
         largest_file: bytes beyond which a file cannot be written, like a disk that is full.
+        timeout: seconds after which it is killed, and the test fails.
     """
     limit = ["prlimit", f"--fsize={largest_file}"] if largest_file is not None else []
     return subprocess.run(
         [*limit, *_command_line(arguments, module)],
         capture_output=True,
         text=True,
-        timeout=_TIMEOUT_S,
+        timeout=timeout,
         stdin=subprocess.DEVNULL,
     )
 

@@ -1,0 +1,67 @@
+"""What a training job is, whatever machine it runs on: MaxText's parameters, the files beside it, and where it may run.
+
+A target turns a job into commands. Commands are lists of arguments from here on: no name ever reaches a shell.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+# What a parameter of MaxText may be on its command line.
+Value = str | int | float | bool
+
+
+@dataclass(frozen=True)
+class Command:
+    """A program with its arguments, and in one line what it is for."""
+
+    arguments: tuple[str, ...]
+    purpose: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def shown(self) -> str:
+        """The command as a line that can be pasted into a shell.
+
+        >>> Command(("echo", "a b", "$(c)"), "prints").shown()
+        "echo 'a b' '$(c)'"
+        """
+        words = [f"{name}={shlex.quote(value)}" for name, value in self.environment.items()]
+        return " ".join([*words, shlex.join(self.arguments)])
+
+
+@dataclass(frozen=True)
+class JobFile:
+    """A small text file that the job reads: `name` has no folder; the target puts it into the job's folder."""
+
+    name: str
+    content: str
+    purpose: str
+
+
+class Place(Protocol):
+    """The file systems of the machines that train."""
+
+    def locate(self, uri: str) -> str:
+        """The path by which the trainer reads or writes what lies at `uri`, a local path or gs://….
+
+        Raises:
+            UsageError: it cannot be reached from there.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """One run of `maxtext.trainers.pre_train.train`.
+
+    `parameters` are all that differ from MaxText's base.yml; values that name one of `files` are written as
+    `{files}/NAME`, and the target puts its folder in the place of `{files}`.
+    """
+
+    name: str
+    parameters: Mapping[str, Value]
+    files: tuple[JobFile, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)

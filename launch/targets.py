@@ -1,0 +1,78 @@
+"""Where a run trains: this machine, a TPU VM, or a TPU cluster, each behind the same few verbs."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Protocol
+
+from launch.job import Place
+from launch.training_config import TrainingConfig
+
+
+class TargetName(StrEnum):
+    """The targets, as `--target` names them."""
+
+    local = "local"
+    tpu_vm = "tpu-vm"
+    xpk = "xpk"
+
+
+class Target(Protocol):
+    """One place to train at, for one config. What a verb has to say, it prints.
+
+    All raise `UsageError` where the config does not fit the target, and `BroetchenError` where the target fails.
+    """
+
+    @property
+    def place(self) -> Place:
+        """The file systems of the machines that train."""
+        ...
+
+    def start(self, *, dry_run: bool, yes: bool) -> None:
+        """Starts the run, checked by `maxtext_command.job_of`, or goes on with it.
+
+        With `dry_run` it shows each command and file, and does nothing. Without `yes` it asks before it creates
+        anything that costs money.
+        """
+        ...
+
+    def status(self) -> None:
+        """Tells how the run and its machines are."""
+        ...
+
+    def logs(self, *, follow: bool) -> None:
+        """Prints the trainer's log, and goes on with `follow` until the run ends."""
+        ...
+
+    def stop(self) -> None:
+        """Stops the run; machines and checkpoints stay."""
+        ...
+
+    def delete(self, *, yes: bool) -> None:
+        """Deletes the machines; checkpoints stay. Without `yes` it asks first."""
+        ...
+
+    def export(self, *, step: int | None) -> None:
+        """Converts a checkpoint, the last by default, to Hugging Face format, beside the checkpoints."""
+        ...
+
+
+def target_of(name: TargetName, config: TrainingConfig) -> Target:
+    """The target of that name.
+
+    Raises:
+        UsageError: the config lacks what the target needs.
+    """
+    match name:
+        case TargetName.local:
+            from launch.local import Local
+
+            return Local(config)
+        case TargetName.tpu_vm:
+            from launch.tpu_vm import TpuVm
+
+            return TpuVm(config)
+        case TargetName.xpk:
+            from launch.xpk import Xpk
+
+            return Xpk(config)
