@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 
 from transforms.dataset_spec import Engine, TokenizerSpec
-from transforms.encoders import Encoder, make_encoder, why_not_gigatoken
+from transforms.encoders import Encoder, GigatokenUnfitError, make_encoder
 from transforms.errors import BroetchenError
 from transforms.tokenizer_file import TokenizerFile, load_tokenizer
 
@@ -39,10 +39,21 @@ def tokenizer_file(spec: TokenizerSpec) -> TokenizerFile:
         return _tokenizers[spec]
 
 
+def know_tokenizer(spec: TokenizerSpec, tokenizer: TokenizerFile) -> None:
+    """Spares this process to load what it has loaded already, from another place."""
+    assert tokenizer.sha256 == spec.sha256
+    with _lock:
+        _tokenizers[spec] = tokenizer
+
+
 @functools.cache
 def gigatoken_obstacle(spec: TokenizerSpec) -> str | None:
-    """Why gigatoken cannot encode for `spec`, or None where it can; found out once a process, as it takes long."""
-    return why_not_gigatoken(tokenizer_file(spec), spec.special_tokens)
+    """Why gigatoken cannot encode for `spec`, or None where it can; found out once a process, by making an encoder."""
+    try:
+        with borrow_encoder(spec, "gigatoken"):
+            return None
+    except GigatokenUnfitError as error:
+        return error.reason
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@
 used where it provably gives the same. That takes some care, since it reads less of a tokenizer.json than `tokenizers`
 does and ignores much of what it does not know:
 
-* Only model, pre-tokenizer and normalizer settings that the tests have compared are accepted (`why_not_gigatoken`).
+* Only model, pre-tokenizer and normalizer settings that the tests have compared are accepted (`GigatokenUnfitError`).
 * Normalization to NFC or NFKC is done here, before the engine, which knows no NFKC.
 * Added tokens are taken out of the engine's vocabulary, and a document that holds the text of one goes to the
   reference, which alone decides how it is matched.
@@ -135,6 +135,14 @@ class ReferenceEncoder:
         return Encoded(np.concatenate([_NO_IDS, *ids]), _offsets([len(some) for some in ids]))
 
 
+class GigatokenUnfitError(UsageError):
+    """Gigatoken cannot be used with a tokenizer; `reason` ("does not …") stands after its name."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"gigatoken {reason}; use the engine `tokenizers`, or `auto`")
+        self.reason = reason
+
+
 class GigatokenEncoder:
     """Encodes with gigatoken, and with the reference what gigatoken might encode differently.
 
@@ -143,7 +151,7 @@ class GigatokenEncoder:
         special_tokens: as for `ReferenceEncoder`.
 
     Raises:
-        UsageError: gigatoken cannot be used with this tokenizer; says why.
+        GigatokenUnfitError: gigatoken cannot be used with this tokenizer; says why.
     """
 
     name = "gigatoken"
@@ -155,7 +163,7 @@ class GigatokenEncoder:
             self._simple = _simplify(tokenizer, special_tokens)
             self._engine: Any = _new_engine(self._simple.json)
         except _UnsupportedError as error:
-            raise UsageError(f"gigatoken {error}; use the engine `tokenizers`, or `auto`") from error
+            raise GigatokenUnfitError(str(error)) from error
         self._growth = 0
         self._process = psutil.Process()
 
@@ -227,15 +235,6 @@ def make_encoder(
             raise
         _LOGGER.warning("encoding with tokenizers, which is slower: %s", error)
         return ReferenceEncoder(tokenizer, special_tokens)
-
-
-def why_not_gigatoken(tokenizer: TokenizerFile, special_tokens: SpecialTokens) -> str | None:
-    """Why gigatoken cannot be used ("does not …", to stand after its name), or None if it can."""
-    try:
-        _new_engine(_simplify(tokenizer, special_tokens).json)
-    except _UnsupportedError as error:
-        return str(error)
-    return None
 
 
 def first_difference(expected: Encoded, found: Encoded) -> str | None:
