@@ -59,6 +59,25 @@ def test_before_the_first_shard_nothing_is_done(output: Path, tmp_path: Path) ->
     assert (progress.dataset, progress.state, progress.tokens, progress.shards) == ("large", "tokenizing", 0, 0)
 
 
+def test_a_dataset_that_is_finished_while_its_work_is_read(
+    output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(output, tmp_path / "out")
+    manifest = tmp_path / "out" / "large" / "manifest.json"
+    read_bytes = files.read_bytes
+
+    def finish_and_read(path: str) -> bytes:
+        if "/large/.broetchen/" in path and not manifest.exists():
+            content = (output / "small" / "manifest.json").read_text().replace('"small"', '"large"')
+            manifest.write_text(content)
+            files.delete_tree(str(tmp_path / "out" / "large" / ".broetchen"))
+        return read_bytes(path)
+
+    monkeypatch.setattr(files, "read_bytes", finish_and_read)
+    large, _ = read_progress(str(tmp_path / "out"))
+    assert (large.dataset, large.state) == ("large", "finished")
+
+
 def test_in_a_bucket(output: Path, gcs_prefix: str) -> None:
     for path in output.rglob("*.json"):
         files.upload(str(path), f"{gcs_prefix}/{path.relative_to(output)}")

@@ -89,7 +89,13 @@ def read_progress(output: str) -> list[DatasetProgress]:
     output = output.rstrip("/") or "/"
     found: dict[str, DatasetProgress] = {}
     for path, _ in files.list_files(posixpath.join(output, "*", ".broetchen", "*", BUDGETS)):
-        progress = _unfinished(path)
+        try:
+            progress = _unfinished(path)
+        except BroetchenError:
+            # Work is cleared away when its dataset is finished, which may be right now.
+            if read_manifest(path.partition("/.broetchen/")[0]) is None:
+                raise
+            continue
         known = found.get(progress.dataset)
         # Under two fingerprints, that of an older config is left behind.
         if known is None or known.tokens <= progress.tokens:
