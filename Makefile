@@ -27,6 +27,10 @@ INSTALL_PROJECT := $(UV) pip install --quiet --python $(BIN)/python --no-deps --
 COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile --quiet --python $(BIN)/python --universal \
 	--python-version 3.12 --generate-hashes --no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade)
 
+# The environments beside ours; a TPU VM is one platform, the others may be any.
+COMPILE_OTHER := $(UV) pip compile --quiet --python-version 3.12 --generate-hashes --no-annotate --no-header \
+	--no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade)
+
 # Stamps are written last, so an interrupted step is done again. The first holds the folder that the environment was
 # made in: an environment does not survive a move. BUSY is there while packages are installed: a killed installation
 # may leave half a package that later ones take for whole, so the environment is then made anew.
@@ -39,7 +43,7 @@ ifneq ($(shell cat $(MADE) 2>/dev/null)$(wildcard $(BUSY)),$(CURDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo tokenizer-demo test lint format bench lock clean distclean
+.PHONY: help demo tokenizer-demo train-demo test lint format bench lock clean distclean
 
 help: ## list the targets
 	@echo "make demo and make test set up .venv by themselves; they need Python 3.12."
@@ -57,6 +61,15 @@ tokenizer-demo: $(RUN) ## vocabulary corpus, tokenizer, evaluation and statistic
 	$(BIN)/broetchen build mix_configs/demo.yaml --set tokenizer.path="$(CURDIR)/tokenizer-demo/tokenizer" \
 		--output tokenizer-demo/mix --overwrite
 	$(BIN)/broetchen verify tokenizer-demo/mix
+
+train-demo: $(RUN) ## train a tiny Llama by MaxText on the demo mix, resume, export, let transformers write; in train-demo/
+	rm -rf train-demo/runs
+	$(BIN)/broetchen build mix_configs/demo.yaml --set records.max_tokens=256 --output train-demo/mix --overwrite
+	$(BIN)/broetchen mix train-demo/mix --output train-demo/mixture.json --simulate 520
+	$(BIN)/broetchen train launch/configs/train-demo.yaml --set parameters.steps=30
+	$(BIN)/broetchen train launch/configs/train-demo.yaml
+	$(BIN)/broetchen train launch/configs/train-demo.yaml export
+	$(BIN)/python -m launch.export_check launch/configs/train-demo.yaml
 
 test: $(DEV) ## run all tests
 	$(BIN)/python -m pytest -q -n auto --dist loadfile $(PYTEST_ARGS)
@@ -80,6 +93,13 @@ lock: $(MADE) ## write the lock files from pyproject.toml; UPGRADE=1 takes the n
 	$(COMPILE) pyproject.toml --output-file requirements.lock
 	$(COMPILE) pyproject.toml --group dev --group bench --constraint requirements.lock \
 		--output-file requirements-dev.lock
+	$(COMPILE_OTHER) --python-platform x86_64-manylinux_2_35 launch/trainer_requirements_tpu.in \
+		--output-file launch/trainer_requirements_tpu.lock
+	$(COMPILE_OTHER) --universal launch/trainer_requirements_cpu.in --constraint launch/trainer_requirements_tpu.lock \
+		--output-file launch/trainer_requirements_cpu.lock
+	$(COMPILE_OTHER) --universal launch/trainer_requirements_gpu.in --constraint launch/trainer_requirements_tpu.lock \
+		--output-file launch/trainer_requirements_gpu.lock
+	$(COMPILE_OTHER) --universal launch/generation_requirements.in --output-file launch/generation_requirements.lock
 
 clean: ## remove caches and build products
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

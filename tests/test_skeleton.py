@@ -90,7 +90,10 @@ def test_dev_lock_extends_run_lock() -> None:
     assert not {"torch", "tensorflow", "tensorflow-cpu"} & dev.keys(), "too heavy for what is used of them"
 
 
-@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock"])
+LOCKS = ["requirements.lock", "requirements-dev.lock", *(f"launch/{path.name}" for path in ROOT.glob("launch/*.lock"))]
+
+
+@pytest.mark.parametrize("lock", LOCKS)
 def test_lock_is_the_same_on_every_machine(lock: str) -> None:
     for line in (ROOT / lock).read_text(encoding="utf-8").splitlines():
         assert "://" not in line
