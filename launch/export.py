@@ -30,7 +30,7 @@ from launch.job import TrainingJob, Value
 from launch.maxtext_command import arguments, parameter_arguments, trainer_environment
 from launch.mixture_file import read_components
 from launch.model_file import find_model
-from launch.python_environment import last_lines
+from launch.python_environment import compiled_folder, last_lines
 from launch.training_config import TrainingConfig
 from launch.training_tokenizer import find_tokenizer
 from transforms import files
@@ -217,6 +217,7 @@ def _convert(model: ExportedModel, weights: Path, tokenizer: Path, made: Path, p
         "base_output_directory": str(made),
         "hardware": "cpu",
         "skip_jax_distributed_system": True,
+        "jax_cache_dir": compiled_folder(),
     }
     _, _, config_file, *_ = written_arguments(model.job, scratch)
     command = [

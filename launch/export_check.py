@@ -113,6 +113,7 @@ def _logits_arguments(model: ExportedModel, checkpoint: str, scratch: Path) -> t
             "dtype": "float32",
             "hardware": "cpu",
             "skip_jax_distributed_system": True,
+            "jax_cache_dir": python_environment.compiled_folder(),
         },
         model.job.files,
     )
@@ -165,7 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"(their standard deviation is {check.scale:.2f})"
     )
     for text in check.texts:
-        print(f"  {' '.join(text.split())}")
+        print(f"  {json.dumps(text, ensure_ascii=False)}")
     return 0
 
 

@@ -202,6 +202,8 @@ class Local:
             "enable_tensorboard": True,
             "log_period": 1,
         }
+        if "jax_cache_dir" not in self._config.parameters:
+            extra["jax_cache_dir"] = python_environment.compiled_folder()
         if gpu and "attention" not in self._config.parameters:
             # What MaxText would choose by itself masks no packed sequences there.
             extra["attention"] = "dot_product"

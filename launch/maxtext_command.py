@@ -46,6 +46,9 @@ _WORDS = frozenset({"true", "false", "yes", "no", "on", "off", "null", "y", "n"}
 
 # What overrides parameters that are not on the command line (`yaml_key_to_env_key`).
 _OVERRIDE = "M_"
+# What it takes for `hf_access_token`, and writes with all its parameters, in clear, into TensorBoard's files
+# (`add_config_to_summary_writer`).
+_TOKEN = "HF_TOKEN"
 
 
 def argument(key: str, value: Value) -> str:
@@ -92,8 +95,11 @@ def _placed(value: Value, files_folder: str) -> Value:
 
 
 def trainer_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """An environment for the trainer: without the variables by which MaxText would override parameters."""
-    return {name: value for name, value in environment.items() if not name.startswith(_OVERRIDE)}
+    """An environment for the trainer: without what overrides parameters, and without a token that it would write down.
+
+    Data and tokenizer are files, so that no token is needed.
+    """
+    return {name: value for name, value in environment.items() if not name.startswith(_OVERRIDE) and name != _TOKEN}
 
 
 @dataclass(frozen=True)

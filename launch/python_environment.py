@@ -112,6 +112,11 @@ def cache_folder() -> Path:
     return (Path(shared) if shared and os.path.isabs(shared) else Path.home() / ".cache") / "broetchen"
 
 
+def compiled_folder() -> str:
+    """Where JAX keeps what it has compiled; MaxText's default is a folder in the user's home."""
+    return str(cache_folder() / "jax")
+
+
 def last_lines(path: Path, count: int) -> str:
     """The last lines of a text file, without its control characters."""
     try:

@@ -184,7 +184,9 @@ class TrainingConfig(ConfigFile):
 
 def _parameter_problem(key: str, value: Any) -> str | None:
     if key in _SECRETS:
-        return "is a secret, which a config must not hold; leave it out, and set HF_TOKEN where the trainer runs"
+        return (
+            "is a secret, which a config must not hold, and none is needed: data and tokenizer are files; leave it out"
+        )
     if key in SET_BY:
         return f"follows from `{SET_BY[key]}`; remove it here"
     if value is None:

@@ -19,6 +19,7 @@ from launch.export import checkpoint_steps, exported_model
 from launch.export_check import check_export
 from launch.local import Local
 from launch.local_config import LocalConfig
+from launch.model_file import shipped_models
 from launch.training_config import load_training_config
 from launch.training_log import EventFolder, History
 from tests.command import COMMAND, run_command, run_on_terminal
@@ -47,6 +48,8 @@ MODEL: dict[str, Any] = {
     "rope_use_scale": False,
     "max_target_length": LENGTH,
 }
+# It has to be in no file.
+TOKEN = "hf_0123456789secret"
 # Longer than any test waits.
 ENDLESS: dict[str, Any] = {
     "steps": 1_000_000,
@@ -133,9 +136,12 @@ def trainer() -> Path:
 def trained(data: Path, trainer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 12 steps that was started twice: for the first 6, and for the rest."""
     output = tmp_path_factory.mktemp("trained")
-    for steps in (6, 12):
-        ended = run_command("train", config_file(data, output, steps=steps), timeout=600)
-        assert ended.returncode == 0, ended.stderr
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_TOKEN", TOKEN)
+        patch.setenv("M_STEPS", "2")
+        for steps in (6, 12):
+            ended = run_command("train", config_file(data, output, steps=steps), timeout=600)
+            assert ended.returncode == 0, ended.stderr
     return output
 
 
@@ -151,6 +157,13 @@ def test_a_run_goes_on_from_its_checkpoint_and_the_loss_falls(trained):
     assert losses[-1] < losses[6] < losses[0] - 1
     assert all(0 < step.tokens <= 8 * (LENGTH - 1) + 8 for step in found.steps)
     assert (trained / "run" / "losses.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_a_run_writes_no_token_down(trained):
+    written = [path for path in (trained / "run").rglob("*") if path.is_file()]
+    assert any("tfevents" in path.name for path in written)
+    assert [path for path in written if TOKEN.encode() in path.read_bytes()] == []
 
 
 @pytest.mark.slow
@@ -408,3 +421,10 @@ def test_the_document_lists_every_key():
     section = text.partition("## `local`\n")[2].partition("\n## ")[0]
     keys = [line.split("`")[1] for line in section.splitlines() if line.startswith("| `")]
     assert keys == list(LocalConfig.model_fields)
+
+
+@pytest.mark.parametrize("name", shipped_models())
+def test_the_shipped_models_can_be_exported(data, tmp_path, name):
+    content = yaml.safe_load(config_file(data, tmp_path).read_text())
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(content | {"model": name}))
+    assert exported_model(load_training_config(tmp_path / "run.yaml")).settings["rope_use_scale"] is False
