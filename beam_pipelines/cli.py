@@ -370,9 +370,9 @@ def mix(
     outputs: Annotated[
         list[str],
         typer.Argument(
-            metavar="[NAME=]OUTPUT…",
+            metavar="[CONFIG] [NAME=]OUTPUT…",
             help="Folders that [bold]broetchen build[/] has written, local or gs://…, of any configs; NAME= gives a "
-            "single dataset another name.",
+            "single dataset another name. A mix config chooses its datasets, and gives their order.",
         ),
     ],
     output: Annotated[
@@ -382,8 +382,8 @@ def mix(
         str | None,
         typer.Option(
             metavar="SHARES",
-            help="Percent of the tokens: NAME=30,NAME=70, or 30,70 in the order of --dataset. By default those that "
-            "the configs of the datasets wanted.",
+            help="Percent of the tokens: NAME=30,NAME=70, or 30,70 in the order of CONFIG or of --dataset. By default "
+            "those that the configs of the datasets wanted.",
         ),
     ] = None,
     dataset: Annotated[
@@ -446,6 +446,41 @@ def mix(
     job.print_mixture(_console(), summary, output_format.value)
     for note in job.notes(summary):
         terminal.say(f"broetchen: {note}")
+
+
+@app.command()
+def report(
+    output: Annotated[
+        str, typer.Argument(metavar="URI", help="A folder of built datasets, or one dataset, local or gs://….")
+    ],
+    page: Annotated[
+        str, typer.Option("--output", metavar="FILE", help="The HTML page; one that is there is replaced.")
+    ] = "report.html",
+    png: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Write the charts as PNG files, too, into this folder.")
+    ] = None,
+    length: Annotated[
+        int | None,
+        typer.Option(min=1, help="max_target_length; by default the longest records.max_tokens of the datasets."),
+    ] = None,
+    batch: Annotated[
+        int, typer.Option(min=1, help="Sequences that are packed at a time: those that a host loads for a step.")
+    ] = 32,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Write a report on built datasets: one HTML page, which needs no network and no other file.
+
+    Shows wanted and written tokens, the mixture, lengths of documents, padding under MaxText's packing, sources, rows
+    left out, throughput and sample documents. Of large datasets a sample is read; see docs/report.md.
+
+    Example: [bold]broetchen report ./my-mix --length 2048 --png charts[/]
+    """
+    terminal.start(debug=debug)
+    from beam_pipelines import write_report as job
+
+    job.write_report(output, page, png_folder=png, length=length, batch=batch, quiet=quiet)
+    _console().print(f"The report is {page}", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command("train-tokenizer")

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from beam_pipelines import terminal
+from beam_pipelines.mix_config import load_config
 from beam_pipelines.tables import OutputFormat, print_cells, print_rows
 from launch.mixture import ComponentOutlook, Outlook, outlook, parse_percents
 from launch.mixture_file import Mixture, Mounts, eval_files, mixture_json, read_components, train_mixture
@@ -74,7 +75,8 @@ def write_mixture(
     """Writes the mixture file of built datasets, and says what becomes of the mixture.
 
     Args:
-        outputs, datasets: see `launch.mixture_file.read_components`.
+        outputs, datasets: see `launch.mixture_file.read_components`. A mix config among the outputs (`.yaml`) names
+            its datasets, in its order, where `datasets` names none.
         output: the file for the train mixture, JSON; None writes none.
         shares: `30,50,20` or `a=30,b=50,c=20`, in percent; None for those that the datasets' configs wanted.
         mounts: `gs://bucket=/path`, for each bucket that MaxText sees as a folder.
@@ -90,7 +92,9 @@ def write_mixture(
     """
     place = Mounts.parse(mounts)
     parsed = None if shares is None else _parse_shares(shares)
-    mixture = read_components(outputs, datasets)
+    configs = [one for one in outputs if one.endswith((".yaml", ".yml"))]
+    in_order = [name for config in configs for name in load_config(config).datasets]
+    mixture = read_components([one for one in outputs if one not in configs], datasets or in_order)
     training = _training(mixture, steps, batch, length)
     wanted = mixture.shares(parsed)
     found = outlook(mixture.components, wanted, epochs)

@@ -40,6 +40,14 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
+def test_a_config_gives_the_order_of_shares(demo: Path) -> None:
+    config = str(Path(__file__).parent.parent / "mix_configs" / "demo.yaml")
+    summary = write_mixture([config, str(demo)], None, shares="30,50,5,5,10")
+    assert {name: row["wanted_share"] for name, row in rows_of(summary).items()} == pytest.approx(SHARES)
+    with pytest.raises(UsageError, match="it is not certain which share is whose"):
+        write_mixture([str(demo)], None, shares="30,50,5,5,10")
+
+
 def printed(summary: MixtureSummary, output_format: OutputFormat) -> str:
     text = io.StringIO()
     print_mixture(Console(file=text, width=200), summary, output_format)
@@ -199,6 +207,7 @@ def test_exit_codes(demo: Path, tmp_path: Path) -> None:
 def test_the_commands_of_the_docs_run(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Word for word, in a folder with the demo's output."""
     (tmp_path / "demo-output").symlink_to(demo)
+    (tmp_path / "mix_configs").symlink_to(DOCS.parents[1] / "mix_configs")
     monkeypatch.chdir(tmp_path)
     text = DOCS.read_text(encoding="utf-8").replace("\\\n", " ")
     commands = [line for line in text.splitlines() if line.startswith("broetchen mix ")]
@@ -207,4 +216,4 @@ def test_the_commands_of_the_docs_run(demo: Path, tmp_path: Path, monkeypatch: p
         results = list(pool.map(lambda line: run_command(*shlex.split(line, comments=True)[1:]), commands))
     for line, result in zip(commands, results, strict=True):
         assert result.returncode == 0, f"{line}: {result.stderr}"
-    assert {path.name for path in tmp_path.iterdir()} == {"demo-output", "mixture.json", "eval.txt"}
+    assert {path.name for path in tmp_path.iterdir()} == {"mix_configs", "demo-output", "mixture.json", "eval.txt"}
