@@ -8,7 +8,7 @@ from setuptools import setup
 setup(
     packages=["beam_pipelines", "launch", "launch.programs", "mix_configs", "samples", "transforms"],
     package_data={
-        "beam_pipelines": ["flex_template.json"],
+        "beam_pipelines": ["*.jinja", "flex_template.json"],
         "launch": ["configs/*.yaml", "models/*.yml", "vm/*.sh", "*.in", "*.lock"],
         "mix_configs": ["**/*.yaml", "README.md"],
         "samples": ["README.md", "tokenizer.json", "corpora/*/*.parquet", "licenses/*.txt"],

@@ -26,6 +26,7 @@ from transforms.build_datasets import BuildDatasets
 from transforms.dataset_spec import DatasetSpec, Engine
 from transforms.errors import BroetchenError
 from transforms.manifest import Manifest, read_manifest
+from transforms.output_lock import hold_output
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +60,8 @@ def build(
 
     Raises:
         UsageError: the config, the tokenizer or the engine cannot be used; nothing was started.
-        BroetchenError: a source is missing, damaged or short, or an output cannot be written.
+        BroetchenError: a source is missing, damaged or short, an output cannot be written, or another build is at
+            work there.
     """
     started = time.monotonic()
     names = chosen_datasets(config, datasets)
@@ -71,35 +73,41 @@ def build(
         check_reachable(name, config.sources(name))
     defaults = dataflow_defaults(beam_arguments, output) if on_dataflow else local_workers(beam_arguments, need)
     options = pipeline_options([*defaults, *beam_arguments])
-    specs = dataset_specs(
-        config,
-        names,
-        tokenizer,
-        keep_tokenizer(tokenizer, output),
-        output=output,
-        engine=engine,
-        overwrite=overwrite,
-    )
-    before = {spec.folder: _manifest_or_none(spec.folder) for spec in specs.values()}
-    with (
-        follow_build(list(specs.values()), quiet=quiet),
-        plain_errors(),
-        beam.Pipeline(options=options) as pipeline,
-    ):
-        _ = pipeline | beam.Impulse() | "Datasets" >> beam.ParDo(_Specs(specs.values())) | "Build" >> BuildDatasets()
-    template = options.view_as(GoogleCloudOptions).template_location if on_dataflow else None
-    if template:
-        return BuildSummary({}, set(), time.monotonic() - started, template)
-    manifests = {}
-    for spec in specs.values():
-        manifest = read_manifest(spec.folder)
-        if manifest is None:
-            raise BroetchenError(
-                f"{spec.folder}: the job ended without a manifest there; see its log, and run it again"
+    with hold_output(output):
+        specs = dataset_specs(
+            config,
+            names,
+            tokenizer,
+            keep_tokenizer(tokenizer, output),
+            output=output,
+            engine=engine,
+            overwrite=overwrite,
+        )
+        before = {spec.folder: _manifest_or_none(spec.folder) for spec in specs.values()}
+        with (
+            follow_build(list(specs.values()), quiet=quiet),
+            plain_errors(),
+            beam.Pipeline(options=options) as pipeline,
+        ):
+            _ = (
+                pipeline
+                | beam.Impulse()
+                | "Datasets" >> beam.ParDo(_Specs(specs.values()))
+                | "Build" >> BuildDatasets()
             )
-        manifests[spec.folder] = manifest
-    for folder in {posixpath.dirname(spec.tokenizer.path) for spec in specs.values()}:
-        files.delete_temporary(folder)  # of builds that were killed while they put the tokenizer there
+        template = options.view_as(GoogleCloudOptions).template_location if on_dataflow else None
+        if template:
+            return BuildSummary({}, set(), time.monotonic() - started, template)
+        manifests = {}
+        for spec in specs.values():
+            manifest = read_manifest(spec.folder)
+            if manifest is None:
+                raise BroetchenError(
+                    f"{spec.folder}: the job ended without a manifest there; see its log, and run it again"
+                )
+            manifests[spec.folder] = manifest
+        for folder in {posixpath.dirname(spec.tokenizer.path) for spec in specs.values()}:
+            files.delete_temporary(folder)  # of builds that were killed while they put the tokenizer there
     built = {folder for folder, manifest in manifests.items() if manifest != before[folder]}
     return BuildSummary(manifests, built, time.monotonic() - started)
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from beam_pipelines.mix_config import MixConfig
 from transforms import files
 from transforms.dataset_spec import DatasetSpec, Engine, RecordSpec, TokenizerSpec
+from transforms.encoder_pool import know_tokenizer
 from transforms.errors import UsageError
 from transforms.tokenizer_file import TokenizerFile, load_tokenizer
 
@@ -76,6 +77,14 @@ def dataset_specs(
     """What each of `datasets` is built from, by name."""
     budgets = config.budgets()
     records = config.records
+    tokenizer_spec = TokenizerSpec(
+        path=tokenizer_path,
+        sha256=tokenizer.sha256,
+        bos_token=tokenizer.bos_token,
+        eos_token=tokenizer.eos_token,
+        special_tokens=config.tokenizer.special_tokens,
+    )
+    know_tokenizer(tokenizer_spec, tokenizer)
     specs = {}
     for name in datasets:
         dataset = config.datasets[name]
@@ -91,6 +100,7 @@ def dataset_specs(
             seed=config.seed,
             budgets={"train": budgets[name].train} | ({"eval": budgets[name].eval} if budgets[name].eval else {}),
             on_shortfall=config.shortfall(name),
+            on_bad_rows=config.bad_rows(name),
             records=RecordSpec(
                 format=records.format,
                 max_tokens=records.max_tokens,
@@ -100,13 +110,7 @@ def dataset_specs(
             target_size=config.shards.target_size,
             group_size=config.shards.group_size,
             compression=config.shards.compression,
-            tokenizer=TokenizerSpec(
-                path=tokenizer_path,
-                sha256=tokenizer.sha256,
-                bos_token=tokenizer.bos_token,
-                eos_token=tokenizer.eos_token,
-                special_tokens=config.tokenizer.special_tokens,
-            ),
+            tokenizer=tokenizer_spec,
             engine=engine,
             output=output,
             config=_deciding_config(config, name),
@@ -118,7 +122,11 @@ def dataset_specs(
 def _deciding_config(config: MixConfig, name: str) -> dict[str, object]:
     """The part of the config that decides the bytes of one dataset: not the other datasets, nor where things lie."""
     written, budget = config.as_written(), config.budgets()[name]
-    dataset = {key: value for key, value in written["datasets"][name].items() if key not in ("share", "tokens")}
+    undecided = ("share", "tokens", "on_bad_rows", "allow_unpinned")
+    dataset = {key: value for key, value in written["datasets"][name].items() if key not in undecided}
+    # A build that fails on bad rows, if it does not, writes the bytes of one that skips them.
+    if config.bad_rows(name) == "quarantine":
+        dataset["on_bad_rows"] = "quarantine"
     return {
         "records": written["records"],
         "shards": written["shards"],

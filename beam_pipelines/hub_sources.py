@@ -73,7 +73,3 @@ def _split_files(name: str, source: HubDataset, commit: str) -> list[str]:
     if others := [path for path in files if not path.endswith(".parquet")]:
         raise BroetchenError(f"{what}: {others[0]} is not parquet, which is what is read here; choose another dataset")
     return files
-
-
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())

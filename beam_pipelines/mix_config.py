@@ -10,6 +10,7 @@ This module does not import Apache Beam, unless a config lies on a remote filesy
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import posixpath
 import re
@@ -38,11 +39,12 @@ from transforms.config_section import (
     Text,
     check_name,
     mended,
+    one_or_several,
     open_document,
     resolve_path,
     section_of,
 )
-from transforms.errors import UsageError
+from transforms.errors import UsageError, listed
 from transforms.hub_path import COMMIT, HubPath
 from transforms.largest_remainder import apportion
 from transforms.quantities import format_count, format_percent, parse_count, parse_percent, parse_size, shown
@@ -50,6 +52,8 @@ from transforms.quantities import format_count, format_percent, parse_count, par
 _KIND = Kind("mix config", "mix_configs/demo.yaml")
 
 _MAX_GROUP_SIZE = 2**31 - 1
+# Shares that an error spells out.
+_MOST_NAMED = 20
 # The levels that array_record's option parser accepts. Its snappy has some too, but does not record them in the file.
 _COMPRESSION_LEVELS = {"zstd": (-131072, 22), "brotli": (0, 11), "snappy": None, "none": None}
 
@@ -116,10 +120,7 @@ def _check_compression(value: Any) -> str:
 
 
 def _to_sources(value: Any) -> tuple[Any, ...]:
-    sources = (value,) if isinstance(value, str | Mapping | HubDataset) else value
-    if not isinstance(sources, list | tuple) or not sources:
-        raise UsageError(f"{shown(value)} is neither a path nor a list of paths; write one, or several as [a, b]")
-    return tuple(sources)
+    return one_or_several(value, Mapping, HubDataset)
 
 
 def _kind_of_source(value: Any) -> str:
@@ -205,6 +206,7 @@ Compression = Annotated[
     WithJsonSchema({"type": "string", "pattern": r"^(zstd|brotli)(:-?[0-9]+)?$|^(snappy|none)$"}),
 ]
 OnShortfall = Literal["fail", "keep"]
+OnBadRows = Literal["fail", "skip", "quarantine"]
 
 
 # --- The schema -------------------------------------------------------------------------------------------------------
@@ -219,10 +221,10 @@ class HubDataset(Section):
     config: Text | None = Field(
         default=None, description="The dataset's configuration, where it has several.", examples=["deu_Latn"]
     )
-    split: Text = Field(default="train", description="The dataset's split.")
+    split: Text = Field(default="train", description="The dataset's split.", examples=["train"])
     revision: Text | None = Field(
         default=None,
-        description="The full commit, 40 hexadecimal digits.",
+        description="The full commit, 40 hexadecimal digits; needed without `allow_unpinned`.",
         examples=["c292233c833e336628618a88a648727eb3dff0a7"],
     )
 
@@ -237,6 +239,7 @@ Source = Annotated[
 Sources = Annotated[
     tuple[Source, ...],
     BeforeValidator(mended(_to_sources)),
+    Field(min_length=1),
     WithJsonSchema({"anyOf": [*_ONE_SOURCE["anyOf"], {"type": "array", "items": _ONE_SOURCE, "minItems": 1}]}),
 ]
 
@@ -245,24 +248,30 @@ class TokenizerConfig(Section):
     """The tokenizer that the budgets are counted with."""
 
     path: Text = Field(
-        description="A tokenizer.json or a folder with one (relative to the config), a path on a Beam filesystem, or "
-        "the id of a hub repository, which needs `revision`.",
-        examples=["./tokenizer.json"],
+        description="A `tokenizer.json` or a folder that has one, on any filesystem that Beam knows; or the id of a "
+        "hub repository, which needs `revision`.",
+        examples=["./tokenizer.json", "EleutherAI/gpt-neox-20b"],
     )
     revision: str | None = Field(
         default=None,
-        description="The full commit of a hub repository, 40 hexadecimal digits.",
+        description="The full commit of the hub repository, 40 hexadecimal digits: required for a hub id, an error for "
+        "a path.",
         examples=["c292233c833e336628618a88a648727eb3dff0a7"],
     )
     bos_token: Text | None = Field(
-        default=None, description="The token that `records.add_bos` adds, where no tokenizer_config.json names it."
+        default=None,
+        description="The token that `records.add_bos` adds, where no `tokenizer_config.json` names it.",
+        examples=["<|bos|>"],
     )
     eos_token: Text | None = Field(
-        default=None, description="The token that `records.add_eos` adds, where no tokenizer_config.json names it."
+        default=None,
+        description="The token that `records.add_eos` adds, where no `tokenizer_config.json` names it.",
+        examples=["<|eos|>"],
     )
     special_tokens: Literal["text", "token"] = Field(
         default="text",
         description="What becomes of a special token's string in a document: encoded as plain text, or as the token.",
+        examples=["token"],
     )
 
     @property
@@ -298,18 +307,28 @@ class RecordsConfig(Section):
 
     format: Literal["tokens", "text", "parquet"] = Field(
         default="tokens",
-        description="`tokens`: an int64_list of ids. `text`: a bytes_list of UTF-8 text. `parquet`: rows of text with "
-        "the source's other columns.",
+        description="`tokens`: a `tf.train.Example` with an int64_list of ids. `text`: one with a bytes_list of UTF-8 "
+        "text. `parquet`: parquet files of text with the source's other columns.",
+        examples=["text"],
     )
     max_tokens: int = Field(
         default=2048,
         ge=1,
         le=2**31 - 1,
-        description="The most ids in a record, BOS and EOS included; longer documents take several records. "
-        "Only for `format: tokens`.",
+        description="The most ids in a record, BOS and EOS included; a longer document takes several records. For "
+        "`format: tokens` only: a record of text is a document.",
+        examples=["4096"],
     )
-    add_bos: bool = Field(default=False, description="Put the BOS id before each document; it counts as a token.")
-    add_eos: bool = Field(default=False, description="Put the EOS id after each document; it counts as a token.")
+    add_bos: bool = Field(
+        default=False,
+        description="Put the BOS id before each document; it counts as a token. For `format: tokens` only.",
+        examples=["true"],
+    )
+    add_eos: bool = Field(
+        default=False,
+        description="Put the EOS id after each document; it counts as a token. For `format: tokens` only.",
+        examples=["true"],
+    )
 
     @classmethod
     def _cross_checks(cls, given: Mapping[str, Any]) -> Iterator[Problem]:
@@ -329,18 +348,25 @@ class ShardsConfig(Section):
     """How the ArrayRecord shards are cut and compressed."""
 
     target_size: TargetSize = Field(
-        default=512 * 2**20, description="About how large the file of one shard gets, in bytes.", examples=["512MiB"]
+        default=512 * 2**20,
+        description="About how large the file of one shard gets, by the text that goes into it. With the output in a "
+        "bucket, each process takes up to twice that of local disk, in the folder that `TMPDIR` names; `plan` tells, "
+        "and a shard is not begun without it.",
+        examples=["64KiB"],
     )
     compression: Compression = Field(
         default="zstd",
-        description="`zstd` or `brotli`, each with an optional level (`zstd:3`), `snappy` or `none`.",
-        examples=["zstd:3"],
+        description="`zstd`, `brotli`, `snappy` or `none`. The first two may have a level: zstd −131072 to 22 (3 "
+        "without one), brotli 0 to 11 (6 without one).",
+        examples=["zstd:9"],
     )
     group_size: int = Field(
         default=1,
         ge=1,
         le=_MAX_GROUP_SIZE,
-        description="Records that are compressed together. 1 reads fastest at random, as training does.",
+        description="Records that are compressed together. More compress better, and read slower at random, as "
+        "training reads.",
+        examples=["16"],
     )
 
 
@@ -348,33 +374,43 @@ class DatasetConfig(Section):
     """One dataset of the mix."""
 
     share: Share | None = Field(
-        default=None, description="Its part of `total_tokens`, a percentage. Either this or `tokens`.", examples=["30%"]
+        default=None,
+        description="Its part of `total_tokens`. All datasets have a `share`, or all `tokens`.",
+        examples=["30%"],
     )
     tokens: Budget | None = Field(
-        default=None, description="The tokens of its train split. Either this or `share`.", examples=["60B"]
+        default=None, description="Its train tokens. All datasets have a `share`, or all `tokens`.", examples=["60B"]
     )
     eval_tokens: Count = Field(
         default=0,
-        description="The tokens of its eval split, right after train and in addition to it.",
+        description="Its held-out tokens, right after the train tokens and in addition to them.",
         examples=["10M"],
     )
     source: Sources = Field(
-        description="Its parquet files: a path or glob or a list of them, relative to the config, on a Beam filesystem "
-        "(gs://…), or pinned on the hub: hf://datasets/OWNER/NAME@REVISION/path, or "
-        "{dataset: OWNER/NAME, config: …, split: train, revision: …}.",
-        examples=["corpora/german/*.parquet"],
+        description="Its parquet files, on any filesystem that Beam knows or on the hub; `*`, `?` and `[0-9]` match as "
+        "in a shell. A hub dataset as below.",
+        examples=[
+            "corpora/german/*.parquet",
+            "[a/*.parquet, b/*.parquet]",
+            "hf://datasets/OWNER/NAME@REVISION/path/*.parquet",
+        ],
     )
     allow_unpinned: bool = Field(
         default=False,
-        description="Take hub sources without a full commit as they are now; the manifest has the commit.",
+        description="Take hub sources that name no full commit as they are now; the manifest has the commit.",
+        examples=["true"],
     )
-    text_column: Text = Field(default="text", description="The column that holds the documents.")
+    text_column: Text = Field(default="text", description="The column that holds the documents.", examples=["content"])
     order: Literal["sequential", "shuffled"] = Field(
         default="sequential",
-        description="The order of row groups: that of file names, or a permutation by the config's `seed`.",
+        description="The order of row groups: that of file names, or a permutation by the mix's `seed`.",
+        examples=["shuffled"],
     )
     on_shortfall: OnShortfall | None = Field(
-        default=None, description="Overrides the mix's `on_shortfall` for this dataset."
+        default=None, description="As the mix's `on_shortfall`, which it overrides.", examples=["keep"]
+    )
+    on_bad_rows: OnBadRows | None = Field(
+        default=None, description="As the mix's `on_bad_rows`, which it overrides.", examples=["fail"]
     )
 
     @classmethod
@@ -396,27 +432,40 @@ class DatasetConfig(Section):
 class MixConfig(ConfigFile):
     """A mix of datasets, each with an exact budget of tokens. `load_config` makes one from a file."""
 
-    name: Name = Field(description="The name of the mix; safe as a folder's name.", examples=["my-mix"])
+    name: Name = Field(description="The name of the mix.", examples=["my-mix"])
     tokenizer: TokenizerConfig = Field(
-        description="Where the tokenizer is, and its special tokens.", examples=["{path: ./tokenizer.json}"]
+        description="The tokenizer that budgets are counted with.", examples=["{path: ./tokenizer.json}"]
     )
     total_tokens: Budget | None = Field(
         default=None,
-        description="The train tokens of all datasets together: needed for shares; the sum where they have tokens.",
+        description="The train tokens of all datasets together. Required with shares; where datasets have `tokens` it "
+        "may be left out, and must be their sum.",
         examples=["200B"],
     )
     records: RecordsConfig = Field(
-        default=RecordsConfig(), description="The format and length of records, and BOS and EOS."
+        default=RecordsConfig(), description="What one record holds.", examples=["{add_eos: true}"]
     )
-    shards: ShardsConfig = Field(default=ShardsConfig(), description="The size and compression of shards.")
+    shards: ShardsConfig = Field(
+        default=ShardsConfig(),
+        description="How shards are cut and compressed.",
+        examples=["{target_size: 1GiB}"],
+    )
     on_shortfall: OnShortfall = Field(
         default="fail",
-        description="When a source ends before its budget: `fail` and publish nothing, or `keep` what there is.",
+        description="When a source ends before its budget: `fail`, and publish nothing of it; or `keep` what there is, "
+        "and say so.",
+        examples=["keep"],
     )
-    seed: int = Field(default=0, ge=0, le=2**63 - 1, description="For `order: shuffled`.")
+    on_bad_rows: OnBadRows = Field(
+        default="skip",
+        description="Rows whose text is null, empty or not UTF-8: `fail` at the first that is read; `skip` and count "
+        "them; or `quarantine`, which also writes them, with the reasons, beside the dataset.",
+        examples=["quarantine"],
+    )
+    seed: int = Field(default=0, ge=0, le=2**63 - 1, description="For `order: shuffled`.", examples=["42"])
     datasets: dict[DatasetName, DatasetConfig] = Field(
         min_length=1,
-        description="The datasets by name, which is also the name of their folder in the output.",
+        description="The datasets by name; each name is a folder of the output. No two may differ by case alone.",
         examples=["{german: {share: 100%, source: german/*.parquet}}"],
     )
 
@@ -436,6 +485,10 @@ class MixConfig(ConfigFile):
     def shortfall(self, dataset: str) -> OnShortfall:
         """What to do when the source of `dataset` ends before its budget."""
         return self.datasets[dataset].on_shortfall or self.on_shortfall
+
+    def bad_rows(self, dataset: str) -> OnBadRows:
+        """What to do with rows of `dataset` that hold no text."""
+        return self.datasets[dataset].on_bad_rows or self.on_bad_rows
 
     def with_source_root(self, root: str) -> Self:
         """The same config, whose hub files are read below `root`, as `broetchen download --to root` puts them there."""
@@ -481,7 +534,7 @@ class MixConfig(ConfigFile):
         if shares.keys() - tokens.keys() and tokens.keys() - shares.keys():
             yield Problem(
                 ("datasets",),
-                f"mixes share ({', '.join(map(str, shares))}) and tokens ({', '.join(map(str, tokens))}); give all "
+                f"mixes share ({listed(shares)}) and tokens ({listed(tokens)}); give all "
                 "datasets a share, with total_tokens, or all of them tokens",
             )
         elif shares and not tokens:
@@ -510,7 +563,8 @@ def _share_problems(total: Any, shares: Mapping[str, Any], *, complete: bool) ->
         return  # Reported where it is; a sum without it would only confuse.
     whole = sum(known.values(), Fraction(0))
     if whole != 1:
-        parts = " + ".join(f"{name} {format_percent(share)}" for name, share in known.items())
+        most = [f"{name} {format_percent(share)}" for name, share in itertools.islice(known.items(), _MOST_NAMED)]
+        parts = " + ".join(most) + (" + …" if len(known) > len(most) else "")
         off = f"{format_percent(abs(1 - whole))} too {'much' if whole > 1 else 'little'}"
         yield Problem(
             ("datasets",), f"has shares that add up to {format_percent(whole)}, {off}; make them 100%: {parts}"

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -73,7 +74,7 @@ def _draw(evaluation: Evaluation) -> Figure:
     row_inches = _ROW_INCHES + _MARK_INCHES * len(groups)
     figure = Figure(figsize=(width, _FRAME_INCHES + row_inches * len(names)), layout="constrained")
     FigureCanvasAgg(figure)
-    panels: Sequence = figure.subplots(1, len(_PANELS), sharey=True)
+    panels: Sequence[Axes] = figure.subplots(1, len(_PANELS), sharey=True)
     for panel, key in zip(panels, _PANELS, strict=True):
         shown = metric(key)
         for number, group in enumerate(groups):

@@ -15,6 +15,7 @@ from beam_pipelines.job_errors import plain_errors
 from beam_pipelines.runner_options import pipeline_options
 from transforms.dataset_spec import Engine
 from transforms.manifest import Manifest, find_manifests
+from transforms.quarantine import QuarantineCheck, VerifyQuarantine, quarantine_checks, quarantine_problems
 from transforms.verify import ShardCheck, VerifyShards, dataset_problems, raise_problems, shard_checks
 
 
@@ -32,15 +33,26 @@ def verify(output: str, *, engine: Engine = "auto", beam_arguments: Sequence[str
         BroetchenError: no dataset is there, or something is wrong; the message has a line for each thing.
     """
     manifests = find_manifests(output.rstrip("/"))
-    known = [problem for folder, manifest in manifests.items() for problem in dataset_problems(folder, manifest)]
+    known = [
+        problem
+        for folder, manifest in manifests.items()
+        for problem in (*dataset_problems(folder, manifest), *quarantine_problems(folder, manifest))
+    ]
     checks = [check for folder, manifest in manifests.items() for check in shard_checks(folder, manifest, engine)]
+    left_out = [check for folder, manifest in manifests.items() for check in quarantine_checks(folder, manifest)]
     options = pipeline_options(with_dataflow_defaults(beam_arguments, output.rstrip("/")))
     with plain_errors(), beam.Pipeline(options=options) as pipeline:
-        found = (
+        in_shards = (
             pipeline
             | "Shards" >> beam.Create(checks, reshuffle=False).with_output_types(ShardCheck)
             | "VerifyShards" >> VerifyShards()
         )
+        in_quarantine = (
+            pipeline
+            | "LeftOut" >> beam.Create(left_out, reshuffle=False).with_output_types(QuarantineCheck)
+            | "VerifyQuarantine" >> VerifyQuarantine()
+        )
+        found = (in_shards, in_quarantine) | "Found" >> beam.Flatten()
         _ = (
             pipeline
             | "Once" >> beam.Create([known])

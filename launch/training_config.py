@@ -20,7 +20,16 @@ from launch.job import Value
 from launch.local_config import LocalConfig
 from launch.tpu_vm_config import TpuVmConfig, XpkConfig
 from transforms.config_document import ConfigDocument, Kind, Problem
-from transforms.config_section import ConfigFile, Name, Section, Text, mended, open_document, section_of
+from transforms.config_section import (
+    ConfigFile,
+    Name,
+    Section,
+    Text,
+    mended,
+    one_or_several,
+    open_document,
+    section_of,
+)
 from transforms.errors import UsageError
 from transforms.quantities import parse_percent, shown
 
@@ -47,13 +56,6 @@ _NAMED = re.compile(r"(?P<name>(?:[A-Za-z0-9][A-Za-z0-9._-]*=)?)(?P<path>.+)", r
 
 # MaxText prints its parameters, and a command line is there for all to see.
 _SECRETS = frozenset({"hf_access_token"})
-
-
-def _to_outputs(value: Any) -> tuple[Any, ...]:
-    outputs = (value,) if isinstance(value, str) else value
-    if not isinstance(outputs, list | tuple):
-        raise UsageError(f"{shown(value)} is neither a path nor a list of paths; write one, or several as [a, b]")
-    return tuple(outputs)
 
 
 def _to_shares(value: Any) -> dict[str, Fraction] | tuple[Fraction, ...]:
@@ -84,7 +86,7 @@ def _check_parameters(value: Any) -> dict[str, Value]:
     return dict(value)
 
 
-Outputs = Annotated[tuple[Text, ...], BeforeValidator(mended(_to_outputs)), Field(min_length=1)]
+Outputs = Annotated[tuple[Text, ...], BeforeValidator(mended(one_or_several)), Field(min_length=1)]
 Shares = Annotated[dict[str, Fraction] | tuple[Fraction, ...], PlainValidator(mended(_to_shares))]
 Parameters = Annotated[dict[str, Value], PlainValidator(mended(_check_parameters))]
 

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import termios
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 COMMAND = Path(sys.executable).with_name("broetchen")
@@ -19,7 +19,11 @@ _TIMEOUT_S = 120
 
 
 def run_command(
-    *arguments: str | Path, module: str | None = None, largest_file: int | None = None, timeout: float = _TIMEOUT_S
+    *arguments: str | Path,
+    module: str | None = None,
+    largest_file: int | None = None,
+    timeout: float = _TIMEOUT_S,
+    environment: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Runs the command, or `python -m module`, to its end. What it prints is captured and it sees no terminal.
 
@@ -28,6 +32,7 @@ def run_command(
         module: to run instead of the command.
         largest_file: bytes beyond which a file cannot be written, like a disk that is full.
         timeout: seconds after which it is killed, and the test fails.
+        environment: its environment variables; by default this process's.
     """
     limit = ["prlimit", f"--fsize={largest_file}"] if largest_file is not None else []
     return subprocess.run(
@@ -36,11 +41,14 @@ def run_command(
         text=True,
         timeout=timeout,
         stdin=subprocess.DEVNULL,
+        env=environment,
     )
 
 
 @contextlib.contextmanager
-def started_command(*arguments: str | Path) -> Iterator[subprocess.Popen[bytes]]:
+def started_command(
+    *arguments: str | Path, environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     """Starts the command in a session of its own, and at the end kills whatever of it still runs."""
     with subprocess.Popen(
         _command_line(arguments, None),
@@ -48,6 +56,7 @@ def started_command(*arguments: str | Path) -> Iterator[subprocess.Popen[bytes]]
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        env=environment,
     ) as process:
         try:
             yield process

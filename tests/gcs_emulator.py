@@ -7,42 +7,70 @@ the occasion signs in at the same server, as Beam would otherwise spend 20 secon
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import http.server
+import io
 import json
 import logging
 import os
 import re
+import sys
 import threading
 import urllib.parse
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from gcp_storage_emulator.exceptions import NotFound
 from gcp_storage_emulator.handlers import buckets
-from gcp_storage_emulator.server import RequestHandler
+from gcp_storage_emulator.server import Request, RequestHandler
 from gcp_storage_emulator.storage import Storage
 
 _BUCKET = "broetchen-tests"
 
 
 class Handler(RequestHandler):  # type: ignore[misc]
-    """Also answers for credentials, and keeps to the preconditions on generations of copies and deletions."""
+    """Also answers for credentials, and keeps to the preconditions of copies, uploads, patches and deletions.
 
+    Of uploads, to those in one request, whose preconditions the client states.
+    """
+
+    rfile: BinaryIO
     before_copy: Callable[[Storage], None] | None = None
+    # Called with the method and the path of each request: before it is answered, which it is not if that says so, and
+    # after.
+    before_request: Callable[[str, str], bool] | None = None
+    after_request: Callable[[str, str], None] | None = None
+
+    def parse_request(self) -> bool:
+        parsed: bool = super().parse_request()
+        if parsed and self.before_request:
+            return self.before_request(self.command, urllib.parse.unquote(self.path))
+        return parsed
+
+    def handle_one_request(self) -> None:
+        super().handle_one_request()
+        if self.after_request and self.raw_requestline:
+            self.after_request(self.command, urllib.parse.unquote(self.path))
 
     def do_POST(self) -> None:
         if self.path != "/token":
             copy = _COPY.fullmatch(urllib.parse.urlsplit(self.path).path)
+            upload = _UPLOAD.fullmatch(self.path)
             if copy and self.before_copy:
                 self.before_copy(self.storage)
-            if not copy or self._meets(
-                ("ifSourceGenerationMatch", copy[1], copy[2]), ("ifGenerationMatch", copy[3], copy[4])
-            ):
+            if copy:
+                meets = self._meets(
+                    ("ifSourceGenerationMatch", copy[1], copy[2]), ("ifGenerationMatch", copy[3], copy[4])
+                )
+            else:
+                meets = not upload or self._meets(("ifGenerationMatch", upload[1], self._uploaded_name()))
+            if meets:
                 super().do_POST()
             return
         self.rfile.read(int(self.headers["Content-Length"]))
@@ -58,14 +86,31 @@ class Handler(RequestHandler):  # type: ignore[misc]
         if not match or self._meets(("ifGenerationMatch", match[1], match[2])):
             super().do_DELETE()
 
+    def do_PATCH(self) -> None:
+        match = _OBJECT.fullmatch(urllib.parse.urlsplit(self.path).path)
+        if not match or self._meets(("ifGenerationMatch", match[1], match[2])):
+            super().do_PATCH()
+
+    def _uploaded_name(self) -> str:
+        """The name in an upload's body, which stays to be read again."""
+        body = io.BytesIO(self.rfile.read(int(self.headers["Content-Length"])))
+        self.rfile = body
+        name = urllib.parse.quote(Request(self, "POST").data["meta"]["name"])
+        body.seek(0)
+        return name
+
     def _meets(self, *conditions: tuple[str, str, str]) -> bool:
+        """Whether the preconditions hold, each as (parameter, bucket, quoted name); if not, it is answered."""
         asked = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)
         for name, bucket, quoted in conditions:
             try:
-                found = self.storage.get_file_obj(bucket, urllib.parse.unquote(quoted))["generation"]
+                found = self.storage.get_file_obj(bucket, urllib.parse.unquote(quoted))
             except NotFound:
-                found = "0"
-            if name in asked and asked[name] != [found]:
+                found = {"generation": "0", "metageneration": "0"}
+            meta = name.replace("Generation", "Metageneration")
+            if asked.get(name, [found["generation"]]) != [found["generation"]] or (
+                asked.get(meta, [found["metageneration"]]) != [found["metageneration"]]
+            ):
                 self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 self.send_response(412)
                 self.send_header("Content-Length", "0")
@@ -75,6 +120,7 @@ class Handler(RequestHandler):  # type: ignore[misc]
 
 
 _OBJECT = re.compile(r"(?:/storage/v1)?/b/([^/]+)/o/([^/]+)")
+_UPLOAD = re.compile(r"(?:/upload)?/storage/v1/b/([^/]+)/o\?(?=.*uploadType=multipart)(?=.*if\w*[Gg]enerationMatch=).*")
 _COPY = re.compile(_OBJECT.pattern + r"/copyTo/b/([^/]+)/o/([^/]+)")
 
 
@@ -93,15 +139,23 @@ def _write_service_account(path: Path, server: str) -> None:
     path.write_text(json.dumps(account))
 
 
-@pytest.fixture(scope="session")
-def gcs_bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """``gs://…`` of a bucket that lives as long as the test session."""
+class _Server(http.server.HTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # as of clients that were killed
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+
+@contextlib.contextmanager
+def emulated_bucket(folder: Path) -> Iterator[str]:
+    """``gs://…`` of a bucket that lives during the block; the key of its account is put into `folder`."""
     logging.getLogger("gcp_storage_emulator").setLevel(logging.CRITICAL)
     storage = Storage(use_memory_fs=True)
     buckets.create_bucket(_BUCKET, storage)
-    with http.server.HTTPServer(("127.0.0.1", 0), functools.partial(Handler, storage)) as server:
+    # Else it keeps what is deleted, and writes a list of it all at each request that changes anything.
+    storage.buckets[_BUCKET]["softDeletePolicy"] = {"retentionDurationSeconds": "0"}
+    with _Server(("127.0.0.1", 0), functools.partial(Handler, storage)) as server:
         address = f"http://127.0.0.1:{server.server_address[1]}"
-        credentials = tmp_path_factory.mktemp("gcs") / "service_account.json"
+        credentials = folder / "service_account.json"
         _write_service_account(credentials, address)
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
@@ -113,6 +167,13 @@ def gcs_bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             yield f"gs://{_BUCKET}"
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture(scope="session")
+def gcs_bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """``gs://…`` of a bucket that lives as long as the test session."""
+    with emulated_bucket(tmp_path_factory.mktemp("gcs")) as bucket:
+        yield bucket
 
 
 @pytest.fixture

@@ -239,6 +239,21 @@ def test_a_short_source_is_kept_where_the_config_says_so(corpus: Path, tmp_path:
     verify(str(tmp_path))
 
 
+@pytest.mark.parametrize("record_format", ["text", "parquet"])
+def test_text_is_read_on_behind_a_long_document_without_a_cut(tmp_path: Path, record_format: str) -> None:
+    """No prefix of the first document has one token, and the document is longer than what is read in reserve."""
+    (emoji,) = reference_ids(["🙂"], eos=None)
+    assert len(emoji) > 1
+    write_parquet(tmp_path / "a" / "0.parquet", [["🙂" * 5000], ["x" for _ in range(3)], ["y"]])
+    for train in (1, 3):
+        config = make_config(tmp_path, {"a": {"tokens": train}}, records={"format": record_format})
+        output = tmp_path / f"out-{train}"
+        build(config, str(output), quiet=True)
+        split = manifest_of(output / "a").splits["train"]
+        assert (split.tokens, split.missing, split.documents_put_back) == (train, 0, int(train == 1))
+        verify(str(output))
+
+
 def test_the_manifest_counts_what_was_left_out(tmp_path: Path) -> None:
     rows = [b"ein Text", None, b"", b"\xff\xfe", b"noch ein Text", None]
     write_parquet(tmp_path / "a" / "0.parquet", [rows], kind=pa.binary())

@@ -2,52 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 import random
 import shutil
-import subprocess
 import time
 import uuid
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
-import yaml
 
 from beam_pipelines.build_mix import build
 from beam_pipelines.mix_config import load_config
 from tests.command import kill_session, run_command, started_command
-from tests.corpora import SAMPLES, TOKENIZER, write_parquet
-
-DATASETS = {"a": "fineweb2_german", "b": "finepdfs_german"}
-BUDGETS = {"a": {"tokens": 400_000, "eval_tokens": 3_000}, "b": {"tokens": 300_000, "eval_tokens": 3_000}}
-ROW_GROUPS = 40
-POLL_S = 0.001
+from tests.killed_builds import DATASETS, Moment, State, check_nothing_is_half_there, tree, wait_for, write_mix
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A mix of two datasets, in shards of one small row group each."""
-    folder = tmp_path_factory.mktemp("killed")
-    for name, corpus in DATASETS.items():
-        paths = sorted((SAMPLES / "corpora" / corpus).glob("*.parquet"))
-        rows = [row for path in paths for row in pq.read_table(path)["text"].to_pylist()]
-        groups = [rows[group::ROW_GROUPS] for group in range(ROW_GROUPS)]
-        for file in range(4):
-            write_parquet(folder / name / f"{file}.parquet", groups[file::4])
-    content = {
-        "name": "killed",
-        "tokenizer": {"path": str(TOKENIZER), "eos_token": "<|eos|>"},
-        "records": {"max_tokens": 512, "add_eos": True},
-        "shards": {"target_size": "16KiB"},
-        "datasets": {name: {"source": f"{name}/*.parquet", **BUDGETS[name]} for name in DATASETS},
-    }
-    path = folder / "mix.yaml"
-    path.write_text(yaml.safe_dump(content))
-    return path
+    return write_mix(tmp_path_factory.mktemp("killed"), {"a": 400_000, "b": 300_000})
 
 
 @pytest.fixture(scope="module")
@@ -61,90 +32,6 @@ def undisturbed(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def reference(undisturbed: Path) -> dict[str, str]:
     return tree(undisturbed)
-
-
-def tree(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file below `folder`, and every empty folder, hidden ones too."""
-    return {
-        str(path.relative_to(folder)): _sha256(path) if path.is_file() else "empty"
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() or not any(path.iterdir())
-    }
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-@dataclasses.dataclass(frozen=True)
-class State:
-    """What of a build lies in its output."""
-
-    output: Path
-
-    def tokenizer(self) -> int:
-        return len(list(self.output.glob("tokenizer-*/*")))
-
-    def begun(self) -> int:
-        return len(list(self.output.glob("*/.broetchen/*/.shard-*")))
-
-    def shards(self) -> int:
-        return len(list(self.output.glob("*/.broetchen/*/shard-*.json")))
-
-    def publications(self) -> int:
-        return len(list(self.output.glob("*/.broetchen/*/publication.json")))
-
-    def published(self) -> int:
-        return len(list(self.output.glob("*/*.arecord")))
-
-    def manifests(self) -> int:
-        return len(list(self.output.glob("*/manifest.json")))
-
-    def finished_shards(self) -> dict[tuple[str, int], tuple[int, int]]:
-        """(dataset, ordinal) of each finished shard, with the inode and the time of writing of its file."""
-        found = {}
-        for count in self.output.glob("*/.broetchen/*/shard-*.json"):
-            ordinal, work = int(count.stem.removeprefix("shard-")), count.parent
-            places = [count.with_suffix(".arecord")]
-            if (work / "publication.json").exists():
-                names = json.loads((work / "publication.json").read_bytes())["names"]
-                places += [Path(names[str(ordinal)])] if str(ordinal) in names else []
-            there = [place for place in places if place.exists()]
-            if not there and (work.parent.parent / "manifest.json").exists():
-                continue  # The dataset is finished, and its work was being cleared away.
-            (place,) = there
-            found[work.parent.parent.name, ordinal] = (place.stat().st_ino, place.stat().st_mtime_ns)
-        return found
-
-
-def check_nothing_is_half_there(output: Path, reference: Mapping[str, str]) -> None:
-    """Each file with a final name is whole, and a dataset with a manifest has all of its files."""
-    final = {
-        name: digest
-        for name, digest in tree(output).items()
-        if digest != "empty" and not any(part.startswith(".") for part in Path(name).parts)
-    }
-    assert final.items() <= reference.items()
-    for name in DATASETS:
-        if f"{name}/manifest.json" in final:
-            assert {file for file in reference if file.startswith(f"{name}/")} <= final.keys()
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-    while process.poll() is None and not condition():
-        time.sleep(POLL_S)
-
-
-Measure = Callable[[State], int]
-
-
-@dataclasses.dataclass(frozen=True)
-class Moment:
-    """When to kill: once `measure` has grown by `more` since the start, and a random part of `delay_s` later."""
-
-    measure: Measure | None
-    more: int
-    delay_s: float
 
 
 # In the order of a build, since each run goes on where the one before was killed.

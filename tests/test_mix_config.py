@@ -654,7 +654,7 @@ ERRORS = {
     ),
     "no sources": (
         [("german/*.parquet", "[]")],
-        ["mix.yaml:5: datasets.german.source: [] is neither a path nor a list", "write one"],
+        ["mix.yaml:5: datasets.german.source: [] is empty", "add at least one source"],
     ),
     "source of another type": (
         [("german/*.parquet", "[a.parquet, 3]")],

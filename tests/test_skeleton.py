@@ -6,12 +6,12 @@ import re
 import shutil
 import subprocess
 import sys
-import tarfile
 import tomllib
 import zipfile
 from collections.abc import Iterable
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -20,9 +20,8 @@ from packaging.utils import canonicalize_name
 from tokenizers import Tokenizer
 
 from beam_pipelines.mix_config import load_config
+from tests.packages import PACKAGES, ROOT, build_package
 
-ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("beam_pipelines", "launch", "mix_configs", "samples", "transforms")
 #: dataset -> tokens that the demo writes: its share of 400,000 for train, and 2,000 for eval
 DEMO_TOKENS = {
     "fineweb2_german": 122_000,
@@ -33,7 +32,7 @@ DEMO_TOKENS = {
 }
 
 
-def read_project() -> dict:
+def read_project() -> dict[str, Any]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
@@ -181,33 +180,13 @@ def test_make_names_what_to_do_without_python(tmp_path: Path) -> None:
 
 def test_package_holds_code_configs_and_samples(tmp_path: Path) -> None:
     """The sdist is made as Beam makes it from `--setup_file`; the wheel is what a worker installs from that sdist."""
-    tree = tmp_path / "tree"
-    tree.mkdir()
-    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, tree / name)
-    for package in PACKAGES:
-        shutil.copytree(ROOT / package, tree / package, ignore=shutil.ignore_patterns("__pycache__"))
-    expected = {
-        path.relative_to(tree).as_posix()
-        for package in PACKAGES
-        for path in (tree / package).rglob("*")
-        if path.is_file()
-    }
-    assert any(name.endswith(".parquet") for name in expected)
-
-    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(tmp_path / "dist")]
-    subprocess.run([*build, "--sdist", str(tree)], check=True, capture_output=True)
-    (sdist,) = (tmp_path / "dist").glob("*.tar.gz")
-    with tarfile.open(sdist) as archive:
-        archive.extractall(tmp_path / "unpacked", filter="data")
-    (unpacked,) = (tmp_path / "unpacked").iterdir()
-    assert unpacked.name == "broetchen-" + read_project()["project"]["version"]
-    subprocess.run([*build, "--wheel", str(unpacked)], check=True, capture_output=True)
-    (wheel,) = (tmp_path / "dist").glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
+    built = build_package(tmp_path)
+    assert any(name.endswith(".parquet") for name in built.files)
+    assert built.name == "broetchen-" + read_project()["project"]["version"]
+    with zipfile.ZipFile(built.wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
-        entry_points = archive.read(f"{unpacked.name}.dist-info/entry_points.txt").decode()
-    assert names == expected
+        entry_points = archive.read(f"{built.name}.dist-info/entry_points.txt").decode()
+    assert names == built.files
     assert "broetchen = beam_pipelines.cli:main" in entry_points
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -18,12 +17,13 @@ from beam_pipelines.build_mix import build
 from beam_pipelines.cli import app
 from beam_pipelines.mix_config import load_config
 from launch.training_config import SET_BY, DataConfig, TrainingConfig, load_training_config
+from tests import documents
+from tests.documents import ROOT
 from tests.recording_gcloud import Recorder
 from transforms import files
 from transforms.errors import BroetchenError, UsageError
 
-ROOT = Path(__file__).parent.parent
-DOCUMENTS = sorted((ROOT / "docs").glob("training*.md"))
+DOCUMENTS = [document for document in documents.DOCUMENTS if document.name.startswith("training")]
 ACTIONS = {"status", "logs", "stop", "delete", "export"}
 # The demo mix, a factor larger, is the recipe's 200B mix.
 LARGER = 500_000
@@ -31,12 +31,12 @@ LARGER = 500_000
 
 def commands() -> list[list[str]]:
     """The arguments of each `broetchen train` in a block of the documents."""
-    blocks = [
-        block for path in DOCUMENTS for block in re.findall(r"^```\w*\n(.*?)^```$", path.read_text(), re.M | re.S)
-    ]
-    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    words = [shlex.split(line, comments=True) for line in lines if re.match(r"(\.venv/bin/)?broetchen train ", line)]
-    unique = {tuple(command[1:]): None for command in words}
+    unique = {
+        tuple(words[1:]): None
+        for document in DOCUMENTS
+        for words in documents.commands(document)
+        if words[:2] == ["broetchen", "train"]
+    }
     return [list(command) for command in unique]
 
 

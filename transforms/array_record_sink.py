@@ -186,7 +186,7 @@ class _Finish(beam.DoFn):
 
 @beam.typehints.with_input_types(bytes)
 @beam.typehints.with_output_types(str)
-class WriteToArrayRecord(beam.PTransform):
+class WriteToArrayRecord(beam.PTransform[beam.PCollection[bytes], beam.PCollection[str]]):
     """Writes a PCollection of bytes to ArrayRecord files and returns a PCollection of their names.
 
     Each element becomes one record; their order is not kept. Files are written under temporary names in a folder

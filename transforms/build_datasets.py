@@ -9,6 +9,7 @@ Each element is a shard or a dataset; the tokens themselves never pass through t
 from __future__ import annotations
 
 import dataclasses
+import posixpath
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import apache_beam as beam
@@ -19,18 +20,20 @@ from transforms.dataset_plan import DatasetPlan, PlanDatasets
 from transforms.dataset_spec import DatasetSpec
 from transforms.errors import BroetchenError
 from transforms.json_coder import register_json_coder
-from transforms.manifest import Manifest, manifest_path, read_manifest
-from transforms.publication import PublishPlan, PublishTask, plan_publication
+from transforms.manifest import Manifest, QuarantineEntry, ShardEntry, manifest_path, read_manifest
+from transforms.publication import PublishPlan, PublishTask, missing_text, plan_publication
 from transforms.publish import PublishedShard, finish_dataset, publish_shard
 from transforms.shard_build import build_shard
 from transforms.shard_plan import ShardTask, next_shards, sure_shards
 from transforms.token_budget import DatasetCut, MergeShardCounts, ShardCount, TokenBudget, usable_prefix
-from transforms.work_files import WorkFolder
+from transforms.work_files import WorkFolder, quarantine_folder
 
 # A cut of text gives back a document's tail, and may put back whole documents: have some to go on with.
 _TEXT_RESERVE_TOKENS = 4096
 
-_FINISHED, _FAILED, _PLANS = "finished", "failed", "plans"
+_FINISHED = "finished"
+_FAILED = "failed"
+_PLANS = "plans"
 
 
 @register_json_coder
@@ -72,11 +75,19 @@ def _check_finished(spec: DatasetSpec, plan: DatasetPlan, manifest: Manifest) ->
             f"{manifest.fingerprint[:16]}, this build's is {plan.fingerprint[:16]}); "
             "choose another --output, or replace it with --overwrite"
         )
+    if spec.on_bad_rows == "fail" and any(manifest.skipped.values()):
+        raise BroetchenError(
+            f"{spec.folder}: {sum(manifest.skipped.values()):,} rows of its source held no text and were left out, and "
+            "now on_bad_rows is fail; build it at another --output to see the first one, or set on_bad_rows: skip"
+        )
     sizes = dict(files.list_files(f"{spec.folder}/*.{spec.records.extension}"))
-    entries = [shard for split in manifest.splits.values() for shard in split.shards]
+    entries: list[ShardEntry | QuarantineEntry] = [*manifest.quarantine]
+    entries += [shard for split in manifest.splits.values() for shard in split.shards]
+    if manifest.quarantine:
+        sizes |= files.list_files(posixpath.join(quarantine_folder(spec.folder), "*"))
     if any(sizes.get(f"{spec.folder}/{entry.file}") != entry.bytes for entry in entries):
         raise BroetchenError(
-            f"{spec.folder}: shards that its manifest names are gone or cut short; --overwrite rebuilds it"
+            f"{spec.folder}: files that its manifest names are gone or cut short; --overwrite rebuilds it"
         )
 
 
@@ -87,7 +98,7 @@ def _needed(spec: DatasetSpec) -> int:
 class _FindFinished(beam.DoFn):
     def process(
         self, element: tuple[str, DatasetPlan], specs: Specs
-    ) -> Iterator[tuple[str, DatasetPlan] | TaggedOutput]:
+    ) -> Iterator[tuple[str, DatasetPlan] | TaggedOutput[str, BuildResult]]:
         name, plan = element
         spec = specs[name]
         manifest = find_finished(spec, plan)
@@ -132,18 +143,27 @@ class _CompleteBudget(beam.DoFn):
         name, plan = element
         spec = specs[name]
         counts = usable_prefix(known.get(name, ()))
-        while tasks := next_shards(plan.shards, counts, plan.tokens_per_byte, _needed(spec)):
-            ordinal, _ = tasks[0]
-            have = sum(count.tokens for count in counts[:ordinal])
-            count = build_shard(spec, plan.task(ordinal, _needed(spec) - have))
-            counts = (*counts[:ordinal], count)
-            yield name, count
+        need = _needed(spec)
+        while True:
+            while tasks := next_shards(plan.shards, counts, plan.tokens_per_byte, need):
+                ordinal, _ = tasks[0]
+                have = sum(count.tokens for count in counts[:ordinal])
+                count = build_shard(spec, plan.task(ordinal, need - have))
+                counts = (*counts[:ordinal], count)
+                yield name, count
+            if not spec.records.is_text:
+                return
+            exhausted = len(counts) == len(plan.shards) and counts[-1].complete
+            if exhausted or not missing_text(spec, plan, counts):
+                return
+            # Documents without a cut took up the reserve: read on behind them.
+            need = sum(count.tokens for count in counts) + _TEXT_RESERVE_TOKENS
 
 
 class _PlanPublication(beam.DoFn):
     def process(
         self, element: tuple[str, DatasetCut], specs: Specs, plans: Mapping[str, DatasetPlan]
-    ) -> Iterator[PublishTask | TaggedOutput]:
+    ) -> Iterator[PublishTask | TaggedOutput[str, str] | TaggedOutput[str, tuple[str, PublishPlan]]]:
         name, cut = element
         try:
             publication = plan_publication(specs[name], plans[name], cut)
@@ -180,10 +200,34 @@ class _FailShort(beam.DoFn):
             raise BroetchenError("\n".join(sorted(failures)))
 
 
-class BuildDatasets(beam.PTransform):
+class BuildDatasets(beam.PTransform[PCollection[DatasetSpec], PCollection[BuildResult]]):
     """Builds datasets to their exact budgets: PCollection[DatasetSpec] in, PCollection[BuildResult] out.
 
     The specs, whose names must differ, reach the steps as a side input, so that the job's graph holds them once.
+
+    Example:
+        >>> import tempfile
+        >>> from transforms.dataset_spec import RecordSpec, TokenizerSpec
+        >>> from transforms.tokenizer_file import load_tokenizer
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> path = "samples/tokenizer.json"
+        >>> tokenizer = TokenizerSpec(path, load_tokenizer(path).sha256, None, "<|eos|>", special_tokens="text")
+        >>> spec = DatasetSpec(
+        ...     name="english", mix="example", sources=("samples/corpora/fineweb_english/*.parquet",), source_roots=(),
+        ...     text_column="text", order="sequential", seed=0, budgets={"train": 1000, "eval": 100},
+        ...     on_shortfall="fail", records=RecordSpec("tokens", max_tokens=256, bos_id=None, eos_id=1),
+        ...     target_size=64 << 10, group_size=1, compression="zstd", tokenizer=tokenizer, engine="auto",
+        ...     output=folder.name, config={
+        ...         "records": {"format": "tokens", "max_tokens": 256},
+        ...         "dataset": {"tokens": 1000, "on_shortfall": "fail", "text_column": "text"},
+        ...     },
+        ... )
+        >>> with beam.Pipeline() as pipeline:
+        ...     results = pipeline | beam.Create([spec]) | BuildDatasets() | beam.Map(print)
+        BuildResult(dataset='english', tokens=1100, built=True)
+        >>> read_manifest(spec.folder).splits["train"].tokens
+        1000
+        >>> folder.cleanup()
 
     Raises:
         BroetchenError: (when run) a source is missing, damaged or short, or an output cannot be written. A dataset
@@ -194,7 +238,10 @@ class BuildDatasets(beam.PTransform):
         named = datasets | "Named" >> beam.ParDo(_Named()).with_output_types(tuple[str, DatasetSpec])
         specs = AsDict(named)
         planned = named | "Names" >> beam.Keys() | "Plan" >> PlanDatasets(specs)
-        found = planned | "FindFinished" >> beam.ParDo(_FindFinished(), specs).with_outputs(_FINISHED, main=_PLANS)
+        find_finished = beam.ParDo(_FindFinished(), specs).with_output_types(
+            tuple[str, DatasetPlan], **{_FINISHED: BuildResult}
+        )
+        found = planned | "FindFinished" >> find_finished.with_outputs(_FINISHED, main=_PLANS)
         plans = found[_PLANS]
 
         def build(label: str, tasks: PCollection[ShardTask]) -> PCollection[tuple[str, ShardCount]]:
@@ -218,9 +265,10 @@ class BuildDatasets(beam.PTransform):
         )
         budgets = named | "Budgets" >> beam.ParDo(_Budgets()).with_output_types(tuple[str, dict[str, int]])
         cuts = (sure, rest, missing) | "AllCounts" >> beam.Flatten() | "TokenBudget" >> TokenBudget(AsDict(budgets))
-        publications = cuts | "PlanPublication" >> beam.ParDo(_PlanPublication(), specs, AsDict(plans)).with_outputs(
-            _FAILED, _PLANS, main="tasks"
+        plan_publications = beam.ParDo(_PlanPublication(), specs, AsDict(plans)).with_output_types(
+            PublishTask, **{_FAILED: str, _PLANS: tuple[str, PublishPlan]}
         )
+        publications = cuts | "PlanPublication" >> plan_publications.with_outputs(_FAILED, _PLANS, main="tasks")
         published = (
             publications.tasks
             | "SpreadPublication" >> beam.Reshuffle()

@@ -31,6 +31,7 @@ MAX_REPEATED_NODES = 1000
 
 _MAX_DEPTH = 20
 _MAX_MESSAGE_LINES = 100
+_MAX_SHOWN_KEY = 120
 _AFTER_ALL_LINES = MAX_CONFIG_BYTES + 1
 
 
@@ -294,4 +295,5 @@ def _dotted(loc: Loc) -> str:
 
 
 def _printable(key: str) -> str:
-    return key if key.isprintable() and key else json.dumps(key)
+    short = key if len(key) <= _MAX_SHOWN_KEY else f"{key[:_MAX_SHOWN_KEY]}…"
+    return short if short.isprintable() and short else json.dumps(short)

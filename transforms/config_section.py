@@ -75,6 +75,18 @@ Text = Annotated[str, Field(min_length=1)]
 """Text that says something."""
 
 
+def one_or_several(value: Any, *kinds: type) -> tuple[Any, ...]:
+    """A path, or another thing of the `kinds`, that may be written alone, as a list of one; and lists as they are.
+
+    Raises:
+      UsageError: it is neither.
+    """
+    several = (value,) if isinstance(value, (str, *kinds)) else value
+    if not isinstance(several, list | tuple):
+        raise UsageError(f"{shown(value)} is neither a path nor a list of paths; write one, or several as [a, b]")
+    return tuple(several)
+
+
 class Section(BaseModel):
     """A mapping of the config. Every problem in it is reported, those between its keys too, in words of the config."""
 

@@ -137,7 +137,7 @@ class _LookUp(beam.DoFn):
     def __init__(self, specs: Mapping[str, CountSpec], ledger: CountLedger | None) -> None:
         self._specs, self._ledger = specs, ledger
 
-    def process(self, element: tuple[str, str, int]) -> Iterator[_Part | TaggedOutput]:
+    def process(self, element: tuple[str, str, int]) -> Iterator[_Part | TaggedOutput[str, tuple[str, TextCount]]]:
         name, path, size = element
         spec = self._specs[name]
         source = read_footer(path, size, spec.text_column)
@@ -181,10 +181,22 @@ def count_row_groups(spec: CountSpec, path: str, row_groups: Sequence[int]) -> d
     }
 
 
-class CountTokens(beam.PTransform):
+class CountTokens(beam.PTransform[PCollection[str], PCollection[tuple[str, TextCount]]]):
     """Names of sources in, (name, TextCount) of all of each out.
 
     Files are expanded, footers read and row groups counted in parallel. Only counts pass through the pipeline.
+
+    Example:
+        >>> from transforms.tokenizer_file import load_tokenizer
+        >>> path = "samples/tokenizer.json"
+        >>> spec = CountSpec(
+        ...     "edu", ("samples/corpora/fineweb_edu_english/*.parquet",), text_column="text", engine="auto",
+        ...     tokenizer=TokenizerSpec(path, load_tokenizer(path).sha256, None, None, special_tokens="text"),
+        ... )
+        >>> with beam.Pipeline() as pipeline:
+        ...     counts = pipeline | beam.Create(["edu"]) | CountTokens({"edu": spec})
+        ...     shown = counts | beam.MapTuple(lambda name, count: print(f"{name}: {count.tokens:,} subtokens"))
+        edu: 288,258 subtokens
 
     Args:
         specs: the sources to count, by name.
@@ -200,17 +212,18 @@ class CountTokens(beam.PTransform):
         self._specs, self._ledger = dict(specs), ledger
 
     def expand(self, names: PCollection[str]) -> PCollection[tuple[str, TextCount]]:
+        look_up = beam.ParDo(_LookUp(self._specs, self._ledger)).with_output_types(
+            _Part, **{_KNOWN: tuple[str, TextCount]}
+        )
         looked_up = (
             names
             | "Expand" >> beam.FlatMap(self._files).with_output_types(tuple[str, str, int])
             | "SpreadFiles" >> beam.Reshuffle()
-            | "LookUp" >> beam.ParDo(_LookUp(self._specs, self._ledger)).with_outputs(_KNOWN, main="parts")
+            | "LookUp" >> look_up.with_outputs(_KNOWN, main="parts")
         )
-        # Beam takes what a step yields under a tag for Any, which would travel as a pickle.
-        known = looked_up[_KNOWN] | "Known" >> beam.Map(lambda pair: pair).with_output_types(tuple[str, TextCount])
+        known = looked_up[_KNOWN]
         counted = (
             looked_up["parts"]
-            | "Parts" >> beam.Map(lambda part: part).with_output_types(_Part)
             | "SpreadParts" >> beam.Reshuffle()
             | "Count" >> beam.ParDo(_CountPart(self._specs, self._ledger)).with_output_types(tuple[str, TextCount])
         )
@@ -274,8 +287,30 @@ def _texts_in(shard: ShardCheck) -> Iterator[pa.LargeStringArray]:
         yield to_texts(pa.array(documents, pa.large_binary())).texts
 
 
-class CountBuiltShards(beam.PTransform):
-    """PCollection[BuiltShard] in, (name, TextCount) out; see `count_shard`."""
+class CountBuiltShards(beam.PTransform[PCollection[BuiltShard], PCollection[tuple[str, TextCount]]]):
+    """PCollection[BuiltShard] in, (name, TextCount) out; see `count_shard`.
+
+    `built_shards` names the shards of a built dataset.
+
+    Example:
+        >>> import tempfile
+        >>> from transforms.example_codec import encode_ids
+        >>> from transforms.shard_writer import ShardWriter
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> with ShardWriter(f"{folder.name}/a.arecord") as writer:
+        ...     writer.write_many(encode_ids(np.array([5, 6, 7], np.uint32), np.array([0, 2, 3])))
+        ...     file = writer.close()
+        >>> shard = ShardCheck(
+        ...     folder.name, "a.arecord", tokens=3, records=2, size=file.bytes, sha256=file.sha256, format="tokens",
+        ...     text_column="", max_tokens=2, vocab_size=10, engine="auto",
+        ...     tokenizer=TokenizerSpec("", "", bos_token=None, eos_token=None, special_tokens="text"),
+        ... )
+        >>> with beam.Pipeline() as pipeline:
+        ...     counts = pipeline | beam.Create([BuiltShard("a/train", 1, shard)]) | CountBuiltShards()
+        ...     shown = counts | beam.MapTuple(lambda name, count: print(name, count.tokens, count.documents))
+        a/train 3 1
+        >>> folder.cleanup()
+    """
 
     def expand(self, shards: PCollection[BuiltShard]) -> PCollection[tuple[str, TextCount]]:
         return (

@@ -18,6 +18,7 @@ from typing import Literal
 
 import apache_beam as beam
 import pyarrow as pa
+import pyarrow.compute as pc
 from apache_beam.pvalue import AsDict
 from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.windowed_value import WindowedValue
@@ -61,16 +62,26 @@ class DatasetPlan:
 
     def task(self, ordinal: int, stop_after: int | None) -> ShardTask:
         shard = self.shards[ordinal]
-        members = tuple((self.files[file].path, group) for file, group in shard.row_groups)
+        files = [(self.files[file], group) for file, group in shard.row_groups]
         return ShardTask(
-            self.dataset, self.work_folder, self.engine, ordinal, members, shard.rows, shard.text_bytes, stop_after
+            dataset=self.dataset,
+            work_folder=self.work_folder,
+            engine=self.engine,
+            ordinal=ordinal,
+            row_groups=tuple((file.path, group) for file, group in files),
+            planned=tuple((file.size, file.row_groups[group]) for file, group in files),
+            rows=shard.rows,
+            text_bytes=shard.text_bytes,
+            stop_after=stop_after,
         )
 
 
 def byte_deciding_versions(spec: DatasetSpec) -> dict[str, str]:
     """The installed versions of the libraries that may decide bytes: ids by the one, files by the other."""
-    writer = "pyarrow" if spec.records.format == "parquet" else "array_record"
-    return {name: importlib.metadata.version(name) for name in ("tokenizers", writer)}
+    libraries = {"tokenizers", "pyarrow" if spec.records.format == "parquet" else "array_record"}
+    if spec.on_bad_rows == "quarantine":
+        libraries.add("pyarrow")
+    return {name: importlib.metadata.version(name) for name in sorted(libraries, reverse=True)}
 
 
 def fingerprint(spec: DatasetSpec, source: Sequence[SourceFile]) -> str:
@@ -136,6 +147,10 @@ def read_sample(spec: DatasetSpec, source: Sequence[SourceFile], groups: Iterabl
                 continue
             texts = leading_documents(batch.texts, _SAMPLE_TEXT_BYTES)
             rows = batch.rows * len(texts) / len(batch.texts)
+            held = pc.sum(pc.binary_length(texts)).as_py()
+            if held > 2 * _SAMPLE_TEXT_BYTES:  # a long document, which takes long to encode
+                texts = pc.utf8_slice_codeunits(texts, 0, _SAMPLE_TEXT_BYTES)
+                rows *= pc.sum(pc.binary_length(texts)).as_py() / held
             return Sample(texts, max(1.0, footer.text_bytes * rows / footer.rows))
     raise BroetchenError(f"dataset {spec.name}: column {spec.text_column!r} holds no text in any of its files")
 
@@ -175,8 +190,25 @@ class _PlanDataset(beam.DoFn):
         yield name, plan_dataset(specs[name], source)
 
 
-class PlanDatasets(beam.PTransform):
+class PlanDatasets(beam.PTransform[beam.PCollection[str], beam.PCollection[tuple[str, DatasetPlan]]]):
     """Names of datasets in, (name, DatasetPlan) out. Files are expanded and footers read in parallel.
+
+    Example:
+        >>> from transforms.dataset_spec import RecordSpec, TokenizerSpec
+        >>> from transforms.tokenizer_file import load_tokenizer
+        >>> path = "samples/tokenizer.json"
+        >>> tokenizer = TokenizerSpec(path, load_tokenizer(path).sha256, None, "<|eos|>", special_tokens="text")
+        >>> spec = DatasetSpec(
+        ...     name="english", mix="example", sources=("samples/corpora/fineweb_english/*.parquet",), source_roots=(),
+        ...     text_column="text", order="sequential", seed=0, budgets={"train": 1000, "eval": 100},
+        ...     on_shortfall="fail", records=RecordSpec("tokens", max_tokens=256, bos_id=None, eos_id=1),
+        ...     target_size=64 << 10, group_size=1, compression="zstd", tokenizer=tokenizer, engine="auto",
+        ...     output="out", config={},
+        ... )
+        >>> with beam.Pipeline() as pipeline:
+        ...     plans = pipeline | beam.Create(["english"]) | PlanDatasets({"english": spec})
+        ...     shown = plans | beam.MapTuple(lambda name, plan: print(name, len(plan.files), len(plan.shards) > 5))
+        english 2 True
 
     Args:
         specs: the datasets to plan, by name; as a side input, they are not in each step of the graph.

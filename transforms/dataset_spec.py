@@ -11,6 +11,7 @@ from transforms.shard_plan import Order
 
 Format = Literal["tokens", "text", "parquet"]
 Shortfall = Literal["fail", "keep"]
+OnBadRows = Literal["fail", "skip", "quarantine"]
 Engine = Literal["auto", "tokenizers", "gigatoken"]
 SpecialTokens = Literal["text", "token"]
 
@@ -84,7 +85,10 @@ class DatasetSpec:
         budgets: tokens by split, in the order in which the splits lie in the stream.
         target_size: bytes of a shard file, about.
         output: the folder of all datasets; this one's is `output/name`.
-        config: the part of the config that decides this dataset's bytes, as plain JSON types.
+        config: the part of the config that decides this dataset's bytes, as plain JSON types. It is a part of the
+            fingerprint, and what the manifest's readers go by; `transforms.manifest` says which keys they need.
+        on_bad_rows: what becomes of rows that hold no text: the build fails, or they are left out and counted, or they
+            are also written beside the dataset.
         overwrite: whether to replace a dataset that another config left at the output.
     """
 
@@ -105,6 +109,7 @@ class DatasetSpec:
     engine: Engine
     output: str
     config: Mapping[str, Any]
+    on_bad_rows: OnBadRows = "skip"
     overwrite: bool = False
 
     @property

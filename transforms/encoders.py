@@ -22,6 +22,7 @@ import functools
 import json
 import logging
 import unicodedata
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, cast
 
@@ -34,7 +35,8 @@ from tokenizers import Tokenizer
 from tokenizers.pre_tokenizers import ByteLevel
 
 from transforms import code_points
-from transforms.errors import UsageError
+from transforms.errors import BroetchenError, UsageError, one_line
+from transforms.long_documents import can_be_cut, piece_ends
 from transforms.tokenizer_file import TokenizerFile
 
 _LOGGER = logging.getLogger(__name__)
@@ -45,6 +47,10 @@ SpecialTokens = Literal["text", "token"]
 # which no word comes twice. So it is made anew once the process has grown by this much while it encoded; and as its
 # table grows by doubling, a process was seen to need up to 200 MB for an engine with this bound.
 CACHE_BOUND_BYTES = 48 << 20
+
+# gigatoken was seen to take some 57 bytes for each id up to the largest, whether there is a token for it or not, and
+# to abort the process where it gets no memory.
+_GIGATOKEN_LARGEST_ID = 1 << 22
 
 # Text that goes to the engine in one call, so that memory is looked at often enough.
 _CALL_BYTES = 2 << 20
@@ -127,10 +133,31 @@ class ReferenceEncoder:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._tokenizer.encode_special_tokens = special_tokens == "text"
+        try:
+            self._cut = _simplify(tokenizer, special_tokens).can_be_cut
+        except _UnsupportedError:
+            self._cut = False
 
     def encode(self, texts: pa.LargeStringArray) -> Encoded:
-        """See `Encoder.encode`."""
-        encodings = self._tokenizer.encode_batch_fast(texts.to_pylist(), add_special_tokens=False)
+        """See `Encoder.encode`.
+
+        Raises:
+            BroetchenError: the tokenizer has no tokens for some of the text, or a document is too long for it.
+        """
+        return _by_pieces(texts, self._cut, self._encode_pieces)
+
+    def _encode_pieces(self, texts: pa.LargeStringArray) -> Encoded:
+        parts = [self._encode_some(texts.slice(*part)) for part in _calls(texts)]
+        return parts[0] if len(parts) == 1 else _concatenate(parts)
+
+    def _encode_some(self, texts: pa.LargeStringArray) -> Encoded:
+        try:
+            encodings = self._tokenizer.encode_batch_fast(texts.to_pylist(), add_special_tokens=False)
+        except Exception as error:  # tokenizers raises plain Exception
+            raise BroetchenError(
+                f"tokenizers cannot encode some of the text ({one_line(error)}); use a tokenizer that has tokens for "
+                "all of it, such as byte-level BPE"
+            ) from error
         ids = [np.array(encoding.ids, dtype=np.uint32) for encoding in encodings]
         return Encoded(np.concatenate([_NO_IDS, *ids]), _offsets([len(some) for some in ids]))
 
@@ -168,16 +195,19 @@ class GigatokenEncoder:
         self._process = psutil.Process()
 
     def encode(self, texts: pa.LargeStringArray) -> Encoded:
-        """See `Encoder.encode`. Memory for about 2 MB of text at a time, or one document, beside the result."""
+        """See `Encoder.encode`. Memory for about 2 MB of text at a time, or one piece, beside the result.
+
+        Raises:
+            BroetchenError: a document is too long.
+        """
+        return _by_pieces(texts, self._simple.can_be_cut, self._encode_pieces)
+
+    def _encode_pieces(self, texts: pa.LargeStringArray) -> Encoded:
         data, offsets = _buffers(texts)
         parts: list[Encoded] = []
-        start = 0
-        while start < len(texts) or not parts:
-            stop = int(np.searchsorted(offsets, offsets[start] + _CALL_BYTES, side="right")) - 1
-            stop = min(max(stop, start + 1), len(texts))
-            part = offsets[start : stop + 1]
+        for start, documents in _calls(texts):
+            part = offsets[start : start + documents + 1]
             parts.append(self._encode_some(data[part[0] : part[-1]], part - part[0]))
-            start = stop
         return parts[0] if len(parts) == 1 else _concatenate(parts)
 
     def _encode_some(self, data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> Encoded:
@@ -271,6 +301,7 @@ class _Simplified:
     form: code_points.Form | None  # normalization to do first
     raw_tokens: str | None  # RE2 pattern: documents that match go to the reference
     normalized_tokens: str | None  # the same, for documents after normalization
+    can_be_cut: bool  # whether long documents can be encoded in pieces
 
 
 def _simplify(tokenizer: TokenizerFile, special_tokens: SpecialTokens) -> _Simplified:
@@ -297,6 +328,7 @@ def _simplify(tokenizer: TokenizerFile, special_tokens: SpecialTokens) -> _Simpl
                 if token["normalized"]
             ]
         ),
+        can_be_cut=can_be_cut(added),
     )
 
 
@@ -345,6 +377,8 @@ def _simplify_model(model: dict[str, Any]) -> dict[str, Any]:
             raise _UnsupportedError(f"does not do BPE with {key}, as this tokenizer sets")
     alphabet = frozenset(ByteLevel.alphabet())
     vocabulary: dict[str, int] = model["vocab"]
+    if (largest := max(vocabulary.values(), default=0)) > _GIGATOKEN_LARGEST_ID:
+        raise _UnsupportedError(f"takes memory for each id up to the largest, which is {largest:,} here")
     missing = len(alphabet - vocabulary.keys())
     if missing:
         raise _UnsupportedError(f"needs a token for each of the 256 bytes, and this vocabulary lacks {missing}")
@@ -382,6 +416,29 @@ _NO_IDS = np.empty(0, dtype=np.uint32)
 
 def _offsets(lengths: list[int] | NDArray[np.int64]) -> NDArray[np.int64]:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+
+
+def _calls(texts: pa.LargeStringArray) -> Iterator[tuple[int, int]]:
+    """Runs of documents that go to an engine in one call, as (first, how many); one even if there are none."""
+    _, offsets = _buffers(texts)
+    start = 0
+    while True:
+        stop = int(np.searchsorted(offsets, offsets[start] + _CALL_BYTES, side="right")) - 1
+        stop = min(max(stop, start + 1), len(texts))
+        yield start, stop - start
+        if stop >= len(texts):
+            return
+        start = stop
+
+
+def _by_pieces(texts: pa.LargeStringArray, cut: bool, encode: Callable[[pa.LargeStringArray], Encoded]) -> Encoded:
+    """Encodes long documents in pieces, where that is the same, and puts their ids together again."""
+    data, offsets = _buffers(texts)
+    ends = piece_ends(data, offsets, cut=cut)
+    if len(ends) == len(offsets):
+        return encode(texts)
+    encoded = encode(_as_arrow(data, ends))
+    return Encoded(encoded.ids, encoded.offsets[np.searchsorted(ends, offsets)])
 
 
 def _concatenate(parts: list[Encoded]) -> Encoded:

@@ -36,7 +36,7 @@ _SAMPLE_TEXT_BYTES = 64 << 10
 _REMEMBERED_WORDS = 200_000
 
 # (tokenizer, group, file, its row groups)
-_Task = tuple[str, str, str, tuple[int, ...]]
+_Task = tuple[str, str, str, list[int]]
 
 Pair = tuple[str, str]
 """The names of a tokenizer and a group."""
@@ -147,10 +147,26 @@ class _Evaluate(beam.DoFn):
         yield (name, group), total
 
 
-class EvaluateTokenizers(beam.PTransform):
+class EvaluateTokenizers(beam.PTransform[beam.PCollection[str], beam.PCollection[tuple[Pair, TokenStatistics]]]):
     """Names of groups in, ((tokenizer, group), TokenStatistics) out.
 
     An element of the work is one tokenizer on a run of row groups.
+
+    Example:
+        >>> from transforms.evaluated_tokenizer import load_tokenizers
+        >>> from transforms.tokenizer_file import load_tokenizer
+        >>> (loaded,), _ = load_tokenizers(["mine=samples/tokenizer.json"], with_public=False)
+        >>> file = load_tokenizer("samples/tokenizer.json")
+        >>> group = TextGroup("english", ("samples/corpora/fineweb_edu_english/*.parquet",), text_column="text")
+        >>> tokenizer = EvaluatedTokenizer(
+        ...     "mine", loaded.source, loaded.kind, "tokenizers", loaded.source, file.sha256,
+        ...     loaded.vocabulary,
+        ... )
+        >>> with beam.Pipeline() as pipeline:
+        ...     evaluated = pipeline | beam.Create(["english"])
+        ...     evaluated |= EvaluateTokenizers({"mine": tokenizer}, {"english": group})
+        ...     shown = evaluated | beam.MapTuple(lambda pair, found: print(pair, found.documents, found.tokens))
+        ('mine', 'english') 27 288258
 
     Args:
         tokenizers: what to evaluate, by name.
@@ -182,4 +198,4 @@ class EvaluateTokenizers(beam.PTransform):
         footer = read_footer(path, size, self._groups[group].text_column)
         for run in row_group_runs([row_group.text_bytes for row_group in footer.row_groups]):
             for tokenizer in self._tokenizers:
-                yield tokenizer, group, path, run
+                yield tokenizer, group, path, list(run)

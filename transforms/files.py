@@ -24,7 +24,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO, Protocol
 
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileSystem
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata, FileSystem
 from apache_beam.io.filesystems import FileSystems
 
 import transforms.hf_filesystem  # noqa: F401 (registers hf:// with Beam)
@@ -259,14 +259,34 @@ def list_files(pattern: str) -> list[tuple[str, int]]:
     Raises:
         BroetchenError: they cannot be listed.
     """
+    return [(path, int(match.size_in_bytes)) for path, match in _matches(pattern)]
+
+
+def modified_times(pattern: str) -> dict[str, float]:
+    """When the files that match a pattern (see `list_files`) were last written, in seconds since 1970, by path.
+
+    An object store tells when it got the object under this name: a rename there is a copy. A file of which a filesystem
+    does not tell is left out.
+
+    Raises:
+        BroetchenError: they cannot be listed.
+    """
+    found = {path: float(match.last_updated_in_seconds or 0) for path, match in _matches(pattern)}
+    return {path: seconds for path, seconds in found.items() if seconds > 0}
+
+
+def _matches(pattern: str) -> list[tuple[str, FileMetadata]]:
     # Beam looks for a bare pattern in the folder "", which does not exist.
     bare = is_local(pattern) and not split(pattern)[0]
     with _explained(pattern, "listed"):
         matches = _filesystem(pattern).match([f"./{pattern}" if bare else pattern])[0].metadata_list
         return sorted(
-            (match.path.removeprefix("./") if bare else match.path, int(match.size_in_bytes))
-            for match in matches
-            if not (is_local(pattern) and os.path.isdir(match.path))
+            (
+                (match.path.removeprefix("./") if bare else match.path, match)
+                for match in matches
+                if not (is_local(pattern) and os.path.isdir(match.path))
+            ),
+            key=lambda found: found[0],
         )
 
 

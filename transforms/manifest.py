@@ -6,6 +6,7 @@ of the same config can be compared file by file.
 
 from __future__ import annotations
 
+import operator
 import posixpath
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -59,6 +60,15 @@ class SourceEntry(_Part):
     row_groups: Sequence[int]
 
 
+class QuarantineEntry(_Part):
+    """One file of rows that were left out, with how many by reason; `file` is relative to the dataset's folder."""
+
+    file: str
+    rows: Mapping[str, int]
+    bytes: int
+    sha256: str
+
+
 class TokenizerEntry(_Part):
     """The tokenizer; `path` is relative to the dataset's folder, and an id is None where it is not added."""
 
@@ -71,7 +81,7 @@ class TokenizerEntry(_Part):
 
 
 class Manifest(_Part):
-    """See the module. `skipped` counts the source's rows that were left out, by reason."""
+    """See the module. `skipped` counts the source's rows that were left out, by reason; `quarantine` has them."""
 
     format: Literal["broetchen-dataset"] = "broetchen-dataset"
     format_version: int
@@ -82,6 +92,7 @@ class Manifest(_Part):
     tokenizer: TokenizerEntry
     splits: Mapping[str, SplitEntry]
     skipped: Mapping[str, int]
+    quarantine: Sequence[QuarantineEntry] = pydantic.Field(default=(), exclude_if=operator.not_)
     source: Sequence[SourceEntry]
     versions: Mapping[str, str]
 

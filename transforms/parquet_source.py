@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import itertools
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -25,7 +28,7 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.metrics import Metrics
 
 from transforms import files, hub_path
-from transforms.errors import BroetchenError, one_line
+from transforms.errors import BroetchenError, listed, one_line
 from transforms.json_coder import register_json_coder
 from transforms.read_ahead import ReadAhead
 
@@ -37,8 +40,21 @@ _READ_BUFFER_BYTES = 1 << 20
 # Where larger pieces are fetched ahead; a reader that stops early has fetched a buffer in vain.
 _FETCHING_BUFFER_BYTES = 128 << 10
 _MAGIC = b"PAR1"
+_ENCRYPTED_MAGIC = b"PARE"
+_ENCRYPTED = "is encrypted parquet, which cannot be read here; decrypt it first"
+# After the footer of a file with encrypted columns: a nonce and a tag
+# (https://parquet.apache.org/docs/file-format/data-pages/encryption/, "Encrypted Footer", "Plaintext Footer Mode").
+_SIGNATURE_BYTES = 28
+
+_SHOWN_CHARACTERS = 100
+# That the number of an entry of a dictionary takes at most in a data page, with what describes the page.
+_INDEX_BYTES = 8
 
 NULL, EMPTY, NOT_TEXT = "null", "empty", "not_text"
+
+LEFT_OUT_SCHEMA = pa.schema([("row", pa.int64()), ("reason", pa.string()), ("value", pa.large_binary())])
+"""Rows that are no documents: their number in the row group, from 0, why, and the bytes of the text column."""
+_NOTHING_LEFT_OUT = LEFT_OUT_SCHEMA.empty_table()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,13 +92,15 @@ class TextBatch:
 
     `texts` has no nulls, no empty strings, and is valid UTF-8. `table` holds the same rows with all their columns, the
     text as a string, where they were asked for. `stored_bytes` is not 0 in the first batch of a row group: the bytes
-    that are read for it, of the wanted columns as the file stores them.
+    that are read for it, of the wanted columns as the file stores them. `left_out` are the rows that `skipped` counts,
+    by `LEFT_OUT_SCHEMA` and in their order, where those were asked for.
     """
 
     texts: pa.LargeStringArray
     skipped: Mapping[str, int]
     table: pa.Table | None = None
     stored_bytes: int = 0
+    left_out: pa.Table | None = None
 
     @property
     def rows(self) -> int:
@@ -116,6 +134,8 @@ def read_footer(path: str, size: int, text_column: str) -> SourceFile:
     """
     with _open(path) as handle:
         tail = _read_tail(handle, size, _TAIL_BYTES)
+        if size >= 12 and tail[-4:] == _ENCRYPTED_MAGIC:
+            raise BroetchenError(f"{path}: {_ENCRYPTED}")
         if size < 12 or tail[-4:] != _MAGIC:
             raise BroetchenError(f"{path}: not a parquet file, or cut short ({size:,} bytes); fetch it again")
         footer_size = int.from_bytes(tail[-8:-4], "little") + 8
@@ -129,14 +149,31 @@ def read_footer(path: str, size: int, text_column: str) -> SourceFile:
         schema = metadata.schema.to_arrow_schema()
     except (pa.ArrowException, OSError) as error:
         raise BroetchenError(f"{path}: the parquet footer cannot be read: {one_line(error)}") from error
+    if footer_size - 8 - metadata.serialized_size == _SIGNATURE_BYTES:
+        # To look at the metadata of a column that is encrypted would abort the process (pyarrow 25).
+        raise BroetchenError(f"{path}: {_ENCRYPTED}")
     _check_text_column(path, schema, text_column)
+    groups = tuple(_row_groups(metadata, text_column))
+    for index, group in enumerate(groups):
+        _check_row_group(path, size - footer_size, index, metadata.row_group(index), group)
     return SourceFile(
         path=path,
         size=size,
         footer_sha256=hashlib.sha256(footer).hexdigest(),
         checksum=None if files.is_local(path) else str(FileSystems.checksum(path)),
-        row_groups=tuple(_row_groups(metadata, text_column)),
+        row_groups=groups,
     )
+
+
+def _check_row_group(path: str, end: int, index: int, group: pq.RowGroupMetaData, facts: RowGroup) -> None:
+    first, last = _extent(group)
+    # A row group without rows has no pages, and pyarrow writes 0 for where they begin.
+    outside = facts.rows > 0 and first < len(_MAGIC)
+    if min(facts.rows, facts.text_bytes, facts.stored_bytes) < 0 or outside or last > end:
+        raise BroetchenError(
+            f"{path}: the parquet footer is damaged (row group {index} lies at {first:,} to {last:,} of {end:,} bytes, "
+            f"with {facts.rows:,} rows); fetch it again"
+        )
 
 
 def _read_tail(handle: Any, size: int, wanted: int) -> bytes:
@@ -148,7 +185,13 @@ def _read_tail(handle: Any, size: int, wanted: int) -> bytes:
 def _check_text_column(path: str, schema: pa.Schema, text_column: str) -> None:
     if text_column not in schema.names:
         raise BroetchenError(
-            f"{path}: no column {text_column!r}; the file has {', '.join(schema.names)}: set text_column to one of them"
+            f"{path}: no column {text_column[:_SHOWN_CHARACTERS]!r}; the file has "
+            f"{listed(schema.names, 20) or 'no columns'}: set text_column to one of them"
+        )
+    if schema.names.count(text_column) > 1:
+        raise BroetchenError(
+            f"{path}: has {schema.names.count(text_column)} columns {text_column[:_SHOWN_CHARACTERS]!r}, and nothing "
+            "tells which one is meant; rename all but one"
         )
     kind = schema.field(text_column).type
     value = kind.value_type if pa.types.is_dictionary(kind) else kind
@@ -163,13 +206,21 @@ def _is_binary(kind: pa.DataType) -> bool:
 def _row_groups(metadata: pq.FileMetaData, text_column: str) -> Iterator[RowGroup]:
     column = _leaf(metadata, text_column)
     for index in range(metadata.num_row_groups):
-        group = metadata.row_group(index)
-        chunk = group.column(column)
-        yield RowGroup(group.num_rows, chunk.total_uncompressed_size, chunk.total_compressed_size)
+        yield _row_group(metadata, index, column)
+
+
+def _row_group(metadata: pq.FileMetaData, index: int, leaf: int) -> RowGroup:
+    group = metadata.row_group(index)
+    chunk = group.column(leaf)
+    return RowGroup(group.num_rows, chunk.total_uncompressed_size, chunk.total_compressed_size)
 
 
 def _leaf(metadata: pq.FileMetaData, text_column: str) -> int:
-    return next(i for i in range(metadata.num_columns) if metadata.schema.column(i).path == text_column)
+    return _leaves(metadata).index(text_column)
+
+
+def _leaves(metadata: pq.FileMetaData) -> list[str]:
+    return [metadata.schema.column(i).path for i in range(metadata.num_columns)]
 
 
 def _chunk(column: pq.ColumnChunkMetaData) -> tuple[int, int]:
@@ -205,29 +256,50 @@ def read_texts(
 
 
 def read_files(
-    row_groups: Iterable[tuple[str, int]], text_column: str, *, with_columns: bool = False
+    row_groups: Sequence[tuple[str, int]],
+    text_column: str,
+    *,
+    with_columns: bool = False,
+    with_left_out: bool = False,
+    planned: Sequence[tuple[int, RowGroup]] | None = None,
 ) -> Iterator[tuple[tuple[str, int], TextBatch]]:
     """Streams row groups of several files, as `read_texts` does; a file on the hub is opened while the last is read.
+
+    Args:
+        with_columns: whether to read all columns.
+        with_left_out: whether to tell which rows were left out.
+        planned: what each of the row groups was when it was planned: (size of its file in bytes, row group).
 
     Yields:
         ((path, row group), batch)
 
     Raises:
-        BroetchenError: a file is damaged; the message names it and the row group.
+        BroetchenError: a file is damaged, or is not what was planned; the message names it and the row group.
     """
+    expected = planned if planned is not None else [None] * len(row_groups)
     runs = [
-        (path, [group for _, group in members])
-        for path, members in itertools.groupby(row_groups, key=lambda member: member[0])
+        (path, [group for (_, group), _ in members], [facts for _, facts in members if facts is not None])
+        for path, run in itertools.groupby(zip(row_groups, expected, strict=True), key=lambda member: member[0][0])
+        for members in [list(run)]
     ]
     read_before = 0
 
     def open_run(number: int) -> _OpenedFile:
-        return _OpenedFile(*runs[number], text_column, with_columns=with_columns, read_before=read_before)
+        path, groups, facts = runs[number]
+        return _OpenedFile(
+            path,
+            groups,
+            text_column,
+            planned=facts,
+            with_columns=with_columns,
+            with_left_out=with_left_out,
+            read_before=read_before,
+        )
 
     with ThreadPoolExecutor(1, thread_name_prefix="open-next") as pool:
         following: Future[_OpenedFile] | None = None
         try:
-            for number, (path, _) in enumerate(runs):
+            for number, (path, *_) in enumerate(runs):
                 opened, following = following.result() if following else open_run(number), None
                 with opened:
                     if number + 1 < len(runs) and _is_on_hub(runs[number + 1][0]):
@@ -251,12 +323,14 @@ class _OpenedFile:
         row_groups: Sequence[int],
         text_column: str,
         *,
+        planned: Sequence[tuple[int, RowGroup]] = (),
         with_columns: bool,
+        with_left_out: bool = False,
         ahead: bool = True,
         read_before: int = 0,
     ) -> None:
         self._path, self._row_groups = path, row_groups
-        self._text_column, self._with_columns = text_column, with_columns
+        self._text_column, self._with_columns, self._with_left_out = text_column, with_columns, with_left_out
         self._handle = _open(path, read_before)
         fetches_ahead = isinstance(self._handle, ReadAhead)
         # Column chunks of several columns are read in turns, unless all of a row group is read before it is decoded:
@@ -265,17 +339,48 @@ class _OpenedFile:
         try:
             # Pre-buffering holds all that is wanted of a row group in memory.
             buffer_size = _FETCHING_BUFFER_BYTES if fetches_ahead else _READ_BUFFER_BYTES
-            self._parquet = pq.ParquetFile(self._handle, pre_buffer=whole_groups, buffer_size=buffer_size)
+            open_parquet = functools.partial(
+                pq.ParquetFile,
+                self._handle,
+                pre_buffer=whole_groups,
+                buffer_size=buffer_size,
+                # Where a writer has put some: not all have.
+                page_checksum_verification=True,
+            )
+            self._parquet = open_parquet()
+            metadata = self._parquet.metadata
+            leaves = _leaves(metadata)
+            if planned:
+                self._check_planned(planned, leaves)
+            elif text_column not in leaves or max(row_groups, default=-1) >= metadata.num_row_groups:
+                raise OSError("it has changed since its footer was read; run it again, while nobody changes it")
+            self._leaf = leaves.index(text_column)
+            groups = [metadata.row_group(group) for group in row_groups]
+            if any(_is_all_dictionary(group, self._leaf) for group in groups):
+                self._parquet = open_parquet(metadata=metadata, read_dictionary=[text_column])
         except BaseException as error:
             self._handle.close()
             if isinstance(error, pa.ArrowException | OSError):
                 raise BroetchenError(f"{path}: cannot be read as parquet: {one_line(error)}") from error
             raise
-        self._leaf = _leaf(self._parquet.metadata, text_column)
-        groups = [self._parquet.metadata.row_group(group) for group in row_groups]
         self.stored_bytes = sum(map(self._stored_bytes, groups))
         if ahead and fetches_ahead:
             self._handle.plan(_extent(group) if whole_groups else _chunk(group.column(self._leaf)) for group in groups)
+
+    def _check_planned(self, planned: Sequence[tuple[int, RowGroup]], leaves: Sequence[str]) -> None:
+        """A source that has changed since would give a dataset that is not what its manifest says."""
+        metadata = self._parquet.metadata
+        self._handle.seek(0, os.SEEK_END)
+        found_size = self._handle.tell()
+        for group, (size, facts) in zip(self._row_groups, planned, strict=True):
+            found = None
+            if found_size == size and group < metadata.num_row_groups and self._text_column in leaves:
+                found = _row_group(metadata, group, leaves.index(self._text_column))
+            if found != facts:
+                raise BroetchenError(
+                    f"{self._path}: has changed since this build planned it ({size:,} bytes then, {found_size:,} now; "
+                    f"row group {group} is another): run it again, while nobody changes the source"
+                )
 
     def __enter__(self) -> _OpenedFile:
         return self
@@ -285,17 +390,24 @@ class _OpenedFile:
 
     def batches(self) -> Iterator[tuple[int, TextBatch]]:
         text_column = self._text_column
-        column = self._parquet.schema_arrow.get_field_index(text_column)
         wanted = None if self._with_columns else [text_column]
         for group in self._row_groups:
             metadata = self._parquet.metadata.row_group(group)
-            rows, stored = _batch_rows(metadata, column), self._stored_bytes(metadata)
+            rows, stored, read = _batch_rows(metadata, self._leaf), self._stored_bytes(metadata), 0
             try:
-                for batch in self._parquet.iter_batches(rows, [group], wanted, use_threads=False):
+                batches = self._parquet.iter_batches(rows, [group], wanted, use_threads=False)
+                for batch in itertools.chain.from_iterable(_in_small_parts(one, text_column) for one in batches):
                     texts = batch.column(batch.schema.get_field_index(text_column))
-                    found = to_texts(texts, pa.table(batch) if self._with_columns else None, text_column)
+                    found = to_texts(
+                        texts,
+                        pa.table(batch) if self._with_columns else None,
+                        text_column,
+                        first_row=read if self._with_left_out else None,
+                    )
                     yield group, dataclasses.replace(found, stored_bytes=stored)
-                    stored = 0
+                    stored, read = 0, read + len(texts)
+                if read != metadata.num_rows:
+                    raise OSError(f"it holds {read:,} rows, and by the footer {metadata.num_rows:,}")
             except (pa.ArrowException, OSError) as error:
                 raise BroetchenError(
                     f"{self._path}: row group {group} cannot be read ({one_line(error)}); the file is damaged: fetch "
@@ -307,8 +419,33 @@ class _OpenedFile:
         return sum(group.column(leaf).total_compressed_size for leaf in leaves)
 
 
-def _batch_rows(group: Any, column: int) -> int:
-    mean = max(1, group.column(column).total_uncompressed_size // max(1, group.num_rows))
+def _is_all_dictionary(group: pq.RowGroupMetaData, leaf: int) -> bool:
+    """Whether a column chunk is a dictionary and numbers of its entries: few bytes in the file can be much text."""
+    column = group.column(leaf)
+    if not column.has_dictionary_page or not column.dictionary_page_offset:
+        return False
+    dictionary = column.data_page_offset - column.dictionary_page_offset
+    return bool(column.total_compressed_size - dictionary <= _INDEX_BYTES * max(1, group.num_rows))
+
+
+def _in_small_parts(batch: pa.RecordBatch, text_column: str) -> Iterator[pa.RecordBatch]:
+    """A batch in parts of about `BATCH_TEXT_BYTES` of text, where its text is a dictionary."""
+    column = batch.column(batch.schema.get_field_index(text_column))
+    if not pa.types.is_dictionary(column.type) or not len(column):
+        yield batch
+        return
+    lengths = pc.fill_null(pc.take(pc.binary_length(column.dictionary), column.indices), 0)
+    ends = np.cumsum(lengths.to_numpy(zero_copy_only=False), dtype=np.int64)
+    start = 0
+    while start < len(ends):
+        before = int(ends[start - 1]) if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, before + BATCH_TEXT_BYTES, side="right")))
+        yield batch.slice(start, stop - start)
+        start = stop
+
+
+def _batch_rows(group: pq.RowGroupMetaData, leaf: int) -> int:
+    mean = max(1, group.column(leaf).total_uncompressed_size // max(1, group.num_rows))
     return max(1, min(_MAX_BATCH_ROWS, BATCH_TEXT_BYTES // mean))
 
 
@@ -333,19 +470,27 @@ def _open(path: str, read_before: int = 0) -> Any:
         raise BroetchenError(f"{path}: cannot be opened: {error}") from error
 
 
-def to_texts(column: pa.Array, table: pa.Table | None = None, text_column: str = "text") -> TextBatch:
+def to_texts(
+    column: pa.Array, table: pa.Table | None = None, text_column: str = "text", *, first_row: int | None = None
+) -> TextBatch:
     """The documents of a column of strings or bytes, plain or dictionary-encoded.
 
     Rows that are null, empty, or not valid UTF-8 are left out and counted.
 
     Args:
         table: the rows with all their columns, if those are to be kept; the column is its `text_column`.
+        first_row: the number of the column's first row, if the batch is to tell which rows were left out.
     """
     skipped: Counter[str] = Counter()
+    left_out: list[pa.Table] = []
+    rows = None if first_row is None else pa.array(range(first_row, first_row + len(column)), pa.int64())
 
     def keep(reason: str, kept: pa.Array) -> None:
-        nonlocal column, table
+        nonlocal column, table, rows
         skipped[reason] += len(column) - (pc.sum(kept).as_py() or 0)
+        if rows is not None:
+            left_out.append(_left_out(rows, column, reason, kept))
+            rows = rows.filter(kept)
         column = column.filter(kept)
         table = table.filter(kept) if table is not None else None
 
@@ -365,7 +510,18 @@ def to_texts(column: pa.Array, table: pa.Table | None = None, text_column: str =
         keep(EMPTY, pc.greater(lengths, 0))
     if table is not None:
         table = table.set_column(table.schema.get_field_index(text_column), text_column, column.cast(pa.string()))
-    return TextBatch(column, dict(skipped), table)
+    return TextBatch(
+        column,
+        dict(skipped),
+        table,
+        left_out=None if rows is None else pa.concat_tables([_NOTHING_LEFT_OUT, *left_out]).sort_by("row"),
+    )
+
+
+def _left_out(rows: pa.Array, column: pa.Array, reason: str, kept: pa.Array) -> pa.Table:
+    left = pc.invert(kept)
+    values = column.filter(left).cast(pa.large_binary(), safe=False)
+    return pa.table([rows.filter(left), pa.repeat(reason, len(values)), values], schema=LEFT_OUT_SCHEMA)
 
 
 def _is_utf8(value: bytes) -> bool:
@@ -390,7 +546,7 @@ class _ReadRowGroup(beam.DoFn):
             yield from batch.texts.to_pylist()
 
 
-class ReadParquet(beam.PTransform):
+class ReadParquet(beam.PTransform[beam.PCollection[str], beam.PCollection[str]]):
     """Reads the text column of parquet files: PCollection[str] of glob patterns in, PCollection[str] of documents out.
 
     Files are expanded and footers read in the pipeline, and the row groups are read in parallel. Rows that are null,
@@ -423,9 +579,9 @@ class ReadParquet(beam.PTransform):
     def expand(self, patterns: beam.PCollection[str]) -> beam.PCollection[str]:
         return (
             patterns
-            | "Expand" >> beam.FlatMap(lambda pattern: expand_sources([pattern]))
+            | "Expand" >> beam.FlatMap(lambda pattern: expand_sources([pattern])).with_output_types(tuple[str, int])
             | "SpreadFiles" >> beam.Reshuffle()
-            | "RowGroups" >> beam.FlatMapTuple(self._row_groups)
+            | "RowGroups" >> beam.FlatMapTuple(self._row_groups).with_output_types(tuple[str, int])
             | "SpreadRowGroups" >> beam.Reshuffle()
             | "Read" >> beam.ParDo(_ReadRowGroup(self._text_column)).with_output_types(str)
         )

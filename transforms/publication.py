@@ -66,7 +66,7 @@ def plan_publication(spec: DatasetSpec, plan: DatasetPlan, cut: DatasetCut) -> P
     """
     counts = {count.ordinal: count for count in cut.counts}
     if spec.records.is_text:
-        contents, missing, put_back = _cut_text(spec, plan, cut)
+        contents, missing, put_back = _cut_text(spec, plan, cut.counts)
     else:
         contents = {split.split: [_slice_content(counts, piece) for piece in split.slices] for split in cut.splits}
         missing = {split.split: split.missing for split in cut.splits}
@@ -114,13 +114,23 @@ def _slice_content(counts: Mapping[int, ShardCount], piece: ShardSlice) -> _Cont
     return piece.ordinal, None if whole else piece, ()
 
 
+def missing_text(spec: DatasetSpec, plan: DatasetPlan, counts: Sequence[ShardCount]) -> int:
+    """The tokens that the splits lack when text is cut for them from these shards, past documents without a cut.
+
+    Args:
+        counts: of an unbroken prefix of the shards.
+    """
+    _, missing, _ = _cut_text(spec, plan, counts)
+    return sum(missing.values())
+
+
 def _cut_text(
-    spec: DatasetSpec, plan: DatasetPlan, cut: DatasetCut
+    spec: DatasetSpec, plan: DatasetPlan, shards: Sequence[ShardCount]
 ) -> tuple[dict[str, list[_Content]], dict[str, int], dict[str, int]]:
-    counts = {count.ordinal: count for count in cut.counts}
+    counts = {count.ordinal: count for count in shards}
     work = WorkFolder(plan.work_folder, spec.records.extension)
     rest: Sequence[DocumentSpan] = [
-        DocumentSpan(count.ordinal, 0, count.documents, count.tokens) for count in cut.counts if count.documents
+        DocumentSpan(count.ordinal, 0, count.documents, count.tokens) for count in shards if count.documents
     ]
     contents, missing, put_back = {}, {}, {}
     with _TextCutter(spec, plan) as cutter:

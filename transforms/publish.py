@@ -17,8 +17,17 @@ from transforms.dataset_spec import DatasetSpec
 from transforms.encoder_pool import tokenizer_file
 from transforms.errors import BroetchenError
 from transforms.json_coder import register_json_coder
-from transforms.manifest import Manifest, ShardEntry, SourceEntry, SplitEntry, TokenizerEntry, write_manifest
+from transforms.manifest import (
+    Manifest,
+    QuarantineEntry,
+    ShardEntry,
+    SourceEntry,
+    SplitEntry,
+    TokenizerEntry,
+    write_manifest,
+)
 from transforms.publication import PublishPlan, PublishTask
+from transforms.quarantine import publish_quarantine
 from transforms.scratch_space import check_space
 from transforms.shard_formats import text_format, token_format
 from transforms.token_budget import ShardSlice
@@ -69,7 +78,12 @@ def publish_shard(spec: DatasetSpec, task: PublishTask) -> PublishedShard:
         tokens, documents = task.piece.take, documents_within(work.lengths(count.ordinal), task.piece)
         ids = token_format(spec)
         with ids.writer(rewritten) as records:
-            ids.copy(records, shard, task.piece)
+            copied = ids.copy(records, shard, task.piece)
+            if copied != tokens:
+                raise BroetchenError(
+                    f"{shard}: gives {copied:,} of {tokens:,} tokens, so it was damaged after it was written; delete "
+                    f"the folder {task.work_folder} and build again"
+                )
         written = records.close()
     else:
         tokens, documents = (sum(getattr(span, part) for span in task.spans) for part in ("tokens", "documents"))
@@ -103,7 +117,8 @@ def finish_dataset(
         BroetchenError: the shards do not add up to the budgets. This cannot happen unless the program is wrong, and
             is checked all the same, before the manifest says that the dataset is whole.
     """
-    manifest = manifest_of(spec, plan, publication, list(shards))
+    quarantine = publish_quarantine(spec, WorkFolder(plan.work_folder, spec.records.extension), publication.counts)
+    manifest = manifest_of(spec, plan, publication, list(shards), quarantine)
     for name, split in manifest.splits.items():
         if split.tokens + split.missing != split.budget:
             raise BroetchenError(
@@ -120,9 +135,13 @@ def finish_dataset(
 
 
 def manifest_of(
-    spec: DatasetSpec, plan: DatasetPlan, publication: PublishPlan, shards: Sequence[PublishedShard]
+    spec: DatasetSpec,
+    plan: DatasetPlan,
+    publication: PublishPlan,
+    shards: Sequence[PublishedShard],
+    quarantine: Sequence[QuarantineEntry],
 ) -> Manifest:
-    """The manifest of a dataset whose shards have been published."""
+    """The manifest of a dataset whose shards and left-out rows have been published."""
     tokenizer = tokenizer_file(spec.tokenizer)
     skipped: Counter[str] = Counter()
     used: dict[int, list[int]] = {}
@@ -149,6 +168,7 @@ def manifest_of(
             for split, budget in spec.budgets.items()
         },
         skipped=dict(sorted(skipped.items())),
+        quarantine=quarantine,
         source=[
             SourceEntry(
                 path=spec.shown_path(plan.files[file].path),

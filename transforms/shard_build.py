@@ -15,6 +15,7 @@ from transforms.dataset_spec import DatasetSpec
 from transforms.encoder_pool import borrow_encoder
 from transforms.encoders import Encoder
 from transforms.parquet_source import TextBatch, read_files
+from transforms.quarantine import QuarantineWriter, check_row_is_text
 from transforms.scratch_space import check_space
 from transforms.shard_formats import shard_format
 from transforms.shard_plan import ShardTask
@@ -31,27 +32,42 @@ def build_shard(spec: DatasetSpec, task: ShardTask) -> ShardCount:
     """
     work = WorkFolder(task.work_folder, spec.records.extension)
     done = work.finished(task.ordinal)
-    if done and (done.complete or (task.stop_after is not None and done.tokens >= task.stop_after)):
+    # A build that takes bad rows for an error may find the work of one that did not: it reads them anew, to name one.
+    accepted = done and (spec.on_bad_rows != "fail" or not any(done.skipped.values()))
+    if done and accepted and (done.complete or (task.stop_after is not None and done.tokens >= task.stop_after)):
         return done
     check_space(work.shard(task.ordinal), spec.file_bytes(task.text_bytes))
     with borrow_encoder(spec.tokenizer, task.engine) as encoder:
-        count, lengths = _write_shard(spec, work.shard(task.ordinal), task, encoder)
+        count, lengths = _write_shard(spec, work, task, encoder)
     work.finish(count, lengths)
     return count
 
 
 def _write_shard(
-    spec: DatasetSpec, path: str, task: ShardTask, encoder: Encoder
+    spec: DatasetSpec, work: WorkFolder, task: ShardTask, encoder: Encoder
 ) -> tuple[ShardCount, npt.NDArray[np.uint32]]:
     lengths: list[npt.NDArray[np.int64]] = []
     skipped: Counter[str] = Counter()
     row_groups: set[tuple[str, int]] = set()
     tokens = text_bytes = rows = 0
     output = shard_format(spec)
-    with output.writer(path) as writer:
+    with (
+        output.writer(work.shard(task.ordinal)) as writer,
+        QuarantineWriter(spec, work.quarantine(task.ordinal)) as quarantine,
+    ):
         with _InBackground() as background:
-            batches = read_files(task.row_groups, spec.text_column, with_columns=output.with_columns)
+            batches = read_files(
+                task.row_groups,
+                spec.text_column,
+                with_columns=output.with_columns,
+                with_left_out=spec.on_bad_rows != "skip",
+                planned=task.planned,
+            )
             for row_group, batch in batches:
+                if batch.left_out is not None:
+                    if spec.on_bad_rows == "fail":
+                        check_row_is_text(*row_group, spec.text_column, batch.left_out)
+                    quarantine.write(*row_group, batch.left_out)
                 tokenized = tokenize_batch(spec.records, encoder, batch.texts)
                 background.run(functools.partial(output.write, writer, batch, tokenized))
                 lengths.append(tokenized.lengths)
@@ -64,6 +80,7 @@ def _write_shard(
                 _count_metrics(spec.name, batch, batch_tokens)
                 if task.stop_after is not None and tokens >= task.stop_after:
                     break
+        left_out = quarantine.close()
         written = writer.close()
     documents = np.concatenate(lengths).astype(np.uint32) if lengths else np.empty(0, np.uint32)
     count = ShardCount(
@@ -77,6 +94,8 @@ def _write_shard(
         row_groups=len(row_groups),
         complete=rows == task.rows,
         skipped=dict(skipped),
+        quarantine_bytes=left_out.bytes if left_out else 0,
+        quarantine_sha256=left_out.sha256 if left_out else "",
     )
     return count, documents
 

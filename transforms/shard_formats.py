@@ -63,13 +63,16 @@ class TokenRecords(ShardFormat[ShardWriter]):
     def write(self, writer: ShardWriter, batch: TextBatch, tokenized: TokenizedBatch) -> None:
         writer.write_many(tokenized.records())
 
-    def copy(self, writer: ShardWriter, shard: str, piece: ShardSlice) -> None:
-        """Appends some ids of a finished shard. A record at either end may become a shorter one."""
+    def copy(self, writer: ShardWriter, shard: str, piece: ShardSlice) -> int:
+        """Appends some ids of a finished shard, and counts them. A record at either end may become a shorter one."""
+        copied = 0
         with RecordReader(shard) as reader:
             ids = (decode_ids(record, FEATURE) for record in reader)
             for batch in itertools.batched(slice_records(ids, piece.skip, piece.take), _COPIED_RECORDS):
                 bounds = np.cumsum([0, *map(len, batch)], dtype=np.int64)
                 writer.write_many(encode_ids(np.concatenate(batch).astype(np.uint32), bounds, FEATURE))
+                copied += int(bounds[-1])
+        return copied
 
 
 class TextRecords(TextFormat[ShardWriter]):

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from transforms.json_coder import register_json_coder
-from transforms.parquet_source import SourceFile
+from transforms.parquet_source import RowGroup, SourceFile
 from transforms.token_budget import ShardCount
 
 Order = Literal["sequential", "shuffled"]
@@ -44,7 +44,8 @@ class PlannedShard:
 class ShardTask:
     """One shard to tokenize: all of its `rows`, or until it holds `stop_after` tokens.
 
-    `row_groups` holds (path, index of the row group in that file); `text_bytes` is before compression.
+    `row_groups` holds (path, index of the row group in that file), and `planned` what each was when it was planned, as
+    (size of the file in bytes, row group); `text_bytes` is before compression.
     """
 
     dataset: str
@@ -52,6 +53,7 @@ class ShardTask:
     engine: Literal["tokenizers", "gigatoken"]
     ordinal: int
     row_groups: tuple[tuple[str, int], ...]
+    planned: tuple[tuple[int, RowGroup], ...]
     rows: int
     text_bytes: int
     stop_after: int | None

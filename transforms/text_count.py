@@ -218,8 +218,16 @@ class TextCountCoder(beam.coders.Coder):
 beam.coders.registry.register_coder(TextCount, TextCountCoder)
 
 
+@beam.typehints.with_input_types(TextCount)
+@beam.typehints.with_output_types(TextCount)
 class SumTextCounts(beam.CombineFn):
-    """Adds `TextCount`s; the accumulator is one, so that memory is bounded by the distinct lengths of documents."""
+    """Adds `TextCount`s; the accumulator is one, so that memory is bounded by the distinct lengths of documents.
+
+    >>> parts = [TextCount.of(np.array(lengths), text_bytes=9, skipped=0) for lengths in ([3, 5], [4])]
+    >>> total = SumTextCounts().apply(parts)
+    >>> total.documents, total.tokens, total.median
+    (3, 12, 4.0)
+    """
 
     def create_accumulator(self) -> TextCount:
         return TextCount()

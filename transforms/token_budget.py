@@ -13,10 +13,11 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import apache_beam as beam
+from apache_beam.coders import TupleSequenceCoder
 from apache_beam.pvalue import AsDict
 
 from transforms.errors import BroetchenError
-from transforms.json_coder import register_json_coder
+from transforms.json_coder import JsonCoder, register_json_coder
 
 
 @register_json_coder
@@ -36,6 +37,8 @@ class ShardCount:
         complete: whether all of the shard's rows were read. A shard that stopped early, having met the budget, can be
             the last one of a dataset, and no other.
         skipped: rows left out, by reason.
+        quarantine_bytes: size of the file that holds those rows, or 0 where there is none.
+        quarantine_sha256: of that file, or "".
     """
 
     ordinal: int
@@ -48,6 +51,8 @@ class ShardCount:
     row_groups: int = 0
     complete: bool = True
     skipped: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    quarantine_bytes: int = 0
+    quarantine_sha256: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,14 +129,14 @@ def cut_shards(shards: Iterable[tuple[int, int]], budgets: Mapping[str, int]) ->
     return tuple(cuts)
 
 
-def merge_counts(counts: Iterable[ShardCount]) -> tuple[ShardCount, ...]:
+def merge_counts(counts: Iterable[ShardCount]) -> list[ShardCount]:
     """Counts by ordinal; of several for one shard (a retry, or a shard read further) the one that read most."""
     best: dict[int, ShardCount] = {}
     for count in counts:
         known = best.get(count.ordinal)
         if known is None or _reach(known) < _reach(count):
             best[count.ordinal] = count
-    return tuple(best[ordinal] for ordinal in sorted(best))
+    return [best[ordinal] for ordinal in sorted(best)]
 
 
 def _reach(count: ShardCount) -> tuple[bool, int, int, str]:
@@ -151,8 +156,15 @@ def usable_prefix(counts: Sequence[ShardCount]) -> tuple[ShardCount, ...]:
     return tuple(prefix)
 
 
+@beam.typehints.with_input_types(ShardCount)
+@beam.typehints.with_output_types(list[ShardCount])
 class MergeShardCounts(beam.CombineFn):
-    """Merges `ShardCount`s into a tuple in shard order. Associative and commutative; one entry a shard."""
+    """Merges `ShardCount`s into a list in shard order. Associative and commutative; one entry a shard.
+
+    >>> counts = [ShardCount(1, tokens=5), ShardCount(0, tokens=7), ShardCount(1, tokens=5)]
+    >>> [(count.ordinal, count.tokens) for count in MergeShardCounts().apply(counts)]
+    [(0, 7), (1, 5)]
+    """
 
     def create_accumulator(self) -> tuple[ShardCount, ...]:
         return ()
@@ -163,11 +175,14 @@ class MergeShardCounts(beam.CombineFn):
     def merge_accumulators(self, accumulators: Iterable[tuple[ShardCount, ...]]) -> tuple[ShardCount, ...]:
         return tuple(count for accumulator in accumulators for count in accumulator)
 
-    def extract_output(self, accumulator: tuple[ShardCount, ...]) -> tuple[ShardCount, ...]:
+    def extract_output(self, accumulator: tuple[ShardCount, ...]) -> list[ShardCount]:
         return merge_counts(accumulator)
 
+    def get_accumulator_coder(self) -> TupleSequenceCoder:
+        return TupleSequenceCoder(JsonCoder(ShardCount))
 
-class TokenBudget(beam.PTransform):
+
+class TokenBudget(beam.PTransform[beam.PCollection[tuple[str, ShardCount]], beam.PCollection[tuple[str, DatasetCut]]]):
     """Counts in, cuts out: where each dataset's splits begin and end, to the token.
 
     Input: (dataset, ShardCount) for each shard. Output: (dataset, DatasetCut) for each dataset of `budgets` that has

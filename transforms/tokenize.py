@@ -59,7 +59,7 @@ class _TokenizeBatch(beam.DoFn):
         yield from batch.records()
 
 
-class Tokenize(beam.PTransform):
+class Tokenize(beam.PTransform[beam.PCollection[str], beam.PCollection[bytes]]):
     """Documents in, training records out: PCollection[str] to PCollection[bytes].
 
     A record is a serialized `tf.train.Example` whose feature `text` is an int64_list of at most `max_tokens` ids, the

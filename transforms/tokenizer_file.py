@@ -110,6 +110,8 @@ class _File:
             hint = "it ends too early: copy it again" if error.pos >= len(text.rstrip()) else "is it the right file?"
             place = f"line {error.lineno}, column {error.colno}"
             raise UsageError(f"{self.where}: not JSON at {place} ({error.msg}); {hint}") from error
+        except RecursionError as error:
+            raise UsageError(f"{self.where}: JSON that is nested too deep; is it the right file?") from error
         if not isinstance(parsed, dict):
             raise UsageError(f"{self.where}: holds no JSON object; is it the right file?")
         return parsed
@@ -125,7 +127,7 @@ def _find_token(
     name = configured if given is None else given
     if name is None:
         return None, None
-    token_id = tokenizer.token_to_id(name)
+    token_id = tokenizer.token_to_id(name) if isinstance(name, str) else None
     if token_id is not None:
         return name, token_id
     if given is not None:

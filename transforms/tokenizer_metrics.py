@@ -125,6 +125,8 @@ class StatisticsCoder(beam.coders.Coder):
 beam.coders.registry.register_coder(TokenStatistics, StatisticsCoder)
 
 
+@beam.typehints.with_input_types(TokenStatistics)
+@beam.typehints.with_output_types(TokenStatistics)
 class SumStatistics(beam.CombineFn):
     """Adds `TokenStatistics`. An accumulator takes 8 bytes for each entry of the vocabulary.
 

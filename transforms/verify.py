@@ -216,8 +216,30 @@ class _VerifyShard(beam.DoFn):
         yield from shard_problems(check)
 
 
-class VerifyShards(beam.PTransform):
-    """PCollection[ShardCheck] in, PCollection[str] out: a sentence for each thing that is wrong."""
+class VerifyShards(beam.PTransform[beam.PCollection[ShardCheck], beam.PCollection[str]]):
+    """PCollection[ShardCheck] in, PCollection[str] out: a sentence for each thing that is wrong.
+
+    `shard_checks` makes the checks of a built dataset.
+
+    Example:
+        >>> import tempfile
+        >>> from transforms.example_codec import encode_ids
+        >>> from transforms.shard_writer import ShardWriter
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> with ShardWriter(f"{folder.name}/a.arecord") as writer:
+        ...     writer.write_many(encode_ids(np.array([5, 6, 7], np.uint32), np.array([0, 2, 3])))
+        ...     file = writer.close()
+        >>> check = ShardCheck(
+        ...     folder.name, "a.arecord", tokens=4, records=2, size=file.bytes, sha256=file.sha256, format="tokens",
+        ...     text_column="", max_tokens=2, vocab_size=10, engine="auto",
+        ...     tokenizer=TokenizerSpec("", "", bos_token=None, eos_token=None, special_tokens="text"),
+        ... )
+        >>> with beam.Pipeline() as pipeline:
+        ...     problems = pipeline | beam.Create([check]) | VerifyShards()
+        ...     shown = problems | beam.Map(lambda problem: print(problem.removeprefix(folder.name)))
+        /a.arecord: 3 tokens, not 4
+        >>> folder.cleanup()
+    """
 
     def expand(self, checks: beam.PCollection[ShardCheck]) -> beam.PCollection[str]:
         return (

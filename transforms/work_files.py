@@ -4,6 +4,7 @@ A shard is finished once its count file lies there, which is written last:
 
     <output>/<dataset>/.broetchen/<fingerprint>/shard-00007.arecord   the records
                                                 shard-00007.lengths   tokens of each document, uint32, little endian
+                                                bad-rows-00007.parquet  the rows that it left out, if they are kept
                                                 shard-00007.json      its `ShardCount`
                                                 budgets.json          the tokens that each split is to have
                                                 publication.json      which file each finished shard is renamed to
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,16 @@ from transforms.json_coder import from_json, to_json
 from transforms.token_budget import ShardCount
 
 BUDGETS, PUBLICATION = "budgets.json", "publication.json"
+
+
+def quarantine_folder(folder: str) -> str:
+    """Where the rows that the dataset in `folder` left out lie; no pattern of shard names matches anything there."""
+    return posixpath.join(folder, "_quarantine")
+
+
+def quarantine_name(ordinal: int) -> str:
+    """The file of the rows that a shard left out, with the unfinished work as well as in the end."""
+    return f"bad-rows-{ordinal:05d}.parquet"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +61,10 @@ class WorkFolder:
     def shard(self, ordinal: int) -> str:
         return self._file(f"shard-{ordinal:05d}.{self._extension}")
 
+    def quarantine(self, ordinal: int) -> str:
+        """The file of the rows that a shard left out."""
+        return self._file(quarantine_name(ordinal))
+
     def _count(self, ordinal: int) -> str:
         return self._file(f"shard-{ordinal:05d}.json")
 
@@ -58,6 +73,10 @@ class WorkFolder:
 
     def _publication(self) -> str:
         return self._file(PUBLICATION)
+
+    @property
+    def _dataset_folder(self) -> str:
+        return posixpath.dirname(posixpath.dirname(self.path))
 
     def _file(self, name: str) -> str:
         return posixpath.join(self.path, name)
@@ -68,7 +87,7 @@ class WorkFolder:
         files.write_bytes(self._count(count.ordinal), to_json(count).encode())
 
     def finished(self, ordinal: int) -> ShardCount | None:
-        """The count of a finished shard whose file is still there, here or already under its final name."""
+        """The count of a finished shard whose files are still there, here or already under their final names."""
         if not files.exists(self._count(ordinal)):
             return None
         count = self._read(ShardCount, self._count(ordinal))
@@ -76,8 +95,13 @@ class WorkFolder:
         if files.exists(self._publication()):
             name = self._read(Publication, self._publication()).names.get(ordinal)
             places += [name] if name else []
-        found = any(files.exists(place) and files.size(place) == count.file_bytes for place in places)
-        return count if found else None
+        if not _is_at_one_of(places, count.file_bytes):
+            return None
+        if count.quarantine_bytes:
+            published = posixpath.join(quarantine_folder(self._dataset_folder), quarantine_name(ordinal))
+            if not _is_at_one_of([self.quarantine(ordinal), published], count.quarantine_bytes):
+                return None
+        return count
 
     def lengths(self, ordinal: int) -> npt.NDArray[np.uint32]:
         """Tokens of each document of a finished shard, uint32 [documents]."""
@@ -96,3 +120,7 @@ class WorkFolder:
             return from_json(cls, files.read_bytes(path))
         except ValueError as error:
             raise BroetchenError(f"{path}: damaged ({error}); delete the folder {self.path} and build again") from error
+
+
+def _is_at_one_of(places: Iterable[str], size: int) -> bool:
+    return any(files.exists(place) and files.size(place) == size for place in places)

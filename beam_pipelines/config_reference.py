@@ -1,0 +1,132 @@
+"""The tables of docs/config.md, written from the schema: `python -m beam_pipelines.config_reference [FILE]`.
+
+A table stands between the lines `<!-- schema: NAME -->` and `<!-- end -->`, where NAME is a section of the mix config.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic.fields import FieldInfo
+
+from beam_pipelines import mix_config
+from transforms.config_section import Name, Section
+from transforms.errors import UsageError
+from transforms.quantities import format_size
+
+_SECTIONS: dict[str, type[Section]] = {
+    section.__name__: section
+    for section in (
+        mix_config.MixConfig,
+        mix_config.TokenizerConfig,
+        mix_config.RecordsConfig,
+        mix_config.ShardsConfig,
+        mix_config.DatasetConfig,
+        mix_config.HubDataset,
+    )
+}
+# What the document calls a type of the schema; it explains these words above the tables.
+_WORDS: list[tuple[Any, str]] = [
+    (Name, "name"),
+    (str, "text"),
+    (bool, "switch"),
+    (mix_config.Count, "count"),
+    (mix_config.Budget, "count ≥ 1"),
+    (mix_config.TargetSize, "size ≥ 1 byte"),
+    (mix_config.Share, "share > 0 %"),
+    (mix_config.Sources, "path, hub dataset, or list of them"),
+]
+_MARKED = re.compile(r"(?<=<!-- schema: )(\w+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
+_POWERS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def with_tables(document: str) -> str:
+    """A document with its tables made anew from the schema.
+
+    Raises:
+        UsageError: it asks for a section that the schema does not have.
+    """
+    return _MARKED.sub(lambda match: match[1] + match[2] + table(_section(match[1])), document)
+
+
+def _section(name: str) -> type[Section]:
+    if name not in _SECTIONS:
+        raise UsageError(f"there is no section {name} in the schema; it has {', '.join(_SECTIONS)}")
+    return _SECTIONS[name]
+
+
+def table(section: type[Section]) -> str:
+    """The keys of a section as a Markdown table."""
+    rows = ["| key | type | default | meaning | example |", "| --- | --- | --- | --- | --- |"]
+    hints = typing.get_type_hints(section, include_extras=True)
+    schema = section.model_json_schema()["properties"]
+    for key, field in section.model_fields.items():
+        hint = _without_none(hints[key])
+        meaning = (field.description or "").removesuffix(".")
+        cells = (f"`{key}`", _words(hint, schema[key]), _default(hint, field), meaning, _examples(field))
+        rows.append(f"| {' | '.join(cell.replace('|', r'\|') for cell in cells)} |")
+    return "\n".join(rows) + "\n"
+
+
+def _words(hint: Any, schema: Mapping[str, Any]) -> str:
+    for known, words in _WORDS:
+        if hint == known:
+            return words
+    if typing.get_origin(hint) is typing.Annotated:
+        return _words(typing.get_args(hint)[0], schema)
+    if typing.get_origin(hint) is typing.Literal:
+        return ", ".join(f"`{choice}`" for choice in typing.get_args(hint))
+    if hint is int:
+        return f"whole number, {_limit(schema['minimum'])} to {_limit(schema['maximum'])}"
+    if typing.get_origin(hint) is dict or (isinstance(hint, type) and issubclass(hint, Section)):
+        return "mapping"
+    raise TypeError(f"{hint} has no words in the document; add some to _WORDS")
+
+
+def _without_none(hint: Any) -> Any:
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return next(part for part in typing.get_args(hint) if part is not type(None))
+    return hint
+
+
+def _limit(bound: int) -> str:
+    """A limit as it is best read: powers of two less one as such.
+
+    >>> _limit(100), _limit(2**31 - 1)
+    ('100', '2³¹ − 1')
+    """
+    power = (bound + 1).bit_length() - 1
+    return f"2{str(power).translate(_POWERS)} − 1" if power > 16 and bound == 2**power - 1 else str(bound)
+
+
+def _default(hint: Any, field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.default
+    if value is None:
+        return "–"
+    if isinstance(value, Section):
+        return "as below"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    return f"`{format_size(value).replace(' ', '')}`" if hint == mix_config.TargetSize else f"`{value}`"
+
+
+def _examples(field: FieldInfo) -> str:
+    return ", ".join(f"`{example}`" for example in field.examples or ()) or "–"
+
+
+def main() -> None:
+    """Rewrites the tables of a document, docs/config.md where no other is named."""
+    path = Path(sys.argv[1] if len(sys.argv) > 1 else "docs/config.md")
+    path.write_text(with_tables(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

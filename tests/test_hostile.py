@@ -1,0 +1,89 @@
+"""The hostile input campaign, its short form: `python -m tests.campaign.hostile` is the long one."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from tests.campaign import hostile
+from tests.campaign.hostile_build import build_and_check, check_output, write_config
+from tests.campaign.hostile_case import Kind, Outcome, Wrong
+from tests.campaign.hostile_parquet import write_sound
+from tests.campaign.hostile_worker import Worker, run_case
+
+
+@pytest.mark.slow
+def test_no_hostile_input_ends_in_anything_but_an_error_of_ours_or_a_sound_dataset() -> None:
+    campaign = hostile.run(hostile.plan(20, 45, heavy=0), commands=1, seed=20, quiet=True)
+    assert [(result.kind, result.seed, result.outcome.detail) for result in campaign.wrong] == []
+    assert {result.outcome.ending for result in campaign.results} == {"error", "skipped", "built"}
+    assert hostile.table(campaign).row_count > len(hostile.KINDS) - 3
+
+
+def test_a_plan_has_each_kind_and_is_the_same_again() -> None:
+    planned = hostile.plan(1, 100, heavy=1)
+    assert planned == hostile.plan(1, 100, heavy=1) != hostile.plan(2, 100, heavy=1)
+    assert len(planned) == 100
+    assert {number for number, _ in planned} == set(range(len(hostile.KINDS)))
+
+
+def _dies(chance: random.Random, folder: Path) -> Outcome:
+    import os
+
+    os.abort()
+
+
+def _hangs(chance: random.Random, folder: Path) -> Outcome:
+    while True:
+        pass
+
+
+def _swells(chance: random.Random, folder: Path) -> Outcome:
+    return Outcome("built", str(len(bytearray(b"x") * (200 << 20))))
+
+
+def _raises(chance: random.Random, folder: Path) -> Outcome:
+    raise RuntimeError("not one of ours")
+
+
+@pytest.mark.slow
+def test_the_campaign_sees_a_crash_a_hang_a_swollen_process_and_a_foreign_error() -> None:
+    kinds = [
+        Kind("dies", _dies),
+        Kind("hangs", _hangs, timeout_s=20),
+        Kind("swells", _swells, memory_mib=100),
+        Kind("raises", _raises),
+    ]
+    with Worker(kinds) as worker:
+        results = [worker.run(number, "0") for number in range(len(kinds))]
+    assert [result.outcome.ending for result in results] == ["wrong"] * 4
+    for result, said in zip(results, ("died", "hangs", "MiB", "not one of ours"), strict=True):
+        assert said in result.outcome.detail
+
+
+def test_the_campaign_sees_a_dataset_that_is_not_what_the_source_holds(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "0.parquet"
+    write_sound(random.Random(1), path, ["eins", "zwei"], pa.string())
+    config = write_config(tmp_path)
+    assert build_and_check(config).ending == "built"
+    for others, said in ((["eins", "drei"], "that are not the"), (["eins", "zwei", None], "left out")):
+        write_sound(random.Random(1), path, others, pa.string())
+        with pytest.raises(Wrong, match=said):
+            check_output(config)
+
+
+def test_a_case_leaves_no_folder_behind(tmp_path: Path) -> None:
+    seen: list[Path] = []
+
+    def attempt(chance: random.Random, folder: Path) -> Outcome:
+        (folder / "a").write_text("a")
+        seen.append(folder)
+        return Outcome("built")
+
+    outcome, grown = run_case(Kind("leaves", attempt), "0")
+    assert outcome.ending == "built"
+    assert grown >= 0
+    assert not seen[0].exists()
