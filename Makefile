@@ -43,7 +43,7 @@ ifneq ($(shell cat $(MADE) 2>/dev/null)$(wildcard $(BUSY)),$(CURDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo tokenizer-demo train-demo test lint format bench lock clean distclean
+.PHONY: help demo tokenizer-demo train-demo test lint format docs bench lock clean distclean
 
 help: ## list the targets
 	@echo "make demo and make test set up .venv by themselves; they need Python 3.12."
@@ -82,6 +82,9 @@ lint: $(DEV) ## check style and types: ruff, mypy
 format: $(DEV) ## rewrite the code in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(RUN) ## write the tables of docs/config.md from the schema
+	$(BIN)/python -m beam_pipelines.config_reference
 
 bench: $(DEV) ## measure against the peers, side by side; more arguments by BENCH_ARGS
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)

@@ -472,6 +472,7 @@ def test_files_that_were_all_written_at_once_have_no_chart(output: Path, tmp_pat
 # Other outputs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("record_format", ["text", "parquet"])
 def test_outputs_of_text(tmp_path: Path, record_format: str) -> None:
     records = {"format": record_format, "max_tokens": MAX_TOKENS}
@@ -553,6 +554,7 @@ def test_charts_are_drawn_in_every_look(report: OutputReport) -> None:
         assert all("<script" not in svg and "http://www.w3.org/2000/svg" in svg for svg in drawn.values())
 
 
+@pytest.mark.slow
 def test_a_report_on_a_bucket_is_that_of_a_local_output(gcs_prefix: str, output: Path, page: str) -> None:
     for path in sorted(output.rglob("*")):
         if path.is_file():
@@ -575,6 +577,7 @@ def test_a_report_on_a_bucket_is_that_of_a_local_output(gcs_prefix: str, output:
 # The command
 
 
+@pytest.mark.slow
 def test_the_command(output: Path, tmp_path: Path, page: str) -> None:
     result = run_command("report", output, "--output", tmp_path / "r.html", "--png", tmp_path / "png")
     assert (result.returncode, result.stderr) == (0, "")
@@ -648,6 +651,7 @@ def served(folder: Path) -> Iterator[tuple[str, list[str]]]:
         thread.join()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium here: apt-get install chromium")
 def test_in_a_browser(page: str, tmp_path: Path) -> None:
     """Nothing but the page is fetched, no script of its own runs, and it fits a phone, in light and in dark."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import dataclasses
 import random
 import sys
@@ -63,13 +64,13 @@ def plan(seed: int, cases: int, *, heavy: int = 4) -> list[tuple[int, str]]:
 
 
 def run(planned: Sequence[tuple[int, str]], *, commands: int = 0, seed: int = 0, quiet: bool = False) -> Campaign:
-    """Runs planned cases, and then `commands` by the command line, in a process each."""
+    """Runs planned cases, then `commands` by the command line; Ctrl-C ends it with what there is."""
     started = time.monotonic()
-    results = []
-    with Worker(KINDS) as worker:
+    results: list[Result] = []
+    with contextlib.suppress(KeyboardInterrupt), Worker(KINDS) as worker:
         for number, case in track(planned, "cases", console=Console(stderr=True), disable=quiet):
             results.append(worker.run(number, case))
-    results += _by_command(commands, seed, quiet=quiet)
+        results += _by_command(commands, seed, quiet=quiet)
     return Campaign(results, time.monotonic() - started)
 
 
