@@ -154,11 +154,15 @@ def test_a_tokenizer_config_whose_token_is_no_text(tmp_path: Path, value: Any) -
     assert load_tokenizer(str(tmp_path)).eos_id is None
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("[" * 100_000, "nested too deep"), ("1" * 10_000, "Exceeds the limit"), ("-1" + "0" * 9999, "")],
+)
 @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
-def test_json_without_end(tmp_path: Path, name: str) -> None:
+def test_json_that_python_does_not_read(tmp_path: Path, name: str, content: str, said: str) -> None:
     (tmp_path / "tokenizer.json").write_text(json.dumps(byte_level()))
-    (tmp_path / name).write_text("[" * 100_000)
-    with pytest.raises(UsageError, match=f"{name}: JSON that is nested too deep"):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UsageError, match=rf"{name}: JSON that cannot be read \({said}"):
         load_tokenizer(str(tmp_path))
 
 

@@ -21,7 +21,7 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntr
 from tokenizers import Tokenizer
 
 from transforms import files
-from transforms.errors import BroetchenError, UsageError
+from transforms.errors import BroetchenError, UsageError, one_line
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -110,8 +110,9 @@ class _File:
             hint = "it ends too early: copy it again" if error.pos >= len(text.rstrip()) else "is it the right file?"
             place = f"line {error.lineno}, column {error.colno}"
             raise UsageError(f"{self.where}: not JSON at {place} ({error.msg}); {hint}") from error
-        except RecursionError as error:
-            raise UsageError(f"{self.where}: JSON that is nested too deep; is it the right file?") from error
+        except (RecursionError, ValueError) as error:  # a number of thousands of digits is a ValueError
+            what = "nested too deep" if isinstance(error, RecursionError) else one_line(error)
+            raise UsageError(f"{self.where}: JSON that cannot be read ({what}); is it the right file?") from error
         if not isinstance(parsed, dict):
             raise UsageError(f"{self.where}: holds no JSON object; is it the right file?")
         return parsed
