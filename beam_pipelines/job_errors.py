@@ -6,6 +6,7 @@ import contextlib
 import re
 from collections.abc import Iterator
 
+from beam_pipelines.worker_deaths import ended_with_workers, worker_died
 from transforms.errors import BroetchenError, UsageError
 
 # Runners that work in other threads and processes hand back a traceback as text; ours ends it as "module.Class: text".
@@ -25,17 +26,18 @@ def plain_errors() -> Iterator[None]:
         UsageError: Beam refuses its options.
         BroetchenError: whatever our code raised as one, or a worker process died.
     """
-    try:
-        yield
-    except Exception as error:
-        if _was_interrupted(error):
-            raise KeyboardInterrupt from error
-        if isinstance(error, BroetchenError):
-            raise type(error)(_STEP.sub("", str(error))) from error
-        found = find_error(str(error))
-        if found is None:
-            raise
-        raise found from error
+    with ended_with_workers():
+        try:
+            yield
+        except Exception as error:
+            if _was_interrupted(error):
+                raise KeyboardInterrupt from error
+            if isinstance(error, BroetchenError):
+                raise type(error)(_STEP.sub("", str(error))) from error
+            found = find_error(str(error))
+            if found is None:
+                raise
+            raise found from error
 
 
 def find_error(text: str) -> BroetchenError | None:
@@ -49,10 +51,7 @@ def find_error(text: str) -> BroetchenError | None:
         kind, message = matches[-1]
         return _CLASSES[kind](message.strip())
     if _WORKER_DIED in text:
-        return BroetchenError(
-            "a worker process died; if it was for lack of memory, take fewer with --direct_num_workers. Run the same "
-            "command again to go on: finished shards are not redone"
-        )
+        return worker_died()
     if text.startswith(_INVALID_OPTIONS):
         return UsageError("; ".join(text.removeprefix(_INVALID_OPTIONS).split("\n")).strip("; ") or text)
     return None

@@ -13,8 +13,6 @@ import errno
 import fcntl
 import logging
 import os
-import signal
-import threading
 from collections.abc import Iterator
 
 from apache_beam.io.filesystems import FileSystems
@@ -22,6 +20,7 @@ from apache_beam.io.filesystems import FileSystems
 from transforms import files
 from transforms.errors import BroetchenError
 from transforms.gcs_lock import LockHeldError, Timing, hold_object
+from transforms.interruption import interruptible
 from transforms.json_coder import to_json
 from transforms.lock_owner import LockOwner, read_owner, this_process
 
@@ -57,7 +56,12 @@ def hold_output(output: str, timing: Timing | None = None) -> Iterator[None]:
             with _hold_file(output, path, this_process()):
                 yield
         elif FileSystems.get_scheme(output) == "gs":
-            with _stopped_when_lost(output) as on_lost, hold_object(path, this_process(), timing or Timing(), on_lost):
+            # The other build writes the same bytes under the same names, so nothing is spoilt; but what this one went
+            # on to write would be left behind.
+            with (
+                interruptible(_lost(output)) as on_lost,
+                hold_object(path, this_process(), timing or Timing(), on_lost),
+            ):
                 yield
         else:
             yield
@@ -122,38 +126,6 @@ def _is_at(descriptor: int, path: str) -> bool:
         return os.path.samestat(os.fstat(descriptor), os.stat(path))
     except FileNotFoundError:
         return False
-
-
-@contextlib.contextmanager
-def _stopped_when_lost(output: str) -> Iterator[_Interruption]:
-    """Ends the block, as Ctrl-C would, when it is told that the lock is lost.
-
-    The other build writes the same bytes under the same names, so nothing is spoilt; but what this one went on to
-    write would be left behind.
-    """
-    interruption = _Interruption()
-    try:
-        yield interruption
-    except BaseException as error:
-        if interruption.lost:
-            raise _lost(output) from error
-        raise
-    if interruption.lost:
-        raise _lost(output)
-
-
-class _Interruption:
-    """Interrupts the main thread if that is where it was made; otherwise the loss is told at the end of the block."""
-
-    def __init__(self) -> None:
-        self.lost = False
-        self._thread = threading.current_thread()
-
-    def __call__(self) -> None:
-        self.lost = True
-        if self._thread is threading.main_thread() and self._thread.ident is not None:
-            # A real signal, which also ends a wait.
-            signal.pthread_kill(self._thread.ident, signal.SIGINT)
 
 
 def _lost(output: str) -> BroetchenError:
