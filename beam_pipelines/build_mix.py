@@ -69,9 +69,9 @@ def build(
     need = sum(config.budgets()[name].total for name in names)
     output = output.rstrip("/") or "/"
     on_dataflow = runner_name(beam_arguments) == "DataflowRunner"
+    defaults = dataflow_defaults(beam_arguments, output) if on_dataflow else local_workers(beam_arguments, need)
     for name in names if on_dataflow else ():
         check_reachable(name, config.sources(name))
-    defaults = dataflow_defaults(beam_arguments, output) if on_dataflow else local_workers(beam_arguments, need)
     options = pipeline_options([*defaults, *beam_arguments])
     with hold_output(output):
         specs = dataset_specs(

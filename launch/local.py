@@ -155,6 +155,9 @@ class Local:
                     os.killpg(owner, signal.SIGKILL)
                 deadline = float("inf")
             time.sleep(_POLL_S)
+        # Workers of a trainer that ended without tidying up.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(owner, signal.SIGKILL)
         print(f"{self._config.name}: stopped")
 
     def delete(self, *, yes: bool = False) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -352,9 +354,12 @@ def test_ctrl_c_ends_the_trainer_and_a_run_survives_kill(data, trainer, tmp_path
         process.kill()
         process.wait()
         assert len(trainers(tmp_path)) >= 1
-        assert "run: running, process " in run_command("train", path, "status").stdout
+        running = re.search(r"run: running, process (\d+)", run_command("train", path, "status").stdout)
+        assert running
         assert "run: stopped" in run_command("train", path, "stop").stdout
     assert trainers(tmp_path) == []
+    with pytest.raises(ProcessLookupError):
+        os.killpg(int(running[1]), 0)  # nor any worker of its own
 
 
 @pytest.mark.slow
