@@ -120,7 +120,7 @@ class Results:
         targets = []
         if "build" in rows:
             build = rows["build"]
-            for peer, limit in (("datatrove", 8.0), ("loop", 0.7)):
+            for peer, limit in (("datatrove", 10.0), ("loop", 0.8)):
                 if peer in rows:
                     ratio = build.tokens_per_second / rows[peer].tokens_per_second
                     targets.append(Target(f"build ÷ {TITLES[peer]}, tokens/s", ratio, limit, at_least=True, unit="×"))

@@ -29,7 +29,7 @@ from benchmarks.report import GIB, Target
 from benchmarks.same_work import WrongWork
 
 PEERS = Path(__file__).with_name("peers")
-WANTED_RATIO = 15.0
+WANTED_RATIO = 20.0
 
 
 @dataclass(frozen=True)
