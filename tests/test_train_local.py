@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -340,6 +341,16 @@ def test_a_running_run_is_seen_protected_and_stopped(data, trainer, tmp_path):
     assert "run: it is not running" in run_command("train", path, "stop").stdout
 
 
+def living(group):
+    """The processes of a group that have not ended; of those that have, nobody may have taken notice yet."""
+    found = []
+    for process in psutil.process_iter(["pid", "status"]):
+        with contextlib.suppress(ProcessLookupError):
+            if os.getpgid(process.pid) == group and process.info["status"] != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+    return found
+
+
 @pytest.mark.slow
 def test_ctrl_c_ends_the_trainer_and_a_run_survives_kill(data, trainer, tmp_path):
     path = config_file(data, tmp_path, **ENDLESS)
@@ -358,8 +369,7 @@ def test_ctrl_c_ends_the_trainer_and_a_run_survives_kill(data, trainer, tmp_path
         assert running
         assert "run: stopped" in run_command("train", path, "stop").stdout
     assert trainers(tmp_path) == []
-    with pytest.raises(ProcessLookupError):
-        os.killpg(int(running[1]), 0)  # nor any worker of its own
+    assert living(group=int(running[1])) == []  # nor any worker of its own
 
 
 @pytest.mark.slow
