@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 from beam_pipelines import terminal
@@ -37,12 +36,10 @@ def _pinned(name: str, dataset: DatasetConfig) -> Iterator[str]:
 
 def _commit(name: str, where: HubPath) -> str:
     """The full commit that a revision of a repository is now; the hub must know them."""
-    from transforms.hf_filesystem import explained, hub_api
+    from transforms.hf_filesystem import explained, hub_api, hub_endpoint
 
     with explained(f"dataset {name}: {where}"):
-        found = hub_api(os.environ.get("HF_ENDPOINT") or None).dataset_info(
-            where.repository, revision=where.revision or None
-        )
+        found = hub_api(hub_endpoint()).dataset_info(where.repository, revision=where.revision or None)
     commit = str(found.sha)
     if not where.pinned:
         terminal.say(

@@ -43,7 +43,7 @@ class HubFileSystem(FileSystem):
 
     def __init__(self, pipeline_options: Any) -> None:
         super().__init__(pipeline_options)
-        self._endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
+        self._endpoint = hub_endpoint()
 
     @classmethod
     def scheme(cls) -> str:
@@ -171,6 +171,11 @@ class _HubFile:
 def _file(endpoint: str | None, path: str) -> _HubFile:
     # Kept, as what a commit holds never changes; each answer's etag is still checked.
     return _HubFile()
+
+
+def hub_endpoint() -> str | None:
+    """The hub that `HF_ENDPOINT` names; None for the Hugging Face hub itself."""
+    return os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
 
 
 def hub_api(endpoint: str | None) -> Any:
