@@ -11,9 +11,7 @@ and an upload that the store has lost is started over here.
 from __future__ import annotations
 
 import contextlib
-import errno
 import http
-import http.client
 import io
 import os
 import posixpath
@@ -24,12 +22,13 @@ import uuid
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO, Protocol
 
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata, FileSystem
+from apache_beam.io.filesystem import CompressionTypes, FileMetadata, FileSystem
 from apache_beam.io.filesystems import FileSystems
 
 import transforms.hf_filesystem  # noqa: F401 (registers hf:// with Beam)
 from transforms import gcs_rename
 from transforms.errors import BroetchenError, UsageError
+from transforms.file_errors import explained
 
 _GCS = "gs"
 _CHUNK_BYTES = 8 << 20
@@ -37,23 +36,6 @@ _UPLOAD_ATTEMPTS = 5
 _MIME_TYPE = "application/octet-stream"
 _WILDCARDS = frozenset("*?[")
 _TEMPORARY = ".{name}.tmp-{unique}"
-
-# By errno and by HTTP status: the two do not overlap.
-_ADVICE: dict[int, str] = {
-    errno.ENOENT: "check the path",
-    errno.ENOTDIR: "a part of the path is a file, not a folder; choose another path",
-    errno.EEXIST: "a part of the path is a file, not a folder; choose another path",
-    errno.EISDIR: "this is a folder; name a file",
-    errno.EACCES: "get permission for it, or choose another path",
-    errno.EPERM: "get permission for it, or choose another path",
-    errno.EROFS: "choose a path on a filesystem that can be written",
-    errno.ENOSPC: "free some space, or choose a path elsewhere, and run it again",
-    errno.EDQUOT: "free some space, or choose a path elsewhere, and run it again",
-    errno.EFBIG: "raise the limit on the size of files, or make the shards smaller",
-    http.HTTPStatus.UNAUTHORIZED: "sign in to the object store (for gs://: gcloud auth application-default login)",
-    http.HTTPStatus.FORBIDDEN: "get permission for it; an account that writes also needs to list, read and delete",
-    http.HTTPStatus.NOT_FOUND: "check the path, and that the bucket exists",
-}
 
 _WILDCARD = re.compile(r"[*?\[]")
 
@@ -101,7 +83,7 @@ def temporary_path(path: str) -> str:
 
 def exists(path: str) -> bool:
     """Whether there is a file (or, where there are folders, a folder) of this name."""
-    with _explained(path, "looked up"):
+    with explained(path, "looked up"):
         return bool(_filesystem(path).exists(path))
 
 
@@ -111,7 +93,7 @@ def size(path: str) -> int:
     Raises:
         BroetchenError: there is no such file.
     """
-    with _explained(path, "looked up"):
+    with explained(path, "looked up"):
         return int(_filesystem(path).size(path))
 
 
@@ -125,7 +107,7 @@ def read_bytes(path: str) -> bytes:
     Raises:
         BroetchenError: it cannot be read.
     """
-    with _explained(path, "read"), _opened(path) as source:
+    with explained(path, "read"), _opened(path) as source:
         return source.read()
 
 
@@ -144,7 +126,7 @@ def upload(local: str, path: str) -> None:
     Raises:
         BroetchenError: it cannot be written, or arrived with another size.
     """
-    with _explained(local, "read"):
+    with explained(local, "read"):
         source = open(local, "rb")  # noqa: SIM115
     with source:
         write_stream(source, os.fstat(source.fileno()).st_size, path)
@@ -172,7 +154,7 @@ def write_stream(source: Rereadable, source_size: int, path: str) -> None:
         temporary = temporary_path(path)
         try:
             source.seek(0)
-            with _explained(path, "written"):
+            with explained(path, "written"):
                 sink = _filesystem(path).create(temporary, _MIME_TYPE, CompressionTypes.UNCOMPRESSED)
                 with contextlib.closing(sink):
                     shutil.copyfileobj(source, sink, _CHUNK_BYTES)
@@ -212,7 +194,7 @@ def rename(source: str, target: str, *, size: int | None = None) -> None:
     if source == target:
         return
     try:
-        with _explained(source, f"renamed to {target}"):
+        with explained(source, f"renamed to {target}"):
             if is_local(source):
                 makedirs(split(target)[0] or ".")
                 os.replace(source, target)
@@ -242,7 +224,7 @@ def makedirs(path: str) -> None:
     Raises:
         BroetchenError: it cannot be made.
     """
-    with _explained(path, "made a folder"):
+    with explained(path, "made a folder"):
         filesystem = _filesystem(path)
         if is_local(path):
             os.makedirs(path, exist_ok=True)
@@ -278,7 +260,7 @@ def modified_times(pattern: str) -> dict[str, float]:
 def _matches(pattern: str) -> list[tuple[str, FileMetadata]]:
     # Beam looks for a bare pattern in the folder "", which does not exist.
     bare = is_local(pattern) and not split(pattern)[0]
-    with _explained(pattern, "listed"):
+    with explained(pattern, "listed"):
         matches = _filesystem(pattern).match([f"./{pattern}" if bare else pattern])[0].metadata_list
         return sorted(
             (
@@ -297,7 +279,7 @@ def delete(paths: Iterable[str]) -> None:
         BroetchenError: one could not be deleted.
     """
     for path in paths:
-        with _explained(path, "deleted"):
+        with explained(path, "deleted"):
             if is_local(path):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(path)
@@ -311,7 +293,7 @@ def delete_tree(folder: str) -> None:
     Raises:
         BroetchenError: something could not be deleted.
     """
-    with _explained(folder, "deleted"):
+    with explained(folder, "deleted"):
         if is_local(folder):
             with contextlib.suppress(FileNotFoundError):
                 shutil.rmtree(folder)
@@ -358,7 +340,7 @@ def local_copy(path: str, scratch_dir: str | None = None) -> Iterator[str]:
         return
     with tempfile.TemporaryDirectory(prefix="broetchen-", dir=scratch_dir) as folder:
         local = os.path.join(folder, split(path)[1])
-        with _explained(path, f"copied to {folder}"), _opened(path) as source, open(local, "wb") as copy:
+        with explained(path, f"copied to {folder}"), _opened(path) as source, open(local, "wb") as copy:
             shutil.copyfileobj(source, copy, _CHUNK_BYTES)
         copied = os.path.getsize(local)
         if copied != expected:
@@ -385,50 +367,3 @@ def _literal(path: str) -> str:
     if _WILDCARDS.intersection(path):
         raise BroetchenError(f"{path}: a remote name with * ? or [ cannot be deleted through Beam; rename or delete it")
     return path
-
-
-@contextlib.contextmanager
-def _explained(path: str, action: str) -> Iterator[None]:
-    """Turns what a filesystem raises into an error that names the path and says what to do.
-
-    Every kind of exception: the clients of the object stores behind Beam's interface have no common base class.
-    """
-    try:
-        yield
-    except BroetchenError:
-        raise
-    except Exception as error:
-        root = _root(error)
-        if isinstance(root, BroetchenError):
-            raise root from error
-        reason, advice = explain(error)
-        raise BroetchenError(f"{path}: cannot be {action} ({reason}); {advice}") from error
-
-
-def explain(error: Exception) -> tuple[str, str]:
-    """The innermost reason of a filesystem's error, and what to do about it."""
-    root = _root(error)
-    if isinstance(root, OSError) and root.errno:
-        return os.strerror(root.errno), _ADVICE.get(root.errno, "try it again")
-    status = root if isinstance(root, int) else getattr(root, "code", None)
-    if status is None:
-        status = getattr(getattr(root, "response", None), "status_code", None)
-    if isinstance(status, int):
-        reason = f"HTTP {int(status)} {http.client.responses.get(status, '')}".rstrip()
-        return reason, _ADVICE.get(status, "try it again")
-    # What Beam raises for a path that a filesystem cannot parse.
-    advice = "check the path" if isinstance(root, ValueError) else "try it again"
-    return " ".join(str(root).split()) or type(root).__name__, advice
-
-
-def _root(error: Exception) -> Exception | int:
-    # Beam wraps errors twice over: BeamIOError(…, {path: error or HTTP status}), and OSError(error).
-    if isinstance(error, BeamIOError) and error.exception_details:
-        inner = next(iter(error.exception_details.values()))
-    elif isinstance(error, OSError) and error.args:
-        inner = error.args[0]
-    else:
-        return error
-    if isinstance(inner, Exception):
-        return _root(inner)
-    return inner if isinstance(inner, int) and isinstance(error, BeamIOError) else error

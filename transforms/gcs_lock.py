@@ -19,8 +19,8 @@ from typing import Any
 
 from apache_beam.io.filesystems import FileSystems
 
-from transforms import files
 from transforms.errors import BroetchenError
+from transforms.file_errors import explain
 from transforms.json_coder import to_json
 from transforms.lock_owner import LockOwner, read_owner
 
@@ -71,7 +71,7 @@ def hold_object(path: str, owner: LockOwner, timing: Timing, on_lost: Callable[[
         yield
         return
     except (GoogleAPIError, OSError) as error:
-        reason, advice = files.explain(error)
+        reason, advice = explain(error)
         raise BroetchenError(f"{path}: cannot be written ({reason}); {advice}") from error
     done = threading.Event()
 

@@ -19,6 +19,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from transforms import files
 from transforms.errors import BroetchenError
+from transforms.file_errors import explain
 from transforms.gcs_lock import LockHeldError, Timing, hold_object
 from transforms.interruption import interruptible
 from transforms.json_coder import to_json
@@ -100,7 +101,7 @@ def _take_file(folder: str, path: str) -> int | None:
         except OSError as error:
             if not os.access(folder, os.W_OK | os.X_OK) or not os.path.isdir(folder):
                 return None  # What is to be built says so better, and what is finished needs no lock.
-            reason, advice = files.explain(error)
+            reason, advice = explain(error)
             raise BroetchenError(f"{path}: cannot be written ({reason}); {advice}") from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -16,6 +16,7 @@ from typing import NoReturn, Self
 
 from transforms import files
 from transforms.errors import BroetchenError, UsageError
+from transforms.file_errors import explain
 from transforms.json_coder import register_json_coder
 from transforms.scratch_space import scratch_folder
 
@@ -115,7 +116,7 @@ class StagedShard(abc.ABC):
                 "free some space there, or choose another folder, and run it again"
             ) from error
         if isinstance(error, OSError):
-            reason, advice = files.explain(error)
+            reason, advice = explain(error)
             raise BroetchenError(
                 f"{self._path}: a shard could not be written, by way of {self._temporary} ({reason}); {advice}"
             ) from error
@@ -145,6 +146,6 @@ def _create_temporary(path: str, scratch_dir: str | None) -> str:
         # Writers open files late, and then cannot say much about what is wrong.
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except OSError as error:
-        reason, advice = files.explain(error)
+        reason, advice = explain(error)
         raise BroetchenError(f"{path}: cannot be written, by way of {temporary} ({reason}); {advice}") from error
     return temporary

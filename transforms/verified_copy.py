@@ -13,6 +13,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from transforms import files
 from transforms.errors import BroetchenError
+from transforms.file_errors import explain
 
 _CHUNK_BYTES = 4 << 20
 
@@ -110,5 +111,5 @@ def _write_local(content: _VerifiedContent, size: int, target: str) -> None:
         files.delete([unfinished])
         raise
     except OSError as error:
-        reason, advice = files.explain(error)
+        reason, advice = explain(error)
         raise BroetchenError(f"{target}: cannot be written ({reason}); {advice}") from error

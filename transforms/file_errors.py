@@ -1,0 +1,85 @@
+"""What the errors of filesystems and object stores mean, and what to do about each."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import http
+import http.client
+import os
+from collections.abc import Iterator
+
+from apache_beam.io.filesystem import BeamIOError
+
+from transforms.errors import BroetchenError, one_line
+
+# By errno and by HTTP status: the two do not overlap.
+_ADVICE: dict[int, str] = {
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "a part of the path is a file, not a folder; choose another path",
+    errno.EEXIST: "a part of the path is a file, not a folder; choose another path",
+    errno.EISDIR: "this is a folder; name a file",
+    errno.EACCES: "get permission for it, or choose another path",
+    errno.EPERM: "get permission for it, or choose another path",
+    errno.EROFS: "choose a path on a filesystem that can be written",
+    errno.ENOSPC: "free some space, or choose a path elsewhere, and run it again",
+    errno.EDQUOT: "free some space, or choose a path elsewhere, and run it again",
+    errno.EFBIG: "raise the limit on the size of files, or make the shards smaller",
+    http.HTTPStatus.UNAUTHORIZED: "sign in to the object store (for gs://: gcloud auth application-default login)",
+    http.HTTPStatus.FORBIDDEN: "get permission for it; an account that writes also needs to list, read and delete",
+    http.HTTPStatus.NOT_FOUND: "check the path, and that the bucket exists",
+}
+
+
+@contextlib.contextmanager
+def explained(path: str, action: str) -> Iterator[None]:
+    """Turns what a filesystem raises into an error that names the path and says what to do.
+
+    Every kind of exception: the clients of the object stores behind Beam's interface have no common base class.
+
+    Args:
+        path: the file or folder, as it is shown.
+        action: what was tried, as a participle: "read", "renamed to b".
+
+    Raises:
+        BroetchenError: the block failed; one of ours comes through as it is.
+    """
+    try:
+        yield
+    except BroetchenError:
+        raise
+    except Exception as error:
+        root = _root(error)
+        if isinstance(root, BroetchenError):
+            raise root from error
+        reason, advice = explain(error)
+        raise BroetchenError(f"{path}: cannot be {action} ({reason}); {advice}") from error
+
+
+def explain(error: Exception) -> tuple[str, str]:
+    """The innermost reason of a filesystem's error, and what to do about it."""
+    root = _root(error)
+    if isinstance(root, OSError) and root.errno:
+        return os.strerror(root.errno), _ADVICE.get(root.errno, "try it again")
+    status = root if isinstance(root, int) else getattr(root, "code", None)
+    if status is None:
+        status = getattr(getattr(root, "response", None), "status_code", None)
+    if isinstance(status, int):
+        reason = f"HTTP {int(status)} {http.client.responses.get(status, '')}".rstrip()
+        return reason, _ADVICE.get(status, "try it again")
+    # What Beam raises for a path that a filesystem cannot parse.
+    advice = "check the path" if isinstance(root, ValueError) else "try it again"
+    return one_line(root) or type(root).__name__, advice
+
+
+def _root(error: Exception) -> Exception | int:
+    # Beam wraps errors twice over: BeamIOError(…, {path: error or HTTP status}), and OSError(error).
+    if isinstance(error, BeamIOError) and error.exception_details:
+        inner = next(iter(error.exception_details.values()))
+    elif isinstance(error, OSError) and error.args:
+        inner = error.args[0]
+    else:
+        return error
+    if isinstance(inner, Exception):
+        return _root(inner)
+    return inner if isinstance(inner, int) and isinstance(error, BeamIOError) else error
