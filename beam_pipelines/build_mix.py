@@ -23,10 +23,11 @@ from beam_pipelines.progress import follow_build
 from beam_pipelines.runner_options import pipeline_options, runner_name
 from transforms import files
 from transforms.build_datasets import BuildDatasets
-from transforms.dataset_spec import DatasetSpec, Engine
+from transforms.dataset_spec import DatasetSpec
 from transforms.errors import BroetchenError
 from transforms.manifest import Manifest, read_manifest
 from transforms.output_lock import hold_output
+from transforms.tokenizer_spec import Engine
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,12 +22,12 @@ from beam_pipelines.scratch import scratch_folder
 from transforms import files
 from transforms.count_ledger import CountLedger
 from transforms.count_tokens import BuiltShard, CountBuiltShards, CountSpec, CountTokens, built_shards
-from transforms.dataset_spec import Engine, SpecialTokens, TokenizerSpec
 from transforms.errors import BroetchenError, UsageError
 from transforms.manifest import find_manifests
 from transforms.parquet_source import expand_sources
 from transforms.text_count import TextCount
 from transforms.tokenizer_file import TokenizerFile, load_tokenizer
+from transforms.tokenizer_spec import Engine, SpecialTokens, TokenizerSpec
 
 _WILDCARDS = "*?["
 # Counting is some three times as fast as building, after which worker processes are reckoned.

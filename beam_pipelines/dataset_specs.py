@@ -7,10 +7,12 @@ from collections.abc import Sequence
 
 from beam_pipelines.mix_config import MixConfig
 from transforms import files
-from transforms.dataset_spec import DatasetSpec, Engine, RecordSpec, TokenizerSpec
+from transforms.dataset_spec import DatasetSpec
 from transforms.encoder_pool import know_tokenizer
 from transforms.errors import UsageError
+from transforms.record_spec import RecordSpec
 from transforms.tokenizer_file import TokenizerFile, load_tokenizer
+from transforms.tokenizer_spec import Engine, TokenizerSpec
 
 SPLITS = ("train", "eval")
 

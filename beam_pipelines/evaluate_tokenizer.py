@@ -11,7 +11,7 @@ import itertools
 import json
 import posixpath
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
@@ -23,12 +23,12 @@ from beam_pipelines.job_errors import plain_errors
 from beam_pipelines.runner_options import pipeline_options
 from beam_pipelines.scratch import scratch_folder
 from transforms import files
-from transforms.dataset_spec import Engine
 from transforms.engine_choice import choose_engine, encode_samples
 from transforms.evaluate_texts import EvaluateTokenizers, Pair, sample_texts
 from transforms.evaluated_tokenizer import EvaluatedTokenizer, Kind, LoadedTokenizer, load_tokenizers, plain_text_spec
 from transforms.tokenizer_file import TokenizerFile
 from transforms.tokenizer_metrics import StatisticsCoder, TokenStatistics, measure
+from transforms.tokenizer_spec import ChosenEngine, Engine
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +130,7 @@ def _make_ready(
 ) -> EvaluatedTokenizer:
     """Puts a copy of a tokenizer where workers find it, and chooses its engine."""
     content = loaded.content
-    engine: Literal["tokenizers", "gigatoken"] | Kind = loaded.kind
+    engine: ChosenEngine | Kind = loaded.kind
     if isinstance(content, TokenizerFile):
         path, sha256 = keep_tokenizer(content, scratch), content.sha256
         spec = plain_text_spec(path, sha256)

@@ -16,10 +16,11 @@ from beam_pipelines.dataset_specs import chosen_datasets, dataset_specs, keep_to
 from beam_pipelines.mix_config import MixConfig
 from transforms.count_ledger import Counted, CountLedger
 from transforms.dataset_plan import DatasetPlan, plan_dataset
-from transforms.dataset_spec import DatasetSpec, Engine
+from transforms.dataset_spec import DatasetSpec
 from transforms.parquet_source import SourceFile, expand_sources, read_footer
 from transforms.shard_build import build_shard
 from transforms.text_count import TextCount
+from transforms.tokenizer_spec import Engine
 
 _FOOTER_THREADS = 16
 _MEASURED_TOKENS = 500_000

@@ -11,12 +11,12 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from transforms import files
-from transforms.dataset_spec import file_extension
 from transforms.encoder_pool import tokenizer_file
 from transforms.errors import BroetchenError, UsageError
 from transforms.manifest import Manifest, SplitEntry, find_manifests
 from transforms.output_sample import SplitSample, sample_split
 from transforms.packing import Packing, pack_first_fit
+from transforms.record_spec import file_extension
 from transforms.verify import tokenizer_of
 
 TRAIN = "train"

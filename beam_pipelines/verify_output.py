@@ -13,9 +13,9 @@ from apache_beam.pvalue import AsList
 from beam_pipelines.dataflow_defaults import with_dataflow_defaults
 from beam_pipelines.job_errors import plain_errors
 from beam_pipelines.runner_options import pipeline_options
-from transforms.dataset_spec import Engine
 from transforms.manifest import Manifest, find_manifests
 from transforms.quarantine import QuarantineCheck, VerifyQuarantine, quarantine_checks, quarantine_problems
+from transforms.tokenizer_spec import Engine
 from transforms.verify import ShardCheck, VerifyShards, dataset_problems, raise_problems, shard_checks
 
 

@@ -17,11 +17,12 @@ import pyarrow as pa
 from launch.mixture import drawn, grain_integers
 from launch.mixture_file import Mixture
 from transforms import files
-from transforms.dataset_spec import FEATURE, TokenizerSpec
 from transforms.encoder_pool import borrow_encoder
 from transforms.errors import BroetchenError
 from transforms.example_codec import decode_ids, decode_text
 from transforms.manifest import ShardEntry
+from transforms.record_spec import FEATURE
+from transforms.tokenizer_spec import TokenizerSpec
 from transforms.verify import tokenizer_of
 
 _BATCH_RECORDS = 256

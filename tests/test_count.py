@@ -28,11 +28,11 @@ from beam_pipelines.tables import counts_text
 from tests.command import run_command
 from tests.corpora import SAMPLES, TOKENIZER, documents_of, reference_ids, write_parquet
 from transforms.count_tokens import lay_out_parts
-from transforms.dataset_spec import Engine
 from transforms.errors import BroetchenError, UsageError
 from transforms.manifest import read_manifest
 from transforms.parquet_source import RowGroup, SourceFile
 from transforms.text_count import Lengths, SumTextCounts, TextCount, TextCountCoder
+from transforms.tokenizer_spec import Engine
 
 DATASETS = sorted(path.name for path in (SAMPLES / "corpora").iterdir())
 RUNNERS: dict[str, list[str]] = {

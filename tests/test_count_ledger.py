@@ -22,10 +22,10 @@ from tests.corpora import TOKENIZER, documents_of, write_parquet
 from tests.small_tokenizers import byte_level
 from tests.test_count import ROWS, expected, write_config
 from transforms.count_ledger import Counted, CountLedger
-from transforms.dataset_spec import TokenizerSpec
 from transforms.errors import BroetchenError
 from transforms.parquet_source import SourceFile, read_footer
 from transforms.text_count import TextCount
+from transforms.tokenizer_spec import TokenizerSpec
 
 
 def no_config(path: str) -> MixConfig:

@@ -23,9 +23,9 @@ from launch.mixture_simulation import simulate
 from tests.corpora import TOKENIZER, write_parquet
 from tests.reading import read_ids, read_texts
 from transforms import files
-from transforms.dataset_spec import FEATURE
 from transforms.errors import BroetchenError, UsageError
 from transforms.example_codec import decode_ids, decode_text
+from transforms.record_spec import FEATURE
 
 HERE = Mounts({})
 TOKENS = {"long": 4000, "short": 3000, "mid": 1000}

@@ -20,9 +20,9 @@ from beam_pipelines.verify_output import verify
 from tests.command import run_command
 from tests.corpora import TOKENIZER, write_parquet
 from tests.reading import read_ids, read_texts
-from transforms.dataset_spec import FEATURE
 from transforms.errors import BroetchenError
 from transforms.example_codec import encode_ids, encode_texts
+from transforms.record_spec import FEATURE
 from transforms.shard_writer import ShardWriter
 
 MAX_TOKENS, VOCABULARY = 16, 65_536

@@ -207,7 +207,8 @@ class BuildDatasets(beam.PTransform[PCollection[DatasetSpec], PCollection[BuildR
 
     Example:
         >>> import tempfile
-        >>> from transforms.dataset_spec import RecordSpec, TokenizerSpec
+        >>> from transforms.record_spec import RecordSpec
+        >>> from transforms.tokenizer_spec import TokenizerSpec
         >>> from transforms.tokenizer_file import load_tokenizer
         >>> folder = tempfile.TemporaryDirectory()
         >>> path = "samples/tokenizer.json"

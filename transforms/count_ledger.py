@@ -23,10 +23,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from transforms import files
-from transforms.dataset_spec import TokenizerSpec
 from transforms.errors import BroetchenError
 from transforms.parquet_source import SourceFile
 from transforms.text_count import TextCount
+from transforms.tokenizer_spec import TokenizerSpec
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -7,7 +7,6 @@ import logging
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Literal
 
 import apache_beam as beam
 import numpy as np
@@ -19,7 +18,6 @@ from apache_beam.pvalue import PCollection, TaggedOutput
 from transforms import files
 from transforms.array_record_reader import RecordReader
 from transforms.count_ledger import Counted, CountLedger
-from transforms.dataset_spec import FEATURE, Engine, TokenizerSpec
 from transforms.encoder_pool import borrow_encoder
 from transforms.engine_choice import choose_engine, encode_samples, leading_documents
 from transforms.errors import BroetchenError
@@ -27,7 +25,9 @@ from transforms.example_codec import decode_ids, decode_text
 from transforms.json_coder import register_json_coder
 from transforms.manifest import Manifest
 from transforms.parquet_source import BATCH_TEXT_BYTES, SourceFile, expand_sources, read_footer, read_texts, to_texts
+from transforms.record_spec import FEATURE
 from transforms.text_count import SumTextCounts, TextCount
+from transforms.tokenizer_spec import ChosenEngine, Engine, TokenizerSpec
 from transforms.verify import ShardCheck, shard_checks
 
 _LOGGER = logging.getLogger(__name__)
@@ -97,13 +97,11 @@ def lay_out_parts(source: SourceFile, row_groups: Iterable[int], part_text_bytes
     return [*parts, tuple(members)] if members else parts
 
 
-_choices: dict[tuple[str, TokenizerSpec, Engine], Literal["tokenizers", "gigatoken"]] = {}
+_choices: dict[tuple[str, TokenizerSpec, Engine], ChosenEngine] = {}
 _choices_lock = threading.Lock()
 
 
-def _engine_for(
-    name: str, tokenizer: TokenizerSpec, asked: Engine, texts: pa.LargeStringArray
-) -> Literal["tokenizers", "gigatoken"]:
+def _engine_for(name: str, tokenizer: TokenizerSpec, asked: Engine, texts: pa.LargeStringArray) -> ChosenEngine:
     """What encodes a dataset in this process: gigatoken where it can, and agrees on the first texts that came by.
 
     Raises:

@@ -14,7 +14,6 @@ import logging
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Literal
 
 import apache_beam as beam
 import pyarrow as pa
@@ -30,6 +29,7 @@ from transforms.errors import BroetchenError
 from transforms.json_coder import register_json_coder
 from transforms.parquet_source import SourceFile, expand_sources, read_footer, read_texts
 from transforms.shard_plan import PlannedShard, ShardTask, lay_out_shards, order_row_groups
+from transforms.tokenizer_spec import ChosenEngine
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class DatasetPlan:
     files: tuple[SourceFile, ...]
     shards: tuple[PlannedShard, ...]
     tokens_per_byte: float
-    engine: Literal["tokenizers", "gigatoken"]
+    engine: ChosenEngine
     fingerprint: str
     work_folder: str
 
@@ -194,7 +194,8 @@ class PlanDatasets(beam.PTransform[beam.PCollection[str], beam.PCollection[tuple
     """Names of datasets in, (name, DatasetPlan) out. Files are expanded and footers read in parallel.
 
     Example:
-        >>> from transforms.dataset_spec import RecordSpec, TokenizerSpec
+        >>> from transforms.record_spec import RecordSpec
+        >>> from transforms.tokenizer_spec import TokenizerSpec
         >>> from transforms.tokenizer_file import load_tokenizer
         >>> path = "samples/tokenizer.json"
         >>> tokenizer = TokenizerSpec(path, load_tokenizer(path).sha256, None, "<|eos|>", special_tokens="text")

@@ -7,16 +7,12 @@ import posixpath
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from transforms.record_spec import Format, RecordSpec
 from transforms.shard_plan import Order
+from transforms.tokenizer_spec import Engine, TokenizerSpec
 
-Format = Literal["tokens", "text", "parquet"]
 Shortfall = Literal["fail", "keep"]
 OnBadRows = Literal["fail", "skip", "quarantine"]
-Engine = Literal["auto", "tokenizers", "gigatoken"]
-SpecialTokens = Literal["text", "token"]
-
-# The feature of `tf.train.Example` that holds a record's ids or text; MaxText's default column.
-FEATURE = "text"
 
 # Bytes of a shard file per byte of text, before the footers' sizes decide where shards end. Measured on the sample
 # corpora (65,536-entry BPE, group size 1); only the size of shards hangs on it, and only roughly.
@@ -34,45 +30,6 @@ _FILE_BYTES_PER_TEXT_BYTE: Mapping[tuple[Format, str], float] = {
     ("parquet", "snappy"): 0.55,
     ("parquet", "none"): 1.0,
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class TokenizerSpec:
-    """A tokenizer that every worker can load, and the hash that tells whether it is the right one.
-
-    Two with the same hash are equal, wherever they lie, and share their encoders.
-    """
-
-    path: str = dataclasses.field(compare=False)
-    sha256: str
-    bos_token: str | None
-    eos_token: str | None
-    special_tokens: SpecialTokens
-
-
-@dataclasses.dataclass(frozen=True)
-class RecordSpec:
-    """How documents become records; `bos_id` and `eos_id` are None where none is added."""
-
-    format: Format
-    max_tokens: int
-    bos_id: int | None
-    eos_id: int | None
-
-    @property
-    def is_text(self) -> bool:
-        """Whether text is written, and the budget counts what the text encodes to."""
-        return self.format != "tokens"
-
-    @property
-    def extension(self) -> str:
-        """Of the shard files."""
-        return file_extension(self.format)
-
-
-def file_extension(record_format: Format) -> str:
-    """The extension of shard files in a format."""
-    return "parquet" if record_format == "parquet" else "arecord"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,10 +11,10 @@ import functools
 import threading
 from collections.abc import Iterator
 
-from transforms.dataset_spec import Engine, TokenizerSpec
 from transforms.encoders import Encoder, GigatokenUnfitError, make_encoder
 from transforms.errors import BroetchenError
 from transforms.tokenizer_file import TokenizerFile, load_tokenizer
+from transforms.tokenizer_spec import Engine, TokenizerSpec
 
 _lock = threading.Lock()
 _idle: dict[tuple[TokenizerSpec, Engine], list[Encoder]] = {}

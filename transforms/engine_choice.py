@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transforms.dataset_spec import Engine, TokenizerSpec
 from transforms.encoder_pool import borrow_encoder, gigatoken_obstacle
 from transforms.encoders import Encoded, first_difference
 from transforms.errors import UsageError
+from transforms.tokenizer_spec import ChosenEngine, Engine, TokenizerSpec
 
 
 def choose_engine(
     what: str, tokenizer: TokenizerSpec, wanted: Engine, samples: Iterable[tuple[pa.LargeStringArray, Encoded]]
-) -> tuple[Literal["tokenizers", "gigatoken"], str | None]:
+) -> tuple[ChosenEngine, str | None]:
     """The engine to encode with, and why "auto" did not get gigatoken, to stand after its name; None where it did.
 
     Args:

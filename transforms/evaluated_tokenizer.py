@@ -21,13 +21,13 @@ from typing import Literal
 from tokenizers import Tokenizer
 
 from transforms import files
-from transforms.dataset_spec import TokenizerSpec
 from transforms.encoder_pool import borrow_encoder
 from transforms.encoders import Encoder
 from transforms.errors import BroetchenError, UsageError
 from transforms.foreign_encoders import FOREIGN_ENCODERS, ForeignKind, foreign_kind
 from transforms.tokenizer_file import TokenizerFile, load_tokenizer
 from transforms.tokenizer_metrics import Vocabulary
+from transforms.tokenizer_spec import ChosenEngine, TokenizerSpec
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class EvaluatedTokenizer:
     name: str
     source: str
     kind: Kind
-    engine: Literal["tokenizers", "gigatoken"] | ForeignKind
+    engine: ChosenEngine | ForeignKind
     file: str = dataclasses.field(compare=False)
     sha256: str
     vocabulary: Vocabulary = dataclasses.field(compare=False)

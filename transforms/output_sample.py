@@ -19,12 +19,12 @@ import pyarrow as pa
 
 from transforms import files
 from transforms.array_record_reader import RecordReader
-from transforms.dataset_spec import FEATURE
 from transforms.encoder_pool import borrow_encoder
 from transforms.errors import BroetchenError
 from transforms.example_codec import decode_ids, decode_text
 from transforms.manifest import Manifest, ShardEntry
 from transforms.parquet_source import BATCH_TEXT_BYTES, read_footer, read_texts, to_texts
+from transforms.record_spec import FEATURE
 from transforms.text_count import Lengths
 from transforms.verify import tokenizer_of
 

@@ -16,6 +16,7 @@ from typing import Literal
 from transforms.json_coder import register_json_coder
 from transforms.parquet_source import RowGroup, SourceFile
 from transforms.token_budget import ShardCount
+from transforms.tokenizer_spec import ChosenEngine
 
 Order = Literal["sequential", "shuffled"]
 
@@ -50,7 +51,7 @@ class ShardTask:
 
     dataset: str
     work_folder: str
-    engine: Literal["tokenizers", "gigatoken"]
+    engine: ChosenEngine
     ordinal: int
     row_groups: tuple[tuple[str, int], ...]
     planned: tuple[tuple[int, RowGroup], ...]

@@ -19,11 +19,11 @@ import pyarrow.compute as pc
 
 from transforms import files
 from transforms.array_record_reader import RecordReader
-from transforms.dataset_spec import FEATURE
 from transforms.errors import BroetchenError, UsageError
 from transforms.example_codec import decode_text
 from transforms.manifest import Manifest, manifest_path, read_manifest
 from transforms.parquet_source import BATCH_TEXT_BYTES, expand_sources, read_footer, read_texts, to_texts
+from transforms.record_spec import FEATURE
 
 _SUFFIX = ".parquet"
 _WILDCARD = re.compile(r"[*?\[]")

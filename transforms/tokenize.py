@@ -11,13 +11,14 @@ import numpy.typing as npt
 import pyarrow as pa
 from apache_beam.metrics import Metrics
 
-from transforms.dataset_spec import FEATURE, Engine, RecordSpec, SpecialTokens, TokenizerSpec
 from transforms.encoder_pool import borrow_encoder
 from transforms.encoders import Encoder
 from transforms.errors import UsageError
 from transforms.example_codec import encode_ids, encode_texts
+from transforms.record_spec import FEATURE, RecordSpec
 from transforms.records import add_bos_eos, record_bounds
 from transforms.tokenizer_file import load_tokenizer
+from transforms.tokenizer_spec import Engine, SpecialTokens, TokenizerSpec
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,13 +12,14 @@ import numpy as np
 import pyarrow as pa
 
 from transforms import files
-from transforms.dataset_spec import FEATURE, Engine, Format, TokenizerSpec, file_extension
 from transforms.encoder_pool import borrow_encoder
 from transforms.errors import BroetchenError
 from transforms.example_codec import decode_ids, decode_text
 from transforms.json_coder import register_json_coder
 from transforms.manifest import Manifest, ShardEntry
 from transforms.parquet_shard import ParquetRows
+from transforms.record_spec import FEATURE, Format, file_extension
+from transforms.tokenizer_spec import Engine, TokenizerSpec
 
 _BATCH_RECORDS = 256
 _MOST_PROBLEMS = 5

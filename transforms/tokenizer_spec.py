@@ -1,0 +1,24 @@
+"""Which tokenizer encodes, by which engine, as every step that encodes needs to know it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+Engine = Literal["auto", "tokenizers", "gigatoken"]
+ChosenEngine = Literal["tokenizers", "gigatoken"]
+SpecialTokens = Literal["text", "token"]
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizerSpec:
+    """A tokenizer that every worker can load, and the hash that tells whether it is the right one.
+
+    Two with the same hash are equal, wherever they lie, and share their encoders.
+    """
+
+    path: str = dataclasses.field(compare=False)
+    sha256: str
+    bos_token: str | None
+    eos_token: str | None
+    special_tokens: SpecialTokens
