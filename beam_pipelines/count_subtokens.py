@@ -24,7 +24,7 @@ from transforms.count_ledger import CountLedger
 from transforms.count_tokens import BuiltShard, CountBuiltShards, CountSpec, CountTokens, built_shards
 from transforms.errors import BroetchenError, UsageError
 from transforms.manifest import find_manifests
-from transforms.parquet_source import expand_sources
+from transforms.source_files import expand_sources
 from transforms.text_count import TextCount
 from transforms.tokenizer_file import TokenizerFile, load_tokenizer
 from transforms.tokenizer_spec import Engine, SpecialTokens, TokenizerSpec

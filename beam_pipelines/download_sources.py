@@ -17,7 +17,7 @@ from beam_pipelines.dataset_specs import chosen_datasets
 from beam_pipelines.mix_config import MixConfig
 from transforms.errors import UsageError
 from transforms.hub_path import SCHEME
-from transforms.parquet_source import expand_sources
+from transforms.source_files import expand_sources
 from transforms.verified_copy import copy_verified
 
 _PARALLEL = 4

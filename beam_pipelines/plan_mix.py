@@ -17,8 +17,9 @@ from beam_pipelines.mix_config import MixConfig
 from transforms.count_ledger import Counted, CountLedger
 from transforms.dataset_plan import DatasetPlan, plan_dataset
 from transforms.dataset_spec import DatasetSpec
-from transforms.parquet_source import SourceFile, expand_sources, read_footer
+from transforms.parquet_footer import SourceFile, read_footer
 from transforms.shard_build import build_shard
+from transforms.source_files import expand_sources
 from transforms.text_count import TextCount
 from transforms.tokenizer_spec import Engine
 

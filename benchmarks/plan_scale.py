@@ -21,7 +21,7 @@ from apache_beam import coders
 
 from transforms.dataset_plan import DatasetPlan, fingerprint
 from transforms.dataset_spec import DatasetSpec
-from transforms.parquet_source import RowGroup, SourceFile
+from transforms.parquet_footer import RowGroup, SourceFile
 from transforms.record_spec import RecordSpec
 from transforms.shard_plan import Order, lay_out_shards, next_shards, order_row_groups, sure_shards
 from transforms.token_budget import ShardCount, usable_prefix

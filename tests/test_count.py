@@ -30,7 +30,7 @@ from tests.corpora import SAMPLES, TOKENIZER, documents_of, reference_ids, write
 from transforms.count_tokens import lay_out_parts
 from transforms.errors import BroetchenError, UsageError
 from transforms.manifest import read_manifest
-from transforms.parquet_source import RowGroup, SourceFile
+from transforms.parquet_footer import RowGroup, SourceFile
 from transforms.text_count import Lengths, SumTextCounts, TextCount, TextCountCoder
 from transforms.tokenizer_spec import Engine
 

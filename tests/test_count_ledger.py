@@ -23,7 +23,7 @@ from tests.small_tokenizers import byte_level
 from tests.test_count import ROWS, expected, write_config
 from transforms.count_ledger import Counted, CountLedger
 from transforms.errors import BroetchenError
-from transforms.parquet_source import SourceFile, read_footer
+from transforms.parquet_footer import SourceFile, read_footer
 from transforms.text_count import TextCount
 from transforms.tokenizer_spec import TokenizerSpec
 

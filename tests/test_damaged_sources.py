@@ -20,7 +20,9 @@ from tests.corpora import write_parquet
 from tests.small_tokenizers import as_file, byte_level
 from transforms.encoders import GigatokenEncoder, GigatokenUnfitError, ReferenceEncoder
 from transforms.errors import BroetchenError, UsageError, listed
-from transforms.parquet_source import BATCH_TEXT_BYTES, read_footer, read_texts
+from transforms.parquet_footer import read_footer
+from transforms.parquet_texts import read_texts
+from transforms.text_batch import BATCH_TEXT_BYTES
 from transforms.tokenizer_file import load_tokenizer
 
 TEXTS = [f"Satz {number} und noch einer." for number in range(40)]

@@ -37,7 +37,7 @@ pickler.set_library("cloudpickle")
 loaded = [pickler.loads(path.read_bytes()) for path in sorted(pathlib.Path(steps).iterdir())]
 from transforms.dataset_plan import DatasetPlan
 from transforms.dataset_spec import DatasetSpec
-from transforms.parquet_source import SourceFile
+from transforms.parquet_footer import SourceFile
 ours = [module.__file__ for name, module in sys.modules.items()
         if name.partition(".")[0] in ("transforms", "beam_pipelines", "launch")]
 alive = gc.get_objects()

@@ -24,8 +24,8 @@ from tests.corpora import write_parquet
 from tests.test_build import make_config, manifest_of, tree
 from transforms import files
 from transforms.errors import BroetchenError
-from transforms.parquet_source import to_texts
 from transforms.quarantine import SCHEMA
+from transforms.text_batch import to_texts
 
 BAD: list[bytes | None] = [None, b"", b"\xff\xfe", b"\xed\xa0\x80", b"\xc0\xaf", b"gut \xf0\x9f"]
 GOOD = ["ein Brötchen".encode(), b"two words", "straße".encode(), b"x" * 40]

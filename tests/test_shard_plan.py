@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transforms.parquet_source import RowGroup, SourceFile
+from transforms.parquet_footer import RowGroup, SourceFile
 from transforms.shard_plan import PlannedShard, lay_out_shards, next_shards, order_row_groups, sure_shards
 from transforms.token_budget import ShardCount, merge_counts, usable_prefix
 

@@ -24,7 +24,7 @@ from typing import Any
 
 from transforms import files
 from transforms.errors import BroetchenError
-from transforms.parquet_source import SourceFile
+from transforms.parquet_footer import SourceFile
 from transforms.text_count import TextCount
 from transforms.tokenizer_spec import TokenizerSpec
 

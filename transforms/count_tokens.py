@@ -24,8 +24,11 @@ from transforms.errors import BroetchenError
 from transforms.example_codec import decode_ids, decode_text
 from transforms.json_coder import register_json_coder
 from transforms.manifest import Manifest
-from transforms.parquet_source import BATCH_TEXT_BYTES, SourceFile, expand_sources, read_footer, read_texts, to_texts
+from transforms.parquet_footer import SourceFile, read_footer
+from transforms.parquet_texts import read_texts
 from transforms.record_spec import FEATURE
+from transforms.source_files import expand_sources
+from transforms.text_batch import BATCH_TEXT_BYTES, to_texts
 from transforms.text_count import SumTextCounts, TextCount
 from transforms.tokenizer_spec import ChosenEngine, Engine, TokenizerSpec
 from transforms.verify import ShardCheck, shard_checks

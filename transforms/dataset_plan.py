@@ -27,8 +27,10 @@ from transforms.encoder_pool import borrow_encoder
 from transforms.engine_choice import choose_engine, leading_documents
 from transforms.errors import BroetchenError
 from transforms.json_coder import register_json_coder
-from transforms.parquet_source import SourceFile, expand_sources, read_footer, read_texts
+from transforms.parquet_footer import SourceFile, read_footer
+from transforms.parquet_texts import read_texts
 from transforms.shard_plan import PlannedShard, ShardTask, lay_out_shards, order_row_groups
+from transforms.source_files import expand_sources
 from transforms.tokenizer_spec import ChosenEngine
 
 _LOGGER = logging.getLogger(__name__)

@@ -18,7 +18,9 @@ from transforms.encoders import Encoder
 from transforms.engine_choice import leading_documents
 from transforms.errors import BroetchenError
 from transforms.evaluated_tokenizer import EvaluatedTokenizer
-from transforms.parquet_source import expand_sources, read_footer, read_texts
+from transforms.parquet_footer import read_footer
+from transforms.parquet_texts import read_texts
+from transforms.source_files import expand_sources
 from transforms.tokenizer_metrics import (
     SumStatistics,
     TokenStatistics,

@@ -23,8 +23,10 @@ from transforms.encoder_pool import borrow_encoder
 from transforms.errors import BroetchenError
 from transforms.example_codec import decode_ids, decode_text
 from transforms.manifest import Manifest, ShardEntry
-from transforms.parquet_source import BATCH_TEXT_BYTES, read_footer, read_texts, to_texts
+from transforms.parquet_footer import read_footer
+from transforms.parquet_texts import read_texts
 from transforms.record_spec import FEATURE
+from transforms.text_batch import BATCH_TEXT_BYTES, to_texts
 from transforms.text_count import Lengths
 from transforms.verify import tokenizer_of
 

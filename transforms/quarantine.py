@@ -28,8 +28,8 @@ from transforms.errors import BroetchenError
 from transforms.json_coder import register_json_coder
 from transforms.manifest import Manifest, QuarantineEntry
 from transforms.parquet_shard import ParquetRows, ParquetShardWriter
-from transforms.parquet_source import EMPTY, LEFT_OUT_SCHEMA, NOT_TEXT, NULL
 from transforms.staged_shard import WrittenShard
+from transforms.text_batch import EMPTY, LEFT_OUT_SCHEMA, NOT_TEXT, NULL
 from transforms.token_budget import ShardCount
 from transforms.work_files import WorkFolder, quarantine_folder, quarantine_name
 

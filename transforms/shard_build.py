@@ -14,11 +14,12 @@ from apache_beam.metrics import Metrics
 from transforms.dataset_spec import DatasetSpec
 from transforms.encoder_pool import borrow_encoder
 from transforms.encoders import Encoder
-from transforms.parquet_source import TextBatch, read_files
+from transforms.parquet_texts import read_files
 from transforms.quarantine import QuarantineWriter, check_row_is_text
 from transforms.scratch_space import check_space
 from transforms.shard_formats import shard_format
 from transforms.shard_plan import ShardTask
+from transforms.text_batch import TextBatch
 from transforms.token_budget import ShardCount
 from transforms.tokenize import tokenize_batch
 from transforms.work_files import WorkFolder

@@ -14,11 +14,11 @@ from transforms.array_record_reader import RecordReader
 from transforms.dataset_spec import DatasetSpec
 from transforms.example_codec import decode_ids, decode_text, encode_ids, encode_texts
 from transforms.parquet_shard import ParquetRows, ParquetShardWriter
-from transforms.parquet_source import TextBatch
 from transforms.record_spec import FEATURE
 from transforms.records import slice_records
 from transforms.shard_writer import ShardWriter
 from transforms.staged_shard import StagedShard
+from transforms.text_batch import TextBatch
 from transforms.text_cut import DocumentSpan
 from transforms.token_budget import ShardSlice
 from transforms.tokenize import TokenizedBatch

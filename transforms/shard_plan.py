@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from transforms.json_coder import register_json_coder
-from transforms.parquet_source import RowGroup, SourceFile
+from transforms.parquet_footer import RowGroup, SourceFile
 from transforms.token_budget import ShardCount
 from transforms.tokenizer_spec import ChosenEngine
 

@@ -22,8 +22,11 @@ from transforms.array_record_reader import RecordReader
 from transforms.errors import BroetchenError, UsageError
 from transforms.example_codec import decode_text
 from transforms.manifest import Manifest, manifest_path, read_manifest
-from transforms.parquet_source import BATCH_TEXT_BYTES, expand_sources, read_footer, read_texts, to_texts
+from transforms.parquet_footer import read_footer
+from transforms.parquet_texts import read_texts
 from transforms.record_spec import FEATURE
+from transforms.source_files import expand_sources
+from transforms.text_batch import BATCH_TEXT_BYTES, to_texts
 
 _SUFFIX = ".parquet"
 _WILDCARD = re.compile(r"[*?\[]")

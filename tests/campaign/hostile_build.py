@@ -22,12 +22,13 @@ from transforms.build_datasets import find_finished
 from transforms.dataset_plan import plan_dataset
 from transforms.example_codec import decode_ids, decode_text
 from transforms.manifest import Manifest, find_manifests
-from transforms.parquet_source import expand_sources, read_footer
+from transforms.parquet_footer import read_footer
 from transforms.publication import plan_publication
 from transforms.publish import finish_dataset, publish_shard
 from transforms.quarantine import quarantine_checks, quarantine_file_problems, quarantine_problems
 from transforms.shard_build import build_shard
 from transforms.shard_plan import next_shards
+from transforms.source_files import expand_sources
 from transforms.token_budget import DatasetCut, ShardCount, cut_shards
 from transforms.verify import dataset_problems, raise_problems, shard_checks, shard_problems
 
