@@ -8,14 +8,14 @@ from beam_pipelines.dataset_specs import chosen_datasets
 from beam_pipelines.mix_config import load_config
 from transforms import files
 from transforms.errors import UsageError
-from transforms.evaluate_texts import TextGroup
 from transforms.evaluated_tokenizer import split_name
+from transforms.read_footers import TextSource
 
 ALL = "All"
 """The name of all groups together, which no group has."""
 
 
-def read_groups(data: Sequence[str], text_column: str = "text") -> list[TextGroup]:
+def read_groups(data: Sequence[str], text_column: str = "text") -> list[TextSource]:
     """Groups as the command line gives them: globs, `NAME=GLOB`, or a mix config, whose datasets are its groups.
 
     Globs without a name make one group, "data"; several of the same name make one too.
@@ -24,14 +24,14 @@ def read_groups(data: Sequence[str], text_column: str = "text") -> list[TextGrou
         UsageError: there is none, a name is taken twice or reserved, or a config cannot be read.
     """
     patterns: dict[str, list[str]] = {}
-    configured: dict[str, TextGroup] = {}
+    configured: dict[str, TextSource] = {}
     for one in data:
         if one.endswith((".yaml", ".yml")):
             config = load_config(one)
             for name in chosen_datasets(config, ()):
                 if name in configured:
                     raise UsageError(f"--data {one}: another config has a dataset {name!r} too; give one of them")
-                configured[name] = TextGroup(name, tuple(config.sources(name)), config.datasets[name].text_column)
+                configured[name] = TextSource(name, tuple(config.sources(name)), config.datasets[name].text_column)
             continue
         given_name, pattern = split_name(one)
         name = given_name or "data"
@@ -42,7 +42,7 @@ def read_groups(data: Sequence[str], text_column: str = "text") -> list[TextGrou
     both = next((name for name in patterns if name in configured), None)
     if both:
         raise UsageError(f"--data {both}=…: a config has a dataset {both!r} too; take another name")
-    groups = [*configured.values(), *(TextGroup(name, tuple(some), text_column) for name, some in patterns.items())]
+    groups = [*configured.values(), *(TextSource(name, tuple(some), text_column) for name, some in patterns.items())]
     if not groups:
         raise UsageError("no data to evaluate on: add --data NAME=FOLDER/*.parquet, or --data CONFIG.yaml")
     if any(group.name == ALL for group in groups):

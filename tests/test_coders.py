@@ -17,6 +17,7 @@ from transforms.dataset_spec import DatasetSpec
 from transforms.evaluate_texts import EvaluateTokenizers
 from transforms.json_coder import JsonCoder
 from transforms.parquet_source import ReadParquet
+from transforms.read_footers import ReadFooters, TextSource
 from transforms.text_count import TextCountCoder
 from transforms.token_budget import ShardCount, TokenBudget
 from transforms.tokenize import Tokenize
@@ -29,6 +30,7 @@ TRANSFORMS: dict[str, tuple[Any, Callable[[], beam.PTransform[Any, Any]]]] = {
     "CountBuiltShards": (BuiltShard, CountBuiltShards),
     "VerifyShards": (ShardCheck, VerifyShards),
     "EvaluateTokenizers": (str, lambda: EvaluateTokenizers({}, {})),
+    "ReadFooters": (TextSource, ReadFooters),
     "ReadParquet": (str, ReadParquet),
     "Tokenize": (str, lambda: Tokenize("samples/tokenizer.json")),
     "TokenBudget": (tuple[str, ShardCount], lambda: TokenBudget({})),

@@ -238,7 +238,7 @@ class BuildDatasets(beam.PTransform[PCollection[DatasetSpec], PCollection[BuildR
     def expand(self, datasets: PCollection[DatasetSpec]) -> PCollection[BuildResult]:
         named = datasets | "Named" >> beam.ParDo(_Named()).with_output_types(tuple[str, DatasetSpec])
         specs = AsDict(named)
-        planned = named | "Names" >> beam.Keys() | "Plan" >> PlanDatasets(specs)
+        planned = named | "Plan" >> PlanDatasets()
         find_finished = beam.ParDo(_FindFinished(), specs).with_output_types(
             tuple[str, DatasetPlan], **{_FINISHED: BuildResult}
         )

@@ -26,8 +26,8 @@ from transforms.json_coder import register_json_coder
 from transforms.manifest import Manifest
 from transforms.parquet_footer import SourceFile, read_footer
 from transforms.parquet_texts import read_texts
+from transforms.read_footers import ReadFooters, TextSource
 from transforms.record_spec import FEATURE
-from transforms.source_files import expand_sources
 from transforms.text_batch import BATCH_TEXT_BYTES, to_texts
 from transforms.text_count import SumTextCounts, TextCount
 from transforms.tokenizer_spec import ChosenEngine, Engine, TokenizerSpec
@@ -133,15 +133,14 @@ def _tokens_of(
 
 
 class _LookUp(beam.DoFn):
-    """Reads a file's footer and what the ledger knows of it; the rest becomes parts."""
+    """Looks up what the ledger knows of a file; the rest becomes parts."""
 
     def __init__(self, specs: Mapping[str, CountSpec], ledger: CountLedger | None) -> None:
         self._specs, self._ledger = specs, ledger
 
-    def process(self, element: tuple[str, str, int]) -> Iterator[_Part | TaggedOutput[str, tuple[str, TextCount]]]:
-        name, path, size = element
+    def process(self, element: tuple[str, SourceFile]) -> Iterator[_Part | TaggedOutput[str, tuple[str, TextCount]]]:
+        name, source = element
         spec = self._specs[name]
-        source = read_footer(path, size, spec.text_column)
         known: dict[int, TextCount] = {}
         if self._ledger is not None:
             known = self._ledger.find(Counted.of(source, spec.text_column, spec.tokenizer), source)
@@ -216,10 +215,11 @@ class CountTokens(beam.PTransform[PCollection[str], PCollection[tuple[str, TextC
         look_up = beam.ParDo(_LookUp(self._specs, self._ledger)).with_output_types(
             _Part, **{_KNOWN: tuple[str, TextCount]}
         )
+        sources = {name: TextSource(name, spec.sources, spec.text_column) for name, spec in self._specs.items()}
         looked_up = (
             names
-            | "Expand" >> beam.FlatMap(self._files).with_output_types(tuple[str, str, int])
-            | "SpreadFiles" >> beam.Reshuffle()
+            | "Sources" >> beam.Map(sources.__getitem__).with_output_types(TextSource)
+            | "ReadFooters" >> ReadFooters()
             | "LookUp" >> look_up.with_outputs(_KNOWN, main="parts")
         )
         known = looked_up[_KNOWN]
@@ -229,10 +229,6 @@ class CountTokens(beam.PTransform[PCollection[str], PCollection[tuple[str, TextC
             | "Count" >> beam.ParDo(_CountPart(self._specs, self._ledger)).with_output_types(tuple[str, TextCount])
         )
         return (known, counted) | beam.Flatten() | "Sum" >> beam.CombinePerKey(SumTextCounts())
-
-    def _files(self, name: str) -> Iterator[tuple[str, str, int]]:
-        for path, size in expand_sources(self._specs[name].sources):
-            yield name, path, size
 
 
 def built_shards(folder: str, manifest: Manifest, engine: Engine) -> Iterator[BuiltShard]:

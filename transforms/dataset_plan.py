@@ -13,24 +13,21 @@ import json
 import logging
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 
 import apache_beam as beam
 import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.pvalue import AsDict
-from apache_beam.transforms.window import GlobalWindows
-from apache_beam.utils.windowed_value import WindowedValue
 
 from transforms.dataset_spec import DatasetSpec
 from transforms.encoder_pool import borrow_encoder
 from transforms.engine_choice import choose_engine, leading_documents
 from transforms.errors import BroetchenError
 from transforms.json_coder import register_json_coder
-from transforms.parquet_footer import SourceFile, read_footer
+from transforms.parquet_footer import SourceFile
 from transforms.parquet_texts import read_texts
+from transforms.read_footers import ReadFooters, TextSource
 from transforms.shard_plan import PlannedShard, ShardTask, lay_out_shards, order_row_groups
-from transforms.source_files import expand_sources
 from transforms.tokenizer_spec import ChosenEngine
 
 _LOGGER = logging.getLogger(__name__)
@@ -38,7 +35,6 @@ _LOGGER = logging.getLogger(__name__)
 # Changes whenever the same config, source and tokenizer would give other bytes.
 FORMAT_VERSION = 1
 
-_FOOTERS_AT_A_TIME = 8
 _SAMPLE_TEXT_BYTES = 256 << 10
 
 
@@ -157,31 +153,8 @@ def read_sample(spec: DatasetSpec, source: Sequence[SourceFile], groups: Iterabl
     raise BroetchenError(f"dataset {spec.name}: column {spec.text_column!r} holds no text in any of its files")
 
 
-class _ExpandSources(beam.DoFn):
-    def process(self, name: str, specs: Mapping[str, DatasetSpec]) -> Iterator[tuple[str, str, int]]:
-        for path, size in expand_sources(specs[name].sources):
-            yield name, path, size
-
-
-class _ReadFooter(beam.DoFn):
-    """Reads the footers of a bundle's files, several at a time: each takes round trips to where it lies."""
-
-    def start_bundle(self) -> None:
-        self._pool = ThreadPoolExecutor(_FOOTERS_AT_A_TIME, thread_name_prefix="footer")
-        self._read: list[tuple[str, Future[SourceFile]]] = []
-
-    def process(self, element: tuple[str, str, int], specs: Mapping[str, DatasetSpec]) -> None:
-        name, path, size = element
-        self._read.append((name, self._pool.submit(read_footer, path, size, specs[name].text_column)))
-
-    def finish_bundle(self) -> Iterator[WindowedValue]:
-        with self._pool:
-            try:
-                for name, footer in self._read:
-                    yield GlobalWindows.windowed_value((name, footer.result()))
-            except BaseException:
-                self._pool.shutdown(wait=False, cancel_futures=True)
-                raise
+def _source_of(name: str, spec: DatasetSpec) -> TextSource:
+    return TextSource(name, spec.sources, spec.text_column)
 
 
 class _PlanDataset(beam.DoFn):
@@ -192,8 +165,12 @@ class _PlanDataset(beam.DoFn):
         yield name, plan_dataset(specs[name], source)
 
 
-class PlanDatasets(beam.PTransform[beam.PCollection[str], beam.PCollection[tuple[str, DatasetPlan]]]):
-    """Names of datasets in, (name, DatasetPlan) out. Files are expanded and footers read in parallel.
+class PlanDatasets(
+    beam.PTransform[beam.PCollection[tuple[str, DatasetSpec]], beam.PCollection[tuple[str, DatasetPlan]]]
+):
+    """(name, DatasetSpec) in, (name, DatasetPlan) out. Files are expanded and footers read in parallel.
+
+    The names must differ.
 
     Example:
         >>> from transforms.record_spec import RecordSpec
@@ -209,24 +186,20 @@ class PlanDatasets(beam.PTransform[beam.PCollection[str], beam.PCollection[tuple
         ...     output="out", config={},
         ... )
         >>> with beam.Pipeline() as pipeline:
-        ...     plans = pipeline | beam.Create(["english"]) | PlanDatasets({"english": spec})
+        ...     plans = pipeline | beam.Create([("english", spec)]) | PlanDatasets()
         ...     shown = plans | beam.MapTuple(lambda name, plan: print(name, len(plan.files), len(plan.shards) > 5))
         english 2 True
 
-    Args:
-        specs: the datasets to plan, by name; as a side input, they are not in each step of the graph.
+    Raises:
+        BroetchenError: (when run) a source is missing or damaged, or holds no text.
+        UsageError: (when run) the engine that was asked for cannot be used.
     """
 
-    def __init__(self, specs: Mapping[str, DatasetSpec] | AsDict) -> None:
-        super().__init__()
-        self._specs = specs
-
-    def expand(self, names: beam.PCollection[str]) -> beam.PCollection[tuple[str, DatasetPlan]]:
+    def expand(self, named: beam.PCollection[tuple[str, DatasetSpec]]) -> beam.PCollection[tuple[str, DatasetPlan]]:
         return (
-            names
-            | "Expand" >> beam.ParDo(_ExpandSources(), self._specs).with_output_types(tuple[str, str, int])
-            | "SpreadFiles" >> beam.Reshuffle()
-            | "Footers" >> beam.ParDo(_ReadFooter(), self._specs).with_output_types(tuple[str, SourceFile])
+            named
+            | "Sources" >> beam.MapTuple(_source_of).with_output_types(TextSource)
+            | "ReadFooters" >> ReadFooters()
             | "ByDataset" >> beam.GroupByKey()
-            | "Plan" >> beam.ParDo(_PlanDataset(), self._specs).with_output_types(tuple[str, DatasetPlan])
+            | "Plan" >> beam.ParDo(_PlanDataset(), AsDict(named)).with_output_types(tuple[str, DatasetPlan])
         )

@@ -18,8 +18,9 @@ from transforms.encoders import Encoder
 from transforms.engine_choice import leading_documents
 from transforms.errors import BroetchenError
 from transforms.evaluated_tokenizer import EvaluatedTokenizer
-from transforms.parquet_footer import read_footer
+from transforms.parquet_footer import SourceFile, read_footer
 from transforms.parquet_texts import read_texts
+from transforms.read_footers import ReadFooters, TextSource
 from transforms.source_files import expand_sources
 from transforms.tokenizer_metrics import (
     SumStatistics,
@@ -44,22 +45,7 @@ Pair = tuple[str, str]
 """The names of a tokenizer and a group."""
 
 
-@dataclasses.dataclass(frozen=True)
-class TextGroup:
-    """Texts that are evaluated together: a language, or a dataset.
-
-    Attributes:
-        name: in the results.
-        patterns: globs of parquet files, as they are opened.
-        text_column: their column that is read.
-    """
-
-    name: str
-    patterns: tuple[str, ...]
-    text_column: str
-
-
-def sample_texts(group: TextGroup) -> pa.LargeStringArray:
+def sample_texts(group: TextSource) -> pa.LargeStringArray:
     """The first documents of a group: about 64 KiB of text, at least one document.
 
     Raises:
@@ -133,7 +119,7 @@ def evaluate_texts(texts: pa.LargeStringArray, encoder: Encoder, whole_words: Wh
 
 
 class _Evaluate(beam.DoFn):
-    def __init__(self, tokenizers: Mapping[str, EvaluatedTokenizer], groups: Mapping[str, TextGroup]) -> None:
+    def __init__(self, tokenizers: Mapping[str, EvaluatedTokenizer], groups: Mapping[str, TextSource]) -> None:
         self._tokenizers = tokenizers
         self._groups = groups
 
@@ -159,7 +145,7 @@ class EvaluateTokenizers(beam.PTransform[beam.PCollection[str], beam.PCollection
         >>> from transforms.tokenizer_file import load_tokenizer
         >>> (loaded,), _ = load_tokenizers(["mine=samples/tokenizer.json"], with_public=False)
         >>> file = load_tokenizer("samples/tokenizer.json")
-        >>> group = TextGroup("english", ("samples/corpora/fineweb_edu_english/*.parquet",), text_column="text")
+        >>> group = TextSource("english", ("samples/corpora/fineweb_edu_english/*.parquet",), text_column="text")
         >>> tokenizer = EvaluatedTokenizer(
         ...     "mine", loaded.source, loaded.kind, "tokenizers", loaded.source, file.sha256,
         ...     loaded.vocabulary,
@@ -175,7 +161,7 @@ class EvaluateTokenizers(beam.PTransform[beam.PCollection[str], beam.PCollection
         groups: the data, by name.
     """
 
-    def __init__(self, tokenizers: Mapping[str, EvaluatedTokenizer], groups: Mapping[str, TextGroup]) -> None:
+    def __init__(self, tokenizers: Mapping[str, EvaluatedTokenizer], groups: Mapping[str, TextSource]) -> None:
         super().__init__()
         self._tokenizers = dict(tokenizers)
         self._groups = dict(groups)
@@ -183,8 +169,8 @@ class EvaluateTokenizers(beam.PTransform[beam.PCollection[str], beam.PCollection
     def expand(self, names: beam.PCollection[str]) -> beam.PCollection[tuple[Pair, TokenStatistics]]:
         return (
             names
-            | "Expand" >> beam.FlatMap(self._files).with_output_types(tuple[str, str, int])
-            | "SpreadFiles" >> beam.Reshuffle()
+            | "Sources" >> beam.Map(self._groups.__getitem__).with_output_types(TextSource)
+            | "ReadFooters" >> ReadFooters()
             | "Tasks" >> beam.FlatMapTuple(self._tasks).with_output_types(_Task)
             | "SpreadTasks" >> beam.Reshuffle()
             | "Evaluate"
@@ -192,12 +178,7 @@ class EvaluateTokenizers(beam.PTransform[beam.PCollection[str], beam.PCollection
             | "Sum" >> beam.CombinePerKey(SumStatistics()).with_output_types(tuple[Pair, TokenStatistics])
         )
 
-    def _files(self, name: str) -> Iterator[tuple[str, str, int]]:
-        for path, size in expand_sources(self._groups[name].patterns):
-            yield name, path, size
-
-    def _tasks(self, group: str, path: str, size: int) -> Iterator[_Task]:
-        footer = read_footer(path, size, self._groups[group].text_column)
-        for run in row_group_runs([row_group.text_bytes for row_group in footer.row_groups]):
+    def _tasks(self, group: str, file: SourceFile) -> Iterator[_Task]:
+        for run in row_group_runs([row_group.text_bytes for row_group in file.row_groups]):
             for tokenizer in self._tokenizers:
-                yield tokenizer, group, path, list(run)
+                yield tokenizer, group, file.path, list(run)

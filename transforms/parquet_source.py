@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
-from transforms.parquet_footer import read_footer
+from transforms.parquet_footer import SourceFile
 from transforms.parquet_texts import read_texts
-from transforms.source_files import expand_sources
+from transforms.read_footers import ReadFooters, TextSource
 
 
 class _ReadRowGroup(beam.DoFn):
@@ -59,13 +59,17 @@ class ReadParquet(beam.PTransform[beam.PCollection[str], beam.PCollection[str]])
     def expand(self, patterns: beam.PCollection[str]) -> beam.PCollection[str]:
         return (
             patterns
-            | "Expand" >> beam.FlatMap(lambda pattern: expand_sources([pattern])).with_output_types(tuple[str, int])
-            | "SpreadFiles" >> beam.Reshuffle()
-            | "RowGroups" >> beam.FlatMapTuple(self._row_groups).with_output_types(tuple[str, int])
+            | "Sources" >> beam.Map(self._source).with_output_types(TextSource)
+            | "ReadFooters" >> ReadFooters()
+            | "RowGroups" >> beam.FlatMapTuple(_row_groups).with_output_types(tuple[str, int])
             | "SpreadRowGroups" >> beam.Reshuffle()
             | "Read" >> beam.ParDo(_ReadRowGroup(self._text_column)).with_output_types(str)
         )
 
-    def _row_groups(self, path: str, size: int) -> Iterator[tuple[str, int]]:
-        for index in range(len(read_footer(path, size, self._text_column).row_groups)):
-            yield path, index
+    def _source(self, pattern: str) -> TextSource:
+        return TextSource(pattern, (pattern,), self._text_column)
+
+
+def _row_groups(_: str, file: SourceFile) -> Iterator[tuple[str, int]]:
+    for index in range(len(file.row_groups)):
+        yield file.path, index
