@@ -93,7 +93,7 @@ def build(
             _ = (
                 pipeline
                 | beam.Impulse()
-                | "Datasets" >> beam.ParDo(_Specs(specs.values()))
+                | "Datasets" >> beam.ParDo(_Specs(specs.values())).with_output_types(DatasetSpec)
                 | "Build" >> BuildDatasets()
             )
         template = options.view_as(GoogleCloudOptions).template_location if on_dataflow else None

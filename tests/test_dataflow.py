@@ -103,6 +103,13 @@ def test_the_job_is_small_and_has_our_defaults(staged: Staged) -> None:
     assert options["temp_location"].startswith(f"{staged.output}/.dataflow/temp")
 
 
+def test_specs_travel_as_json(staged: Staged) -> None:
+    parts = staged.graph.components
+    (given,) = (step for step in parts.transforms.values() if step.unique_name == "Datasets")
+    (output,) = given.outputs.values()
+    assert b"JsonCoder" in parts.coders[parts.pcollections[output].coder_id].spec.payload
+
+
 def test_steps_load_where_only_the_staged_package_is(staged: Staged, tmp_path: Path) -> None:
     package, steps, elsewhere = (tmp_path / name for name in ("package", "steps", "elsewhere"))
     for folder in (package, steps, elsewhere):

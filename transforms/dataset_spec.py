@@ -7,6 +7,7 @@ import posixpath
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from transforms.json_coder import register_ordered_json_coder
 from transforms.record_spec import Format, RecordSpec
 from transforms.shard_plan import Order
 from transforms.tokenizer_spec import Engine, TokenizerSpec
@@ -32,6 +33,7 @@ _FILE_BYTES_PER_TEXT_BYTE: Mapping[tuple[Format, str], float] = {
 }
 
 
+@register_ordered_json_coder
 @dataclasses.dataclass(frozen=True)
 class DatasetSpec:
     """One dataset to build.
@@ -43,7 +45,8 @@ class DatasetSpec:
         target_size: bytes of a shard file, about.
         output: the folder of all datasets; this one's is `output/name`.
         config: the part of the config that decides this dataset's bytes, as plain JSON types. It is a part of the
-            fingerprint, and what the manifest's readers go by; `transforms.manifest` says which keys they need.
+            fingerprint, and what the manifest's readers go by; `transforms.manifest` says which keys they need. The
+            manifest shows it in this order.
         on_bad_rows: what becomes of rows that hold no text: the build fails, or they are left out and counted, or they
             are also written beside the dataset.
         overwrite: whether to replace a dataset that another config left at the output.

@@ -22,9 +22,9 @@ def _adapter(cls: type[Any]) -> pydantic.TypeAdapter[Any]:
     return _ADAPTERS[cls]
 
 
-def to_json(value: Any) -> str:
-    """`value`, a dataclass, as one line of JSON with sorted keys."""
-    return json.dumps(dataclasses.asdict(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+def to_json(value: Any, *, sort_keys: bool = True) -> str:
+    """`value`, a dataclass, as one line of JSON with sorted keys, or with mappings in their own order."""
+    return json.dumps(dataclasses.asdict(value), sort_keys=sort_keys, separators=(",", ":"), ensure_ascii=False)
 
 
 def from_json[T](cls: type[T], data: str | bytes) -> T:
@@ -60,13 +60,32 @@ class JsonCoder(beam.coders.Coder):
         return self._cls
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, JsonCoder) and self._cls is other._cls
+        return type(self) is type(other) and self._cls is other._cls
 
     def __hash__(self) -> int:
-        return hash((JsonCoder, self._cls))
+        return hash((type(self), self._cls))
+
+
+class OrderedJsonCoder(JsonCoder):
+    """A `JsonCoder` that keeps the order of mappings, for a type in which that order says something.
+
+    Values that differ in it alone are equal, and encoded differently: none can be a key.
+    """
+
+    def encode(self, value: Any) -> bytes:
+        return to_json(value, sort_keys=False).encode()
+
+    def is_deterministic(self) -> bool:
+        return False
 
 
 def register_json_coder[T](cls: type[T]) -> type[T]:
     """Makes `JsonCoder(cls)` the coder of `cls` in every pipeline. Use it as a decorator above `@dataclass`."""
     beam.coders.registry.register_coder(cls, JsonCoder)
+    return cls
+
+
+def register_ordered_json_coder[T](cls: type[T]) -> type[T]:
+    """As `register_json_coder`, with `OrderedJsonCoder(cls)`."""
+    beam.coders.registry.register_coder(cls, OrderedJsonCoder)
     return cls
