@@ -182,25 +182,6 @@ def _is_parquet(what: str) -> bool:
     return not _is_config(what) and (what.endswith(".parquet") or any(wildcard in what for wildcard in _WILDCARDS))
 
 
-def count_sources(
-    config: MixConfig,
-    *,
-    datasets: Sequence[str] = (),
-    engine: Engine = "auto",
-    ledger: str | None = None,
-    beam_arguments: Sequence[str] = (),
-) -> dict[str, TextCount]:
-    """Counts all documents of the sources of `datasets`, or of all in the config; see `count`."""
-    return count(
-        ["config.yaml"],
-        lambda _: config,
-        datasets=datasets,
-        engine=engine,
-        ledger=ledger,
-        beam_arguments=beam_arguments,
-    )
-
-
 def _run(counting: Counting, scratch: str, ledger: str | None, beam_arguments: Sequence[str]) -> dict[str, TextCount]:
     tokens = counting.expected_tokens() // _FASTER_THAN_BUILDING
     options = pipeline_options([*beam_arguments, *local_workers(beam_arguments, tokens)])

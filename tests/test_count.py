@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beam_pipelines.build_mix import build
-from beam_pipelines.count_subtokens import count, count_sources
+from beam_pipelines.count_subtokens import count
 from beam_pipelines.mix_config import MixConfig, load_config
 from beam_pipelines.tables import counts_text
 from tests.command import run_command
@@ -83,8 +83,8 @@ def test_samples_count_as_tokenizers_does(
     sample_counts: dict[str, TextCount], engine: Engine, runner: str, tmp_path: Path
 ) -> None:
     datasets = {name: {"share": "20%", "source": f"{SAMPLES}/corpora/{name}/*.parquet"} for name in DATASETS}
-    config = load_config(str(write_config(tmp_path, datasets=datasets)))
-    assert count_sources(config, engine=engine, beam_arguments=RUNNERS[runner]) == sample_counts
+    config = str(write_config(tmp_path, datasets=datasets))
+    assert count([config], load_config, engine=engine, beam_arguments=RUNNERS[runner]) == sample_counts
 
 
 ROWS = ["Brötchen", None, "", "und Käse " * 30, "<|eos|> the end", "🙂\n", "a", None, "fi", "x"]
@@ -104,14 +104,14 @@ def expected_of(folder: Path) -> TextCount:
 
 
 def test_rows_without_text_are_left_out_and_counted(corpus: Path) -> None:
-    found = count_sources(load_config(str(write_config(corpus))))
+    found = count([str(write_config(corpus))], load_config)
     assert found == {"a": expected_of(corpus)}
     assert found["a"].skipped
 
 
 def test_a_config_that_names_no_eos_token_can_be_counted(corpus: Path) -> None:
-    config = load_config(str(write_config(corpus, tokenizer={"path": str(TOKENIZER)})))
-    assert count_sources(config) == {"a": expected_of(corpus)}
+    config = str(write_config(corpus, tokenizer={"path": str(TOKENIZER)}))
+    assert count([config], load_config) == {"a": expected_of(corpus)}
 
 
 def test_parquet_files_are_counted_with_a_tokenizer(corpus: Path) -> None:

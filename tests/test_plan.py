@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from beam_pipelines.build_mix import build
-from beam_pipelines.count_subtokens import count_sources
+from beam_pipelines.count_subtokens import count
 from beam_pipelines.demo import demo_config
 from beam_pipelines.mix_config import MixConfig, load_config
 from beam_pipelines.plan_mix import DatasetOutlook, plan
@@ -83,7 +83,7 @@ def outlooks(config: MixConfig) -> dict[str, DatasetOutlook]:
 
 @pytest.fixture(scope="module")
 def counts(config: MixConfig) -> dict[str, TextCount]:
-    return count_sources(config)
+    return count(["demo.yaml"], lambda _: config)
 
 
 def built(config: MixConfig, output: Path) -> dict[str, Manifest]:
