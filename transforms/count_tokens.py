@@ -28,7 +28,7 @@ from transforms.parquet_footer import SourceFile, read_footer
 from transforms.parquet_texts import read_texts
 from transforms.read_footers import ReadFooters, TextSource
 from transforms.record_spec import FEATURE
-from transforms.text_batch import BATCH_TEXT_BYTES, to_texts
+from transforms.text_batch import text_batches
 from transforms.text_count import SumTextCounts, TextCount
 from transforms.tokenizer_spec import ChosenEngine, Engine, TokenizerSpec
 from transforms.verify import ShardCheck, shard_checks
@@ -273,15 +273,7 @@ def _texts_in(shard: ShardCheck) -> Iterator[pa.LargeStringArray]:
             yield batch.texts
         return
     with RecordReader(shard.path) as records:
-        documents: list[bytes] = []
-        size = 0
-        for record in records:
-            documents.append(decode_text(record, FEATURE))
-            size += len(documents[-1])
-            if size >= BATCH_TEXT_BYTES:
-                yield to_texts(pa.array(documents, pa.large_binary())).texts
-                documents, size = [], 0
-        yield to_texts(pa.array(documents, pa.large_binary())).texts
+        yield from text_batches(decode_text(record, FEATURE) for record in records)
 
 
 class CountBuiltShards(beam.PTransform[PCollection[BuiltShard], PCollection[tuple[str, TextCount]]]):
@@ -290,23 +282,17 @@ class CountBuiltShards(beam.PTransform[PCollection[BuiltShard], PCollection[tupl
     `built_shards` names the shards of a built dataset.
 
     Example:
-        >>> import tempfile
-        >>> from transforms.example_codec import encode_ids
-        >>> from transforms.shard_writer import ShardWriter
-        >>> folder = tempfile.TemporaryDirectory()
-        >>> with ShardWriter(f"{folder.name}/a.arecord") as writer:
-        ...     writer.write_many(encode_ids(np.array([5, 6, 7], np.uint32), np.array([0, 2, 3])))
-        ...     file = writer.close()
+        >>> from transforms.tokenizer_file import load_tokenizer
+        >>> path = "samples/tokenizer.json"
         >>> shard = ShardCheck(
-        ...     folder.name, "a.arecord", tokens=3, records=2, size=file.bytes, sha256=file.sha256, format="tokens",
-        ...     text_column="", max_tokens=2, vocab_size=10, engine="auto",
-        ...     tokenizer=TokenizerSpec("", "", bos_token=None, eos_token=None, special_tokens="text"),
+        ...     "samples/corpora/fineweb_edu_english", "000_00000.parquet", tokens=41_441, records=9, size=57_037,
+        ...     sha256="", format="parquet", text_column="text", max_tokens=0, vocab_size=65_536, engine="auto",
+        ...     tokenizer=TokenizerSpec(path, load_tokenizer(path).sha256, None, None, special_tokens="text"),
         ... )
         >>> with beam.Pipeline() as pipeline:
-        ...     counts = pipeline | beam.Create([BuiltShard("a/train", 1, shard)]) | CountBuiltShards()
-        ...     shown = counts | beam.MapTuple(lambda name, count: print(name, count.tokens, count.documents))
-        a/train 3 1
-        >>> folder.cleanup()
+        ...     counts = pipeline | beam.Create([BuiltShard("edu/train", 9, shard)]) | CountBuiltShards()
+        ...     shown = counts | beam.MapTuple(lambda name, count: print(f"{name}: {count.tokens:,} subtokens"))
+        edu/train: 41,441 subtokens
     """
 
     def expand(self, shards: PCollection[BuiltShard]) -> PCollection[tuple[str, TextCount]]:

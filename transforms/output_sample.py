@@ -26,7 +26,7 @@ from transforms.manifest import Manifest, ShardEntry
 from transforms.parquet_footer import read_footer
 from transforms.parquet_texts import read_texts
 from transforms.record_spec import FEATURE
-from transforms.text_batch import BATCH_TEXT_BYTES, to_texts
+from transforms.text_batch import text_batches
 from transforms.text_count import Lengths
 from transforms.verify import tokenizer_of
 
@@ -276,15 +276,7 @@ def _text_records(path: str, shard: ShardEntry, run: Run, folder: str, manifest:
 def _record_texts(path: str, shard: ShardEntry, run: Run) -> Iterator[pa.LargeStringArray]:
     with RecordReader(path) as reader:
         _check_records(path, len(reader), shard)
-        documents: list[bytes] = []
-        size = 0
-        for record in reader.between(run.first, run.last):
-            documents.append(decode_text(record, FEATURE))
-            size += len(documents[-1])
-            if size >= BATCH_TEXT_BYTES:
-                yield to_texts(pa.array(documents, pa.large_binary())).texts
-                documents, size = [], 0
-        yield to_texts(pa.array(documents, pa.large_binary())).texts
+        yield from text_batches(decode_text(record, FEATURE) for record in reader.between(run.first, run.last))
 
 
 def _at_row_groups(runs: Sequence[Run], folder: str, manifest: Manifest, split: str, most: int) -> list[Run]:

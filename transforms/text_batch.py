@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -90,6 +90,24 @@ def to_texts(
         table,
         left_out=None if rows is None else pa.concat_tables([_NOTHING_LEFT_OUT, *left_out]).sort_by("row"),
     )
+
+
+def text_batches(documents: Iterable[bytes]) -> Iterator[pa.LargeStringArray]:
+    """Documents in batches of about `BATCH_TEXT_BYTES`; those that are empty or not valid UTF-8 are left out.
+
+    >>> [len(batch) for batch in text_batches([b"a" * BATCH_TEXT_BYTES, b"b", b"", b"c"])]
+    [1, 2]
+    """
+    batch: list[bytes] = []
+    size = 0
+    for document in documents:
+        batch.append(document)
+        size += len(document)
+        if size >= BATCH_TEXT_BYTES:
+            yield to_texts(pa.array(batch, pa.large_binary())).texts
+            batch, size = [], 0
+    if batch:
+        yield to_texts(pa.array(batch, pa.large_binary())).texts
 
 
 def _left_out(rows: pa.Array, column: pa.Array, reason: str, kept: pa.Array) -> pa.Table:

@@ -26,7 +26,7 @@ from transforms.parquet_footer import read_footer
 from transforms.parquet_texts import read_texts
 from transforms.record_spec import FEATURE
 from transforms.source_files import expand_sources
-from transforms.text_batch import BATCH_TEXT_BYTES, to_texts
+from transforms.text_batch import text_batches
 
 _SUFFIX = ".parquet"
 _WILDCARD = re.compile(r"[*?\[]")
@@ -60,26 +60,13 @@ class TextPart:
         """
         for path, size in zip(self.paths, self.sizes, strict=True):
             if self.text_column is None:
-                for texts in _record_texts(path):
-                    yield texts, {}
+                with RecordReader(path) as records:
+                    for texts in text_batches(decode_text(record, FEATURE) for record in records):
+                        yield texts, {}
             else:
                 groups = range(len(read_footer(path, size, self.text_column).row_groups))
                 for _, batch in read_texts(path, groups, self.text_column):
                     yield batch.texts, batch.skipped
-
-
-def _record_texts(path: str) -> Iterator[pa.LargeStringArray]:
-    batch: list[bytes] = []
-    size = 0
-    with RecordReader(path) as records:
-        for record in records:
-            batch.append(decode_text(record, FEATURE))
-            size += len(batch[-1])
-            if size >= BATCH_TEXT_BYTES:
-                yield to_texts(pa.array(batch, pa.large_binary())).texts
-                batch, size = [], 0
-    if batch:
-        yield to_texts(pa.array(batch, pa.large_binary())).texts
 
 
 def parquet_part(name: str, sources: Mapping[str, str], text_column: str) -> TextPart:
