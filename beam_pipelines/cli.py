@@ -526,16 +526,18 @@ def train_tokenizer(
     """Train a byte-level BPE tokenizer, check that no text is lost, and write what transformers and MaxText load."""
     import dataclasses
 
+    from beam_pipelines import tokenizer_corpus
     from beam_pipelines import train_tokenizer as job
+    from beam_pipelines.tokenizer_table import print_training
     from transforms.quantities import parse_size
 
     terminal.start(debug=debug)
     if what.endswith((".yaml", ".yml")):
-        corpus = job.corpus_of_config(_load(what, settings), dataset or ())
+        corpus = tokenizer_corpus.corpus_of_config(_load(what, settings), dataset or ())
     else:
-        corpus = job.corpus_at(what, dataset or (), text_column)
+        corpus = tokenizer_corpus.corpus_at(what, dataset or (), text_column)
     if eval_data is not None:
-        evaluation = job.corpus_at(eval_data, (), text_column)
+        evaluation = tokenizer_corpus.corpus_at(eval_data, (), text_column)
         corpus = dataclasses.replace(corpus, evaluation=evaluation.parts)
     summary = job.train_tokenizer(
         corpus,
@@ -550,7 +552,7 @@ def train_tokenizer(
         overwrite=overwrite,
         quiet=quiet,
     )
-    job.print_summary(_console(), summary)
+    print_training(_console(), summary)
 
 
 @app.command("eval-tokenizer", cls=_BeamCommand)

@@ -20,7 +20,8 @@ from tokenizers import Tokenizer, normalizers, pre_tokenizers, trainers
 
 from beam_pipelines.build_mix import build
 from beam_pipelines.mix_config import MixConfig, load_config
-from beam_pipelines.train_tokenizer import Corpus, TrainingSummary, corpus_at, corpus_of_config, train_tokenizer
+from beam_pipelines.tokenizer_corpus import Corpus, corpus_at, corpus_of_config
+from beam_pipelines.train_tokenizer import TrainingSummary, train_tokenizer
 from tests.command import run_command
 from tests.corpora import SAMPLES, TOKENIZER, documents_of, write_parquet
 from transforms import bpe_training, files
@@ -89,7 +90,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_command_trains_what_transformers_and_maxtext_load(tmp_path: Path) -> None:
-    output = tmp_path / "tokenizer"
+    output = tmp_path / "tokenizer[b]"
     done = run_command("train-tokenizer", SAMPLE, "--style", "gpt-neox", "--vocab-size", "2000", "--output", output)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -348,7 +349,7 @@ def test_max_bytes_is_divided_by_the_budgets(two_datasets: Path) -> None:
         part["name"]: part["documents"] for part in read_json(two_datasets / "out" / "manifest.json")["corpus"]["parts"]
     }
     assert counts == {"a": 31, "b": 93}  # of 250 and 751 bytes
-    assert summary.checked.documents == 124
+    assert summary.checked.text.documents == 124
 
 
 @pytest.mark.parametrize("records", ["text", "parquet"])
@@ -365,7 +366,7 @@ def test_built_text_is_the_corpus_and_its_eval_split_the_check(tmp_path: Path, r
     summary = train(tmp_path / "built", tmp_path / "out")
     manifest, built = read_json(tmp_path / "out" / "manifest.json"), read_json(tmp_path / "built/a/manifest.json")
     assert manifest["corpus"]["documents"] == summary.corpus.documents == built["splits"]["train"]["documents"]
-    assert summary.checked_what == "evaluation text"
+    assert summary.checked.what == "evaluation text"
     assert manifest["round_trip"]["documents"] == built["splits"]["eval"]["documents"] > 0
     written = "".join(text for batch in TextStream(find_parts(str(tmp_path / "built"))) for text in batch.to_pylist())
     assert written

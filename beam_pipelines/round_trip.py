@@ -1,0 +1,83 @@
+"""Checks that a trained tokenizer gives back the text that it encodes."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pyarrow as pa
+from tokenizers import Tokenizer
+
+from beam_pipelines.held_out import HELD_OUT_EVERY, HeldOut
+from beam_pipelines.text_progress import text_progress
+from beam_pipelines.tokenizer_corpus import Corpus, description
+from transforms.text_stream import PartCount, TextStream
+from transforms.tokenizer_styles import TokenizerStyle, check_round_trip
+
+_CHECKED_DOCUMENTS = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class RoundTrip:
+    """A text that a tokenizer has encoded and decoded, and that came back.
+
+    Attributes:
+        what: which text it is.
+        text: how much of it.
+        tokens: that it makes.
+        details: which documents it is made of, as plain JSON types.
+    """
+
+    what: str
+    text: PartCount
+    tokens: int
+    details: Mapping[str, Any]
+
+
+def check_tokenizer(
+    tokenizer: Tokenizer,
+    style: TokenizerStyle,
+    corpus: Corpus,
+    limits: Mapping[str, int] | None,
+    kept: HeldOut,
+    *,
+    check_all: bool,
+    quiet: bool,
+) -> RoundTrip:
+    """Checks the evaluation text, or what was kept out of the training; the whole corpus where there is neither.
+
+    Args:
+        limits: the most bytes that were taken of each part of the corpus, by name; None where there was no limit.
+        kept: what was kept out of the training.
+        check_all: whether to check the whole corpus in any case.
+
+    Raises:
+        BroetchenError: a document does not come back.
+    """
+    if corpus.evaluation:
+        stream = TextStream(corpus.evaluation)
+        tokens = _check_texts(tokenizer, style, stream, quiet=quiet)
+        if not check_all:
+            return RoundTrip("evaluation text", stream.total, tokens, description(corpus.evaluation, stream))
+    elif kept.texts and not check_all:
+        tokens = _check_texts(tokenizer, style, [pa.array(kept.texts, pa.large_string())], quiet=quiet)
+        count = PartCount(len(kept.texts), kept.bytes)
+        return RoundTrip("documents kept out of training", count, tokens, {"every": HELD_OUT_EVERY})
+    stream = TextStream(corpus.parts, limits)
+    tokens = _check_texts(tokenizer, style, stream, quiet=quiet)
+    return RoundTrip("the whole corpus", stream.total, tokens, {})
+
+
+def _check_texts(
+    tokenizer: Tokenizer, style: TokenizerStyle, batches: Iterable[pa.LargeStringArray], *, quiet: bool
+) -> int:
+    """The tokens that all the texts make."""
+    tokens = documents = 0
+    with text_progress("checking", None, quiet=quiet) as bar:
+        for batch in bar.follow(batches, then="checking"):
+            for texts in itertools.batched(batch.to_pylist(), _CHECKED_DOCUMENTS):
+                tokens += check_round_trip(tokenizer, style, texts, documents)
+                documents += len(texts)
+    return tokens
