@@ -157,13 +157,6 @@ def _load(config: str, settings: Sequence[str] | None, source_root: str | None =
     return mix if source_root is None else mix.with_source_root(source_root)
 
 
-def _console() -> Any:
-    from rich.console import Console
-
-    # A pipe has no width; tables are not cut for it.
-    return Console(width=None if sys.stdout.isatty() else 200)
-
-
 Output = Annotated[str, typer.Option(metavar="URI", help="Where the datasets go: a folder or gs://bucket/folder.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace datasets that another config left there.")]
 
@@ -188,7 +181,8 @@ def build(
     """
     terminal.start(debug=debug)
     mix = _load(config, settings, source_root)
-    from beam_pipelines import build_mix, tables
+    from beam_pipelines import build_mix
+    from beam_pipelines.build_table import print_build
 
     summary = build_mix.build(
         mix,
@@ -200,11 +194,11 @@ def build(
         quiet=quiet,
     )
     if summary.template is not None:
-        _console().print(
-            f"Nothing is built yet: the job is staged, and its template is {summary.template}", soft_wrap=True
+        terminal.print_as_is(
+            terminal.output(), f"Nothing is built yet: the job is staged, and its template is {summary.template}"
         )
         return
-    tables.print_build(_console(), summary, output)
+    print_build(terminal.output(), summary, output)
 
 
 @app.command(cls=_BeamCommand)
@@ -258,10 +252,11 @@ def plan(
     """Show what a build would read and write, from footers and a small sample, or from counts in a ledger."""
     terminal.start(debug=debug)
     mix = _load(config, settings, source_root)
-    from beam_pipelines import plan_mix, tables
+    from beam_pipelines import plan_mix
+    from beam_pipelines.plan_table import print_plan
 
     outlooks = plan_mix.plan(mix, datasets=dataset or (), engine=engine.value, ledger=ledger)
-    tables.print_plan(_console(), outlooks, output_format.value)
+    print_plan(terminal.output(), outlooks, output_format.value)
 
 
 @app.command()
@@ -281,14 +276,15 @@ def download(
     """
     terminal.start(debug=debug)
     mix = _load(config, settings)
-    from beam_pipelines import download_sources, tables
+    from beam_pipelines import download_sources
+    from beam_pipelines.download_table import print_downloads
 
     found = download_sources.downloads(mix, to, dataset or ())
     if dry_run:
-        tables.print_downloads(_console(), found)
+        print_downloads(terminal.output(), found)
         return
     fetched = download_sources.download(found, quiet=quiet)
-    _console().print(f"{fetched} of {len(found)} files fetched, the others were there: {to}", highlight=False)
+    terminal.print_as_is(terminal.output(), f"{fetched} of {len(found)} files fetched, the others were there: {to}")
 
 
 @app.command(cls=_BeamCommand)
@@ -317,7 +313,8 @@ def count(
 
     Shows subtokens, documents, bytes, and tokens per document (mean, median, 99th percentile); see docs/counting.md.
     """
-    from beam_pipelines import count_subtokens, tables
+    from beam_pipelines import count_subtokens
+    from beam_pipelines.count_table import counts_text, print_counts
     from transforms import files
 
     terminal.start(debug=debug)
@@ -331,9 +328,9 @@ def count(
         ledger=ledger,
         beam_arguments=context.args,
     )
-    tables.print_counts(_console(), counts, output_format.value)
+    print_counts(terminal.output(), counts, output_format.value)
     if output is not None:
-        files.write_bytes(output, tables.counts_text(counts, output_format.value).encode())
+        files.write_bytes(output, counts_text(counts, output_format.value).encode())
 
 
 @app.command(cls=_BeamCommand)
@@ -344,11 +341,12 @@ def verify(
     debug: Debug = False,
 ) -> None:
     """Read everything back with Grain's reader and hold it against the manifests."""
-    from beam_pipelines import tables, verify_output
+    from beam_pipelines import verify_output
+    from beam_pipelines.verify_table import print_verified
 
     terminal.start(debug=debug)
     manifests = verify_output.verify(output, engine=engine.value, beam_arguments=context.args)
-    tables.print_verified(_console(), manifests)
+    print_verified(terminal.output(), manifests)
 
 
 @app.command()
@@ -359,10 +357,10 @@ def status(
 ) -> None:
     """Tell how far a build is, from what lies in its output: on any runner, and from any machine."""
     terminal.start(debug=debug)
-    from beam_pipelines import tables
+    from beam_pipelines.status_table import print_status
     from transforms.build_status import read_progress
 
-    tables.print_progress(_console(), read_progress(output), output_format.value)
+    print_status(terminal.output(), read_progress(output), output_format.value)
 
 
 @app.command()
@@ -427,6 +425,7 @@ def mix(
     [bold]grain_train_mixture_config_path=mixture.json[/].
     """
     from beam_pipelines import write_mixture as job
+    from beam_pipelines.mixture_table import notes, print_mixture
 
     terminal.start(debug=debug)
     summary = job.write_mixture(
@@ -443,8 +442,8 @@ def mix(
         simulated=simulate,
         quiet=quiet,
     )
-    job.print_mixture(_console(), summary, output_format.value)
-    for note in job.notes(summary):
+    print_mixture(terminal.output(), summary, output_format.value)
+    for note in notes(summary):
         terminal.say(f"broetchen: {note}")
 
 
@@ -480,7 +479,7 @@ def report(
     from beam_pipelines import write_report as job
 
     job.write_report(output, page, png_folder=png, length=length, batch=batch, quiet=quiet)
-    _console().print(f"The report is {page}", highlight=False, markup=False, soft_wrap=True)
+    terminal.print_as_is(terminal.output(), f"The report is {page}")
 
 
 @app.command("train-tokenizer")
@@ -552,7 +551,7 @@ def train_tokenizer(
         overwrite=overwrite,
         quiet=quiet,
     )
-    print_training(_console(), summary)
+    print_training(terminal.output(), summary)
 
 
 @app.command("eval-tokenizer", cls=_BeamCommand)
@@ -586,11 +585,11 @@ def eval_tokenizer(
 
     docs/evaluation.md says what each column means.
     """
-    from beam_pipelines import evaluate_tokenizer, evaluation_tables, tokenizer_plot
+    from beam_pipelines import evaluate_tokenizer, evaluation_plot, evaluation_tables
 
     terminal.start(debug=debug)
     if plot is not None:
-        tokenizer_plot.check_plot_path(plot)
+        evaluation_plot.check_plot_path(plot)
     evaluation = evaluate_tokenizer.evaluate(
         tokenizers or (),
         data or (),
@@ -599,11 +598,11 @@ def eval_tokenizer(
         engine=engine.value,
         beam_arguments=context.args,
     )
-    evaluation_tables.print_evaluation(_console(), evaluation, output_format.value)
+    evaluation_tables.print_evaluation(terminal.output(), evaluation, output_format.value)
     if json_file is not None:
         evaluation_tables.write_json(evaluation, json_file)
     if plot is not None:
-        tokenizer_plot.plot_evaluation(evaluation, plot)
+        evaluation_plot.plot_evaluation(evaluation, plot)
 
 
 @app.command()
@@ -676,8 +675,10 @@ def demo(
     debug: Debug = False,
 ) -> None:
     """Build a mix of five datasets from the embedded sample corpora, verify it, and show the table."""
-    from beam_pipelines import build_mix, tables, verify_output
+    from beam_pipelines import build_mix, verify_output
+    from beam_pipelines.build_table import print_build
     from beam_pipelines.demo import demo_config
+    from beam_pipelines.verify_table import print_verified
 
     terminal.start(debug=debug)
     summary = build_mix.build(
@@ -688,10 +689,10 @@ def demo(
         beam_arguments=context.args,
         quiet=quiet,
     )
-    console = _console()
-    tables.print_build(console, summary, output)
+    console = terminal.output()
+    print_build(console, summary, output)
     manifests = verify_output.verify(output, beam_arguments=context.args)
-    tables.print_verified(console, manifests)
+    print_verified(console, manifests)
 
 
 def run(command: Callable[[], Any], *, debug: bool) -> int:

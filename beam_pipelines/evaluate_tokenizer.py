@@ -47,6 +47,11 @@ class Evaluation:
     statistics: Mapping[tuple[str, str], TokenStatistics]
     left_out: Mapping[str, str]
 
+    @property
+    def shown_groups(self) -> tuple[str, ...]:
+        """The groups that differ: all of one group is that group."""
+        return self.groups[:1] if len(self.groups) == 2 else self.groups
+
     def metrics(self, tokenizer: EvaluatedTokenizer, group: str) -> Mapping[str, float | None]:
         """All metrics of a tokenizer on a group, by their names."""
         return measure(self.statistics[tokenizer.name, group], tokenizer.vocabulary)

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
 
 from rich import box
 from rich.console import Console
-from rich.measure import Measurement
+from rich.markup import escape
 from rich.table import Table
 
+from beam_pipelines import terminal
 from beam_pipelines.evaluate_tokenizer import Evaluation
+from beam_pipelines.tables import OutputFormat, print_rows, table_width
 from transforms import files
 from transforms.tokenizer_metrics import METRICS, Metric
-
-OutputFormat = Literal["table", "json", "csv"]
-"""How results are printed."""
 
 
 def write_json(evaluation: Evaluation, path: str) -> None:
@@ -38,48 +34,36 @@ def print_evaluation(console: Console, evaluation: Evaluation, output_format: Ou
     """Prints all results: as a table for each group, where * marks the best value of a column; as JSON; or as CSV."""
     if output_format == "table":
         _print_tables(console, evaluation)
-        return
-    if output_format == "json":
-        text = _as_json(evaluation)
+    elif output_format == "json":
+        terminal.print_as_is(console, _as_json(evaluation))
     else:
-        buffer = io.StringIO()
-        rows = evaluation.to_dict()["results"]
-        writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        text = buffer.getvalue().rstrip("\n")
-    console.print(text, soft_wrap=True, markup=False, highlight=False)
+        print_rows(console, evaluation.to_dict()["results"], output_format)
 
 
 def _print_tables(console: Console, evaluation: Evaluation) -> None:
-    # All of one group is that group.
-    groups = evaluation.groups[:1] if len(evaluation.groups) == 2 else evaluation.groups
-    for group in groups:
+    for group in evaluation.shown_groups:
         text = evaluation.statistics[evaluation.tokenizers[0].name, group]
         title = f"{group}: {text.documents:,} documents, {text.words:,} words, {text.text_bytes:,} bytes"
         for table in _group_tables(console, evaluation, group, title):
             console.print(table)
     engines = ", ".join(f"{one.name} by {one.engine}" for one in evaluation.tokenizers)
-    console.print(
+    terminal.print_as_is(
+        console,
         "* the best of its column. MB/s of processor time compare within one run only; encoded were " + engines,
-        soft_wrap=True,
-        markup=False,
-        highlight=False,
     )
     for name, reason in evaluation.left_out.items():
-        console.print(f"{name} was left out: {reason}", soft_wrap=True, markup=False, highlight=False)
+        terminal.print_as_is(console, f"{name} was left out: {reason}")
 
 
 def _group_tables(console: Console, evaluation: Evaluation, group: str, title: str) -> Iterator[Table]:
     """One table, or as many below each other as the console's width asks for."""
     rows = [evaluation.metrics(one, group) for one in evaluation.tokenizers]
-    unbounded = console.options.update(width=10_000)
     waiting = list(METRICS)
     while waiting:
         taken = 1
         while taken < len(waiting):
             wider = _table(evaluation, rows, waiting[: taken + 1], title)
-            if Measurement.get(console, unbounded, wider).maximum > console.width:
+            if table_width(console, wider) > console.width:
                 break
             taken += 1
         yield _table(evaluation, rows, waiting[:taken], title)
@@ -100,5 +84,5 @@ def _table(
         for metric in metrics:
             shown = metric.shown(row[metric.key])
             cells.append(f"[bold green]{shown}*[/]" if shown == best[metric.key] else f"{shown} ")
-        table.add_row(tokenizer.name, *cells)
+        table.add_row(escape(tokenizer.name), *cells)
     return table

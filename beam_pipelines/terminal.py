@@ -1,4 +1,4 @@
-"""Standard error, kept for what a command has to say.
+"""Standard error, kept for what a command has to say, and standard output for its results.
 
 Beam prints the traceback of every failed step: through its loggers, from threads straight to `sys.stderr`, and from
 worker processes to the descriptor that they inherit. The error itself comes back as an exception, whose message is
@@ -30,9 +30,20 @@ def console() -> Console:
     return _console
 
 
+def output() -> Console:
+    """Standard output, for tables and other results."""
+    # A pipe has no width; tables are not cut for it. Names may hold what looks like the code of an emoji.
+    return Console(width=None if sys.stdout.isatty() else 200, emoji=False)
+
+
+def print_as_is(console: Console, text: str) -> None:
+    """Prints a text in which nothing is taken for markup or made bright, and no line is broken."""
+    console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
 def say(text: str) -> None:
     """Prints a line on standard error, as it is."""
-    _console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
+    print_as_is(_console, text)
 
 
 def start(*, debug: bool) -> None:

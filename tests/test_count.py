@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 
 from beam_pipelines.build_mix import build
 from beam_pipelines.count_subtokens import count
+from beam_pipelines.count_table import counts_text
 from beam_pipelines.mix_config import MixConfig, load_config
-from beam_pipelines.tables import counts_text
 from tests.command import run_command
 from tests.corpora import SAMPLES, TOKENIZER, documents_of, reference_ids, write_parquet
 from transforms.count_tokens import lay_out_parts

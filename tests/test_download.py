@@ -101,6 +101,11 @@ def test_wrong_content_never_gets_a_name_in_a_bucket(hub: HubServer, source: str
     assert files.list_files(f"{gcs_prefix}/**") == []
 
 
+def test_the_folder_is_named_as_it_is(config: Path, tmp_path: Path) -> None:
+    to = tmp_path / "corpora[b] :smile:"
+    assert run_command("download", config, "--to", to).stdout.endswith(f"the others were there: {to}\n")
+
+
 def test_a_config_without_hub_files(tmp_path: Path) -> None:
     config = write_config(tmp_path / "mix.yaml", "here/*.parquet", 5)
     result = run_command("download", config, "--to", tmp_path / "to")

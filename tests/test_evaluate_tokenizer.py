@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import logging
@@ -26,8 +27,8 @@ from rich.console import Console
 
 from beam_pipelines.evaluate_tokenizer import Evaluation, evaluate
 from beam_pipelines.evaluation_groups import ALL, read_groups
+from beam_pipelines.evaluation_plot import plot_evaluation
 from beam_pipelines.evaluation_tables import print_evaluation, write_json
-from beam_pipelines.tokenizer_plot import plot_evaluation
 from tests.command import run_command
 from tests.corpora import SAMPLES, TOKENIZER, documents_of, write_parquet
 from tests.small_tokenizers import GPT2, byte_characters, byte_level, train
@@ -279,6 +280,18 @@ def test_tables_mark_the_best_and_fit_the_terminal(small: Evaluation) -> None:
     narrow = printed(small, "table", width=80)
     assert max(map(len, narrow.splitlines()[:-1])) <= 80
     assert sorted(re.findall(r"\d[\d.,]* ?%?\*", narrow)) == sorted(re.findall(r"\d[\d.,]* ?%?\*", wide))
+
+
+@pytest.mark.parametrize("output_format", ["table", "json", "csv"])
+def test_a_name_is_printed_as_it_is(small: Evaluation, output_format: str) -> None:
+    """A tokenizer that is given without a name has that of its file, which may hold anything."""
+    first, *others = small.tokenizers
+    called = dataclasses.replace(first, name="a[b]")
+    statistics = {
+        (called.name if name == first.name else name, group): found for (name, group), found in small.statistics.items()
+    }
+    evaluation = dataclasses.replace(small, tokenizers=(called, *others), statistics=statistics)
+    assert "a[b]" in printed(evaluation, output_format).replace("\n", " ").partition(" by ")[0]
 
 
 def test_json_and_csv_hold_the_same_numbers(small: Evaluation) -> None:

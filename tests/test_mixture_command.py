@@ -17,8 +17,9 @@ from rich.console import Console
 from beam_pipelines.build_mix import build
 from beam_pipelines.demo import demo_config
 from beam_pipelines.mix_config import load_config
+from beam_pipelines.mixture_table import notes, print_mixture
 from beam_pipelines.tables import OutputFormat
-from beam_pipelines.write_mixture import MixtureSummary, notes, print_mixture, write_mixture
+from beam_pipelines.write_mixture import MixtureSummary, write_mixture
 from tests.command import run_command
 from transforms.errors import UsageError
 

@@ -95,9 +95,9 @@ class ForkServer:
 
 def _serve() -> None:
     import beam_pipelines.build_mix
+    import beam_pipelines.build_table
     import beam_pipelines.cli
-    import beam_pipelines.mix_config
-    import beam_pipelines.tables  # noqa: F401
+    import beam_pipelines.mix_config  # noqa: F401
 
     # A fork has only the thread that forks; jemalloc, which Arrow brings, provides for it (pthread_atfork(3)).
     threads = sorted(path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm"))

@@ -68,8 +68,7 @@ def plot_evaluation(evaluation: Evaluation, path: str) -> None:
 
 def _draw(evaluation: Evaluation) -> Figure:
     names = [one.name for one in evaluation.tokenizers]
-    # All of one group is that group.
-    groups = evaluation.groups[:1] if len(evaluation.groups) == 2 else evaluation.groups
+    groups = evaluation.shown_groups
     width = _INCHES_PER_LETTER * max(map(len, names)) + _PANEL_INCHES * len(_PANELS)
     row_inches = _ROW_INCHES + _MARK_INCHES * len(groups)
     figure = Figure(figsize=(width, _FRAME_INCHES + row_inches * len(names)), layout="constrained")

@@ -1,0 +1,61 @@
+"""The table of a plan, and what else there is to say about a build before it starts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from beam_pipelines.dataflow_cost import PRICES_OF, dataflow_cost
+from beam_pipelines.plan_mix import DatasetOutlook
+from beam_pipelines.tables import OutputFormat, new_table, print_rows, print_table
+from transforms.quantities import format_size
+
+
+def print_plan(console: Console, outlooks: Sequence[DatasetOutlook], output_format: OutputFormat) -> None:
+    """What a build would read and write."""
+    if output_format != "table":
+        print_rows(console, [dataclasses.asdict(outlook) for outlook in outlooks], output_format)
+        return
+    columns = (
+        "dataset", "engine", "wanted tokens", "source holds", "files", "row groups", "to read ≈", "shards ≈",
+        "to write ≈", "one process ≈",
+    )  # fmt: skip
+    table = new_table(columns, texts=2)
+    for outlook in outlooks:
+        short = outlook.available < outlook.need
+        table.add_row(
+            outlook.dataset,
+            outlook.engine,
+            f"{outlook.need:,}",
+            f"{'[red]' if short else ''}{'' if outlook.available_exact else '≈ '}{outlook.available:,}",
+            f"{outlook.files_read} of {outlook.files}",
+            f"{outlook.row_groups:,}",
+            format_size(outlook.read_bytes),
+            f"{outlook.shards:,}",
+            format_size(outlook.written_bytes),
+            _duration(outlook.seconds),
+        )
+    print_table(console, table, ("engine", "row groups", "shards ≈", "to write ≈", "files", "one process ≈"))
+    scratch = max(outlook.scratch_bytes for outlook in outlooks)
+    console.print(f"With the output in a bucket, each process takes up to {format_size(scratch)} of local disk.")
+    cost = dataflow_cost(sum(outlook.seconds for outlook in outlooks))
+    if cost.processor_hours >= 0.1:
+        console.print(
+            f"On Dataflow: about {cost.processor_hours:,.1f} processor hours, ${cost.dollars:,.2f} at the list prices "
+            f"of {PRICES_OF} in us-central1, without the start-up of workers; see docs/dataflow.md."
+        )
+    for outlook in outlooks:
+        if outlook.available < outlook.need:
+            sure = "" if outlook.available_exact else "probably "
+            console.print(
+                f"[red]{outlook.dataset} will {sure}lack {outlook.need - outlook.available:,} tokens;[/] "
+                "add source files or lower its budget"
+            )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
