@@ -6,7 +6,15 @@ The metadata is in pyproject.toml; this file lists code and data, and needs noth
 from setuptools import setup
 
 setup(
-    packages=["beam_pipelines", "launch", "launch.programs", "mix_configs", "samples", "transforms"],
+    packages=[
+        "beam_pipelines",
+        "beam_pipelines.commands",
+        "launch",
+        "launch.programs",
+        "mix_configs",
+        "samples",
+        "transforms",
+    ],
     package_data={
         "beam_pipelines": ["*.jinja", "flex_template.json"],
         "launch": ["configs/*.yaml", "models/*.yml", "vm/*.sh", "*.in", "*.lock"],

@@ -7,6 +7,8 @@ import io
 import json
 import re
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -207,6 +209,21 @@ def test_help_names_every_command_and_each_has_its_own() -> None:
         assert (result.returncode, result.stderr) == (0, "")
         assert f"Usage: broetchen {command}" in result.stdout
         assert "--debug" in result.stdout
+
+
+def test_help_imports_no_beam() -> None:
+    """It takes a second or more, and help comes at once."""
+    commands = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
+    program = f"""
+import sys
+from beam_pipelines.cli import app, run
+for command in {commands!r}:
+    sys.argv = ["broetchen", command, "--help"]
+    assert run(app, debug=False) == 0
+assert "apache_beam" not in sys.modules
+assert "pyarrow" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
 
 
 # --- On a terminal ----------------------------------------------------------------------------------------------------

@@ -1,0 +1,172 @@
+"""Commands that build datasets, and those that prepare a build."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from beam_pipelines import terminal
+from beam_pipelines.build_vocab_corpus import Container, text_settings
+from beam_pipelines.commands.options import (
+    Config,
+    Datasets,
+    Debug,
+    EngineOption,
+    Ledger,
+    Quiet,
+    Settings,
+    SourceRoot,
+    TableFormat,
+    load_mix,
+)
+
+Output = Annotated[str, typer.Option(metavar="URI", help="Where the datasets go: a folder or gs://bucket/folder.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace datasets that another config left there.")]
+
+
+def build(
+    context: typer.Context,
+    config: Config,
+    output: Output,
+    dataset: Datasets = None,
+    engine: EngineOption = "auto",
+    overwrite: Overwrite = False,
+    settings: Settings = None,
+    source_root: SourceRoot = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Build the datasets of a mix, each to its exact token budget.
+
+    A build that was stopped or killed is simply run again: finished shards are not redone. All options of Beam pass
+    through, e.g. [bold]--direct_num_workers 4[/] or [bold]--runner DataflowRunner --project … --region …[/].
+    """
+    terminal.start(debug=debug)
+    mix = load_mix(config, settings, source_root)
+    from beam_pipelines import build_mix
+    from beam_pipelines.build_table import print_build
+
+    summary = build_mix.build(
+        mix,
+        output,
+        datasets=dataset or (),
+        engine=engine,
+        overwrite=overwrite,
+        beam_arguments=context.args,
+        quiet=quiet,
+    )
+    if summary.template is not None:
+        terminal.print_as_is(
+            terminal.output(), f"Nothing is built yet: the job is staged, and its template is {summary.template}"
+        )
+        return
+    print_build(terminal.output(), summary, output)
+
+
+def vocab(
+    context: typer.Context,
+    config: Config,
+    output: Output,
+    container: Annotated[
+        Container, typer.Option("--format", help="Parquet, with the source's columns, or ArrayRecord.")
+    ] = "parquet",
+    dataset: Datasets = None,
+    engine: EngineOption = "auto",
+    overwrite: Overwrite = False,
+    settings: Settings = None,
+    source_root: SourceRoot = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Build the text corpus that a tokenizer is trained on, each dataset to its exact token budget.
+
+    The same build as [bold]build[/], with text for its output: encoding what it writes by the config's tokenizer gives
+    exactly the budget.
+    """
+    build(
+        context,
+        config,
+        output,
+        dataset=dataset,
+        engine=engine,
+        overwrite=overwrite,
+        settings=[*text_settings(container), *(settings or ())],
+        source_root=source_root,
+        quiet=quiet,
+        debug=debug,
+    )
+
+
+def plan(
+    config: Config,
+    dataset: Datasets = None,
+    engine: EngineOption = "auto",
+    settings: Settings = None,
+    source_root: SourceRoot = None,
+    output_format: TableFormat = "table",
+    ledger: Ledger = None,
+    debug: Debug = False,
+) -> None:
+    """Show what a build would read and write, from footers and a small sample, or from counts in a ledger."""
+    terminal.start(debug=debug)
+    mix = load_mix(config, settings, source_root)
+    from beam_pipelines import plan_mix
+    from beam_pipelines.plan_table import print_plan
+
+    outlooks = plan_mix.plan(mix, datasets=dataset or (), engine=engine, ledger=ledger)
+    print_plan(terminal.output(), outlooks, output_format)
+
+
+def download(
+    config: Config,
+    to: Annotated[str, typer.Option(metavar="URI", help="Where the files go: a folder or gs://bucket/folder.")],
+    dataset: Datasets = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the files, with their sizes.")] = False,
+    settings: Settings = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Download the hub files that a mix names, whole, at their pinned revisions.
+
+    A build needs none of this: it streams what it needs. Use it where the same files are read many times, then build
+    with [bold]--source-root[/]. A download that was stopped is run again and goes on where it was.
+    """
+    terminal.start(debug=debug)
+    mix = load_mix(config, settings)
+    from beam_pipelines import download_sources
+    from beam_pipelines.download_table import print_downloads
+
+    found = download_sources.downloads(mix, to, dataset or ())
+    if dry_run:
+        print_downloads(terminal.output(), found)
+        return
+    fetched = download_sources.download(found, quiet=quiet)
+    terminal.print_as_is(terminal.output(), f"{fetched} of {len(found)} files fetched, the others were there: {to}")
+
+
+def demo(
+    context: typer.Context,
+    output: Annotated[str, typer.Option(metavar="URI", help="Where the demo's datasets go.")] = "demo-output",
+    engine: EngineOption = "auto",
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Build a mix of five datasets from the embedded sample corpora, verify it, and show the table."""
+    terminal.start(debug=debug)
+    from beam_pipelines import build_mix, verify_output
+    from beam_pipelines.build_table import print_build
+    from beam_pipelines.demo import demo_config
+    from beam_pipelines.verify_table import print_verified
+
+    summary = build_mix.build(
+        demo_config(),
+        output,
+        engine=engine,
+        overwrite=True,
+        beam_arguments=context.args,
+        quiet=quiet,
+    )
+    console = terminal.output()
+    print_build(console, summary, output)
+    print_verified(console, verify_output.verify(output, beam_arguments=context.args))
