@@ -25,7 +25,9 @@ from tests.corpora import TOKENIZER
 from tests.small_tokenizers import GPT2, POSSESSIVE, byte_level, split_then_bytes
 from transforms import code_points
 from transforms.code_points import agreed, documents_at, inert, non_ascii, normalize
-from transforms.encoders import PROVEN_SPLITS, GigatokenEncoder, ReferenceEncoder, first_difference
+from transforms.encoded import first_difference
+from transforms.encoders import GigatokenEncoder, ReferenceEncoder
+from transforms.proven_splits import PROVEN_SPLITS
 from transforms.tokenizer_file import load_tokenizer
 
 AGREED = np.flatnonzero(agreed()).tolist()

@@ -18,8 +18,9 @@ from tests.campaign import hostile_parquet
 from tests.campaign.hostile_build import build_by_steps, write_config
 from tests.corpora import write_parquet
 from tests.small_tokenizers import as_file, byte_level
-from transforms.encoders import GigatokenEncoder, GigatokenUnfitError, ReferenceEncoder
+from transforms.encoders import GigatokenEncoder, ReferenceEncoder
 from transforms.errors import BroetchenError, UsageError, listed
+from transforms.gigatoken_input import GigatokenUnfitError
 from transforms.parquet_footer import read_footer
 from transforms.parquet_texts import read_texts
 from transforms.text_batch import BATCH_TEXT_BYTES

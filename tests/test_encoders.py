@@ -30,18 +30,12 @@ from tests.small_tokenizers import (
     train,
 )
 from transforms import encoders
-from transforms.encoders import (
-    PROVEN_SPLITS,
-    Encoded,
-    Encoder,
-    GigatokenEncoder,
-    ReferenceEncoder,
-    SpecialTokens,
-    first_difference,
-    make_encoder,
-)
+from transforms.encoded import Encoded, first_difference
+from transforms.encoders import Encoder, GigatokenEncoder, ReferenceEncoder, make_encoder
 from transforms.errors import UsageError
+from transforms.proven_splits import PROVEN_SPLITS
 from transforms.tokenizer_file import TokenizerFile, load_tokenizer
+from transforms.tokenizer_spec import SpecialTokens
 
 MODES: tuple[SpecialTokens, ...] = ("text", "token")
 NFKC = {"type": "NFKC"}
@@ -427,29 +421,6 @@ def test_make_encoder(caplog):
     assert make_encoder(sample_tokenizer(), "gigatoken", "text").name == "gigatoken"
     assert make_encoder(sample_tokenizer(), "auto", "text").name == "gigatoken"
     assert not caplog.records
-
-
-# Comparing
-
-
-def test_first_difference():
-    def encoded(*documents: list[int]) -> Encoded:
-        lengths = [len(ids) for ids in documents]
-        return Encoded(np.array(list(itertools.chain(*documents)), np.uint32), np.cumsum([0, *lengths]))
-
-    assert first_difference(encoded([1], [], [2, 3]), encoded([1], [], [2, 3])) is None
-    assert first_difference(encoded(), encoded()) is None
-    assert first_difference(encoded([1], [2, 3]), encoded([1], [2, 4])) == (
-        "gives other ids in document 1, position 1: 4, not 3"
-    )
-    assert first_difference(encoded([1, 2], [3]), encoded([1], [2, 3])) == (
-        "gives other ids in document 0, position 1: the end, not 2"
-    )
-    assert (
-        first_difference(encoded([], [3]), encoded([3], []))
-        == "gives other ids in document 0, position 0: 3, not the end"
-    )
-    assert first_difference(encoded([1]), encoded([1], [2])) == "gives ids for 2 documents, not 1"
 
 
 # Memory and threads

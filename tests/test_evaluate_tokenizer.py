@@ -34,10 +34,10 @@ from tests.corpora import SAMPLES, TOKENIZER, documents_of, write_parquet
 from tests.small_tokenizers import GPT2, byte_characters, byte_level, train
 from tests.test_tokenizer_metrics import naive_lines, naive_words
 from transforms import evaluated_tokenizer, files
-from transforms.encoders import PROVEN_SPLITS
 from transforms.errors import BroetchenError, UsageError
 from transforms.evaluated_tokenizer import PUBLIC_TOKENIZERS, load_public
 from transforms.foreign_encoders import TiktokenEncoder, split_as_llama3
+from transforms.proven_splits import PROVEN_SPLITS
 from transforms.tokenizer_spec import Engine
 
 GERMAN = documents_of((SAMPLES / "corpora/fineweb2_german").glob("*.parquet"))

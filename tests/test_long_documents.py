@@ -13,9 +13,10 @@ import tokenizers
 
 from tests.small_tokenizers import GPT2, added_token, as_file, byte_level, split_then_bytes
 from transforms import long_documents
-from transforms.encoders import PROVEN_SPLITS, GigatokenEncoder, ReferenceEncoder
+from transforms.encoders import GigatokenEncoder, ReferenceEncoder
 from transforms.errors import BroetchenError
 from transforms.long_documents import PIECE_BYTES, can_be_cut, piece_ends
+from transforms.proven_splits import PROVEN_SPLITS
 
 MERGES = [(b"a", b"b"), (b" ", b"a"), (b" a", b"b"), (b"e", b"r"), (b" ", b" "), (b"d", b" "), (b"\n", b"\n")]
 PARTS = [

@@ -11,8 +11,9 @@ import functools
 import threading
 from collections.abc import Iterator
 
-from transforms.encoders import Encoder, GigatokenUnfitError, make_encoder
+from transforms.encoders import Encoder, make_encoder
 from transforms.errors import BroetchenError
+from transforms.gigatoken_input import GigatokenUnfitError
 from transforms.tokenizer_file import TokenizerFile, load_tokenizer
 from transforms.tokenizer_spec import Engine, TokenizerSpec
 

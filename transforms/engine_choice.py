@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from transforms.encoded import Encoded, first_difference
 from transforms.encoder_pool import borrow_encoder, gigatoken_obstacle
-from transforms.encoders import Encoded, first_difference
 from transforms.errors import UsageError
 from transforms.tokenizer_spec import ChosenEngine, Engine, TokenizerSpec
 

@@ -9,13 +9,13 @@ import base64
 import binascii
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
-import numpy as np
 import pyarrow as pa
 
-from transforms.encoders import PROVEN_SPLITS, Encoded
+from transforms.encoded import Encoded
+from transforms.proven_splits import PROVEN_SPLITS
 from transforms.tokenizer_metrics import Vocabulary
 
 ForeignKind = Literal["tiktoken", "sentencepiece"]
@@ -55,7 +55,7 @@ class TiktokenEncoder:
 
     def encode(self, texts: pa.LargeStringArray) -> Encoded:
         """See `Encoder.encode`."""
-        return _encoded(
+        return Encoded.of(
             list(itertools.chain.from_iterable(map(self._encoding.encode_ordinary, split_as_llama3(text))))
             for text in texts.to_pylist()
         )
@@ -125,7 +125,7 @@ class SentencePieceEncoder:
 
     def encode(self, texts: pa.LargeStringArray) -> Encoded:
         """See `Encoder.encode`."""
-        return _encoded(self._processor.encode(texts.to_pylist(), out_type=int, num_threads=1))
+        return Encoded.of(self._processor.encode(texts.to_pylist(), out_type=int, num_threads=1))
 
     def vocabulary(self) -> Vocabulary:
         """Its size, its unknown piece and its byte pieces."""
@@ -135,12 +135,6 @@ class SentencePieceEncoder:
             unknown_ids=tuple(i for i in range(size) if self._processor.is_unknown(i)),
             byte_ids=tuple(i for i in range(size) if self._processor.is_byte(i)),
         )
-
-
-def _encoded(documents: Iterable[list[int]]) -> Encoded:
-    documents = list(documents)
-    ids = np.array(list(itertools.chain.from_iterable(documents)), dtype=np.uint32)
-    return Encoded(ids, np.cumsum([0, *map(len, documents)], dtype=np.int64))
 
 
 FOREIGN_ENCODERS: Mapping[str, type[TiktokenEncoder] | type[SentencePieceEncoder]] = {

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from transforms.encoders import PROVEN_SPLITS
 from transforms.errors import BroetchenError, UsageError
+from transforms.proven_splits import PROVEN_SPLITS
 
 # The first nine are nanochat's, in its order.
 SPECIAL_TOKENS = (
