@@ -15,32 +15,28 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from beam_pipelines import mix_config
+from beam_pipelines.mix_config import MixConfig
+from beam_pipelines.mix_sections import DatasetConfig, RecordsConfig, ShardsConfig, TokenizerConfig
+from beam_pipelines.mix_sources import HubDataset, Sources
+from beam_pipelines.mix_values import Budget, Count, Share, TargetSize
 from transforms.config_section import Name, Section
 from transforms.errors import UsageError
 from transforms.quantities import format_size
 
 _SECTIONS: dict[str, type[Section]] = {
     section.__name__: section
-    for section in (
-        mix_config.MixConfig,
-        mix_config.TokenizerConfig,
-        mix_config.RecordsConfig,
-        mix_config.ShardsConfig,
-        mix_config.DatasetConfig,
-        mix_config.HubDataset,
-    )
+    for section in (MixConfig, TokenizerConfig, RecordsConfig, ShardsConfig, DatasetConfig, HubDataset)
 }
 # What the document calls a type of the schema; it explains these words above the tables.
 _WORDS: list[tuple[Any, str]] = [
     (Name, "name"),
     (str, "text"),
     (bool, "switch"),
-    (mix_config.Count, "count"),
-    (mix_config.Budget, "count ≥ 1"),
-    (mix_config.TargetSize, "size ≥ 1 byte"),
-    (mix_config.Share, "share > 0 %"),
-    (mix_config.Sources, "path, hub dataset, or list of them"),
+    (Count, "count"),
+    (Budget, "count ≥ 1"),
+    (TargetSize, "size ≥ 1 byte"),
+    (Share, "share > 0 %"),
+    (Sources, "path, hub dataset, or list of them"),
 ]
 _MARKED = re.compile(r"(?<=<!-- schema: )(\w+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
 _POWERS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -115,7 +111,7 @@ def _default(hint: Any, field: FieldInfo) -> str:
         return "as below"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
-    return f"`{format_size(value).replace(' ', '')}`" if hint == mix_config.TargetSize else f"`{value}`"
+    return f"`{format_size(value).replace(' ', '')}`" if hint == TargetSize else f"`{value}`"
 
 
 def _examples(field: FieldInfo) -> str:

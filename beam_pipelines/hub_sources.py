@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from beam_pipelines import terminal
-from beam_pipelines.mix_config import DatasetConfig, HubDataset, MixConfig
+from beam_pipelines.mix_sections import DatasetConfig
+from beam_pipelines.mix_sources import HubDataset
 from transforms.errors import BroetchenError, one_line
 from transforms.hub_path import SCHEME, HubPath
 
 
-def with_pinned_sources(config: MixConfig) -> MixConfig:
-    """The same config with each of its hub sources as pinned paths; the hub is asked only for those that are not.
+def pinned_datasets(datasets: Mapping[str, DatasetConfig]) -> dict[str, DatasetConfig]:
+    """The same datasets with each of their hub sources as pinned paths; the hub is asked only for those that are not.
 
     Raises:
         BroetchenError: the hub does not know a repository, revision, configuration or split, or cannot be reached.
     """
-    pinned = {name: tuple(_pinned(name, dataset)) for name, dataset in config.datasets.items()}
-    if all(pinned[name] == dataset.source for name, dataset in config.datasets.items()):
-        return config
-    datasets = {name: one.model_copy(update={"source": pinned[name]}) for name, one in config.datasets.items()}
-    return config.model_copy(update={"datasets": datasets})
+    return {
+        name: dataset.model_copy(update={"source": tuple(_pinned(name, dataset))}) for name, dataset in datasets.items()
+    }
 
 
 def _pinned(name: str, dataset: DatasetConfig) -> Iterator[str]:

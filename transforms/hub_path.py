@@ -12,6 +12,9 @@ SCHEME = "hf"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 """A full commit hash, which pins a revision: a branch or a tag may move."""
 
+REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)?")
+"""The id of a repository: OWNER/NAME, or the name alone of some that are old."""
+
 _PATH = re.compile(r"hf://datasets/(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^/]*))?/(?P<path>.*)")
 
 
