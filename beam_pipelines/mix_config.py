@@ -28,7 +28,8 @@ from beam_pipelines.mix_sections import (
 )
 from beam_pipelines.mix_values import Budget, DatasetName
 from transforms.config_document import Kind, Problem
-from transforms.config_section import ConfigFile, Name, open_document, resolve_path, section_of
+from transforms.config_file import ConfigFile, open_document, resolve_path, section_of
+from transforms.config_section import Name
 from transforms.largest_remainder import apportion
 from transforms.quantities import shown
 
@@ -166,14 +167,14 @@ def load_config(path: str | os.PathLike[str], *, overrides: Mapping[str, Any] | 
     """Reads and checks a mix config.
 
     Args:
-      path: a YAML file, local or on a filesystem that Beam knows (`gs://…`).
-      overrides: values by dotted key, as `--set KEY=VALUE` gives them: `{"total_tokens": "400000", "records.format":
-        "text", "datasets.german.share": "30%"}`. Text is read as the same text in the file would be (`true`, `null`,
-        `[a, b]`); other values are taken as they are. They are checked like the file's own.
+        path: a YAML file, local or on a filesystem that Beam knows (`gs://…`).
+        overrides: values by dotted key, as `--set KEY=VALUE` gives them: `{"total_tokens": "400000", "records.format":
+            "text", "datasets.german.share": "30%"}`. Text is read as the same text in the file would be (`true`,
+            `null`, `[a, b]`); other values are taken as they are. They are checked like the file's own.
 
     Raises:
-      UsageError: the file is not there, is no YAML, or breaks the schema; the message has a line for each error.
-      BroetchenError: the hub does not tell what an unpinned source, or one by name of dataset, is.
+        UsageError: the file is not there, is no YAML, or breaks the schema; the message has a line for each error.
+        BroetchenError: the hub does not tell what an unpinned source, or one by name of dataset, is.
     """
     config = section_of(MixConfig, open_document(_KIND, path, overrides))
     return config.model_copy(update={"datasets": pinned_datasets(config.datasets)})

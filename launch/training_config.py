@@ -20,16 +20,8 @@ from launch.job import Value
 from launch.local_config import LocalConfig
 from launch.tpu_vm_config import TpuVmConfig, XpkConfig
 from transforms.config_document import ConfigDocument, Kind, Problem
-from transforms.config_section import (
-    ConfigFile,
-    Name,
-    Section,
-    Text,
-    mended,
-    one_or_several,
-    open_document,
-    section_of,
-)
+from transforms.config_file import ConfigFile, open_document, section_of
+from transforms.config_section import Name, Section, Text, mended, one_or_several
 from transforms.errors import UsageError
 from transforms.quantities import parse_percent, shown
 

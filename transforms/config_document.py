@@ -1,6 +1,6 @@
-"""A config file as plain data: YAML with the line of each key, so that an error can say where it is.
+"""A config as plain data: YAML with the line of each key, so that an error can say where it is.
 
-What a config has to hold is not known here; a `config_section` says it.
+What a config has to hold is not known here; `transforms.config_section` does.
 """
 
 from __future__ import annotations
@@ -8,20 +8,16 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-import os
-import re
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import yaml
 
+from transforms import config_yaml
 from transforms.errors import UsageError
 from transforms.quantities import shown
 
 Loc = tuple[str | int, ...]
-
-SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-"""What a path that is not local begins with."""
 
 MAX_CONFIG_BYTES = 2**20
 """A config file beyond this is refused unread: a mix of a hundred datasets takes some 20 KiB."""
@@ -41,88 +37,6 @@ class Problem:
 
     loc: Loc
     what: str
-
-
-def read_config(path: str) -> bytes:
-    """The bytes of a config file, at most one more than may be."""
-    if SCHEME.match(path):
-        # Imported here, since it takes longer than all the rest of reading a config.
-        from apache_beam.io.filesystem import CompressionTypes
-        from apache_beam.io.filesystems import FileSystems
-
-        try:
-            with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as remote:
-                return bytes(remote.read(MAX_CONFIG_BYTES + 1))
-        except Exception as error:  # Each filesystem has its client's own errors, for access, network and absence.
-            what = f"{path}: cannot read the config: {error}; check the path and your access to it"
-            raise UsageError(what) from error
-    try:
-        with open(path, "rb") as file:
-            return file.read(MAX_CONFIG_BYTES + 1)
-    except FileNotFoundError as error:
-        raise UsageError(f"{path}: there is no such config; check the path") from error
-    except IsADirectoryError as error:
-        raise UsageError(f"{path}: is a folder; name the file in it, {os.path.join(path, 'mix.yaml')}") from error
-    except OSError as error:
-        what = f"{path}: cannot read the config: {error.strerror}; check the path and your access to it"
-        raise UsageError(what) from error
-
-
-class _Loader(yaml.SafeLoader):
-    """SafeLoader with only those plain scalars that a config needs.
-
-    YAML 1.1 would make a number of `1:30`, a date of `2025-01-01`, `false` of a token called `no`, and a rounded double
-    of `1.1e9`: here these are text, and the quantities' own parser reads them exactly.
-    """
-
-    yaml_implicit_resolvers = {}  # noqa: RUF012 (PyYAML's own way to say it)
-
-
-# No octal (010), and no more digits than a quantity can have.
-_INT = re.compile(r"[-+]?(?:0|[1-9](?:_?[0-9]){0,29})\Z")
-
-# The pattern of a tag's plain scalars, and the characters that they may start with.
-_PLAIN = {
-    "tag:yaml.org,2002:null": (re.compile(r"(?:~|null|Null|NULL|)\Z"), ["~", "n", "N", ""]),
-    "tag:yaml.org,2002:bool": (re.compile(r"(?:true|True|TRUE|false|False|FALSE)\Z"), ["t", "T", "f", "F"]),
-    "tag:yaml.org,2002:int": (_INT, list("-+0123456789")),
-    "tag:yaml.org,2002:merge": (re.compile(r"<<\Z"), ["<"]),
-}
-# Not in YAML 1.1, which wants a point in it: the exponent alone, as in `6e-06`.
-_FLOAT = re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]{1,3})?\Z")
-_FLOATS = {"tag:yaml.org,2002:float": (_FLOAT, list("-+.0123456789"))}
-
-
-class _FloatLoader(_Loader):
-    """The same, and floats."""
-
-
-for _loader, _plain in ((_Loader, _PLAIN), (_FloatLoader, _FLOATS)):
-    for _tag, (_pattern, _first) in _plain.items():
-        _loader.add_implicit_resolver(_tag, _pattern, _first)
-
-
-def _to_int(text: str) -> int | str:
-    # A tag, `!!int 1e3`, may claim what the text is not; the schema then refuses the text.
-    return int(text) if _INT.match(text) else text
-
-
-def _to_float(text: str) -> float | str:
-    return float(text) if _FLOAT.match(text) else text
-
-
-_SCALARS: dict[str, Callable[[str], Any]] = {
-    "tag:yaml.org,2002:str": str,
-    "tag:yaml.org,2002:null": lambda text: None,
-    "tag:yaml.org,2002:bool": lambda text: text.lower() == "true",
-    "tag:yaml.org,2002:int": _to_int,
-    "tag:yaml.org,2002:float": _to_float,
-}
-_TAGS: dict[type[yaml.Node], Container[str]] = {
-    yaml.MappingNode: {"tag:yaml.org,2002:map"},
-    yaml.SequenceNode: {"tag:yaml.org,2002:seq"},
-    yaml.ScalarNode: _SCALARS,
-}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -151,14 +65,14 @@ class ConfigDocument:
         """Reads the file's content.
 
         Raises:
-          UsageError: it is too large, is no YAML, or has more aliases or nesting than a config can need.
+            UsageError: it is too large, is no YAML, or has more aliases or nesting than a config can need.
         """
         if len(content) > MAX_CONFIG_BYTES:
             raise UsageError(
                 f"{self.name}: is larger than 1 MiB; a {self.kind.name} is a short YAML file, check the path"
             )
         try:
-            node = yaml.compose(content.decode("utf-8-sig"), Loader=_FloatLoader if self.kind.floats else _Loader)
+            node = config_yaml.compose(content.decode("utf-8-sig"), floats=self.kind.floats)
         except UnicodeDecodeError as error:
             what = f"is not UTF-8 text (byte {error.start}); check the path, or save it as UTF-8"
             raise UsageError(f"{self.name}: {what}") from error
@@ -229,9 +143,7 @@ class ConfigDocument:
             part.parse(text.encode())
             self.problems += (Problem((*loc, *problem.loc), problem.what) for problem in part.problems)
             return part.data
-        plain = _PLAIN | _FLOATS if self.kind.floats else _PLAIN
-        tags = (tag for tag, (pattern, _) in plain.items() if pattern.match(text))
-        return _SCALARS.get(next(tags, ""), str)(text)
+        return config_yaml.plain_value(text, floats=self.kind.floats)
 
     def _build(self, node: yaml.Node, loc: Loc) -> Any:
         if len(loc) > _MAX_DEPTH:
@@ -243,13 +155,13 @@ class ConfigDocument:
             what = f"aliases repeat more than {MAX_REPEATED_NODES} values up to here; write them out"
             raise UsageError(f"{self.name}:{_line(node)}: {what}")
         self._lines.setdefault(loc, _line(node))
-        if node.tag not in _TAGS[type(node)] or (node.tag in _FLOATS and not self.kind.floats):
+        if not config_yaml.is_plain_data(node, floats=self.kind.floats):
             self._report(loc, f"has the YAML tag {shown(node.tag)}, which a config does not take; remove it")
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, loc)
         if isinstance(node, yaml.SequenceNode):
             return [self._build(item, (*loc, index)) for index, item in enumerate(node.value)]
-        return _SCALARS.get(node.tag, str)(node.value)
+        return config_yaml.scalar_value(node)
 
     def _mapping(self, node: yaml.MappingNode, loc: Loc) -> dict[str, Any]:
         own: dict[str, Any] = {}
@@ -257,7 +169,7 @@ class ConfigDocument:
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
                 self._report(loc, f"has a key on line {_line(key_node)} that is a list or a mapping; write a name")
-            elif key_node.tag == "tag:yaml.org,2002:merge":
+            elif key_node.tag == config_yaml.MERGE_TAG:
                 merged = self._merge(value_node, (*loc, "<<")) | merged
             else:
                 # A key is text, whatever it looks like: a dataset may be called 2024 or null.

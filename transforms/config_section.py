@@ -1,14 +1,12 @@
 """The parts that config schemas are made of: sections whose every problem is reported, in words of the config.
 
-A schema is a `ConfigFile` of `Section`s; `open_document` reads its file from any filesystem that Beam knows. What the
-keys are is not known here: `beam_pipelines.mix_config` and `launch.training_config` say it.
+A schema is a `transforms.config_file.ConfigFile` of `Section`s. What the keys are is not known here:
+`beam_pipelines.mix_config` and `launch.training_config` say it.
 """
 
 from __future__ import annotations
 
 import difflib
-import os
-import posixpath
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Self
@@ -19,13 +17,12 @@ from pydantic import (
     ConfigDict,
     Field,
     ModelWrapValidatorHandler,
-    PrivateAttr,
     ValidationError,
     model_validator,
 )
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
-from transforms.config_document import SCHEME, ConfigDocument, Kind, Problem, read_config
+from transforms.config_document import Problem
 from transforms.errors import UsageError
 from transforms.quantities import shown
 
@@ -52,7 +49,7 @@ def check_name(value: str) -> str:
     """`value`, where it can name a folder on any filesystem.
 
     Raises:
-      UsageError: it cannot.
+        UsageError: it cannot.
     """
     if len(value) > _MAX_NAME:
         raise UsageError(f"{shown(value)} has {len(value)} characters; shorten it to {_MAX_NAME}, as it names a folder")
@@ -79,7 +76,7 @@ def one_or_several(value: Any, *kinds: type) -> tuple[Any, ...]:
     """A path, or another thing of the `kinds`, that may be written alone, as a list of one; and lists as they are.
 
     Raises:
-      UsageError: it is neither.
+        UsageError: it is neither.
     """
     several = (value,) if isinstance(value, (str, *kinds)) else value
     if not isinstance(several, list | tuple):
@@ -161,76 +158,3 @@ def unknown_key(key: str, known: Mapping[str, Any]) -> str:
     near = difflib.get_close_matches(key, known, n=1)
     advice = f"did you mean `{near[0]}`?" if near else "remove it"
     return f"is not a key that exists here; {advice} (keys: {', '.join(known)})"
-
-
-def resolve_path(folder: str, path: str) -> str:
-    """`path` as a config in `folder`, local or remote, means it: relative paths start there.
-
-    Absolute paths and those with a scheme (`gs://…`, `hf://…`) stay as they are; `~` is the user's home. A config that
-    comes from no file, with the folder "", starts at the working directory.
-
-    >>> resolve_path("gs://bucket/configs", "../../x.json"), resolve_path("/configs", "x.json")
-    ('gs://bucket/x.json', '/configs/x.json')
-    """
-    if SCHEME.match(path):
-        return path
-    path = os.path.expanduser(path)
-    if os.path.isabs(path):
-        return path
-    scheme = SCHEME.match(folder)
-    if scheme is None:
-        return os.path.normpath(os.path.join(folder, path))
-    bucket, _, inner = folder[scheme.end() :].partition("/")
-    # From "/", so that no number of ".." leaves the bucket.
-    return scheme.group() + bucket + posixpath.normpath(posixpath.join("/", inner, path))
-
-
-class ConfigFile(Section):
-    """A section that is a whole file, and knows the folder that the file's relative paths start from."""
-
-    _folder: str = PrivateAttr(default="")
-
-    def resolve(self, path: str) -> str:
-        """`path` as the config means it; see `resolve_path`."""
-        return resolve_path(self._folder, path)
-
-
-def open_document(
-    kind: Kind, path: str | os.PathLike[str], overrides: Mapping[str, Any] | None = None
-) -> ConfigDocument:
-    """A config file as plain data, with the overrides in it.
-
-    Args:
-      kind: what the errors call it.
-      path: a YAML file, local or on a filesystem that Beam knows (`gs://…`).
-      overrides: values by dotted key, as `--set KEY=VALUE` gives them. Text is read as the same text in the file would
-        be; other values are taken as they are. They are checked like the file's own.
-
-    Raises:
-      UsageError: the file is not there, or is no YAML.
-    """
-    name = os.fspath(path)
-    document = ConfigDocument(name, kind)
-    document.parse(read_config(name))
-    for key, value in (overrides or {}).items():
-        document.override(key, value)
-    return document
-
-
-def section_of[T: ConfigFile](schema: type[T], document: ConfigDocument) -> T:
-    """The config that a document holds.
-
-    Raises:
-      UsageError: it breaks the schema; the message has a line for each error.
-    """
-    config: T | None = None
-    problems = list(document.problems)
-    try:
-        config = schema.model_validate(document.data)
-    except ValidationError as error:
-        problems += (Problem(details["loc"], details["msg"]) for details in error.errors())
-    if config is None or problems:
-        raise UsageError(document.message(problems))
-    name = document.name
-    config._folder = posixpath.dirname(name) if SCHEME.match(name) else os.path.dirname(os.path.abspath(name))
-    return config

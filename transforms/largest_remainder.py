@@ -21,15 +21,15 @@ def apportion(total: int, weights: Mapping[str, Fraction]) -> dict[str, int]:
       {'german': 7, 'english': 3}
 
     Args:
-      total: what is to be divided, 0 or more.
-      weights: exact, 0 or more, not all 0; they need not sum to 1. A weight of 0 gets 0.
+        total: what is to be divided, 0 or more.
+        weights: exact, 0 or more, not all 0; they need not sum to 1. A weight of 0 gets 0.
 
     Returns:
-      The parts, under the keys of `weights` and in their order.
+        The parts, under the keys of `weights` and in their order.
 
     Raises:
-      ValueError: `total` or a weight is negative, or the weights sum to 0.
-      TypeError: a weight is a float, which is seldom the share that was meant.
+        ValueError: `total` or a weight is negative, or the weights sum to 0.
+        TypeError: a weight is a float, which is seldom the share that was meant.
     """
     if total < 0:
         raise ValueError(f"total is {total}; it must be 0 or more")

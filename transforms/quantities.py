@@ -40,7 +40,7 @@ def parse_count(value: object) -> int:
     an exponent (`2e9`) is allowed, and an int stands for itself. A float must be whole and small enough to be exact.
 
     Raises:
-      UsageError: `value` is no such number, is negative, is not whole, or does not fit an int64.
+        UsageError: `value` is no such number, is negative, is not whole, or does not fit an int64.
     """
     return _whole(value, _COUNT_UNITS, "a number of tokens", "write it as 2_000_000_000, 2B, 1.5M or 400K")
 
@@ -51,7 +51,7 @@ def parse_size(value: object) -> int:
     Units, in any case: KiB, MiB, GiB, TiB (powers of 1024), kB, MB, GB, TB (powers of 1000), B or none (bytes).
 
     Raises:
-      UsageError: `value` is no such size, is negative, is not a whole number of bytes, or does not fit an int64.
+        UsageError: `value` is no such size, is negative, is not a whole number of bytes, or does not fit an int64.
     """
     return _whole(value, _SIZE_UNITS, "a size", "write it as 512MiB (1024-based), 512MB (1000-based) or in bytes")
 
@@ -60,7 +60,7 @@ def parse_percent(value: object) -> Fraction:
     """The share that `value` names, exactly: `parse_percent("33.3%") == Fraction(333, 1000)`.
 
     Raises:
-      UsageError: `value` is not a decimal number followed by `%`, or lies outside 0 % to 100 %.
+        UsageError: `value` is not a decimal number followed by `%`, or lies outside 0 % to 100 %.
     """
     match = _NUMBER.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None or match["unit"] != "%" or match["power"]:
@@ -99,7 +99,7 @@ def format_percent(share: Fraction) -> str:
     """`share` as a percentage that `parse_percent` reads back: `33.3%`.
 
     Raises:
-      ValueError: `share` has no finite decimal form, as 1/3 has none.
+        ValueError: `share` has no finite decimal form, as 1/3 has none.
     """
     return f"{_decimal(share * 100)}%"
 
