@@ -25,9 +25,11 @@ from beam_pipelines.scratch import scratch_folder
 from transforms import files
 from transforms.engine_choice import choose_engine, encode_samples
 from transforms.evaluate_texts import EvaluateTokenizers, Pair, sample_texts
-from transforms.evaluated_tokenizer import EvaluatedTokenizer, Kind, LoadedTokenizer, load_tokenizers, plain_text_spec
+from transforms.evaluated_tokenizer import EvaluatedTokenizer, Kind, plain_text_spec
+from transforms.named_tokenizers import LoadedTokenizer, load_tokenizers
+from transforms.token_statistics import StatisticsCoder, TokenStatistics
 from transforms.tokenizer_file import TokenizerFile
-from transforms.tokenizer_metrics import StatisticsCoder, TokenStatistics, measure
+from transforms.tokenizer_metrics import measure
 from transforms.tokenizer_spec import ChosenEngine, Engine
 
 

@@ -8,7 +8,7 @@ from beam_pipelines.dataset_specs import chosen_datasets
 from beam_pipelines.mix_config import load_config
 from transforms import files
 from transforms.errors import UsageError
-from transforms.evaluated_tokenizer import split_name
+from transforms.named_tokenizers import split_name
 from transforms.read_footers import TextSource
 
 ALL = "All"

@@ -31,6 +31,7 @@ from transforms.tokenizer_styles import (
     merge_count,
     special_tokens,
 )
+from transforms.training_memory import available_memory, memory_warning
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -173,7 +174,7 @@ def _warn_of_memory(parts: Sequence[TextPart], max_bytes: int | None) -> None:
     if max_bytes is not None:
         text_bytes = min(text_bytes, max_bytes)
     sample = spread_sample(parts, _SAMPLE_BYTES)
-    if warning := bpe_training.memory_warning(sample, text_bytes, bpe_training.available_memory()):
+    if warning := memory_warning(sample, text_bytes, available_memory()):
         _LOGGER.warning("%s", warning)
 
 

@@ -24,8 +24,8 @@ from transforms.parquet_source import ReadParquet
 from transforms.read_footers import ReadFooters, TextSource
 from transforms.text_count import TextCountCoder
 from transforms.token_budget import ShardCount, TokenBudget
+from transforms.token_statistics import StatisticsCoder
 from transforms.tokenize import Tokenize
-from transforms.tokenizer_metrics import StatisticsCoder
 from transforms.verify import ShardCheck, VerifyShards
 
 TRANSFORMS: dict[str, tuple[Any, Callable[[], beam.PTransform[Any, Any]]]] = {

@@ -32,11 +32,11 @@ from beam_pipelines.evaluation_tables import print_evaluation, write_json
 from tests.command import run_command
 from tests.corpora import SAMPLES, TOKENIZER, documents_of, write_parquet
 from tests.small_tokenizers import GPT2, byte_characters, byte_level, train
-from tests.test_tokenizer_metrics import naive_lines, naive_words
-from transforms import evaluated_tokenizer, files
+from tests.test_token_statistics import naive_lines, naive_words
+from transforms import files, named_tokenizers
 from transforms.errors import BroetchenError, UsageError
-from transforms.evaluated_tokenizer import PUBLIC_TOKENIZERS, load_public
 from transforms.foreign_encoders import TiktokenEncoder, split_as_llama3
+from transforms.named_tokenizers import PUBLIC_TOKENIZERS, load_public
 from transforms.proven_splits import PROVEN_SPLITS
 from transforms.tokenizer_spec import Engine
 
@@ -220,7 +220,7 @@ def test_a_public_tokenizer_that_does_not_load_is_left_out(
 ) -> None:
     # A later MaxText may have other files.
     chosen = {"llama2": PUBLIC_TOKENIZERS["llama2"], "gone": "tokenizer.gone"}
-    monkeypatch.setattr(evaluated_tokenizer, "PUBLIC_TOKENIZERS", chosen)
+    monkeypatch.setattr(named_tokenizers, "PUBLIC_TOKENIZERS", chosen)
     assert [one.name for one in load_public()[0]] == ["llama2"]
     with caplog.at_level(logging.WARNING):
         evaluation = evaluate([], data[1][1:], with_public=True)

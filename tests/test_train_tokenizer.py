@@ -37,6 +37,7 @@ from transforms.tokenizer_styles import (
     check_round_trip,
     special_tokens,
 )
+from transforms.training_memory import distinct_words, memory_warning
 
 SAMPLE = SAMPLES / "corpora" / "fineweb_edu_english"
 GERMAN = SAMPLES / "corpora" / "finepdfs_german"
@@ -419,14 +420,14 @@ def test_the_hash_of_a_stream_is_that_of_its_documents(
 
 def test_large_corpus_is_announced() -> None:
     texts = documents_of(SAMPLE.glob("*.parquet"))
-    assert bpe_training.memory_warning(texts, 10**9, 10**12) is None
-    warning = bpe_training.memory_warning(texts, 10**12, 10**9)
+    assert memory_warning(texts, 10**9, 10**12) is None
+    warning = memory_warning(texts, 10**12, 10**9)
     assert warning is not None
     assert "1000.00 GB of text" in warning
     fitting = int(warning.partition("--max-bytes ")[2].partition("MB")[0]) * 10**6
-    assert bpe_training.memory_warning(texts, fitting, 10**9) is None
-    words = bpe_training.distinct_words(texts, sum(len(text.encode()) for text in texts))
-    assert 10_000 < words < bpe_training.distinct_words(texts, 10**8) < 10**7
+    assert memory_warning(texts, fitting, 10**9) is None
+    words = distinct_words(texts, sum(len(text.encode()) for text in texts))
+    assert 10_000 < words < distinct_words(texts, 10**8) < 10**7
 
 
 def test_unknown_style(tmp_path: Path) -> None:

@@ -22,14 +22,9 @@ from transforms.parquet_footer import SourceFile, read_footer
 from transforms.parquet_texts import read_texts
 from transforms.read_footers import ReadFooters, TextSource
 from transforms.source_files import expand_sources
-from transforms.tokenizer_metrics import (
-    SumStatistics,
-    TokenStatistics,
-    Vocabulary,
-    count_ids,
-    count_words,
-    text_statistics,
-)
+from transforms.token_statistics import SumStatistics, TokenStatistics, count_ids, text_statistics
+from transforms.vocabulary import Vocabulary
+from transforms.words import count_words
 
 # Text of one element: enough that its counts, of the size of a vocabulary, are small beside it.
 _RUN_TEXT_BYTES = 32 << 20
@@ -141,7 +136,7 @@ class EvaluateTokenizers(beam.PTransform[beam.PCollection[str], beam.PCollection
     An element of the work is one tokenizer on a run of row groups.
 
     Example:
-        >>> from transforms.evaluated_tokenizer import load_tokenizers
+        >>> from transforms.named_tokenizers import load_tokenizers
         >>> from transforms.tokenizer_file import load_tokenizer
         >>> (loaded,), _ = load_tokenizers(["mine=samples/tokenizer.json"], with_public=False)
         >>> file = load_tokenizer("samples/tokenizer.json")

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from transforms.encoded import Encoded
 from transforms.proven_splits import PROVEN_SPLITS
-from transforms.tokenizer_metrics import Vocabulary
+from transforms.vocabulary import Vocabulary
 
 ForeignKind = Literal["tiktoken", "sentencepiece"]
 """The library that reads a file."""
