@@ -36,18 +36,11 @@ def _check_source(value: str) -> str:
 
 
 def _check_hub_source(value: str) -> None:
-    source = _hub_path(value)
+    source = HubPath.find(value)
     if source is None or not source.path:
         raise UsageError(
             f"{shown(value)} is not a file of a hub dataset; write hf://datasets/OWNER/NAME@REVISION/path/*.parquet"
         )
-
-
-def _hub_path(value: str) -> HubPath | None:
-    try:
-        return HubPath.parse(value)
-    except UsageError:
-        return None
 
 
 def unpinned(sources: Any) -> Iterator[Problem]:
@@ -73,7 +66,7 @@ def _named_on_hub(source: Any) -> HubPath | None:
         if not isinstance(repository, str) or not isinstance(revision, str):
             return None
         return HubPath(repository, revision, "")
-    return _hub_path(source) if isinstance(source, str) else None
+    return HubPath.find(source) if isinstance(source, str) else None
 
 
 def _check_repository(value: str) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -16,48 +16,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
 from beam_pipelines.report_data import OutputReport
+from beam_pipelines.report_looks import FONT, LIGHT, Look
 from transforms.packing import Packing
 from transforms.quantities import format_count
 from transforms.text_count import Lengths
 
 _DOTS_PER_INCH = 150
-_FONT = 9
 _ROW_INCHES = 0.34
 _LONGEST_NAME = 20
 _HALF = Fraction(1, 2)
-
-
-@dataclasses.dataclass(frozen=True)
-class Look:
-    """How a chart is drawn: colours for a light or a dark page, and its width in inches.
-
-    Lengths in a chart are in points, so that a narrow chart on a phone has letters of the size of its page.
-    """
-
-    ink: str
-    muted: str
-    grid: str
-    accent: str
-    pale: str
-    background: str
-    inches: float
-
-    @property
-    def is_narrow(self) -> bool:
-        return self.inches < 6
-
-
-_LIGHT = Look("#24211d", "#6b645b", "#e4dfd8", "#b4690e", "#d9cfc2", "#ffffff", 9.4)
-_DARK = Look("#eee9e2", "#a49c91", "#3b3732", "#e39a3b", "#5a534a", "#1f1d1a", 9.4)
-_NARROW = 4.2
-
-LOOKS: Mapping[tuple[Literal["light", "dark"], Literal["wide", "narrow"]], Look] = {
-    ("light", "wide"): _LIGHT,
-    ("dark", "wide"): _DARK,
-    ("light", "narrow"): dataclasses.replace(_LIGHT, inches=_NARROW),
-    ("dark", "narrow"): dataclasses.replace(_DARK, inches=_NARROW),
-}
-"""Every look that a page may have."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,16 +45,16 @@ class Chart:
 
     def svg(self, look: Look) -> str:
         """As an SVG on no background, whose text is text."""
-        with rc_context(_settings(look)):  # type: ignore[arg-type]
+        with rc_context(look.settings()):  # type: ignore[arg-type]
             figure = self._draw(self._report, look)
             return _saved(figure, "svg", transparent=True, metadata={"Date": None, "Creator": None}).decode()
 
     def png(self) -> bytes:
         """As a PNG on white, 150 dots per inch, with its title."""
-        with rc_context(_settings(_LIGHT)):  # type: ignore[arg-type]
-            figure = self._draw(self._report, _LIGHT)
-            figure.suptitle(self.title, x=0.01, ha="left", fontsize=_FONT + 3, fontweight="bold")
-            return _saved(figure, "png", facecolor=_LIGHT.background, dpi=_DOTS_PER_INCH)
+        with rc_context(LIGHT.settings()):  # type: ignore[arg-type]
+            figure = self._draw(self._report, LIGHT)
+            figure.suptitle(self.title, x=0.01, ha="left", fontsize=FONT + 3, fontweight="bold")
+            return _saved(figure, "png", facecolor=LIGHT.background, dpi=_DOTS_PER_INCH)
 
 
 def _saved(figure: Figure, kind: str, **options: Any) -> bytes:
@@ -116,35 +83,6 @@ def charts(report: OutputReport) -> list[Chart]:
     if len(written) > 1 and written[-1].seconds > written[0].seconds:
         found.append(Chart("throughput", "Throughput", _describe_throughput(report), _draw_throughput, report))
     return found
-
-
-def _settings(look: Look) -> dict[str, object]:
-    return {
-        # By default each drawing would have other ids, and letters would be drawn as curves.
-        "svg.hashsalt": "broetchen",
-        "svg.fonttype": "none",
-        "font.family": "sans-serif",
-        "font.size": _FONT,
-        # A dollar sign in the name of a dataset is just that.
-        "text.parse_math": False,
-        "text.color": look.ink,
-        "axes.labelcolor": look.muted,
-        "axes.edgecolor": look.grid,
-        "axes.facecolor": "none",
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.spines.left": False,
-        "axes.axisbelow": True,
-        "xtick.color": look.grid,
-        "ytick.color": look.grid,
-        "xtick.labelcolor": look.muted,
-        "ytick.labelcolor": look.ink,
-        "ytick.left": False,
-        "grid.color": look.grid,
-        "grid.linewidth": 0.7,
-        "legend.frameon": False,
-        "legend.labelcolor": look.ink,
-    }
 
 
 def _figure(look: Look, inches: float) -> Figure:
@@ -223,7 +161,7 @@ def _draw_documents(report: OutputReport, look: Look) -> Figure:
                 xycoords=("data", "axes fraction"),
                 textcoords="offset points",
                 va="top",
-                fontsize=_FONT - 1,
+                fontsize=FONT - 1,
                 bbox={"facecolor": look.background, "edgecolor": "none", "pad": 1},
             )
         axes.set_yticks([])
@@ -252,7 +190,7 @@ def _draw_packing(report: OutputReport, look: Look) -> Figure:
     ):
         places = np.arange(len(rows)) + offset
         bars = axes.barh(places, values, height=0.34, color=colour, label=label)
-        axes.bar_label(bars, [f"{value:.1%}" for value in values], padding=4, fontsize=_FONT - 1)
+        axes.bar_label(bars, [f"{value:.1%}" for value in values], padding=4, fontsize=FONT - 1)
     _rows(axes, [name for name, _ in rows], look)
     _share_axis(axes, look, max(max(packing.padding, packing.padding_alone) for _, packing in rows))
     axes.set_xlabel("padding, of all positions")
@@ -293,7 +231,7 @@ def _draw_throughput(report: OutputReport, look: Look) -> Figure:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(round(value))))
     axes.tick_params(axis="y", labelcolor=look.muted)
     axes.set_xlabel(f"{unit_name} since the first file")
-    axes.set_title("tokens in files so far", loc="left", fontsize=_FONT, color=look.muted)
+    axes.set_title("tokens in files so far", loc="left", fontsize=FONT, color=look.muted)
     return figure
 
 

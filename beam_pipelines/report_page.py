@@ -17,10 +17,10 @@ import markupsafe
 from tokenizers import Tokenizer
 
 from beam_pipelines.progress import short
-from beam_pipelines.report_charts import LOOKS, Chart
+from beam_pipelines.report_charts import Chart
 from beam_pipelines.report_data import TRAIN, DatasetReport, OutputReport
+from beam_pipelines.report_looks import LOOKS
 from transforms import files
-from transforms.errors import UsageError
 from transforms.hub_path import HubPath
 from transforms.manifest import SourceEntry
 from transforms.output_sample import Excerpt
@@ -165,7 +165,7 @@ def _sources(entries: Sequence[SourceEntry]) -> list[dict[str, Any]]:
     found = []
     for (where, revision), group in itertools.groupby(entries, key=lambda entry: _origin(entry)[:2]):
         members = list(group)
-        hub = _hub_path(members[0])
+        hub = HubPath.find(members[0].path)
         found.append(
             {
                 "where": where,
@@ -182,17 +182,10 @@ def _sources(entries: Sequence[SourceEntry]) -> list[dict[str, Any]]:
 
 def _origin(entry: SourceEntry) -> tuple[str, str, str]:
     """(repository or folder, revision, name there)."""
-    if hub := _hub_path(entry):
+    if hub := HubPath.find(entry.path):
         return hub.repository, hub.revision, hub.path
     folder, _, name = entry.path.rpartition("/")
     return folder or ".", "", name
-
-
-def _hub_path(entry: SourceEntry) -> HubPath | None:
-    try:
-        return HubPath.parse(entry.path)
-    except UsageError:
-        return None
 
 
 def _excerpt(tokenizer: Tokenizer, excerpt: Excerpt) -> dict[str, Any]:

@@ -33,8 +33,9 @@ from tokenizers import Tokenizer
 
 from beam_pipelines.build_mix import build
 from beam_pipelines.mix_config import load_config
-from beam_pipelines.report_charts import LOOKS, charts
+from beam_pipelines.report_charts import charts
 from beam_pipelines.report_data import OutputReport, read_report
+from beam_pipelines.report_looks import LOOKS
 from beam_pipelines.report_page import render_report, visible
 from beam_pipelines.write_report import write_report
 from tests.command import run_command

@@ -45,9 +45,17 @@ class HubPath:
         >>> HubPath.parse("hf://datasets/owner/corpus@main/de/*.parquet").path
         'de/*.parquet'
         """
-        match = _PATH.fullmatch(text)
-        if match is None or ".." in match["path"].split("/"):
+        found = cls.find(text)
+        if found is None:
             raise UsageError(
                 f"{text}: not a path of a hub dataset; write hf://datasets/OWNER/NAME@REVISION/path/*.parquet"
             )
+        return found
+
+    @classmethod
+    def find(cls, text: str) -> HubPath | None:
+        """Reads the same, and gives None for any other text."""
+        match = _PATH.fullmatch(text)
+        if match is None or ".." in match["path"].split("/"):
+            return None
         return cls(match["repository"], match["revision"] or "", match["path"])

@@ -22,13 +22,13 @@ from tokenizers import Tokenizer
 
 from transforms import files
 from transforms.errors import BroetchenError, UsageError, one_line
+from transforms.hub_path import COMMIT
 
 _LOGGER = logging.getLogger(__name__)
 
 _FILE_NAMES = ("tokenizer.json", "tokenizer.json.gz")
 _CONFIG_NAME = "tokenizer_config.json"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def _is_hub_id(path: str, revision: str | None) -> bool:
         if revision is not None:
             raise UsageError(f"{path}: `revision` is for a hub id (owner/name); this is a file or directory")
         return False
-    if revision is None or not _COMMIT.fullmatch(revision):
+    if revision is None or not COMMIT.fullmatch(revision):
         given = "" if revision is None else f", not {revision!r}"
         raise UsageError(
             f"{path}: no such file or directory; a hub id needs `revision`: a full commit, 40 hexadecimal digits{given}"
