@@ -11,7 +11,8 @@ from typing import Any
 from beam_pipelines.dataset_specs import chosen_datasets
 from beam_pipelines.mix_config import MixConfig
 from transforms.errors import UsageError
-from transforms.text_stream import TextPart, TextStream, find_parts, is_portable, parquet_part
+from transforms.text_parts import TextPart, find_parts, is_portable, parquet_part
+from transforms.text_stream import TextStream
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +53,7 @@ def corpus_of_config(config: MixConfig, datasets: Sequence[str] = ()) -> Corpus:
 
 
 def corpus_at(location: str, datasets: Sequence[str] = (), text_column: str = "text") -> Corpus:
-    """The corpus in a folder, of built text or of parquet files; see `transforms.text_stream.find_parts`.
+    """The corpus in a folder, of built text or of parquet files; see `transforms.text_parts.find_parts`.
 
     Raises:
         UsageError: it has no such dataset, or holds ids.

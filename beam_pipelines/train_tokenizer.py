@@ -22,7 +22,8 @@ from beam_pipelines.tokenizer_folder import check_output, tokenizer_files, write
 from transforms import bpe_training
 from transforms.errors import UsageError
 from transforms.largest_remainder import apportion
-from transforms.text_stream import PartCount, TextPart, TextStream, spread_sample
+from transforms.text_parts import TextPart, spread_sample
+from transforms.text_stream import PartCount, TextStream
 from transforms.tokenizer_styles import (
     EOS_TOKEN,
     STYLES,

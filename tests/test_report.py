@@ -44,8 +44,10 @@ from tests.reading import read_ids
 from transforms import files
 from transforms.errors import BroetchenError
 from transforms.manifest import find_manifests
-from transforms.output_sample import Framing, sample_split, spread_runs
+from transforms.output_sample import sample_split
 from transforms.packing import pack_first_fit
+from transforms.sample_records import Framing
+from transforms.sample_runs import spread_runs
 from transforms.token_pieces import token_pieces
 
 MAX_TOKENS = 64

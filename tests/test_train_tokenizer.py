@@ -27,7 +27,8 @@ from tests.corpora import SAMPLES, TOKENIZER, documents_of, write_parquet
 from transforms import bpe_training, files
 from transforms.encoders import GigatokenEncoder, ReferenceEncoder
 from transforms.errors import BroetchenError, UsageError
-from transforms.text_stream import TextStream, find_parts, parquet_part
+from transforms.text_parts import find_parts, parquet_part
+from transforms.text_stream import TextStream
 from transforms.tokenizer_file import load_tokenizer
 from transforms.tokenizer_styles import (
     SPECIAL_TOKENS,
