@@ -15,7 +15,7 @@ import subprocess
 import threading
 import urllib.parse
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,7 +25,7 @@ import grain.python as grain
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib import image
 from maxtext.input_pipeline.data_processing_utils import format_and_batch
@@ -39,15 +39,13 @@ from beam_pipelines.report_looks import LOOKS
 from beam_pipelines.report_page import render_report, visible
 from beam_pipelines.write_report import write_report
 from tests.command import run_command
-from tests.corpora import BOS, EOS, TOKENIZER, documents_of, reference_ids, write_parquet
+from tests.corpora import EOS, TOKENIZER, documents_of, reference_ids, write_parquet
 from tests.reading import read_ids
 from transforms import files
 from transforms.errors import BroetchenError
 from transforms.manifest import find_manifests
 from transforms.output_sample import sample_split
 from transforms.packing import pack_first_fit
-from transforms.sample_records import Framing
-from transforms.sample_runs import spread_runs
 from transforms.token_pieces import token_pieces
 
 MAX_TOKENS = 64
@@ -153,27 +151,6 @@ def test_a_sample_bounded_by_tokens(output: Path) -> None:
     assert 100 < sample.records.sum() < 1500
 
 
-@given(st.lists(st.integers(0, 50), max_size=8), st.integers(1, 120), st.integers(1, 9))
-def test_runs_are_within_shards_and_do_not_overlap(shards: Sequence[int], most: int, runs: int) -> None:
-    spread = spread_runs(shards, most, runs)
-    read = [(run.shard, record) for run in spread for record in range(run.first, run.last)]
-    assert len(set(read)) == len(read) <= most
-    assert all(0 <= record < shards[shard] for shard, record in read)
-    assert len(read) == (sum(shards) if sum(shards) <= most else most // min(runs, most) * min(runs, most))
-
-
-def ids(*tokens: int) -> Any:
-    return np.array(tokens, np.int64)
-
-
-def test_where_documents_begin() -> None:
-    with_eos, with_bos, with_none = Framing(None, EOS, 3), Framing(BOS, None, 3), Framing(None, None, 3)
-    assert [with_eos.begins(ids(5, last), ids(5)) for last in (EOS, 6)] == [True, False]
-    assert [with_bos.begins(ids(5, 6, 7), ids(first)) for first in (BOS, 7)] == [True, False]
-    assert [with_none.begins(before, ids(7)) for before in (ids(5, 6), ids(5, 6, 7))] == [True, False]
-    assert all(framing.begins(None, ids(9)) for framing in (with_eos, with_bos, with_none))
-
-
 def test_a_shard_with_other_records_is_an_error(output: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(output, tmp_path / "out"))
     first, second = sorted((copy / "plain").glob("train-*.arecord"))[:2]
@@ -188,31 +165,6 @@ def test_a_shard_with_other_records_is_an_error(output: Path, tmp_path: Path) ->
 
 
 # Packing
-
-
-def first_fit(lengths: Sequence[int], length: int, bins: int) -> list[list[int]]:
-    """First-fit packing in the order given, in plain words."""
-    full: list[list[int]] = []
-    open_bins: list[list[int]] = [[] for _ in range(bins)]
-    for tokens in lengths:
-        fitting = next((one for one in open_bins if sum(one) + tokens <= length), None)
-        if fitting is None:
-            full += open_bins
-            open_bins = [[] for _ in range(bins)]
-            fitting = open_bins[0]
-        fitting.append(tokens)
-    return [one for one in [*full, *open_bins] if one]
-
-
-@settings(max_examples=30)  # each packs through Grain
-@given(st.lists(st.integers(1, 20), min_size=1, max_size=60), st.integers(1, 5))
-def test_packing_is_first_fit_over_shuffled_records(lengths: Sequence[int], bins: int) -> None:
-    order = list(grain.MapDataset.source(list(lengths)).shuffle(seed=0))
-    expected = first_fit(order, 20, bins)
-    packing = pack_first_fit(lengths, 20, bins)
-    assert packing.sequences == len(expected)
-    assert (packing.records, packing.tokens) == (len(lengths), sum(lengths))
-    assert packing.padding == pytest.approx(1 - sum(lengths) / (20 * len(expected)))
 
 
 def test_packing_is_maxtexts(report: OutputReport) -> None:
@@ -237,17 +189,6 @@ def test_packing_is_maxtexts(report: OutputReport) -> None:
     packing = pack_first_fit(plain.sample.records.tolist(), MAX_TOKENS, 4)
     assert packing.sequences == len(rows)
     assert packing.tokens == sum(int((row > 0).sum()) for row in rows) == 2000
-
-
-def test_of_a_sample_the_last_sequences_do_not_count() -> None:
-    lengths = [5] * 21
-    assert pack_first_fit(lengths, 10, 4).sequences == 11
-    assert pack_first_fit(lengths, 10, 4, whole=False).sequences == 8
-
-
-def test_a_record_that_is_too_long_for_a_sequence() -> None:
-    with pytest.raises(ValueError, match="a record of 9 tokens does not fit into a sequence of 8"):
-        pack_first_fit([3, 9], 8, 4)
 
 
 def test_sequences_that_are_too_short_for_the_records(output: Path) -> None:
