@@ -196,11 +196,11 @@ def load_training_config(path: str | os.PathLike[str], *, overrides: Mapping[str
     """Reads a training config and checks its form.
 
     Args:
-      path: a YAML file, local or on a filesystem that Beam knows (`gs://…`).
-      overrides: values by dotted key, as `--set KEY=VALUE` gives them: `{"parameters.steps": "10"}`.
+        path: a YAML file, local or on a filesystem that Beam knows (`gs://…`).
+        overrides: values by dotted key, as `--set KEY=VALUE` gives them: `{"parameters.steps": "10"}`.
 
     Raises:
-      UsageError: the file is not there, is no YAML, or breaks the schema; the message has a line for each error.
+        UsageError: the file is not there, is no YAML, or breaks the schema; the message has a line for each error.
     """
     document = open_document(_KIND, path, overrides)
     config = section_of(TrainingConfig, document)
