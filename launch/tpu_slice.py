@@ -16,7 +16,7 @@ from typing import Any
 from launch.consent import ask, ask_about_cost
 from launch.gcloud import Gcloud, GcloudError, explain
 from launch.job import Command
-from launch.tpu_vm_config import TpuVmConfig
+from launch.tpu_config import TpuVmConfig
 from transforms.errors import BroetchenError, UsageError
 
 _LOGGER = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from pydantic import BeforeValidator, Field, PlainValidator, PrivateAttr
 
 from launch.job import Value
 from launch.local_config import LocalConfig
-from launch.tpu_vm_config import TpuVmConfig, XpkConfig
+from launch.tpu_config import TpuVmConfig, XpkConfig
 from transforms.config_document import ConfigDocument, Kind, Problem
 from transforms.config_file import ConfigFile, open_document, section_of
 from transforms.config_section import Name, Section, Text, mended, one_or_several

@@ -17,7 +17,7 @@ from pathlib import Path
 from launch import gcsfuse, shell_script
 from launch.job import Command, JobFile, TrainingJob
 from launch.maxtext_command import arguments
-from launch.tpu_vm_config import TpuVmConfig
+from launch.tpu_config import TpuVmConfig
 
 LOCK = Path(__file__).with_name("trainer_requirements_tpu.lock")
 """What is installed on the machines: MaxText for TPUs, and all that it needs, by version and hash."""

@@ -14,7 +14,7 @@ from launch import gcsfuse
 from launch.accelerators import parse_accelerator
 from launch.prices import list_price
 from launch.tpu_vm import TpuVm
-from launch.tpu_vm_config import TpuVmConfig, XpkConfig
+from launch.tpu_config import TpuVmConfig, XpkConfig
 from launch.training_config import load_training_config
 from tests.tpu_cloud import SECTION, config_file
 from transforms.errors import UsageError
