@@ -1,12 +1,12 @@
-"""The table of a mixture, and what it does not show at a glance."""
+"""What `broetchen mix` shows: a row for each dataset of the mixture, and what the rows do not show at a glance."""
 
 from __future__ import annotations
 
 from rich.console import Console
 
 from beam_pipelines.tables import OutputFormat, print_cells, print_rows
-from beam_pipelines.write_mixture import MixtureSummary, Training
-from launch.mixture import ComponentOutlook
+from beam_pipelines.write_mixture import MixtureSummary
+from launch.mixture_outlook import ComponentOutlook
 
 
 def print_mixture(console: Console, summary: MixtureSummary, output_format: OutputFormat) -> None:
@@ -33,17 +33,13 @@ def _row(summary: MixtureSummary, one: ComponentOutlook) -> dict[str, str | int 
     }
     if summary.training is not None:
         row["last_step"] = one.lasts_tokens // summary.training.step_tokens
-        if summary.training.steps is not None:
-            row["epochs_after_steps"] = float(summary.outlook.epochs_after(one, _tokens(summary.training)))
+        if (tokens := summary.training.tokens) is not None:
+            row["epochs_after_steps"] = float(summary.outlook.epochs_after(one, tokens))
     if summary.simulation is not None:
         row["simulated_records"] = summary.simulation.records[one.name]
         row["simulated_tokens"] = summary.simulation.tokens[one.name]
         row["simulated_share"] = summary.simulation.share(one.name)
     return row
-
-
-def _tokens(training: Training) -> int:
-    return (training.steps or 0) * training.step_tokens
 
 
 def _print_table(console: Console, summary: MixtureSummary) -> None:
@@ -76,8 +72,8 @@ def _print_table(console: Console, summary: MixtureSummary) -> None:
         row += [f"{one.lasts:,}", f"{float(one.epochs_at_end):.2f}"]
         if training is not None:
             row.append(f"{one.lasts_tokens // training.step_tokens:,}")
-            if training.steps is not None:
-                row.append(f"{float(found.epochs_after(one, _tokens(training))):.2f}")
+            if training.tokens is not None:
+                row.append(f"{float(found.epochs_after(one, training.tokens)):.2f}")
         rows.append(row)
     print_cells(console, columns, rows, spare=("drawn records", "drawn tokens", "tokens/record", "ends at record"))
     console.print(
@@ -108,13 +104,13 @@ def notes(summary: MixtureSummary) -> list[str]:
             f"{first.name} runs out {where}, and the mixture ends with it; by then it has been read "
             f"{float(first.epochs_at_end):.2f} times, {others}"
         )
-    if training is not None and training.steps is not None and found.tokens < _tokens(training):
-        needed = found.epochs_needed(_tokens(training))
-        most = max(found.components, key=lambda one: found.epochs_after(one, _tokens(training)))
+    if training is not None and (wanted := training.tokens) is not None and found.tokens < wanted:
+        needed = found.epochs_needed(wanted)
+        most = max(found.components, key=lambda one: found.epochs_after(one, wanted))
         said.append(
             f"the data ends at about step {found.tokens // training.step_tokens:,} of {training.steps:,}, and the "
             f"training with it; num_epoch={needed} has enough for all steps, which read {most.name} "
-            f"{float(found.epochs_after(most, _tokens(training))):.2f} times"
+            f"{float(found.epochs_after(most, wanted)):.2f} times"
         )
     if simulation is not None:
         if simulation.drawn < simulation.wanted_records:

@@ -15,10 +15,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from beam_pipelines import terminal
 from beam_pipelines.mix_config import load_config
-from launch.mixture import Outlook, outlook, parse_percents
-from launch.mixture_file import Mixture, Mounts, eval_files, mixture_json, read_components, train_mixture
+from launch.mixture import Mixture, read_mixture
+from launch.mixture_file import eval_files, mixture_json, train_mixture
+from launch.mixture_outlook import Outlook, outlook
+from launch.places import Mounts
 from transforms import files
 from transforms.errors import UsageError
+from transforms.quantities import parse_percent
 
 if TYPE_CHECKING:
     from launch.mixture_simulation import Simulation
@@ -39,6 +42,11 @@ class Training:
     def step_tokens(self) -> int:
         """Tokens a step, where packing leaves no room unused."""
         return self.batch * self.length
+
+    @property
+    def tokens(self) -> int | None:
+        """Tokens of all steps; None where it is not known how many there are."""
+        return None if self.steps is None else self.steps * self.step_tokens
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,7 @@ def write_mixture(
     """Writes the mixture file of built datasets, and says what becomes of the mixture.
 
     Args:
-        outputs, datasets: see `launch.mixture_file.read_components`. A mix config among the outputs (`.yaml`) names
+        outputs, datasets: see `launch.mixture.read_mixture`. A mix config among the outputs (`.yaml`) names
             its datasets, in its order, where `datasets` names none.
         output: the file for the train mixture, JSON; None writes none.
         shares: `30,50,20` or `a=30,b=50,c=20`, in percent; None for those that the datasets' configs wanted.
@@ -92,7 +100,7 @@ def write_mixture(
     parsed = None if shares is None else _parse_shares(shares)
     configs = [one for one in outputs if one.endswith((".yaml", ".yml"))]
     in_order = [name for config in configs for name in load_config(config).datasets]
-    mixture = read_components([one for one in outputs if one not in configs], datasets or in_order)
+    mixture = read_mixture([one for one in outputs if one not in configs], datasets or in_order)
     training = _training(mixture, steps, batch, length)
     wanted = mixture.shares(parsed)
     found = outlook(mixture.components, wanted, epochs)
@@ -111,6 +119,20 @@ def write_mixture(
     if eval_output is not None and evaluation is not None:
         files.write_bytes(eval_output, evaluation.encode())
     return MixtureSummary(mixture, shares is None, found, training, simulation)
+
+
+def parse_percents(percents: Sequence[str]) -> tuple[Fraction, ...]:
+    """Shares that are written in percent, with or without the sign, as exact fractions: `["66.7", "33.3%"]`.
+
+    Raises:
+        UsageError: one is no percentage or is 0, or they do not add up to 100.
+    """
+    shares = tuple(parse_percent(f"{percent.strip().removesuffix('%')}%") for percent in percents)
+    if 0 in shares:
+        raise UsageError(f"a share of {', '.join(percents)} is 0; leave the dataset out instead")
+    if (total := sum(shares)) != 1:
+        raise UsageError(f"the shares {', '.join(percents)} add up to {float(total * 100):.10g} %, not to 100 %")
+    return shares
 
 
 def _parse_shares(text: str) -> Mapping[str, Fraction] | Sequence[Fraction]:

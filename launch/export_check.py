@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -21,17 +20,12 @@ from typing import Any
 import numpy as np
 
 from launch import python_environment
-from launch.export import (
-    ExportedModel,
-    chosen_step,
-    export_folder,
-    exported_model,
-    program_environment,
-    written_arguments,
-)
-from launch.job import TrainingJob
-from launch.local import Local
-from launch.maxtext_command import parameter_arguments
+from launch.checkpoints import checkpoint_folder, chosen_step
+from launch.cpu_program import cpu_arguments, run_on_cpu
+from launch.export import export_folder
+from launch.exported_model import ExportedModel, exported_model
+from launch.job import Value
+from launch.trainer_python import trainer_python
 from launch.training_config import TrainingConfig, load_training_config
 from transforms import files
 from transforms.errors import BroetchenError, UsageError
@@ -75,17 +69,16 @@ def check_export(config: TrainingConfig, *, step: int | None, prompts: Sequence[
     if not files.is_local(folder) or not Path(folder, "config.json").exists():
         raise BroetchenError(f"{folder} has no exported model on this machine; export it first")
     model = exported_model(config)
-    trainer = Local(config).trainer_python("cpu")
+    trainer = trainer_python(config, "cpu").ensure()
     generator = python_environment.generation().ensure()
-    checkpoint = files.join(config.output_directory(), config.name, "checkpoints", str(chosen), "items")
-    with tempfile.TemporaryDirectory(prefix="broetchen-") as scratch:
-        ids, ours, theirs = (Path(scratch, name) for name in ("ids.npy", "maxtext.npy", "transformers.npy"))
+    checkpoint = files.join(checkpoint_folder(config, chosen), "items")
+    with tempfile.TemporaryDirectory(prefix="broetchen-") as temporary:
+        scratch = Path(temporary)
+        ids, ours, theirs = (scratch / name for name in ("ids.npy", "maxtext.npy", "transformers.npy"))
         vocabulary = model.settings["vocab_size"]
         np.save(ids, np.random.default_rng(0).integers(vocabulary, size=(_SEQUENCES, _LENGTH), dtype=np.int32))
-        _run(
-            [trainer, _PROGRAMS / "maxtext_logits.py", ids, ours, *_logits_arguments(model, checkpoint, Path(scratch))],
-            scratch,
-        )
+        arguments = _logits_arguments(model, checkpoint, scratch)
+        _run([trainer, _PROGRAMS / "maxtext_logits.py", ids, ours, *arguments], scratch)
         request = {"ids": str(ids), "logits": str(theirs), "prompts": list(prompts), "new_tokens": _NEW_TOKENS}
         answer = _ask(generator, folder, request, scratch)
         expected, got = np.load(ours), np.load(theirs)
@@ -98,51 +91,31 @@ def check_export(config: TrainingConfig, *, step: int | None, prompts: Sequence[
 
 
 def _logits_arguments(model: ExportedModel, checkpoint: str, scratch: Path) -> tuple[str, ...]:
-    job = TrainingJob(
-        model.job.name,
-        {
-            **model.job.parameters,
-            "run_name": "export-check",
-            "base_output_directory": str(scratch),
-            "load_parameters_path": checkpoint,
-            "dataset_type": "synthetic",
-            "max_target_length": _LENGTH,
-            "per_device_batch_size": _SEQUENCES,
-            "gradient_accumulation_steps": 1,
-            # Both compute in float32, so that only a difference of the models is one of their logits.
-            "dtype": "float32",
-            "hardware": "cpu",
-            "skip_jax_distributed_system": True,
-            "jax_cache_dir": python_environment.compiled_folder(),
-        },
-        model.job.files,
-    )
-    _, _, config_file, *_ = written_arguments(job, scratch)
-    return (config_file, *parameter_arguments(job.parameters, str(scratch)))
+    parameters: dict[str, Value] = {
+        "run_name": "export-check",
+        "base_output_directory": str(scratch),
+        "load_parameters_path": checkpoint,
+        "dataset_type": "synthetic",
+        "max_target_length": _LENGTH,
+        "per_device_batch_size": _SEQUENCES,
+        "gradient_accumulation_steps": 1,
+        # Both compute in float32, so that only a difference of the models is one of their logits.
+        "dtype": "float32",
+    }
+    return cpu_arguments(model.job, scratch, parameters)
 
 
-def _ask(python: Path, folder: str, request: Mapping[str, Any], scratch: str) -> Any:
-    asked, answered = Path(scratch, "request.json"), Path(scratch, "answer.json")
+def _ask(python: Path, folder: str, request: Mapping[str, Any], scratch: Path) -> Any:
+    asked, answered = scratch / "request.json", scratch / "answer.json"
     asked.write_text(json.dumps(request), encoding="utf-8")
     _run([python, _PROGRAMS / "transformers_model.py", folder, asked, answered], scratch)
     return json.loads(answered.read_text(encoding="utf-8"))
 
 
-def _run(command: Sequence[str | Path], folder: str) -> None:
-    ended = subprocess.run(
-        command,
-        cwd=folder,
-        env=program_environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        check=False,
-    )
-    if ended.returncode:
-        last = "\n".join(ended.stdout.splitlines()[-15:])
-        raise BroetchenError(f"{Path(command[1]).name} ended with status {ended.returncode}:\n{last}")
+def _run(command: Sequence[str | Path], folder: Path) -> None:
+    outcome = run_on_cpu(command, folder)
+    if outcome.code:
+        raise BroetchenError(f"{Path(command[1]).name} ended with status {outcome.code}:\n{outcome.errors}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,76 +1,15 @@
-"""Buckets as folders: how gs:// is mounted on the machines that train.
+"""How gcsfuse mounts a bucket on the machines that train.
 
-MaxText reads ArrayRecord from local paths, so that gcsfuse mounts each bucket of the data, read-only, below
-`/mnt/broetchen`. The options are those of gcsfuse's config file
+MaxText reads ArrayRecord from local paths, so that each bucket of the data is mounted, read-only, below
+`places.MOUNT_ROOT`. The options are those of gcsfuse's config file
 (https://cloud.google.com/storage/docs/cloud-storage-fuse/config-file).
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-
 import yaml
 
-from launch.job import Place
-from transforms.errors import UsageError
-from transforms.manifest import Manifest
-
-MOUNT_ROOT = "/mnt/broetchen"
-
-# https://cloud.google.com/storage/docs/buckets#naming. What matters here: such a name needs no quoting, neither in a
-# shell nor in a unit of systemd.
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
-
-
-def split_uri(uri: str) -> tuple[str, str]:
-    """Bucket and path of a gs:// URI.
-
-    >>> split_uri("gs://corpus/mix/german")
-    ('corpus', 'mix/german')
-
-    Raises:
-        UsageError: it is none.
-    """
-    bucket, _, path = uri.removeprefix("gs://").partition("/")
-    if not uri.startswith("gs://") or not _BUCKET.fullmatch(bucket):
-        raise UsageError(f"{uri!r} is no path in a bucket; write it as gs://BUCKET/FOLDER")
-    return bucket, path
-
-
-def data_size(manifests: Iterable[Manifest]) -> int:
-    """Bytes of all shards of built datasets."""
-    return sum(split.bytes for manifest in manifests for split in manifest.splits.values())
-
-
-def mount_point(bucket: str) -> str:
-    """The folder in which a bucket appears."""
-    return f"{MOUNT_ROOT}/{bucket}"
-
-
-@dataclass
-class MountedPlace(Place):
-    """Machines on which buckets are mounted. It keeps in mind which of them were asked for: those have to be."""
-
-    what: str
-    buckets: list[str] = field(default_factory=list)
-
-    def locate(self, uri: str) -> str:
-        """Where the machines find what lies at `uri`.
-
-        Raises:
-            UsageError: it lies on this machine.
-        """
-        if not uri.startswith("gs://"):
-            raise UsageError(
-                f"{uri!r} is not in a bucket, and {self.what} cannot read this machine's disk; copy it to a bucket "
-                "(gcloud storage cp --recursive FOLDER gs://BUCKET/) and name it as gs://…"
-            )
-        bucket, path = split_uri(uri)
-        if bucket not in self.buckets:
-            self.buckets.append(bucket)
-        return f"{mount_point(bucket)}/{path}" if path else mount_point(bucket)
+from launch.places import mount_point
 
 
 def cache_whole_files(data_bytes: int, cache_bytes: int) -> bool:

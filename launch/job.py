@@ -1,4 +1,4 @@
-"""What a training job is, whatever machine it runs on: MaxText's parameters, the files beside it, and where it may run.
+"""What a training job is, whatever machine it runs on: MaxText's parameters, and the files beside it.
 
 A target turns a job into commands. Commands are lists of arguments from here on: no name ever reaches a shell.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from pathlib import Path
 
 # What a parameter of MaxText may be on its command line.
 Value = str | int | float | bool
@@ -40,17 +40,9 @@ class JobFile:
     content: str
     purpose: str
 
-
-class Place(Protocol):
-    """The file systems of the machines that train."""
-
-    def locate(self, uri: str) -> str:
-        """The path by which the trainer reads or writes what lies at `uri`, a local path or gs://….
-
-        Raises:
-            UsageError: it cannot be reached from there.
-        """
-        ...
+    def write(self, folder: Path) -> None:
+        """Writes it into a folder, which is there."""
+        (folder / self.name).write_text(self.content, encoding="utf-8")
 
 
 @dataclass(frozen=True)

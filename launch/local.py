@@ -1,34 +1,33 @@
 """`--target local`: trains on this machine, in the trainer's own environment.
 
-A run is a process group of its own, with its log in a file: it lives on where this process is killed, and `status`,
-`logs` and `stop` find it by the lock that it holds.
+A run's files are in a folder of its name: checkpoints, the log of all its starts, the files of its last one, and the
+lock by which `status`, `logs` and `stop` find its process.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import fcntl
 import logging
 import os
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 from rich.console import Console
 
 from launch import python_environment, shell_script
-from launch.export import checkpoint_steps, chosen_step, export_checkpoint
+from launch.checked_job import checked_job
+from launch.checkpoints import checkpoint_steps
 from launch.job import Command, TrainingJob, Value
 from launch.local_config import LocalConfig
 from launch.loss_report import plot_losses, print_losses
-from launch.maxtext_command import arguments, job_of, trainer_environment
-from launch.python_environment import last_lines
+from launch.maxtext_command import arguments, trainer_environment
+from launch.places import LocalPlace
+from launch.processes import last_lines
+from launch.trainer_process import POLL_S, held, owner_of, run_trainer, stop_trainer
+from launch.trainer_python import trainer_python
 from launch.training_config import TrainingConfig
 from launch.training_log import EventFolder, History
 from launch.training_progress import follow_steps
@@ -37,28 +36,7 @@ from transforms.errors import BroetchenError, UsageError
 
 _LOGGER = logging.getLogger(__name__)
 
-_POLL_S = 0.5
-# A step may have to end first, and MaxText's workers after it.
-_STOP_S = 30
 _SHOWN_LINES = 25
-
-
-@dataclasses.dataclass(frozen=True)
-class LocalPlace:
-    """This machine's disk."""
-
-    def locate(self, uri: str) -> str:
-        """The absolute path of `uri`.
-
-        Raises:
-            UsageError: it is no local path.
-        """
-        if not files.is_local(uri):
-            raise UsageError(
-                f"{uri} is not on this machine, where the trainer reads; copy it here (gcloud storage cp --recursive), "
-                "or mount its bucket with gcsfuse, and name the folder"
-            )
-        return os.path.abspath(os.path.expanduser(uri))
 
 
 class Local:
@@ -93,8 +71,10 @@ class Local:
             _LOGGER.info("%s: all %d steps are done; a larger `parameters.steps` goes on", job.name, steps)
             self._report(self._events(folder).read(), folder)
             return
-        python = self._python()
-        with _held(folder / "trainer.lock", job.name) as lock:
+        python = trainer_python(self._config, self._section.accelerator).ensure()
+        with held(_lock(folder)) as lock:
+            if lock is None:
+                raise UsageError(f"{job.name} is running already; `stop` it first, or give this run another name")
             _write_files(job, folder / "job")
             if done >= 0:
                 _LOGGER.info("%s: goes on from the checkpoint of step %d", job.name, done)
@@ -104,7 +84,7 @@ class Local:
     def status(self) -> None:
         """Prints whether the run is running, its last step, and its checkpoints."""
         folder = self._folder()
-        owner = _owner(folder / "trainer.lock")
+        owner = owner_of(_lock(folder))
         print(f"run          {self._config.name}: {f'running, process {owner}' if owner else 'not running'}")
         history = self._events(folder).read()
         if history.steps:
@@ -123,63 +103,31 @@ class Local:
         """
         folder = self._folder()
         try:
-            file = (folder / "trainer.log").open("rb")
+            file = _log(folder).open("rb")
         except FileNotFoundError as error:
-            raise BroetchenError(f"{folder / 'trainer.log'} is not there; the run was never started") from error
+            raise BroetchenError(f"{_log(folder)} is not there; the run was never started") from error
         with file:
             while True:
-                running = follow and _owner(folder / "trainer.lock") is not None
+                running = follow and owner_of(_lock(folder)) is not None
                 while block := file.read(1 << 16):
                     print(block.decode("utf-8", "replace"), end="", flush=True)
                 if not running:
                     return
-                time.sleep(_POLL_S)
+                time.sleep(POLL_S)
 
     def stop(self) -> None:
-        """Stops the run. It goes on from its last checkpoint when it is started again.
-
-        Raises:
-            BroetchenError: it does not end.
-        """
-        lock = self._folder() / "trainer.lock"
-        owner = _owner(lock)
+        """Stops the run. It goes on from its last checkpoint when it is started again."""
+        lock = _lock(self._folder())
+        owner = owner_of(lock)
         if owner is None:
             print(f"{self._config.name}: it is not running")
             return
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(owner, signal.SIGTERM)
-        deadline = time.monotonic() + _STOP_S
-        while _owner(lock) == owner:
-            if time.monotonic() > deadline:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(owner, signal.SIGKILL)
-                deadline = float("inf")
-            time.sleep(_POLL_S)
-        # Workers of a trainer that ended without tidying up.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(owner, signal.SIGKILL)
+        stop_trainer(lock, owner)
         print(f"{self._config.name}: stopped")
 
     def delete(self, *, yes: bool = False) -> None:
         """There are no machines to delete; says where the run's files are."""
         print(f"{self._config.name}: there are no machines to delete; its checkpoints are in {self._folder()}")
-
-    def export(self, *, step: int | None = None) -> None:
-        """Converts a checkpoint to Hugging Face format on the processor, wherever the run was trained."""
-        chosen = chosen_step(self._config, step)
-        where = export_checkpoint(self._config, chosen, self.trainer_python("cpu"))
-        print(f"{self._config.name}: exported to {where}")
-
-    def trainer_python(self, accelerator: str) -> Path:
-        """The interpreter of an environment with MaxText: the config's, or one that is made now."""
-        if self._section.python is None:
-            return python_environment.trainer(accelerator).ensure()
-        python = Path(self._place.locate(self._config.resolve(self._section.python)))
-        if not os.access(python, os.X_OK) or python.is_dir():
-            raise UsageError(
-                f"local.python: {python} is no program; name the interpreter of an environment with MaxText"
-            )
-        return python
 
     def _folder(self) -> Path:
         output = self._config.output_directory()
@@ -192,9 +140,6 @@ class Local:
 
     def _events(self, folder: Path) -> EventFolder:
         return EventFolder(folder / "tensorboard" / self._config.name)
-
-    def _python(self) -> Path:
-        return self.trainer_python(self._section.accelerator)
 
     def _job(self) -> TrainingJob:
         gpu = self._section.accelerator == "gpu"
@@ -210,22 +155,18 @@ class Local:
         if gpu and "attention" not in self._config.parameters:
             # What MaxText would choose by itself masks no packed sequences there.
             extra["attention"] = "dot_product"
-        job = job_of(self._config, self._place, _gpus() if gpu else 1, extra)
+        job = checked_job(self._config, self._place, _gpus() if gpu else 1, extra).job
         platform = {"JAX_PLATFORMS": "cuda" if gpu else "cpu", "HF_HUB_OFFLINE": "1"}
         return dataclasses.replace(job, environment={**job.environment, **platform})
 
     def _script(self, job: TrainingJob, folder: Path) -> str:
         """What `start` does, as a shell script."""
-        environment = python_environment.trainer(self._section.accelerator)
-        own = self._section.python is None
-        python = environment.python if own else Path(self._config.resolve(str(self._section.python)))
-        log = str(folder / "trainer.log")
-        train = Command(
-            (str(python), *arguments(job, str(folder / "job"))), f"trains; its log goes to {log}", job.environment
-        )
+        trainer = trainer_python(self._config, self._section.accelerator)
+        words = (str(trainer.python), *arguments(job, str(folder / "job")))
+        train = Command(words, f"trains; its log goes to {_log(folder)}", job.environment)
         return shell_script.script(
             [
-                *(shell_script.command_lines(command) for command in (environment.commands() if own else ())),
+                *(shell_script.command_lines(command) for command in trainer.commands()),
                 shell_script.command_lines(Command(("mkdir", "-p", str(folder / "job")), "the job's files")),
                 *(shell_script.file_lines(str(folder / "job"), file) for file in job.files),
                 shell_script.command_lines(train),
@@ -233,54 +174,29 @@ class Local:
         )
 
     def _train(self, command: list[str], job: TrainingJob, folder: Path, lock: int) -> None:
-        log = folder / "trainer.log"
-        # Of Python's variables, those of our environment would mislead the trainer's.
-        environment = {
-            name: value for name, value in trainer_environment(os.environ).items() if not name.startswith("PYTHON")
-        } | dict(job.environment)
         steps = job.parameters.get("steps")
         events = self._events(folder)
         before = events.read().starts
-        progress = follow_steps(job.name, steps if isinstance(steps, int) else None)
-        with log.open("ab") as output:
-            process = subprocess.Popen(
+        with follow_steps(job.name, steps if isinstance(steps, int) else None) as show:
+
+            def watch() -> None:
+                history = events.read()
+                if history.steps and history.steps[-1].start >= before:
+                    show(history)
+
+            status = run_trainer(
                 command,
-                cwd=folder / "job",
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                pass_fds=(lock,),
+                folder=folder / "job",
+                environment=trainer_environment(os.environ) | dict(job.environment),
+                log=_log(folder),
+                lock=lock,
+                watch=watch,
             )
-            _note_owner(lock, process.pid)
-            try:
-                with _interrupted_by_signals(), progress as show:
-                    ended = False
-                    while not ended:
-                        ended = _ended(process)
-                        history = events.read()
-                        if history.steps and history.steps[-1].start >= before:
-                            show(history)
-            except BaseException:
-                process.send_signal(signal.SIGINT)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(_STOP_S)
-                raise
-            finally:
-                # Workers that a trainer left behind; after the leader's end the group has no other members.
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-        if process.returncode:
-            how = (
-                f"was stopped by {signal.Signals(-process.returncode).name}"
-                if process.returncode < 0
-                else f"ended with status {process.returncode}"
-            )
+        if status:
+            how = f"was stopped by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
             raise BroetchenError(
-                f"{job.name}: the trainer {how}; the whole log is in {log}, and its end is\n"
-                f"{last_lines(log, _SHOWN_LINES)}"
+                f"{job.name}: the trainer {how}; the whole log is in {_log(folder)}, and its end is\n"
+                f"{last_lines(_log(folder), _SHOWN_LINES)}"
             )
 
     def _report(self, history: History, folder: Path) -> None:
@@ -294,19 +210,19 @@ class Local:
         _LOGGER.info("%s: %splot in %s; checkpoints in %s", self._config.name, pace, plot, folder / "checkpoints")
 
 
+def _log(folder: Path) -> Path:
+    return folder / "trainer.log"
+
+
+def _lock(folder: Path) -> Path:
+    return folder / "trainer.lock"
+
+
 def _write_files(job: TrainingJob, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for file in job.files:
-        (folder / file.name).write_text(file.content, encoding="utf-8")
-
-
-def _ended(process: subprocess.Popen[bytes]) -> bool:
-    try:
-        process.wait(_POLL_S)
-    except subprocess.TimeoutExpired:
-        return False
-    return True
+        file.write(folder)
 
 
 def _gpus() -> int:
@@ -321,61 +237,3 @@ def _gpus() -> int:
     if not count:
         raise UsageError("local.accelerator: nvidia-smi finds no GPU here; write cpu")
     return count
-
-
-@contextlib.contextmanager
-def _held(path: Path, name: str) -> Iterator[int]:
-    """Holds the run's lock, of which the trainer gets a copy: it is free when both have ended."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        if not _taken(lock):
-            raise UsageError(f"{name} is running already; `stop` it first, or give this run another name")
-        yield lock
-    finally:
-        os.close(lock)
-
-
-def _taken(lock: int) -> bool:
-    """Takes the lock. `_owner` may hold it for a moment, to see whether it is free."""
-    for _ in range(10):
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(_POLL_S / 10)
-        else:
-            return True
-    return False
-
-
-def _note_owner(lock: int, pid: int) -> None:
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, str(pid).encode(), 0)
-
-
-def _owner(path: Path) -> int | None:
-    """The trainer's process, and process group, while it runs."""
-    try:
-        with path.open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return int(file.read() or 0) or None
-            return None
-    except FileNotFoundError:
-        return None
-
-
-@contextlib.contextmanager
-def _interrupted_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end what is inside as Ctrl-C does, so that the trainer does not live on by itself."""
-
-    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

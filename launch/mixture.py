@@ -1,32 +1,21 @@
-"""A mixture's arithmetic: from wanted token shares to MaxText's weights, and what Grain draws by them until data ends.
-
-MaxText weighs *records*, while a share is of *tokens*: a component's weight is its share divided by its mean tokens a
-record. Grain then makes integers of the weights, 100 for the smallest and the others rounded down
-(`grain/_src/python/dataset/transformations/mix.py`, 0.2.18), and draws by these. All that is said here about shares and
-ends follows from the integers, by exact arithmetic.
-"""
+"""Built datasets that are trained on together: which go together, what their records are, and their shares."""
 
 from __future__ import annotations
 
-import bisect
-import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Literal
 
-from transforms.errors import UsageError
-from transforms.largest_remainder import apportion
-from transforms.quantities import parse_percent
+from transforms.errors import BroetchenError, UsageError
+from transforms.manifest import Manifest, find_manifests
+from transforms.verify import tokenizer_of
+
+_NAMED = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)=(?P<output>.+)")
 
 Shares = Mapping[str, Fraction]
 """Wanted shares of the tokens, by component; they add up to 1."""
-
-# What Grain scales the smallest weight to.
-_SMALLEST = 100
-# MaxText rounds the weights of evaluation files to four decimals.
-_EVAL_UNITS = 10_000
-# Components that end within a hundredth of each other end together: the integers are no finer than that.
-_TOGETHER = Fraction(1, 100)
 
 
 @dataclass(frozen=True)
@@ -53,81 +42,82 @@ class Component:
 
 
 @dataclass(frozen=True)
-class ComponentOutlook:
-    """What becomes of one component.
+class Records:
+    """What the records of all components have in common. `max_tokens` is None in `text`, where records are documents.
 
-    Attributes:
-        wanted: its share of the tokens, as asked for.
-        share: the share that Grain's integers give it, in the long run.
-        weight: as the mixture file has it.
-        integer: what Grain makes of the weight.
-        lasts: the records that the mixture yields, of all components, before this one has no more to give.
-        lasts_tokens: how many tokens that is, by the means of the components.
-        epochs_at_end: how often it has been read when the mixture ends, which is when the first component ends.
+    `bos_id` and `eos_id` are None where the records have none: `add_bos` and `add_eos` are false then.
     """
 
-    component: Component
-    wanted: Fraction
-    share: Fraction
-    weight: float
-    integer: int
-    lasts: int
-    lasts_tokens: int
-    epochs_at_end: Fraction
+    format: Literal["tokens", "text"]
+    max_tokens: int | None
+    bos_id: int | None
+    eos_id: int | None
 
     @property
-    def name(self) -> str:
-        return self.component.name
+    def add_bos(self) -> bool:
+        """Whether each document begins with BOS."""
+        return self.bos_id is not None
 
     @property
-    def mean(self) -> Fraction:
-        """Tokens a record."""
-        return Fraction(self.component.tokens, self.component.records)
+    def add_eos(self) -> bool:
+        """Whether each document ends with EOS."""
+        return self.eos_id is not None
 
 
 @dataclass(frozen=True)
-class Outlook:
-    """What becomes of a mixture, read `epochs` times at most (MaxText's `num_epoch`).
+class Mixture:
+    """Datasets that go together.
 
     Attributes:
-        components: in the order of the mixture file.
-        records: that it yields before it ends.
-        tokens: how many tokens that is, by the means of the components.
+        components: the datasets.
+        in_given_order: whether their order is that of the command line or config, and not of their names alone.
+        manifests: by the name of the component.
+        records: what their records have in common.
+        tokenizer_sha256, vocab_size: of the tokenizer of them all.
+        tokenizer: where the first component has that tokenizer's file.
     """
 
-    components: tuple[ComponentOutlook, ...]
-    epochs: int
-    records: int
-    tokens: int
+    components: tuple[Component, ...]
+    in_given_order: bool
+    manifests: Mapping[str, Manifest]
+    records: Records
+    tokenizer_sha256: str
+    vocab_size: int
+    tokenizer: str
 
     @property
-    def first(self) -> ComponentOutlook:
-        """The component that runs out first, and ends the mixture."""
-        return min(self.components, key=lambda one: one.lasts)
+    def data_bytes(self) -> int:
+        """The size of all shards, those of eval splits included."""
+        return sum(split.bytes for manifest in self.manifests.values() for split in manifest.splits.values())
 
-    @property
-    def record_tokens(self) -> Fraction:
-        """Tokens a record of the mixture, in the long run."""
-        return _record_tokens(
-            {one.name: one.integer for one in self.components}, [one.component for one in self.components]
-        )
+    def shares(self, given: Mapping[str, Fraction] | Sequence[Fraction] | None = None) -> Shares:
+        """The wanted shares of the train tokens; they add up to 1, whatever those that are given add up to.
 
-    def left_over(self) -> list[ComponentOutlook]:
-        """The components of which much is left when the mixture ends: more than 1 %, and than a few records."""
-        return [
-            one
-            for one in self.components
-            if (left := self.epochs - one.epochs_at_end) > self.epochs * _TOGETHER
-            and left * one.component.records > len(self.components)
-        ]
+        Args:
+            given: by name, or in the order of the components; None for those that the configs wanted.
 
-    def epochs_after(self, one: ComponentOutlook, tokens: int) -> Fraction:
-        """How often a component is read while the mixture yields `tokens`, were it repeated as often as that takes."""
-        return tokens * one.share / one.component.tokens
-
-    def epochs_needed(self, tokens: int) -> int:
-        """The `num_epoch` with which the mixture yields `tokens`, about."""
-        return max(1, *(math.ceil(self.epochs_after(one, tokens)) for one in self.components))
+        Raises:
+            UsageError: they are not one for each dataset, or it is not certain which is whose.
+        """
+        if given is None:
+            return default_shares(self.components)
+        names = [one.name for one in self.components]
+        if not isinstance(given, Mapping):
+            if len(given) != len(names):
+                raise UsageError(f"{len(given)} shares are not one for each of {len(names)} datasets: {_listed(names)}")
+            if not self.in_given_order and len(names) > 1:
+                raise UsageError(
+                    "it is not certain which share is whose, since the datasets of an output are in no order of their "
+                    f"own; write {','.join(f'{name}=…' for name in names)}, or name the datasets in the order of their "
+                    "shares"
+                )
+            given = dict(zip(names, given, strict=True))
+        if unknown := [name for name in given if name not in names]:
+            raise UsageError(f"a share is for {unknown[0]}, which is none of the datasets: {_listed(names)}")
+        if without := [name for name in names if name not in given]:
+            raise UsageError(f"{without[0]} has no share; give it one, or leave the dataset out")
+        total = sum(given.values())
+        return {name: given[name] / total for name in names}
 
 
 def default_shares(components: Sequence[Component]) -> dict[str, Fraction]:
@@ -136,163 +126,120 @@ def default_shares(components: Sequence[Component]) -> dict[str, Fraction]:
     return {component.name: Fraction(component.budget, total) for component in components}
 
 
-def parse_percents(percents: Sequence[str]) -> tuple[Fraction, ...]:
-    """Shares that are written in percent, with or without the sign, as exact fractions: `["66.7", "33.3%"]`.
+def read_mixture(outputs: Sequence[str], names: Sequence[str] = ()) -> Mixture:
+    """The datasets of outputs of `broetchen build`, which may be of other times, places and configs.
+
+    Args:
+        outputs: folders of datasets, or of one dataset, which `NAME=` before it gives another name.
+        names: only these, in this order; by default all, in the order of `outputs`.
 
     Raises:
-        UsageError: one is no percentage or is 0, or they do not add up to 100.
+        UsageError: a name is not there, or comes twice, or the datasets do not go together: they have another
+            tokenizer, or another kind of records.
+        BroetchenError: an output has no finished dataset, or has one that is damaged.
     """
-    shares = tuple(parse_percent(f"{percent.strip().removesuffix('%')}%") for percent in percents)
-    if 0 in shares:
-        raise UsageError(f"a share of {', '.join(percents)} is 0; leave the dataset out instead")
-    if (total := sum(shares)) != 1:
-        raise UsageError(f"the shares {', '.join(percents)} add up to {float(total * 100):.10g} %, not to 100 %")
-    return shares
-
-
-def record_weights(components: Sequence[Component], shares: Shares) -> dict[str, Fraction]:
-    """Exact weights a record, of which the smallest is 1: in proportion to share ÷ mean tokens a record."""
-    raw = {one.name: shares[one.name] * one.records / one.tokens for one in components}
-    smallest = min(raw.values())
-    return {name: weight / smallest for name, weight in raw.items()}
-
-
-def wanted_integers(weights: Mapping[str, Fraction]) -> dict[str, int]:
-    """The integers nearest to the weights, scaled so that the smallest is 100, as Grain scales it.
-
-    >>> wanted_integers({"a": Fraction(10, 3), "b": Fraction(1)})
-    {'a': 333, 'b': 100}
-    """
-    smallest = min(weights.values())
-    return {name: round(weight * _SMALLEST / smallest) for name, weight in weights.items()}
-
-
-def written_weights(integers: Mapping[str, int]) -> dict[str, float]:
-    """Weights of which MaxText and Grain make just these integers, whose smallest is 100.
-
-    Grain rounds down, so that a weight in the middle between two integers is safe from errors of floating point. The
-    smallest cannot be: it is divided by itself and multiplied by 100, which may give 99.99…. Whether it does depends on
-    the sum of all weights, by which MaxText divides, so one is chosen with which it does not.
-
-    >>> written_weights({"a": 333, "b": 100})
-    {'a': 333.5, 'b': 100.0}
-    """
-    smallest = min(integers, key=lambda name: integers[name])
-    return next(
-        weights
-        for hundredths in sorted(range(10, 91), key=lambda hundredths: abs(hundredths - 50))
-        if grain_integers(weights := _between(integers, smallest, hundredths / 100)) == dict(integers)
+    found: dict[str, tuple[str, Manifest]] = {}
+    ordered = True
+    for output in outputs:
+        datasets = list(_datasets(output))
+        ordered = ordered and len(datasets) == 1
+        for name, folder, manifest in datasets:
+            if name in found:
+                raise UsageError(
+                    f"two datasets are called {name}: {found[name][0]} and {folder}; give one of them another name "
+                    f"(other-name={folder}), or leave one out"
+                )
+            found[name] = folder, manifest
+    if not found:
+        raise UsageError("no output was named; name the folders that broetchen build has written")
+    for name in names:
+        if name not in found:
+            raise UsageError(f"--dataset {name}: there is no such dataset; there is {_listed(found)}")
+        if list(names).count(name) > 1:
+            raise UsageError(f"--dataset {name} comes twice")
+    chosen = {name: found[name] for name in names or found}
+    records = _common_records(chosen)
+    first_folder, first = next(iter(chosen.values()))
+    return Mixture(
+        components=tuple(_component(name, folder, manifest) for name, (folder, manifest) in chosen.items()),
+        in_given_order=ordered or bool(names),
+        manifests={name: manifest for name, (_, manifest) in chosen.items()},
+        records=records,
+        tokenizer_sha256=first.tokenizer.sha256,
+        vocab_size=first.tokenizer.vocab_size,
+        tokenizer=tokenizer_of(first_folder, first).path,
     )
 
 
-def _between(integers: Mapping[str, int], smallest: str, fraction: float) -> dict[str, float]:
-    """The integers, and all but the smallest by a fraction more."""
-    return {name: float(integer) if name == smallest else integer + fraction for name, integer in integers.items()}
-
-
-def grain_integers(weights: Mapping[str, float]) -> dict[str, int]:
-    """What Grain makes of the weights of a mixture file, after MaxText has divided them by their sum, in floats."""
-    total = sum(weights.values())
-    parts = {name: weight / total for name, weight in weights.items()}
-    scale = _SMALLEST / min(parts.values())
-    return {name: int(part * scale) for name, part in parts.items()}
-
-
-def eval_weights(components: Sequence[Component], shares: Shares) -> dict[str, Fraction]:
-    """Weights a record of the eval splits that add up to 1, in the ten-thousandths that MaxText rounds to.
-
-    Raises:
-        UsageError: a component has no eval split, or so small a weight that MaxText would take it for 0.
-    """
-    for one in components:
-        if not one.eval_tokens:
-            raise UsageError(
-                f"{one.name} has no eval split ({one.folder}); build it with eval_tokens, leave the dataset out, or do "
-                "without evaluation"
-            )
-    raw = {one.name: shares[one.name] * one.eval_records / one.eval_tokens for one in components}
-    parts = apportion(_EVAL_UNITS, raw)
-    for name, part in parts.items():
-        if not part:
-            raise UsageError(
-                f"{name}: its weight in the evaluation is below a ten-thousandth, which MaxText rounds to 0; leave the "
-                "dataset out"
-            )
-    return {name: Fraction(part, _EVAL_UNITS) for name, part in parts.items()}
-
-
-def token_shares(integers: Mapping[str, int], components: Sequence[Component]) -> dict[str, Fraction]:
-    """The shares of the train tokens that integers give, in the long run."""
-    tokens = {one.name: Fraction(integers[one.name] * one.tokens, one.records) for one in components}
-    total = sum(tokens.values())
-    return {name: part / total for name, part in tokens.items()}
-
-
-def _record_tokens(integers: Mapping[str, int], components: Sequence[Component]) -> Fraction:
-    tokens = (Fraction(integers[one.name] * one.tokens, one.records) for one in components)
-    return sum(tokens, Fraction(0)) / sum(integers.values())
-
-
-def drawn(integers: Sequence[int], draws: int) -> tuple[int, ...]:
-    """How many of the first `draws` records come from each component, in Grain's order of drawing.
-
-    The first component gets its part of the draws, rounded up; what is left goes to the others in the same way.
-
-    >>> drawn([3, 1], 6)
-    (5, 1)
-    """
-    counts = []
-    left, remaining = draws, sum(integers)
-    for integer in integers:
-        others = left * (remaining - integer) // remaining
-        counts.append(left - others)
-        left, remaining = others, remaining - integer
-    return tuple(counts)
-
-
-def last_draw(integers: Sequence[int], available: Sequence[int]) -> tuple[int, ...]:
-    """For each component, how many records the mixture yields before it asks that one for more than is available."""
-    total = sum(integers)
-    # No component is more than one record for each before it away from its part of the draws.
-    slack = (len(integers) + 1) * total
-    return tuple(
-        bisect.bisect_right(
-            range((records * total + slack) // integer + 2),
-            records,
-            key=lambda draws, index=index: drawn(integers, draws)[index],  # type: ignore[misc]
+def _datasets(output: str) -> Iterator[tuple[str, str, Manifest]]:
+    """(name, folder, manifest) of each dataset of an output."""
+    named = _NAMED.fullmatch(output)
+    where = named["output"] if named else output
+    manifests = find_manifests(where.rstrip("/") or "/")
+    if named and len(manifests) > 1:
+        raise UsageError(
+            f"{output}: there are {len(manifests)} datasets, which cannot all be called {named['name']}; name the "
+            "folder of one dataset"
         )
-        - 1
-        for index, (integer, records) in enumerate(zip(integers, available, strict=True))
+    for folder, manifest in manifests.items():
+        yield named["name"] if named else manifest.dataset, folder, manifest
+
+
+def _component(name: str, folder: str, manifest: Manifest) -> Component:
+    train, evaluation = manifest.splits.get("train"), manifest.splits.get("eval")
+    if train is None or not train.tokens:
+        raise BroetchenError(f"{folder}: its train split has no tokens, so that it cannot be in a mixture")
+    return Component(
+        name=name,
+        folder=folder,
+        tokens=train.tokens,
+        records=train.records,
+        shards=len(train.shards),
+        budget=train.budget,
+        eval_tokens=evaluation.tokens if evaluation else 0,
+        eval_records=evaluation.records if evaluation else 0,
+        eval_shards=len(evaluation.shards) if evaluation else 0,
     )
 
 
-def outlook(components: Sequence[Component], shares: Shares, epochs: int = 1) -> Outlook:
-    """What becomes of a mixture of these components, each read `epochs` times at most."""
-    integers = wanted_integers(record_weights(components, shares))
-    weights, expected = written_weights(integers), token_shares(integers, components)
-    # Grain draws from named components in the order of their names.
-    ordered = sorted(components, key=lambda one: one.name)
-    in_order = [integers[one.name] for one in ordered]
-    lasts = last_draw(in_order, [one.records * epochs for one in ordered])
-    end = min(lasts)
-    lasts_by_name = {one.name: draws for one, draws in zip(ordered, lasts, strict=True)}
-    drawn_by_name = {one.name: count for one, count in zip(ordered, drawn(in_order, end), strict=True)}
-    record_tokens = _record_tokens(integers, components)
-    return Outlook(
-        tuple(
-            ComponentOutlook(
-                component=one,
-                wanted=shares[one.name],
-                share=expected[one.name],
-                weight=weights[one.name],
-                integer=integers[one.name],
-                lasts=lasts_by_name[one.name],
-                lasts_tokens=int(lasts_by_name[one.name] * record_tokens),
-                epochs_at_end=Fraction(drawn_by_name[one.name], one.records),
-            )
-            for one in components
-        ),
-        epochs,
-        end,
-        round(sum(drawn_by_name[one.name] * Fraction(one.tokens, one.records) for one in components)),
+def _common_records(chosen: Mapping[str, tuple[str, Manifest]]) -> Records:
+    """What all records have in common; a `UsageError` names what is not common to all."""
+    first_name, (first_folder, first) = next(iter(chosen.items()))
+    wanted = _traits(first)
+    if wanted["records.format"] == "parquet":
+        raise UsageError(
+            f"{first_folder}: its shards are parquet files, which no mixture of MaxText's takes; build it with "
+            "records.format tokens or text"
+        )
+    for name, (folder, manifest) in chosen.items():
+        for trait, value in _traits(manifest).items():
+            if value != wanted[trait]:
+                raise UsageError(
+                    f"{name} and {first_name} do not go together: {trait} is {value} for the one ({folder}), and "
+                    f"{wanted[trait]} for the other ({first_folder}); build one of them anew"
+                )
+    records = first.config["records"]
+    is_text = records["format"] == "text"
+    return Records(
+        format="text" if is_text else "tokens",
+        max_tokens=None if is_text else int(records["max_tokens"]),
+        bos_id=first.tokenizer.bos_id,
+        eos_id=first.tokenizer.eos_id,
     )
+
+
+def _traits(manifest: Manifest) -> dict[str, object]:
+    """What has to be the same in all datasets of a mixture, by what an error calls it."""
+    records, tokenizer = manifest.config["records"], manifest.tokenizer
+    traits = {
+        "records.format": records["format"],
+        "the tokenizer's sha256": tokenizer.sha256,
+        "tokenizer.special_tokens": tokenizer.special_tokens,
+        "the BOS id of records.add_bos": tokenizer.bos_id,
+        "the EOS id of records.add_eos": tokenizer.eos_id,
+    }
+    return traits if records["format"] == "text" else traits | {"records.max_tokens": records["max_tokens"]}
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names)

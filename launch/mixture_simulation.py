@@ -14,8 +14,9 @@ import grain.python as grain
 import numpy as np
 import pyarrow as pa
 
-from launch.mixture import drawn, grain_integers
-from launch.mixture_file import Mixture
+from launch.mixture import Mixture
+from launch.mixture_outlook import drawn
+from launch.mixture_weights import grain_integers
 from transforms import files
 from transforms.encoder_pool import borrow_encoder
 from transforms.errors import BroetchenError

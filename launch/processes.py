@@ -1,4 +1,4 @@
-"""Runs other people's programs (gcloud, xpk, kubectl): a list of arguments, no shell, no input."""
+"""Runs other people's programs (gcloud, xpk, uv, MaxText): a list of arguments, no shell, no input."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import logging
 import os
 import subprocess
 from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from launch.job import Command
 from transforms.errors import UsageError
@@ -83,6 +85,44 @@ def show(command: Command, *, merged: bool = False) -> Outcome:
     except FileNotFoundError as error:
         raise _missing(command) from error
     return Outcome(code, "", "".join(kept))
+
+
+def run_logged(
+    arguments: Sequence[str | Path],
+    log: Path,
+    *,
+    folder: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> int:
+    """Runs a program to its end, with all that it prints at the end of a file; answers with its exit status.
+
+    Args:
+        arguments: the program, and its arguments.
+        log: the file, which need not be there.
+        folder: its working directory; ours by default.
+        environment: all of its environment variables; ours by default.
+    """
+    with log.open("ab") as output:
+        return subprocess.run(
+            arguments,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            check=False,
+        ).returncode
+
+
+def last_lines(path: Path, count: int) -> str:
+    """The last lines of a text file, without its control characters; "" where it is not there."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 400 * count))
+            lines = file.read().decode("utf-8", "replace").splitlines()[-count:]
+    except FileNotFoundError:
+        return ""
+    return "\n".join("".join(c if c.isprintable() or c == "\t" else "?" for c in line) for line in lines)
 
 
 def _missing(command: Command) -> UsageError:

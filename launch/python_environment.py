@@ -13,13 +13,13 @@ import importlib.util
 import logging
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from launch.job import Command
+from launch.processes import last_lines, run_logged
 from transforms.errors import BroetchenError, UsageError
 
 _LOGGER = logging.getLogger(__name__)
@@ -89,16 +89,13 @@ class PythonEnvironment:
             shutil.rmtree(self.folder, ignore_errors=True)
             _LOGGER.info("installing %s into %s, once", self.content, self.folder)
             log = self.folder.with_suffix(".log")
-            with log.open("w", encoding="utf-8") as output:
-                for command in commands:
-                    ended = subprocess.run(
-                        command.arguments, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False
+            log.unlink(missing_ok=True)
+            for command in commands:
+                if run_logged(command.arguments, log):
+                    raise BroetchenError(
+                        f"{self.content} cannot be installed; see to what uv says, and start again:\n"
+                        f"{last_lines(log, _SHOWN_LINES)}"
                     )
-                    if ended.returncode:
-                        raise BroetchenError(
-                            f"{self.content} cannot be installed; see to what uv says, and start again:\n"
-                            f"{last_lines(log, _SHOWN_LINES)}"
-                        )
             (self.folder / _STAMP).touch()
             return self.python
 
@@ -115,17 +112,6 @@ def cache_folder() -> Path:
 def compiled_folder() -> str:
     """Where JAX keeps what it has compiled; MaxText's default is a folder in the user's home."""
     return str(cache_folder() / "jax")
-
-
-def last_lines(path: Path, count: int) -> str:
-    """The last lines of a text file, without its control characters."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 400 * count))
-            lines = file.read().decode("utf-8", "replace").splitlines()[-count:]
-    except FileNotFoundError:
-        return ""
-    return "\n".join("".join(c if c.isprintable() or c == "\t" else "?" for c in line) for line in lines)
 
 
 def trainer(accelerator: str) -> PythonEnvironment:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Protocol
 
-from launch.job import Place
+from launch.places import Place
 from launch.training_config import TrainingConfig
 
 
@@ -29,7 +29,7 @@ class Target(Protocol):
         ...
 
     def start(self, *, dry_run: bool, yes: bool) -> None:
-        """Starts the run, checked by `maxtext_command.job_of`, or goes on with it.
+        """Starts the run, checked by `checked_job`, or goes on with it.
 
         With `dry_run` it shows each command and file, and does nothing. Without `yes` it asks before it creates
         anything that costs money.
@@ -50,10 +50,6 @@ class Target(Protocol):
 
     def delete(self, *, yes: bool) -> None:
         """Deletes the machines; checkpoints stay. Without `yes` it asks first."""
-        ...
-
-    def export(self, *, step: int | None) -> None:
-        """Converts a checkpoint, the last by default, to Hugging Face format, beside the checkpoints."""
         ...
 
 

@@ -1,98 +1,32 @@
 """A slice of TPUs by a queued resource of Cloud TPU: requested once, waited for, found again by its name, deleted.
 
-States are those of https://cloud.google.com/tpu/docs/queued-resources and of the node that the request becomes. A
-preempted spot slice goes to SUSPENDED and never comes back from it, so that its request is deleted and made anew.
+What the states of the request mean is in `queued_resource`; those here are of the node that it becomes
+(https://cloud.google.com/tpu/docs/reference/rest/v2/projects.locations.nodes#state).
 """
 
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from launch.consent import ask, ask_about_cost
-from launch.gcloud import Gcloud, GcloudError, explain
+from launch.gcloud import Gcloud, GcloudError
 from launch.job import Command
+from launch.queued_resource import GONE, LABEL, PREEMPTED, QueuedResource
 from launch.tpu_config import TpuVmConfig
 from transforms.errors import BroetchenError, UsageError
 
 _LOGGER = logging.getLogger(__name__)
 
 _POLLS_BETWEEN_NEWS = 40
-# Which run a slice was made for. What lacks it is not ours, and neither used nor deleted.
-_LABEL = "broetchen"
-
-_WAITING = {
-    "CREATING": "the request is looked at",
-    "ACCEPTED": "the request is in the queue",
-    "WAITING_FOR_RESOURCES": "it waits for free TPUs, which may take hours",
-    "PROVISIONING": "TPUs are found, the machines are made",
-}
-_GONE = ("SUSPENDING", "SUSPENDED")
 _NODE_WAITING = ("STATE_UNSPECIFIED", "CREATING", "STARTING", "RESTARTING", "REPAIRING", "")
 _NODE_GONE = ("PREEMPTED", "TERMINATED")
-
-_ANEW = "`start` requests it anew, and the run goes on from its last checkpoint"
-PREEMPTED = f"it was preempted; {_ANEW}"
 
 
 class PreemptedError(BroetchenError):
     """The slice was taken away."""
-
-
-@dataclass(frozen=True)
-class QueuedResource:
-    """A request for TPUs as Cloud TPU describes it.
-
-    Attributes:
-        state: of the request.
-        by_user: whether a person has brought it into this state, and not the service.
-        accelerator, spot: what was requested.
-        run: the label's value, None without one.
-        error: why it failed; "" otherwise.
-    """
-
-    state: str
-    by_user: bool
-    accelerator: str
-    spot: bool
-    run: str | None
-    error: str
-
-    @staticmethod
-    def parse(answer: Mapping[str, Any]) -> QueuedResource:
-        """From the answer of `gcloud compute tpus queued-resources describe --format=json`.
-
-        >>> answer = {"state": {"state": "ACTIVE"}, "tpu": {"nodeSpec": [{"node": {"acceleratorType": "v6e-8"}}]}}
-        >>> QueuedResource.parse(answer).accelerator
-        'v6e-8'
-        """
-        state = answer.get("state") or {}
-        specs = (answer.get("tpu") or {}).get("nodeSpec") or [{}]
-        node = specs[0].get("node") or {}
-        failure = (state.get("failedData") or {}).get("error") or {}
-        return QueuedResource(
-            state=str(state.get("state", "")),
-            by_user=state.get("stateInitiator") == "USER",
-            accelerator=str(node.get("acceleratorType", "")),
-            spot="spot" in answer,
-            run=(node.get("labels") or {}).get(_LABEL),
-            error=str(failure.get("message", "")),
-        )
-
-
-def resource_name(name: str) -> str:
-    """A run's name as Google Cloud takes it: lower case, letters, digits and -, at most 40 of them.
-
-    >>> resource_name("Nano_1.2"), resource_name("2nd")
-    ('nano-1-2', 'run-2nd')
-    """
-    text = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-    text = text if text[:1].isalpha() else f"run-{text}"
-    return text[:40].rstrip("-")
 
 
 class TpuSlice:
@@ -118,14 +52,14 @@ class TpuSlice:
         if request is not None:
             self._check_ours(request)
             request = self._settled(request)
-        ended = request is not None and (request.state in ("FAILED", *_GONE) or self.is_preempted(request))
+        ended = request is not None and (request.state in ("FAILED", *GONE) or self.is_preempted(request))
         if request is not None and not ended:
             self._check_same(request)
-            _LOGGER.info("%s: requested already, %s%s", self.name, request.state, explained(request))
+            _LOGGER.info("%s: requested already, %s%s", self.name, request.state, request.explained())
         else:
             self._agree(yes=yes)
             if request is not None:
-                _LOGGER.info("%s: %s%s; requests it anew", self.name, request.state, explained(request))
+                _LOGGER.info("%s: %s%s; requests it anew", self.name, request.state, request.explained())
                 self._gcloud.run(self._delete_command())
             self._create()
         self._await()
@@ -171,19 +105,19 @@ class TpuSlice:
                 if request is None:
                     raise BroetchenError(f"{self.name}: the request was deleted while it was waited for; start again")
                 if request.state == "FAILED":
-                    raise BroetchenError(f"{self.name}: the request has failed{explained(request)}")
+                    raise BroetchenError(f"{self.name}: the request has failed{request.explained()}")
                 node = self.node_state() if request.state == "ACTIVE" else ""
                 if node == "READY":
                     return
-                if request.state in _GONE and request.by_user:
-                    raise BroetchenError(f"{self.name}: {request.state}{explained(request)}")
-                if request.state in _GONE or node in _NODE_GONE:
+                if request.state in GONE and request.by_user:
+                    raise BroetchenError(f"{self.name}: {request.state}{request.explained()}")
+                if request.state in GONE or node in _NODE_GONE:
                     raise PreemptedError(f"{self.name}: {PREEMPTED}")
                 if node and node not in _NODE_WAITING:
                     raise BroetchenError(
                         f"{self.name}: the slice is {node}; delete it (checkpoints stay), and start again"
                     )
-                news = f"{request.state}{explained(request)}{f', the slice is {node}' if node else ''}"
+                news = f"{request.state}{request.explained()}{f', the slice is {node}' if node else ''}"
                 if news != seen or polls % _POLLS_BETWEEN_NEWS == 0:
                     _LOGGER.info("%s: %s", self.name, news)
                 seen, polls = news, polls + 1
@@ -233,7 +167,7 @@ class TpuSlice:
         """Whether the slice was taken away, and not deleted by a person."""
         if request is None or request.by_user:
             return False
-        return request.state in _GONE or (request.state == "ACTIVE" and self.node_state() in _NODE_GONE)
+        return request.state in GONE or (request.state == "ACTIVE" and self.node_state() in _NODE_GONE)
 
     def require_ours(self) -> QueuedResource:
         """The request, which has to be there.
@@ -251,11 +185,11 @@ class TpuSlice:
     def _check_ours(self, request: QueuedResource) -> None:
         run = request.run
         if run is None and request.state == "ACTIVE":
-            run = (self._node().get("labels") or {}).get(_LABEL)
+            run = (self._node().get("labels") or {}).get(LABEL)
         if run != self.name:
             raise UsageError(
                 f"{self.name}: there is a TPU request of this name in {self._config.zone} that was not made by "
-                f"Brötchen (it lacks the label {_LABEL}={self.name}); give another `tpu_vm.name`"
+                f"Brötchen (it lacks the label {LABEL}={self.name}); give another `tpu_vm.name`"
             )
 
     def _check_same(self, request: QueuedResource) -> None:
@@ -278,7 +212,7 @@ class TpuSlice:
             "--node-id": self.name,
             "--accelerator-type": section.accelerator,
             "--runtime-version": section.image(),
-            "--labels": f"{_LABEL}={self.name}",
+            "--labels": f"{LABEL}={self.name}",
             "--network": section.network,
             "--subnetwork": section.subnetwork,
             "--service-account": section.service_account,
@@ -302,15 +236,3 @@ class TpuSlice:
             "--format=value(state.state)",
             purpose="waits until the slice is there; Ctrl-C where it has failed",
         )
-
-
-def explained(request: QueuedResource) -> str:
-    """What its state means, and what to do, in parentheses; "" where it is ready."""
-    if request.state in _WAITING:
-        return f" ({_WAITING[request.state]})"
-    if request.state in _GONE:
-        return f" (somebody has deleted the slice; {_ANEW})" if request.by_user else f" ({PREEMPTED})"
-    if request.state == "FAILED":
-        message = request.error or "without a reason given"
-        return f" ({message}; {explain(message)[1] if request.error else 'start it again'})"
-    return ""

@@ -13,13 +13,14 @@ from pathlib import Path
 
 from launch import shell_script, vm_files
 from launch.gcloud import Gcloud, GcloudError, retried
-from launch.gcsfuse import MountedPlace, data_size
 from launch.job import Command, JobFile
-from launch.maxtext_command import job_of
-from launch.mixture_file import read_components
-from launch.tpu_slice import PREEMPTED, PreemptedError, TpuSlice, explained, resource_name
+from launch.queued_resource import PREEMPTED
+from launch.tpu_config import TpuVmConfig
+from launch.tpu_job_files import folder_lines, write_folder
+from launch.tpu_slice import PreemptedError, TpuSlice
+from launch.tpu_target import TpuTarget
 from launch.training_config import TrainingConfig
-from transforms.errors import BroetchenError, UsageError
+from transforms.errors import BroetchenError
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ _JOB_FAILED = 5
 _PRICES = "https://cloud.google.com/tpu/pricing"
 
 
-class TpuVm:
+class TpuVm(TpuTarget[TpuVmConfig]):
     """One training run on one slice of TPUs."""
 
     def __init__(self, config: TrainingConfig, *, poll_s: float = _POLL_S) -> None:
@@ -46,21 +47,10 @@ class TpuVm:
         Raises:
             UsageError: the config has no such section.
         """
-        if config.tpu_vm is None:
-            example = "tpu_vm: {accelerator: v6e-8, zone: europe-west4-a}"
-            raise UsageError(f"the config has no section `tpu_vm`; add one, such as {example}")
-        self._config = config
-        self._section = config.tpu_vm
-        self._name = self._section.name or resource_name(config.name)
-        self._folder = f"broetchen-{self._name}"
+        example = "tpu_vm: {accelerator: v6e-8, zone: europe-west4-a}"
+        super().__init__(config, config.tpu_vm, example=example, machines="a TPU VM")
         self._gcloud = Gcloud(self._section.zone, self._section.project)
         self._slice = TpuSlice(self._name, self._section, self._gcloud, poll_s)
-        self._place = MountedPlace("a TPU VM")
-
-    @property
-    def place(self) -> MountedPlace:
-        """The machines' file systems."""
-        return self._place
 
     def start(self, *, dry_run: bool = False, yes: bool = False) -> None:
         """Starts the run, or goes on with it, on a slice that is requested unless it is there.
@@ -88,7 +78,7 @@ class TpuVm:
         if request is None:
             print(f"{self._name}: there is no such slice in {self._section.zone}; it was not started, or is deleted")
             return
-        print(f"request   {self._name}: {request.state}{explained(request)}")
+        print(f"request   {self._name}: {request.state}{request.explained()}")
         if request.state != "ACTIVE":
             return
         state = self._slice.node_state()
@@ -113,7 +103,7 @@ class TpuVm:
         if self._slice.is_preempted(request):
             self._resume(follow)
         elif request.state != "ACTIVE":
-            raise BroetchenError(f"{self._name}: {request.state}{explained(request)}; there is no log now")
+            raise BroetchenError(f"{self._name}: {request.state}{request.explained()}; there is no log now")
         lost = 0
         while True:
             began = time.monotonic()
@@ -132,7 +122,7 @@ class TpuVm:
                     self._resume(follow)
                     lost = 0
                 elif request.state != "ACTIVE":
-                    raise BroetchenError(f"{self._name}: {request.state}{explained(request)}") from error
+                    raise BroetchenError(f"{self._name}: {request.state}{request.explained()}") from error
                 elif not follow:
                     raise
                 else:
@@ -153,12 +143,6 @@ class TpuVm:
         deleted = self._slice.delete(yes=yes)
         print(f"{self._name}: {'deleted' if deleted else f'there is no such slice in {self._section.zone}'}")
 
-    def export(self, *, step: int | None = None) -> None:
-        """Converts a checkpoint to Hugging Face format on this machine, which reads the bucket; no TPU is needed."""
-        from launch.local import Local
-
-        Local(self._config).export(step=step)
-
     def _resume(self, follow: bool) -> None:
         """Requests a preempted slice anew, and starts the job on it. Its cost was agreed to when it was first made."""
         if not (follow and self._section.spot and self._section.resume_preempted):
@@ -171,15 +155,14 @@ class TpuVm:
                 self._slice.wait()
 
     def _files(self) -> tuple[JobFile, ...]:
-        job = job_of(self._config, self._place, self._section.slice().chips)
-        data = read_components(self._config.outputs(), self._config.data.datasets or ())
-        size = data_size(data.manifests.values())
-        return vm_files.vm_files(self._name, job, self._section, self._place.buckets, size)
+        checked = self._checked_job()
+        buckets, size = self._place.buckets, checked.mixture.data_bytes
+        return vm_files.vm_files(self._name, checked.job, self._section, buckets, size)
 
     def _set_up(self, files: tuple[JobFile, ...]) -> None:
         with tempfile.TemporaryDirectory(prefix="broetchen-") as scratch:
             folder = Path(scratch) / self._folder
-            vm_files.write_folder(folder, files)
+            write_folder(folder, files)
 
             def attempt() -> None:
                 self._gcloud.run(self._copy_command(str(folder)))
@@ -197,7 +180,7 @@ class TpuVm:
                 shell_script.comment(f"It costs {price.shown() if price else f'what {_PRICES} says'}."),
                 shell_script.command_lines(self._slice.create_command()),
                 f"{shell_script.comment(state.purpose)}\nuntil {state.shown()} | grep -x ACTIVE; do sleep 15; done",
-                *vm_files.folder_lines(folder, files),
+                *folder_lines(folder, files),
                 shell_script.command_lines(self._copy_command(folder)),
                 shell_script.command_lines(self._setup_command()),
             ]

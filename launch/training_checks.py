@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from launch.mixture import Shares, outlook
-from launch.mixture_file import Mixture
+from launch.mixture import Mixture, Shares
+from launch.mixture_outlook import outlook
 from launch.training_tokenizer import TrainingTokenizer
 
 # Packing that puts whole records into sequences: it cannot take one that is longer.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from tokenizers import Tokenizer
 
-from launch.mixture_file import Mixture
+from launch.mixture import Mixture
 from launch.training_config import TrainingConfig
 from transforms import files
 from transforms.errors import UsageError

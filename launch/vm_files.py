@@ -14,15 +14,12 @@ import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from launch import gcsfuse, shell_script
-from launch.job import Command, JobFile, TrainingJob
-from launch.maxtext_command import arguments
+from launch import gcsfuse
+from launch.job import JobFile, TrainingJob
+from launch.places import MOUNT_ROOT
 from launch.tpu_config import TpuVmConfig
+from launch.tpu_job_files import LOCK, train_script
 
-LOCK = Path(__file__).with_name("trainer_requirements_tpu.lock")
-"""What is installed on the machines: MaxText for TPUs, and all that it needs, by version and hash."""
-
-LOCK_NAME = "trainer.lock"
 SETUP, STOP, STATUS, LOGS = "setup.sh", "stop.sh", "status.sh", "logs.sh"
 
 _SCRIPTS = Path(__file__).with_name("vm")
@@ -59,7 +56,7 @@ def vm_files(
     files = [
         *job.files,
         *(JobFile(script, (_SCRIPTS / script).read_text(), purpose) for script, purpose in _PURPOSES.items()),
-        JobFile("train.sh", _train_script(job, f"{_JOBS}/{name}", trainer), "runs MaxText"),
+        JobFile("train.sh", train_script(job, f"{_JOBS}/{name}", f"{trainer}/bin/python"), "runs MaxText"),
         JobFile("trainer.service", _unit(name, config.max_restarts, buckets), "keeps MaxText running"),
         JobFile("settings.sh", _settings(name, trainer, config, buckets), "what the scripts need to know"),
     ]
@@ -73,23 +70,6 @@ def vm_files(
             JobFile(f"mount-{bucket}.service", unit, f"mounts gs://{bucket}"),
         ]
     return (*files, JobFile("digest.txt", f"{_digest(files)}\n", "tells this job from an earlier one"))
-
-
-def write_folder(folder: Path, files: Iterable[JobFile]) -> None:
-    """Makes a folder of the files and the lock file."""
-    folder.mkdir()
-    for file in files:
-        (folder / file.name).write_text(file.content, encoding="utf-8")
-    (folder / LOCK_NAME).write_bytes(LOCK.read_bytes())
-
-
-def folder_lines(folder: str, files: Iterable[JobFile]) -> list[str]:
-    """The same for a shell script."""
-    return [
-        shell_script.command_lines(Command(("mkdir", "-p", folder), "the job's files")),
-        *(shell_script.file_lines(folder, file) for file in files),
-        shell_script.command_lines(Command(("cp", str(LOCK), f"{folder}/{LOCK_NAME}"), "what is installed there")),
-    ]
 
 
 def _digest(files: Iterable[JobFile]) -> str:
@@ -109,30 +89,12 @@ def _settings(name: str, trainer: str, config: TpuVmConfig, buckets: Sequence[st
         "TRAINER": trainer,
         "UV_VERSION": _UV_VERSION,
         "UNITS": "/etc/systemd/system",
-        "MOUNT_ROOT": gcsfuse.MOUNT_ROOT,
+        "MOUNT_ROOT": MOUNT_ROOT,
         "MOUNT_CONFIGS": _MOUNT_CONFIGS,
         "CACHE_FOLDER": config.cache_folder,
     }
     lines = [f"{key}={shlex.quote(value)}" for key, value in values.items()]
     return "\n".join([*lines, f"BUCKETS=({shlex.join(buckets)})"]) + "\n"
-
-
-def train_command(job: TrainingJob, folder: str, python: str) -> str:
-    """The trainer's environment and command, as lines of a shell script."""
-    # Without the first JAX trains on the CPU where the TPU cannot be reached, as if nothing had happened. The tokenizer
-    # is a folder, which nobody needs to ask the hub about.
-    environment = {"JAX_PLATFORMS": "tpu,cpu", "HF_HUB_OFFLINE": "1", **job.environment}
-    exports = [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
-    return "\n".join([*exports, f"exec {shlex.join((python, *arguments(job, folder)))}"])
-
-
-def _train_script(job: TrainingJob, folder: str, trainer: str) -> str:
-    return f"""\
-#!/bin/bash
-# Trains. MaxText goes on from the last checkpoint of this run, if there is one.
-set -eu
-{train_command(job, folder, f"{trainer}/bin/python")}
-"""
 
 
 def _unit(name: str, max_restarts: int, buckets: Sequence[str]) -> str:

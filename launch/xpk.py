@@ -14,13 +14,15 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from launch import gcsfuse, processes, shell_script, vm_files
+from launch import processes, shell_script
 from launch.consent import ask, ask_about_cost
 from launch.gcloud import explain, message_of
-from launch.job import Command, JobFile
-from launch.maxtext_command import job_of
-from launch.mixture_file import read_components
-from launch.tpu_slice import resource_name
+from launch.gcsfuse import mount_options
+from launch.job import Command, JobFile, TrainingJob
+from launch.places import mount_point
+from launch.tpu_config import XpkConfig
+from launch.tpu_job_files import LOCK_NAME, folder_lines, train_script, write_folder
+from launch.tpu_target import TpuTarget, resource_name
 from launch.training_config import TrainingConfig
 from transforms.errors import BroetchenError, UsageError, one_line
 
@@ -36,7 +38,7 @@ _SAFE_PATH = re.compile(r"[A-Za-z0-9/._-]+")
 _CACHE_BYTES = 40 * 2**30
 
 
-class Xpk:
+class Xpk(TpuTarget[XpkConfig]):
     """One training run as one workload."""
 
     def __init__(self, config: TrainingConfig) -> None:
@@ -45,19 +47,8 @@ class Xpk:
         Raises:
             UsageError: the config has no such section.
         """
-        if config.xpk is None:
-            example = "xpk: {accelerator: v6e-8, zone: europe-west4-a, cluster: my-cluster}"
-            raise UsageError(f"the config has no section `xpk`; add one, such as {example}")
-        self._config = config
-        self._section = config.xpk
-        self._name = self._section.name or resource_name(config.name)
-        self._folder = f"broetchen-{self._name}"
-        self._place = gcsfuse.MountedPlace("a cluster")
-
-    @property
-    def place(self) -> gcsfuse.MountedPlace:
-        """The containers' file systems."""
-        return self._place
+        example = "xpk: {accelerator: v6e-8, zone: europe-west4-a, cluster: my-cluster}"
+        super().__init__(config, config.xpk, example=example, machines="a cluster")
 
     def start(self, *, dry_run: bool = False, yes: bool = False) -> None:
         """Starts the run, or goes on with it, unless it is running.
@@ -66,9 +57,8 @@ class Xpk:
             UsageError: the config does not fit.
             BroetchenError: xpk failed.
         """
-        files = self._files()
-        data = read_components(self._config.outputs(), self._config.data.datasets or ())
-        size = gcsfuse.data_size(data.manifests.values())
+        checked = self._checked_job(self._section.num_slices)
+        files, size = _files(checked.job), checked.mixture.data_bytes
         if dry_run:
             print(self._script(files, size), end="")
             return
@@ -88,7 +78,7 @@ class Xpk:
                 what = "xpk hands it to a shell as it is"
                 raise UsageError(f"{scratch!r}: {what}; set TMPDIR to a path without special characters")
             folder = Path(scratch) / self._folder
-            vm_files.write_folder(folder, files)
+            write_folder(folder, files)
             self._show(self._create_command(str(folder)))
         _LOGGER.info("%s: the workload is in the cluster; `logs --follow` shows its log", self._name)
 
@@ -121,25 +111,6 @@ class Xpk:
             ask(f"Delete the workload {self._name} of {self._section.cluster}? Its checkpoints stay in the bucket.")
         self.stop()
 
-    def export(self, *, step: int | None = None) -> None:
-        """Converts a checkpoint to Hugging Face format on this machine, which reads the bucket; no TPU is needed."""
-        from launch.local import Local
-
-        Local(self._config).export(step=step)
-
-    def _files(self) -> tuple[JobFile, ...]:
-        job = job_of(self._config, self._place, self._section.slice().chips * self._section.num_slices)
-        train = f"""\
-#!/bin/bash
-# Trains. MaxText goes on from the last checkpoint of this run, if there is one.
-set -eu
-if ! python3 -c 'import maxtext, libtpu' 2>/dev/null; then
-  python3 -m pip install --quiet --root-user-action=ignore --require-hashes --requirement {_APP}/{vm_files.LOCK_NAME}
-fi
-{vm_files.train_command(job, _APP, "python3")}
-"""
-        return (*job.files, JobFile("train.sh", train, "installs MaxText where the image lacks it, and runs it"))
-
     def _script(self, files: Iterable[JobFile], data_bytes: int) -> str:
         """What `start` does where the cluster has neither the storages nor the workload, as a shell script."""
         price = self._section.price()
@@ -147,7 +118,7 @@ fi
             [
                 shell_script.comment(f"Its nodes cost {price.shown() if price else 'what is not known here'}."),
                 *(shell_script.command_lines(self._attach_command(name, data_bytes)) for name in self._place.buckets),
-                *vm_files.folder_lines(self._folder, files),
+                *folder_lines(self._folder, files),
                 shell_script.command_lines(self._create_command(self._folder)),
             ]
         )
@@ -188,11 +159,11 @@ fi
         options = [
             "--type=gcsfuse",
             f"--bucket={bucket}",
-            f"--mount-point={gcsfuse.mount_point(bucket)}",
+            f"--mount-point={mount_point(bucket)}",
             "--readonly=true",
             "--auto-mount=false",
             f"--size={max(1, -(-data_bytes // 10**9))}",
-            f"--mount-options={gcsfuse.mount_options(cache_bytes=_CACHE_BYTES, data_bytes=data_bytes)}",
+            f"--mount-options={mount_options(cache_bytes=_CACHE_BYTES, data_bytes=data_bytes)}",
         ]
         what = f"mounts gs://{bucket}, read-only"
         return self._xpk("storage", "attach", _storage_name(bucket), *options, purpose=what)
@@ -219,6 +190,16 @@ fi
         said = outcome.output + outcome.errors
         message = message_of(said) or one_line("\n".join(said.splitlines()[-5:])) or f"ended with {outcome.code}"
         raise BroetchenError(f"{command.purpose}: {message}; {explain(message)[1]}")
+
+
+def _files(job: TrainingJob) -> tuple[JobFile, ...]:
+    install = f"""\
+if ! python3 -c 'import maxtext, libtpu' 2>/dev/null; then
+  python3 -m pip install --quiet --root-user-action=ignore --require-hashes --requirement {_APP}/{LOCK_NAME}
+fi
+"""
+    train = train_script(job, _APP, "python3", before=install)
+    return (*job.files, JobFile("train.sh", train, "installs MaxText where the image lacks it, and runs it"))
 
 
 def _storage_name(bucket: str) -> str:

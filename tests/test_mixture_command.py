@@ -8,6 +8,7 @@ import json
 import re
 import shlex
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from beam_pipelines.demo import demo_config
 from beam_pipelines.mix_config import load_config
 from beam_pipelines.mixture_table import notes, print_mixture
 from beam_pipelines.tables import OutputFormat
-from beam_pipelines.write_mixture import MixtureSummary, write_mixture
+from beam_pipelines.write_mixture import MixtureSummary, parse_percents, write_mixture
 from tests.command import run_command
 from transforms.errors import UsageError
 
@@ -171,6 +172,25 @@ def test_the_table_and_csv_show_the_same(demo: Path) -> None:
     shown = {row.pop("dataset"): row for row in csv.DictReader(io.StringIO(printed(summary, "csv")))}
     rows = rows_of(summary)
     assert shown == {name: {key: str(value) for key, value in row.items()} for name, row in rows.items()}
+
+
+def test_percentages_are_exact() -> None:
+    assert parse_percents(["33.3", " 66.7 % "]) == (Fraction(333, 1000), Fraction(667, 1000))
+
+
+@pytest.mark.parametrize(
+    ("percents", "message"),
+    [
+        (["30", "60"], "add up to 90 %, not to 100 %"),
+        (["100", "0"], "is 0; leave the dataset out"),
+        (["fifty", "50"], "is not a percentage"),
+        (["-10", "110"], "is not between"),
+        ([""], "is not a percentage"),
+    ],
+)
+def test_percentages_that_are_none(percents: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        parse_percents(percents)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Mixture files of built datasets, read by MaxText itself."""
+"""Mixtures of built datasets: what goes together, and their files, read by MaxText itself."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from maxtext.input_pipeline.grain_data_processing import get_datasets
 
 from beam_pipelines.build_mix import build
 from beam_pipelines.mix_config import load_config
-from launch.mixture import drawn, outlook
-from launch.mixture_file import Mixture, Mounts, eval_files, mixture_json, read_components, train_mixture
+from launch.mixture import Mixture, read_mixture
+from launch.mixture_file import eval_files, mixture_json, train_mixture
+from launch.mixture_outlook import drawn, outlook
 from launch.mixture_simulation import simulate
+from launch.places import Mounts
 from tests.corpora import TOKENIZER, write_parquet
 from tests.reading import read_ids, read_texts
 from transforms import files
@@ -64,7 +66,7 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def mixture(output: str) -> Mixture:
-    return read_components([output], list(TOKENS))
+    return read_mixture([output], list(TOKENS))
 
 
 @pytest.fixture(scope="module")
@@ -123,8 +125,8 @@ def test_shares_by_order_need_an_order(output: str, mixture: Mixture) -> None:
     shares = [Fraction(50), Fraction(30), Fraction(20)]
     wanted = {"long": Fraction(1, 2), "short": Fraction(3, 10), "mid": Fraction(1, 5)}
     assert mixture.shares(shares) == wanted
-    assert read_components([f"{output}/{name}" for name in TOKENS]).shares(shares) == wanted
-    unordered = read_components([output])
+    assert read_mixture([f"{output}/{name}" for name in TOKENS]).shares(shares) == wanted
+    unordered = read_mixture([output])
     assert [one.name for one in unordered.components] == sorted(TOKENS)
     with pytest.raises(UsageError, match=r"not certain which share is whose.*long=…,mid=…,short=…"):
         unordered.shares(shares)
@@ -142,31 +144,31 @@ def test_shares_are_for_the_datasets_that_there_are(mixture: Mixture) -> None:
 
 def test_names_that_are_not_there(output: str) -> None:
     with pytest.raises(UsageError, match="--dataset other: there is no such dataset; there is long, mid, short"):
-        read_components([output], ["long", "other"])
+        read_mixture([output], ["long", "other"])
     with pytest.raises(UsageError, match="--dataset long comes twice"):
-        read_components([output], ["long", "long"])
+        read_mixture([output], ["long", "long"])
     with pytest.raises(BroetchenError, match="no finished dataset here"):
-        read_components([str(Path(output).parent / "elsewhere")])
+        read_mixture([str(Path(output).parent / "elsewhere")])
     with pytest.raises(UsageError, match="no output was named"):
-        read_components([])
+        read_mixture([])
 
 
 def test_datasets_of_other_builds_combine_under_names_of_their_own(output: str, tmp_path: Path) -> None:
     other = build_output(tmp_path, name="another", shards={"target_size": "8KiB"})
     with pytest.raises(UsageError, match=f"two datasets are called long: .*other-name={other}/long"):
-        read_components([output, other])
+        read_mixture([output, other])
     with pytest.raises(UsageError, match="there are 3 datasets, which cannot all be called old"):
-        read_components([output, f"old={other}"])
-    both = read_components([f"{output}/long/", f"old.long={other}/long"])
+        read_mixture([output, f"old={other}"])
+    both = read_mixture([f"{output}/long/", f"old.long={other}/long"])
     assert [one.name for one in both.components] == ["long", "old.long"]
     # What looks like a name may be one of a folder.
-    assert read_components([f"{output}/mid", f"{output}/../out/long"]).in_given_order
+    assert read_mixture([f"{output}/mid", f"{output}/../out/long"]).in_given_order
 
 
 def test_tokens_and_text_do_not_go_together(output: str, text_output: str) -> None:
     message = "other and long do not go together: records.format is text for the one .*, and tokens for the other"
     with pytest.raises(UsageError, match=message):
-        read_components([f"{output}/long", f"other={text_output}/long"])
+        read_mixture([f"{output}/long", f"other={text_output}/long"])
 
 
 @pytest.mark.parametrize(
@@ -187,13 +189,13 @@ def test_datasets_that_do_not_go_together(
     (content if section == "tokenizer" else content["config"])[section][key] = value
     (copy / "manifest.json").write_text(json.dumps(content))
     with pytest.raises(UsageError, match=f"mid and long do not go together: {message}"):
-        read_components([f"{output}/long", str(copy)])
+        read_mixture([f"{output}/long", str(copy)])
 
 
 def test_parquet_is_none_of_maxtexts_mixtures(tmp_path: Path) -> None:
     output = build_output(tmp_path, records={"format": "parquet"})
     with pytest.raises(UsageError, match="its shards are parquet files"):
-        read_components([output])
+        read_mixture([output])
 
 
 # --- The train mixture ------------------------------------------------------------------------------------------------
@@ -232,7 +234,7 @@ def test_maxtext_finds_shards_below_hostile_names(output: str, tmp_path: Path) -
     # What a pattern that is not quoted would find, too.
     shutil.copytree(output, tmp_path / HOSTILE.replace("[x]*", "xy"))
     (folder / "mid" / "train-00000-of-00099.arecord").write_bytes(b"left by another build")
-    mixture = read_components([str(folder / name) for name in TOKENS])
+    mixture = read_mixture([str(folder / name) for name in TOKENS])
     path = tmp_path / "mixture.json"
     path.write_text(mixture_json(train_mixture(mixture.components, mixture.shares(), HERE)))
     expected = outlook(mixture.components, mixture.shares()).records
@@ -240,10 +242,10 @@ def test_maxtext_finds_shards_below_hostile_names(output: str, tmp_path: Path) -
     with pytest.raises(UsageError, match="a comma or a semicolon in the path"):
         eval_files(mixture.components, mixture.shares(), HERE)
     # A pattern alone may have a comma in it, and still no semicolon.
-    (only,) = read_components([str(folder / "mid")]).components
+    (only,) = read_mixture([str(folder / "mid")]).components
     with pytest.raises(UsageError, match="a comma or a semicolon in the path"):
         eval_files([only], {"mid": Fraction(1)}, HERE)
-    (only,) = read_components([str(folder.rename(tmp_path / HOSTILE.replace(";", "")) / "mid")]).components
+    (only,) = read_mixture([str(folder.rename(tmp_path / HOSTILE.replace(";", "")) / "mid")]).components
     assert counted(maxtext_records(eval_files([only], {"mid": Fraction(1)}, HERE))) == ids_of(only.folder, "eval")
 
 
@@ -269,32 +271,12 @@ def test_a_single_eval_split_is_a_pattern_alone(mixture: Mixture) -> None:
     assert counted(maxtext_records(text)) == ids_of(only.folder, "eval")
 
 
-# --- Places -----------------------------------------------------------------------------------------------------------
-
-
-def test_mounts_take_the_place_of_buckets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    place = Mounts.parse(["gs://bucket=/mnt/all/", "gs://bucket/deep/er=/mnt/deep", "gs://other/=/o=p"])
-    assert place.locate("gs://bucket/x/y") == "/mnt/all/x/y"
-    assert place.locate("gs://bucket/deep/er/z") == "/mnt/deep/z"
-    assert place.locate("gs://bucket/deep/erz") == "/mnt/all/deep/erz"
-    assert place.locate("gs://bucket") == "/mnt/all"
-    assert place.locate("gs://bucket2/x") == "gs://bucket2/x"
-    assert place.locate("gs://other/x") == "/o=p/x"
-    monkeypatch.chdir(tmp_path)
-    assert place.locate("a/../b") == str(tmp_path / "b")
-    with pytest.raises(UsageError, match="MaxText reads local paths and gs:// alone"):
-        place.locate("hf://datasets/a/b")
-
-
-@pytest.mark.parametrize("option", ["gs://bucket", "gs://=/x", "bucket=/x", "gs://bucket=x", "=", ""])
-def test_mounts_that_are_none(option: str) -> None:
-    with pytest.raises(UsageError, match="not of the form gs://bucket=/path"):
-        Mounts.parse([option])
+# --- Buckets ----------------------------------------------------------------------------------------------------------
 
 
 def test_datasets_in_a_bucket(gcs_prefix: str, tmp_path: Path) -> None:
     remote = build_output(tmp_path, f"{gcs_prefix}/out {HOSTILE[4:8]}")
-    mixture = read_components([f"{remote}/"], list(TOKENS))
+    mixture = read_mixture([f"{remote}/"], list(TOKENS))
     assert files.read_bytes(mixture.tokenizer) == TOKENIZER.read_bytes()
     shares = mixture.shares(EQUAL)
     one, *_ = mixture.components
@@ -341,7 +323,7 @@ def test_a_simulation_draws_what_maxtext_draws(mixture: Mixture, tmp_path: Path)
 
 @pytest.mark.parametrize("epochs", [1, 1000])
 def test_simulated_text_is_counted_by_its_tokenizer(text_output: str, epochs: int) -> None:
-    mixture = read_components([text_output], list(TOKENS))
+    mixture = read_mixture([text_output], list(TOKENS))
     assert (mixture.records.format, mixture.records.max_tokens) == ("text", None)
     shares = mixture.shares() if epochs == 1 else mixture.shares(EQUAL)
     found = outlook(mixture.components, shares, epochs)
@@ -360,7 +342,7 @@ def test_simulated_text_is_counted_by_its_tokenizer(text_output: str, epochs: in
 
 
 def test_maxtext_reads_text_mixtures(text_output: str, tmp_path: Path) -> None:
-    mixture = read_components([text_output])
+    mixture = read_mixture([text_output])
     path = tmp_path / "mixture.json"
     path.write_text(mixture_json(train_mixture(mixture.components, mixture.shares(), HERE)))
     texts = {text for one in mixture.components for text in read_texts(Path(one.folder), "train")}
@@ -371,7 +353,7 @@ def test_maxtext_reads_text_mixtures(text_output: str, tmp_path: Path) -> None:
 
 def test_damaged_shards_are_found(output: str, tmp_path: Path) -> None:
     copy = shutil.copytree(output, tmp_path / "out")
-    mixture = read_components([str(copy)])
+    mixture = read_mixture([str(copy)])
     weights = {one.name: one.weight for one in outlook(mixture.components, mixture.shares()).components}
     shard = next((copy / "mid").glob("train-00000-*"))
     content = shard.read_bytes()

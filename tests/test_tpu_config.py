@@ -13,24 +13,14 @@ import yaml
 from launch import gcsfuse
 from launch.accelerators import parse_accelerator
 from launch.prices import list_price
-from launch.tpu_vm import TpuVm
 from launch.tpu_config import TpuVmConfig, XpkConfig
+from launch.tpu_vm import TpuVm
 from launch.training_config import load_training_config
 from tests.tpu_cloud import SECTION, config_file
 from transforms.errors import UsageError
 from transforms.quantities import parse_size
 
 CORPUS = "gs://corpus/mix"
-
-
-def test_data_on_this_machine_is_refused(tmp_path: Path) -> None:
-    vm = TpuVm(load_training_config(config_file(tmp_path, CORPUS)))
-    with pytest.raises(UsageError, match="gcloud storage cp --recursive"):
-        vm.place.locate(str(tmp_path))
-    assert vm.place.locate(f"{CORPUS}/a") == f"/mnt/broetchen/{CORPUS.removeprefix('gs://')}/a"
-    assert vm.place.buckets == [CORPUS.split("/")[2]]
-    with pytest.raises(UsageError, match="write it as gs://BUCKET/FOLDER"):
-        vm.place.locate("gs://A;b/x")
 
 
 def test_no_section(tmp_path: Path) -> None:

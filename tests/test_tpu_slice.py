@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from launch.gcloud import GcloudError, explain
-from launch.tpu_slice import PreemptedError, resource_name
+from launch.tpu_slice import PreemptedError
+from launch.tpu_target import resource_name
 from tests.recording_gcloud import NOT_FOUND, Recorder
 from tests.tpu_cloud import MakeVm, cloud, corpus, make_vm, no_canary, start, verbs
 from transforms.errors import BroetchenError, UsageError

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from launch import vm_files
 from launch.gcloud import GcloudError
 from launch.job import JobFile
 from launch.maxtext_command import arguments
 from launch.shell_script import file_lines
+from launch.tpu_job_files import LOCK
 from launch.tpu_slice import PreemptedError
 from tests.recording_gcloud import Recorder
 from tests.tpu_cloud import HOSTILE, JOBS, JOBS_MADE, MakeVm, cloud, corpus, make_vm, no_canary, start, verbs
@@ -210,7 +210,7 @@ def test_a_file_that_has_the_line_that_ends_it() -> None:
 
 
 def test_the_lock_is_maxtexts() -> None:
-    lines = vm_files.LOCK.read_text().splitlines()
+    lines = LOCK.read_text().splitlines()
     pinned = [line.split("==")[0].partition("[")[0] for line in lines if "==" in line and not line.startswith(" ")]
     assert {"maxtext", "jax", "libtpu", "grain", "array-record"} <= set(pinned)
 

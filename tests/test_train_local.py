@@ -18,9 +18,10 @@ import pytest
 import yaml
 
 from launch import python_environment
-from launch.export import checkpoint_steps, exported_model
+from launch.checkpoints import checkpoint_steps
+from launch.export import export_run
 from launch.export_check import check_export
-from launch.local import Local
+from launch.exported_model import exported_model
 from launch.local_config import LocalConfig
 from launch.model_file import shipped_models
 from launch.training_config import load_training_config
@@ -245,8 +246,8 @@ def test_a_checkpoint_in_a_bucket_is_exported_into_the_bucket(data, trained, exp
     content = yaml.safe_load(config_file(data, tmp_path).read_text())
     content |= {"output": f"{gcs_prefix}/training", "data": {"outputs": f"{gcs_prefix}/tokens"}}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(content))
-    Local(load_training_config(tmp_path / "run.yaml")).export()
     target = f"{gcs_prefix}/training/run/huggingface/11"
+    assert export_run(load_training_config(tmp_path / "run.yaml")) == target
     assert [path for path, _ in files.list_files(f"{target}/*")] == [
         f"{target}/{path.name}" for path in sorted(exported.iterdir())
     ]
@@ -406,8 +407,6 @@ def test_what_is_not_on_this_machine_is_refused(data, tmp_path):
         ended = run_command("train", path, "--set", setting)
         assert ended.returncode == 2, setting
         assert message in ended.stderr
-    with pytest.raises(UsageError, match="gs://bucket/mix is not on this machine, where the trainer reads"):
-        Local(load_training_config(path)).place.locate("gs://bucket/mix")
 
 
 @pytest.mark.parametrize(

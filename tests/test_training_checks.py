@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launch.mixture import Component, outlook
-from launch.mixture_file import Mixture, Records
+from launch.mixture import Component, Mixture, Records
+from launch.mixture_outlook import outlook
 from launch.training_checks import Finding, findings
 from launch.training_tokenizer import TrainingTokenizer
 

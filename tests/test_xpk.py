@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-import launch.xpk
+import launch.tpu_target
 from launch.maxtext_command import arguments
 from launch.training_config import load_training_config
 from launch.xpk import Xpk
@@ -37,7 +37,7 @@ _JOBS = Jobs()
 
 @pytest.fixture
 def make_xpk(tmp_path: Path, corpus: str, cloud: Recorder, monkeypatch: pytest.MonkeyPatch) -> MakeXpk:
-    monkeypatch.setattr(launch.xpk, "job_of", _JOBS)
+    monkeypatch.setattr(launch.tpu_target, "checked_job", _JOBS)
 
     def make(**section: Any) -> Xpk:
         return Xpk(load_training_config(config_file(tmp_path, corpus, xpk=SECTION | section)))

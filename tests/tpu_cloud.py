@@ -10,12 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
-import launch.tpu_vm
-import launch.xpk
+import launch.tpu_target
 from beam_pipelines.build_mix import build
 from beam_pipelines.mix_config import load_config
+from launch.checked_job import CheckedJob, checked_job
 from launch.job import TrainingJob
-from launch.maxtext_command import job_of
 from launch.tpu_vm import TpuVm
 from launch.training_config import load_training_config
 from tests.corpora import TOKENIZER, write_parquet
@@ -78,15 +77,19 @@ def config_file(folder: Path, corpus: str, **changes: Any) -> Path:
 class Jobs:
     """The real job of a config, made once for all tests: MaxText takes seconds to check it."""
 
-    made: TrainingJob | None = None
+    checked: CheckedJob | None = None
     buckets: tuple[str, ...] = ()
 
-    def __call__(self, config: Any, place: Any, devices: int) -> TrainingJob:
-        if self.made is None:
-            self.made = job_of(config, place, devices)
+    def __call__(self, config: Any, place: Any, devices: int) -> CheckedJob:
+        if self.checked is None:
+            self.checked = checked_job(config, place, devices)
             self.buckets = tuple(place.buckets)
         place.buckets[:] = self.buckets
-        return self.made
+        return self.checked
+
+    @property
+    def made(self) -> TrainingJob | None:
+        return None if self.checked is None else self.checked.job
 
 
 JOBS_MADE = Jobs()
@@ -96,7 +99,7 @@ MakeVm = Callable[..., TpuVm]
 
 @pytest.fixture
 def make_vm(tmp_path: Path, corpus: str, cloud: Recorder, monkeypatch: pytest.MonkeyPatch) -> MakeVm:
-    monkeypatch.setattr(launch.tpu_vm, "job_of", JOBS_MADE)
+    monkeypatch.setattr(launch.tpu_target, "checked_job", JOBS_MADE)
 
     def make(**section: Any) -> TpuVm:
         config = load_training_config(config_file(tmp_path, corpus, tpu_vm=SECTION | section))

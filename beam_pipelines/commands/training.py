@@ -134,6 +134,7 @@ def train(
     ):
         if given and action not in needed:
             raise UsageError(f"{option} is for {' and '.join(needed)}, not for {action}; leave it out")
+    from launch.export import export_run
     from launch.targets import TargetName, target_of
     from launch.training_config import load_training_config
 
@@ -151,4 +152,4 @@ def train(
         case "delete":
             trainer.delete(yes=yes)
         case "export":
-            trainer.export(step=step)
+            print(f"{run.name}: exported to {export_run(run, step=step)}")

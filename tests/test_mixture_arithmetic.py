@@ -12,15 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launch.mixture import (
-    Component,
-    default_shares,
-    drawn,
+from launch.mixture import Component, default_shares
+from launch.mixture_outlook import drawn, last_draw, outlook
+from launch.mixture_weights import (
     eval_weights,
     grain_integers,
-    last_draw,
-    outlook,
-    parse_percents,
     record_weights,
     token_shares,
     wanted_integers,
@@ -163,25 +159,6 @@ def test_shares_are_those_of_the_budgets_where_a_source_was_short() -> None:
         "a": Fraction(3, 4),
         "b": Fraction(1, 4),
     }
-
-
-def test_percentages_are_exact() -> None:
-    assert parse_percents(["33.3", " 66.7 % "]) == (Fraction(333, 1000), Fraction(667, 1000))
-
-
-@pytest.mark.parametrize(
-    ("percents", "message"),
-    [
-        (["30", "60"], "add up to 90 %, not to 100 %"),
-        (["100", "0"], "is 0; leave the dataset out"),
-        (["fifty", "50"], "is not a percentage"),
-        (["-10", "110"], "is not between"),
-        ([""], "is not a percentage"),
-    ],
-)
-def test_percentages_that_are_none(percents: list[str], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        parse_percents(percents)
 
 
 def test_eval_weights_need_eval_splits_of_some_weight() -> None:

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from launch.job import TrainingJob
+from launch.maxtext_command import config_arguments
 from transforms.errors import BroetchenError, one_line
 from transforms.quantities import shown
 
@@ -53,25 +55,29 @@ class Reading:
     problems: tuple[tuple[str | None, str], ...]
 
 
-def read(arguments: Sequence[str], keys: Iterable[str], devices: int) -> Reading:
-    """Lets MaxText read a command.
+def read(job: TrainingJob, devices: int) -> Reading:
+    """Lets MaxText read the command of a job.
 
     Args:
-        arguments: of the trainer: its config file, which has to be there, and KEY=VALUE.
-        keys: the parameters among them.
+        job: its files need not be anywhere yet.
         devices: how many JAX is to see.
 
     Raises:
+        UsageError: a parameter has what MaxText would replace.
         BroetchenError: MaxText is not installed, or ends without an answer.
     """
     with tempfile.TemporaryDirectory(prefix="broetchen-") as folder:
-        question, answer = Path(folder, "question.json"), Path(folder, "answer.json")
-        question.write_text(json.dumps({"arguments": list(arguments), "keys": list(keys)}))
+        question, answer, job_folder = (Path(folder, name) for name in ("question.json", "answer.json", "job"))
+        job_folder.mkdir()
+        for file in job.files:
+            file.write(job_folder)
+        arguments = config_arguments(job, str(job_folder))
+        question.write_text(json.dumps({"arguments": arguments, "keys": list(job.parameters)}))
         environment = {name: value for name, value in os.environ.items() if name in _KEPT or name.startswith("PYTHON")}
         environment |= {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
         try:
             ended = subprocess.run(
-                [sys.executable, "-m", "launch.maxtext_schema", question, answer],
+                [sys.executable, "-m", "launch.maxtext_settings", question, answer],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
