@@ -83,7 +83,7 @@ format: $(DEV) ## rewrite the code in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(RUN) ## write the tables of docs/config.md from the schema
+docs: $(RUN) ## write the tables of config keys in docs/ from the schemas
 	$(BIN)/python -m beam_pipelines.config_reference
 
 bench: $(DEV) ## measure against the peers, side by side; more arguments by BENCH_ARGS

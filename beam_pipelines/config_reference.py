@@ -1,6 +1,7 @@
-"""The tables of docs/config.md, written from the schema: `python -m beam_pipelines.config_reference [FILE]`.
+"""The tables of keys in docs/, written from the schemas: `python -m beam_pipelines.config_reference [FILE …]`.
 
-A table stands between the lines `<!-- schema: NAME -->` and `<!-- end -->`, where NAME is a section of the mix config.
+A table stands between the lines `<!-- schema: NAME -->` and `<!-- end -->`, where NAME is a section of the mix config
+or of the training config. Without FILE, all documents of docs/ are written.
 """
 
 from __future__ import annotations
@@ -15,30 +16,57 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from beam_pipelines.mix_config import MixConfig
-from beam_pipelines.mix_sections import DatasetConfig, RecordsConfig, ShardsConfig, TokenizerConfig
-from beam_pipelines.mix_sources import HubDataset, Sources
-from beam_pipelines.mix_values import Budget, Count, Share, TargetSize
-from transforms.config_section import Name, Section
+from beam_pipelines import mix_config, mix_sections, mix_sources, mix_values
+from launch import local_config, tpu_config, training_config
+from transforms.config_section import Name, Section, Text
 from transforms.errors import UsageError
 from transforms.quantities import format_size
 
 _SECTIONS: dict[str, type[Section]] = {
     section.__name__: section
-    for section in (MixConfig, TokenizerConfig, RecordsConfig, ShardsConfig, DatasetConfig, HubDataset)
+    for section in (
+        mix_config.MixConfig,
+        mix_sections.TokenizerConfig,
+        mix_sections.RecordsConfig,
+        mix_sections.ShardsConfig,
+        mix_sections.DatasetConfig,
+        mix_sources.HubDataset,
+        training_config.TrainingConfig,
+        training_config.DataConfig,
+        local_config.LocalConfig,
+        tpu_config.TpuVmConfig,
+        tpu_config.XpkConfig,
+    )
 }
-# What the document calls a type of the schema; it explains these words above the tables.
+# What the documents call a type of the schemas; they explain these words above the tables.
 _WORDS: list[tuple[Any, str]] = [
     (Name, "name"),
     (str, "text"),
     (bool, "switch"),
-    (Count, "count"),
-    (Budget, "count ≥ 1"),
-    (TargetSize, "size ≥ 1 byte"),
-    (Share, "share > 0 %"),
-    (Sources, "path, hub dataset, or list of them"),
+    (mix_values.Count, "count"),
+    (mix_values.Budget, "count ≥ 1"),
+    (mix_values.TargetSize, "size ≥ 1 byte"),
+    (mix_values.Share, "share > 0 %"),
+    (mix_sources.Sources, "path, hub dataset, or list of them"),
+    (training_config.Outputs, "path, or list of them"),
+    (training_config.Shares, "mapping of names to shares, or list of these"),
+    (tuple[Text, ...], "list of names"),
+    (tpu_config.AcceleratorName, "slice"),
+    (tpu_config.Zone, "zone"),
+    (tpu_config.Project, "project id"),
+    (tpu_config.ResourceName, "lower-case name"),
+    (tpu_config.Network, "network"),
+    (tpu_config.ServiceAccount, "service account"),
+    (tpu_config.Duration, "duration"),
+    (tpu_config.PricePerHour, "US dollars ≥ 0"),
+    (tpu_config.CacheSize, "size ≥ 1 MiB, or 0"),
+    (tpu_config.CacheFolder, "absolute path"),
+    (tpu_config.Image, "image"),
 ]
+_SIZES = (mix_values.TargetSize, tpu_config.CacheSize)
 _MARKED = re.compile(r"(?<=<!-- schema: )(\w+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
+# A document, which the reader of another one has beside it.
+_DOCUMENT = re.compile(r"docs/([\w-]+\.md)")
 _POWERS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -46,7 +74,7 @@ def with_tables(document: str) -> str:
     """A document with its tables made anew from the schema.
 
     Raises:
-        UsageError: it asks for a section that the schema does not have.
+        UsageError: it asks for a section that no schema has.
     """
     return _MARKED.sub(lambda match: match[1] + match[2] + table(_section(match[1])), document)
 
@@ -64,7 +92,7 @@ def table(section: type[Section]) -> str:
     schema = section.model_json_schema()["properties"]
     for key, field in section.model_fields.items():
         hint = _without_none(hints[key])
-        meaning = (field.description or "").removesuffix(".")
+        meaning = _DOCUMENT.sub(r"[\1](\1)", (field.description or "").removesuffix("."))
         cells = (f"`{key}`", _words(hint, schema[key]), _default(hint, field), meaning, _examples(field))
         rows.append(f"| {' | '.join(cell.replace('|', r'\|') for cell in cells)} |")
     return "\n".join(rows) + "\n"
@@ -111,7 +139,7 @@ def _default(hint: Any, field: FieldInfo) -> str:
         return "as below"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
-    return f"`{format_size(value).replace(' ', '')}`" if hint == TargetSize else f"`{value}`"
+    return f"`{format_size(value).replace(' ', '')}`" if hint in _SIZES else f"`{value}`"
 
 
 def _examples(field: FieldInfo) -> str:
@@ -119,9 +147,11 @@ def _examples(field: FieldInfo) -> str:
 
 
 def main() -> None:
-    """Rewrites the tables of a document, docs/config.md where no other is named."""
-    path = Path(sys.argv[1] if len(sys.argv) > 1 else "docs/config.md")
-    path.write_text(with_tables(path.read_text(encoding="utf-8")), encoding="utf-8")
+    """Rewrites the tables of the documents that are named, or of all in docs/."""
+    for path in map(Path, sys.argv[1:]) if sys.argv[1:] else sorted(Path("docs").glob("*.md")):
+        document = path.read_text(encoding="utf-8")
+        if (rewritten := with_tables(document)) != document:
+            path.write_text(rewritten, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ class LocalConfig(Section):
     """How to train on this machine."""
 
     accelerator: Literal["cpu", "gpu"] = Field(
-        default="cpu", description="The processor, or this machine's NVIDIA GPUs, all of them."
+        default="cpu", description="The processor, or this machine's NVIDIA GPUs, all of them.", examples=["gpu"]
     )
     python: Text | None = Field(
         default=None,

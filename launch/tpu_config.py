@@ -87,17 +87,33 @@ class TpuConfig(Section):
     """What both ways to TPUs share."""
 
     accelerator: AcceleratorName = Field(
-        description="The slice: v4-8, v4-32, v5litepod-16, v5p-8, v6e-8 …", examples=["v6e-8"]
+        description="The slice. For v4 and v5p the number counts TensorCores, two a chip, else chips.",
+        examples=["v6e-8", "v5p-8", "v5litepod-16", "v4-32"],
     )
-    zone: Zone = Field(description="Where it is.", examples=["europe-west4-a"])
-    project: Project | None = Field(default=None, description="The project that pays; gcloud's own by default.")
-    spot: bool = Field(default=False, description="Spot capacity: cheaper, and taken away at any time.")
-    name: ResourceName | None = Field(default=None, description="What it is called there; the run's name by default.")
+    zone: Zone = Field(
+        description="Where it is. Not all zones have all kinds: https://cloud.google.com/tpu/docs/regions-zones.",
+        examples=["europe-west4-a"],
+    )
+    project: Project | None = Field(
+        default=None, description="The project that pays; gcloud's own by default.", examples=["my-project-123"]
+    )
+    spot: bool = Field(
+        default=False, description="Spot capacity: cheaper, and taken away at any time.", examples=["true"]
+    )
+    name: ResourceName | None = Field(
+        default=None, description="What it is called there; by default as the run.", examples=["nano-demo"]
+    )
     price_per_hour: PricePerHour | None = Field(
-        default=None, description="US dollars an hour for all of it, where the list price is not what you pay."
+        default=None,
+        description="What all of it costs an hour, where you do not pay the list price.",
+        examples=["25.76"],
     )
     max_restarts: int = Field(
-        default=10, ge=0, le=1000, description="How often a trainer that fails is started again before it is given up."
+        default=10,
+        ge=0,
+        le=1000,
+        description="How often a trainer that fails is started again before it is given up.",
+        examples=["3"],
     )
 
     def slice(self) -> Accelerator:
@@ -115,27 +131,46 @@ class TpuVmConfig(TpuConfig):
     """A TPU VM, by a queued resource."""
 
     runtime_version: Text | None = Field(
-        default=None, description="The machine image; by default the one that Google names for JAX on this kind of TPU."
+        default=None,
+        description="The machine image; by default the one that Google names for JAX on this kind of TPU.",
+        examples=["v2-alpha-tpuv6e"],
     )
-    network: Network | None = Field(default=None, description="The network of the machines; `default` by default.")
-    subnetwork: Network | None = Field(default=None, description="Their subnetwork.")
+    network: Network | None = Field(
+        default=None,
+        description="The network of the machines; by default the one that is called so, `default`.",
+        examples=["my-network"],
+    )
+    subnetwork: Network | None = Field(default=None, description="Their subnetwork.", examples=["my-subnetwork"])
     internal_ips: bool = Field(
-        default=False, description="No addresses on the internet; the network then needs a NAT, and you a way in."
+        default=False,
+        description="No addresses on the internet. The network then needs a NAT, since MaxText is installed from PyPI, "
+        "and you a way in.",
+        examples=["true"],
     )
     service_account: ServiceAccount | None = Field(
-        default=None, description="Who the machines are; it reads the data's bucket and writes the output's."
+        default=None,
+        description="Who the machines are, which read the data's bucket and write the output's; the project's default "
+        "account by default.",
+        examples=["trainer@my-project-123.iam.gserviceaccount.com"],
     )
     give_up_after: Duration | None = Field(
-        default=None, description="How long the request may wait for capacity, as 6h; without end by default."
+        default=None,
+        description="How long the request may wait for free TPUs; without end by default.",
+        examples=["6h"],
     )
     resume_preempted: bool = Field(
-        default=True, description="`logs --follow` requests a preempted spot slice anew, and the run goes on."
+        default=True,
+        description="`logs --follow` requests a preempted spot slice anew, and the run goes on.",
+        examples=["false"],
     )
     cache_size: CacheSize = Field(
         default=40 * 2**30,
         description="How much of the data each machine may keep on its disk. It is used where all of the data fits.",
+        examples=["100GiB"],
     )
-    cache_folder: CacheFolder = Field(default="/var/cache/broetchen", description="Where it is kept.")
+    cache_folder: CacheFolder = Field(
+        default="/var/cache/broetchen", description="Where it is kept.", examples=["/mnt/disks/cache"]
+    )
 
     def image(self) -> str:
         """The machine image."""
@@ -148,11 +183,13 @@ class XpkConfig(TpuConfig):
     cluster: ResourceName = Field(description="The cluster.", examples=["my-cluster"])
     image: Image = Field(
         default="python:3.12-slim-bookworm",
-        description="The container image: with Python 3.12, or with all of MaxText, which then is not installed first.",
+        description="The container image: with Python 3.12, where MaxText is installed at each start from the lock "
+        "file, or with all of MaxText.",
+        examples=["europe-docker.pkg.dev/my-project-123/images/maxtext:0.2.5"],
     )
-    num_slices: int = Field(default=1, ge=1, le=1024, description="How many slices train together.")
+    num_slices: int = Field(default=1, ge=1, le=1024, description="How many slices train together.", examples=["2"])
     priority: Literal["very-low", "low", "medium", "high", "very-high"] = Field(
-        default="medium", description="very-low, low, medium, high or very-high."
+        default="medium", description="Which workloads of the cluster go first.", examples=["high"]
     )
 
     def price(self) -> Price | None:

@@ -87,21 +87,27 @@ class DataConfig(Section):
     """What is trained on."""
 
     outputs: Outputs = Field(
-        description="The outputs of builds, or single datasets in them: a path or a list of them, "
-        "relative to the config.",
+        description="The outputs of builds, or single datasets in them, of any time and config. `NAME=` before a "
+        "single dataset gives it another name.",
         examples=["gs://my-bucket/30-50-5-5-10"],
     )
     datasets: tuple[Text, ...] | None = Field(
-        default=None, strict=False, description="Only these datasets of the outputs, in this order. All by default."
+        default=None,
+        strict=False,
+        description="Only these datasets of the outputs, in this order. All by default.",
+        examples=["[fineweb2_german, finepdfs_german]"],
     )
     shares: Shares | None = Field(
         default=None,
         description="The part of the trained tokens that each dataset gets: numbers or percentages by name, or a list "
-        "of them in the order of `datasets`. By default what the datasets' own configs wanted.",
+        "of them in the order of `datasets`. By default what the datasets' own configs wanted. docs/mixture.md tells "
+        "how exact they are, and which datasets go together.",
         examples=["{german: 60%, english: 40%}"],
     )
     eval: bool = Field(
-        default=False, description="Evaluate on the datasets' eval splits every `parameters.eval_interval` steps."
+        default=False,
+        description="Evaluate on the datasets' eval splits every `parameters.eval_interval` steps.",
+        examples=["true"],
     )
 
 
@@ -115,7 +121,7 @@ class TrainingConfig(ConfigFile):
     )
     data: DataConfig = Field(description="What is trained on.", examples=["{outputs: gs://my-bucket/30-50-5-5-10}"])
     model: Text = Field(
-        description="A model of launch/models by its name, the path of a MaxText model file (.yml), relative to the "
+        description="A model of `launch/models` by its name, the path of a MaxText model file (.yml), relative to the "
         "config, or the `model_name` of one that MaxText knows.",
         examples=["nano-german-slm"],
     )
@@ -128,15 +134,26 @@ class TrainingConfig(ConfigFile):
         default=None,
         description="A folder with tokenizer.json and tokenizer_config.json. By default the one that the datasets were "
         "built with; where it is given, it has to be the same.",
+        examples=["./tokenizer"],
     )
     parameters: Parameters = Field(
-        description="Parameters of MaxText, by their names in its base.yml. Those that follow from the other keys are "
-        "not among them.",
+        description="Parameters of MaxText, by their names in its base.yml; `steps` and `per_device_batch_size` are "
+        "required. Those that follow from the other keys are not among them.",
         examples=["{steps: 1000, per_device_batch_size: 32}"],
     )
-    tpu_vm: TpuVmConfig | None = Field(default=None, description="For `--target tpu-vm`; see docs/training-tpu.md.")
-    xpk: XpkConfig | None = Field(default=None, description="For `--target xpk`; see docs/training-tpu.md.")
-    local: LocalConfig | None = Field(default=None, description="For `--target local`; see docs/training-local.md.")
+    tpu_vm: TpuVmConfig | None = Field(
+        default=None,
+        description="For `--target tpu-vm`; see docs/training-tpu.md.",
+        examples=["{accelerator: v6e-8, zone: europe-west4-a}"],
+    )
+    xpk: XpkConfig | None = Field(
+        default=None,
+        description="For `--target xpk`; see docs/training-tpu.md.",
+        examples=["{accelerator: v6e-8, zone: europe-west4-a, cluster: my-cluster}"],
+    )
+    local: LocalConfig | None = Field(
+        default=None, description="For `--target local`; see docs/training-local.md.", examples=["{accelerator: gpu}"]
+    )
 
     _document: ConfigDocument | None = PrivateAttr(default=None)
 

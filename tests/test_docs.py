@@ -19,7 +19,7 @@ import typer
 import yaml
 from typer.core import TyperCommand, TyperGroup
 
-from beam_pipelines import config_reference, terminal
+from beam_pipelines import terminal
 from beam_pipelines.build_mix import build
 from beam_pipelines.cli import app
 from beam_pipelines.mix_config import load_config
@@ -28,7 +28,6 @@ from tests.command import run_command
 from tests.corpora import SAMPLES
 from tests.documents import DOCUMENTS, ROOT, anchors, blocks, code_spans, commands, links
 from transforms import files
-from transforms.errors import UsageError
 
 COMMANDS = [(document, command) for document in DOCUMENTS for command in commands(document)]
 #: what stands for something that only the reader has
@@ -245,28 +244,6 @@ def test_the_index_names_every_document() -> None:
 
 
 # --- Single documents -------------------------------------------------------------------------------------------------
-
-
-def test_the_config_reference_is_that_of_the_schema() -> None:
-    """If it fails: python -m beam_pipelines.config_reference."""
-    text = (ROOT / "docs" / "config.md").read_text(encoding="utf-8")
-    assert config_reference.with_tables(text) == text
-    assert len(re.findall(r"^<!-- schema: \w+ -->$", text, re.M)) == len(config_reference._SECTIONS)
-
-
-def test_the_config_reference_says_what_it_does_not_know() -> None:
-    with pytest.raises(UsageError, match=r"no section Mix in the schema; it has MixConfig, "):
-        config_reference.with_tables("<!-- schema: Mix -->\n<!-- end -->\n")
-
-
-def test_the_config_reference_rewrites_a_file(tmp_path: Path) -> None:
-    text = (ROOT / "docs" / "config.md").read_text(encoding="utf-8")
-    emptied = re.sub(r"(?<= -->\n)\|.*?(?=<!-- end -->)", "", text, flags=re.S)
-    assert emptied != text
-    (tmp_path / "config.md").write_text(emptied, encoding="utf-8")
-    ended = run_command(tmp_path / "config.md", module="beam_pipelines.config_reference")
-    assert ended.returncode == 0, ended.stderr
-    assert (tmp_path / "config.md").read_text(encoding="utf-8") == text
 
 
 def rendered(node: ast.AST) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,10 @@ import yaml
 from launch import gcsfuse
 from launch.accelerators import parse_accelerator
 from launch.prices import list_price
-from launch.tpu_config import TpuVmConfig, XpkConfig
 from launch.tpu_vm import TpuVm
 from launch.training_config import load_training_config
 from tests.tpu_cloud import SECTION, config_file
 from transforms.errors import UsageError
-from transforms.quantities import parse_size
 
 CORPUS = "gs://corpus/mix"
 
@@ -84,26 +81,3 @@ def test_files_are_cached_where_all_fit(data: int, cached: bool) -> None:
     assert config.get("cache-dir") == ("/var/cache/x/corpus" if cached else None)
     assert config["metadata-cache"]["ttl-secs"] == -1
     assert ("file-cache" in gcsfuse.mount_options(cache_bytes=2**30, data_bytes=data)) is cached
-
-
-def test_the_document_lists_every_key() -> None:
-    text = (Path(__file__).parent.parent / "docs" / "training-tpu.md").read_text()
-    parts = re.split(r"^##+ (.*)$", text, flags=re.M)
-    bodies = dict(zip(parts[1::2], parts[2::2], strict=True))
-    for title, model in (("`tpu_vm`", TpuVmConfig), ("`xpk`", XpkConfig)):
-        rows = [
-            [cell.strip() for cell in line.strip("|").split(" | ")]
-            for line in re.findall(r"^\| `.*\|$", bodies[title], re.M)
-        ]
-        listed = {key: row[2] for row in rows for key in re.findall(r"`(\w+)`", row[0])}
-        assert list(listed) == list(model.model_fields)
-        for key, shown in listed.items():
-            default = model.model_fields[key].default
-            if shown == "required":
-                assert model.model_fields[key].is_required()
-            elif isinstance(default, bool):
-                assert shown in ("–", f"`{str(default).lower()}`")
-            elif key == "cache_size":
-                assert parse_size(shown.strip("`")) == default
-            elif shown.startswith("`"):
-                assert shown == f"`{default}`"

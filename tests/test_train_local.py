@@ -22,7 +22,6 @@ from launch.checkpoints import checkpoint_steps
 from launch.export import export_run
 from launch.export_check import check_export
 from launch.exported_model import exported_model
-from launch.local_config import LocalConfig
 from launch.model_file import shipped_models
 from launch.training_config import load_training_config
 from launch.training_log import EventFolder, History
@@ -428,13 +427,6 @@ def test_nothing_to_export_or_to_show(data, tmp_path):
     assert run_command("train", path, "status").stdout.splitlines()[-1] == "checkpoints  none"
     assert "there are no machines to delete" in run_command("train", path, "delete").stdout
     assert not (tmp_path / "run").exists()
-
-
-def test_the_document_lists_every_key():
-    text = (Path(__file__).parent.parent / "docs" / "training-local.md").read_text()
-    section = text.partition("## `local`\n")[2].partition("\n## ")[0]
-    keys = [line.split("`")[1] for line in section.splitlines() if line.startswith("| `")]
-    assert keys == list(LocalConfig.model_fields)
 
 
 @pytest.mark.parametrize("name", shipped_models())
