@@ -6,9 +6,11 @@ lock by which `status`, `logs` and `stop` find its process.
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import logging
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -23,7 +25,7 @@ from launch.checkpoints import checkpoint_steps
 from launch.job import Command, TrainingJob, Value
 from launch.local_config import LocalConfig
 from launch.loss_report import plot_losses, print_losses
-from launch.maxtext_command import arguments, trainer_environment
+from launch.maxtext_command import arguments, left_out, trainer_environment
 from launch.places import LocalPlace
 from launch.processes import last_lines
 from launch.trainer_process import POLL_S, held, owner_of, run_trainer, stop_trainer
@@ -107,10 +109,12 @@ class Local:
         except FileNotFoundError as error:
             raise BroetchenError(f"{_log(folder)} is not there; the run was never started") from error
         with file:
+            # A character may be in two blocks, or half written.
+            decoder = codecs.getincrementaldecoder("utf-8")("replace")
             while True:
                 running = follow and owner_of(_lock(folder)) is not None
                 while block := file.read(1 << 16):
-                    print(block.decode("utf-8", "replace"), end="", flush=True)
+                    print(decoder.decode(block), end="", flush=True)
                 if not running:
                     return
                 time.sleep(POLL_S)
@@ -134,9 +138,15 @@ class Local:
         if not files.is_local(output):
             raise UsageError(
                 f"output: {output} is not on this machine, where `--target local` keeps its checkpoints; name a folder "
-                "(--set output=FOLDER)"
+                f"(--set output=FOLDER){self._elsewhere()}"
             )
         return Path(self._place.locate(output)) / self._config.name
+
+    def _elsewhere(self) -> str:
+        """Advice for those who have forgotten to say where the run trains."""
+        sections = {"tpu-vm": self._config.tpu_vm, "xpk": self._config.xpk}
+        named = [f"--target {target}" for target, section in sections.items() if section is not None]
+        return f", or give {' or '.join(named)}" if named else ""
 
     def _events(self, folder: Path) -> EventFolder:
         return EventFolder(folder / "tensorboard" / self._config.name)
@@ -162,14 +172,15 @@ class Local:
     def _script(self, job: TrainingJob, folder: Path) -> str:
         """What `start` does, as a shell script."""
         trainer = trainer_python(self._config, self._section.accelerator)
-        words = (str(trainer.python), *arguments(job, str(folder / "job")))
+        unset = (word for name in left_out(os.environ) for word in ("-u", name))
+        words = ("env", *unset, str(trainer.python), *arguments(job, str(folder / "job")))
         train = Command(words, f"trains; its log goes to {_log(folder)}", job.environment)
         return shell_script.script(
             [
-                *(shell_script.command_lines(command) for command in trainer.commands()),
+                *(shell_script.command_lines(command) for command in (() if trainer.is_ready else trainer.commands())),
                 shell_script.command_lines(Command(("mkdir", "-p", str(folder / "job")), "the job's files")),
                 *(shell_script.file_lines(str(folder / "job"), file) for file in job.files),
-                shell_script.command_lines(train),
+                f"{shell_script.command_lines(train)} >>{shlex.quote(str(_log(folder)))} 2>&1",
             ]
         )
 

@@ -78,10 +78,15 @@ def _placed(value: Value, files_folder: str) -> Value:
 
 
 def trainer_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """An environment for the trainer: without what would override parameters, and a token that it would write down.
+    """An environment for the trainer: all but what is `left_out`."""
+    without = left_out(environment)
+    return {name: value for name, value in environment.items() if name not in without}
 
-    Data and tokenizer are files, so that no token is needed. Python's variables go, too: those of our own environment
-    would mislead the trainer's.
+
+def left_out(environment: Mapping[str, str]) -> list[str]:
+    """The variables that a trainer must not get: those that would override parameters, and a token.
+
+    The token it would write down; data and tokenizer are files, so that none is needed. Python's variables go, too:
+    those of our own environment would mislead the trainer's.
     """
-    left_out = (_OVERRIDE, "PYTHON")
-    return {name: value for name, value in environment.items() if not name.startswith(left_out) and name != _TOKEN}
+    return sorted({_TOKEN, *(name for name in environment if name.startswith((_OVERRIDE, "PYTHON")))})

@@ -154,9 +154,9 @@ def read_mixture(outputs: Sequence[str], names: Sequence[str] = ()) -> Mixture:
         raise UsageError("no output was named; name the folders that broetchen build has written")
     for name in names:
         if name not in found:
-            raise UsageError(f"--dataset {name}: there is no such dataset; there is {_listed(found)}")
+            raise UsageError(f"there is no dataset {name}; there is {_listed(found)}")
         if list(names).count(name) > 1:
-            raise UsageError(f"--dataset {name} comes twice")
+            raise UsageError(f"dataset {name} comes twice; name it once")
     chosen = {name: found[name] for name in names or found}
     records = _common_records(chosen)
     first_folder, first = next(iter(chosen.values()))

@@ -73,8 +73,8 @@ class MountedPlace:
         """
         if not uri.startswith(GS):
             raise UsageError(
-                f"{uri!r} is not in a bucket, and {self.what} cannot read this machine's disk; copy it to a bucket "
-                "(gcloud storage cp --recursive FOLDER gs://BUCKET/) and name it as gs://…"
+                f"{uri!r} is not in a bucket, and {self.what} cannot see this machine's disk; name a folder as "
+                "gs://BUCKET/FOLDER, and copy there what it is to have (gcloud storage cp --recursive)"
             )
         bucket, path = split_uri(uri)
         if bucket not in self.buckets:

@@ -61,14 +61,15 @@ class PythonEnvironment:
         return (self.folder / _STAMP).exists()
 
     def commands(self) -> tuple[Command, ...]:
-        """What makes it."""
-        make = (*_uv(), "venv", "--quiet", "--python", sys.executable, str(self.folder))
+        """What makes it, or makes it anew."""
+        make = (*_uv(), "venv", "--quiet", "--clear", "--python", sys.executable, str(self.folder))
         # Bytecode is compiled at once: without it, each start of a trainer whose user forbids Python to write any
         # would compile some thousand modules again.
         install = (*_uv(), "pip", "install", "--quiet", "--python", str(self.python), "--require-hashes")
         return (
             Command(make, "makes an environment of its own"),
             Command((*install, "--compile-bytecode", "-r", str(self.lock)), f"installs {self.content}"),
+            Command(("touch", str(self.folder / _STAMP)), "marks it as whole"),
         )
 
     def ensure(self) -> Path:
@@ -96,7 +97,6 @@ class PythonEnvironment:
                         f"{self.content} cannot be installed; see to what uv says, and start again:\n"
                         f"{last_lines(log, _SHOWN_LINES)}"
                     )
-            (self.folder / _STAMP).touch()
             return self.python
 
 

@@ -20,6 +20,11 @@ class GivenPython:
 
     python: Path
 
+    @property
+    def is_ready(self) -> bool:
+        """It is there, or nobody can make it."""
+        return True
+
     def commands(self) -> tuple[Command, ...]:
         """None: it is not ours to make."""
         return ()

@@ -207,7 +207,7 @@ def test_a_folder_that_maxtext_would_read_otherwise_is_refused(built, tmp_path):
     [
         ({"data": {"outputs": "mix", "shares": {"german": 1}}}, "data.shares: english has no share"),
         ({"data": {"outputs": "mix", "shares": [1, 2]}}, "data.shares: it is not certain which share is whose"),
-        ({"data": {"outputs": "mix", "datasets": ["french"]}}, "data: --dataset french: there is no such dataset"),
+        ({"data": {"outputs": "mix", "datasets": ["french"]}}, "data: there is no dataset french; there is "),
         ({"tokenizer": "nowhere"}, "tokenizer: there is no "),
         ({"tokenizer": "other"}, "is not the tokenizer that the datasets were built with"),
         ({"tokenizer": "packed/tokenizer.json.gz"}, "MaxText loads a folder with a tokenizer.json in it; unpack"),

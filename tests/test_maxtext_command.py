@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launch.job import JobFile, TrainingJob
-from launch.maxtext_command import argument, arguments, trainer_environment
+from launch.maxtext_command import argument, arguments, left_out, trainer_environment
 from transforms.errors import UsageError
 
 VALUES = (
@@ -55,3 +55,4 @@ def test_the_command_of_a_job_with_its_files_in_a_folder():
 
 def test_the_trainer_sees_no_variable_that_overrides_a_parameter():
     assert trainer_environment({"PATH": "/bin", "M_STEPS": "5", "HF_TOKEN": "x", "PYTHONPATH": "y"}) == {"PATH": "/bin"}
+    assert left_out({"PATH": "/bin", "M_STEPS": "5", "PYTHONPATH": "y"}) == ["HF_TOKEN", "M_STEPS", "PYTHONPATH"]

@@ -202,7 +202,7 @@ def test_percentages_that_are_none(percents: list[str], message: str) -> None:
         ({"shares": "a=30,a=70"}, "a comes twice"),
         ({"shares": "a=30,b=60"}, "add up to 90 %"),
         ({"shares": "a=100"}, "a share is for a, which is none of the datasets"),
-        ({"datasets": ["a"]}, "--dataset a: there is no such dataset"),
+        ({"datasets": ["a"]}, "there is no dataset a; there is "),
         ({"steps": 10}, "--steps says nothing about data without --batch"),
         ({"length": 10}, "--length says nothing about data without --batch"),
         ({"mounts": ["bucket"]}, "not of the form gs://bucket=/path"),

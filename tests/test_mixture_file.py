@@ -143,9 +143,9 @@ def test_shares_are_for_the_datasets_that_there_are(mixture: Mixture) -> None:
 
 
 def test_names_that_are_not_there(output: str) -> None:
-    with pytest.raises(UsageError, match="--dataset other: there is no such dataset; there is long, mid, short"):
+    with pytest.raises(UsageError, match="there is no dataset other; there is long, mid, short"):
         read_mixture([output], ["long", "other"])
-    with pytest.raises(UsageError, match="--dataset long comes twice"):
+    with pytest.raises(UsageError, match="dataset long comes twice; name it once"):
         read_mixture([output], ["long", "long"])
     with pytest.raises(BroetchenError, match="no finished dataset here"):
         read_mixture([str(Path(output).parent / "elsewhere")])

@@ -66,6 +66,15 @@ def test_an_environment_is_made_once(tmp_path, cache):
     assert (made.folder / ".complete").stat() == stamp
 
 
+def test_what_is_shown_makes_the_same_environment(tmp_path):
+    made = environment(tmp_path)
+    for _ in range(2):  # the second time it is there already
+        for command in made.commands():
+            subprocess.run(command.arguments, check=True)
+    assert made.is_ready
+    assert value_in(made.python) == "right"
+
+
 def test_another_lock_file_is_another_environment(tmp_path):
     one, other = environment(tmp_path), environment(tmp_path, "other")
     assert (value_in(one.ensure()), value_in(other.ensure())) == ("right", "other")

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -384,7 +385,8 @@ def test_a_trainer_that_fails_is_reported_with_the_end_of_its_log(data, tmp_path
     assert "Traceback" not in ended.stderr
 
 
-def test_a_dry_run_shows_a_script_and_leaves_nothing(data, tmp_path):
+def test_a_dry_run_shows_a_script_and_leaves_nothing(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("BROETCHEN_CACHE", str(tmp_path / "cache"))
     output = tmp_path / "out"
     ended = run_command("train", config_file(data, output), "--dry-run")
     assert ended.returncode == 0, ended.stderr
@@ -394,18 +396,53 @@ def test_a_dry_run_shows_a_script_and_leaves_nothing(data, tmp_path):
     assert f"{environment.python} -m maxtext.trainers.pre_train.train {output}/run/job/small.yml" in ended.stdout
     checked = subprocess.run(["sh", "-n"], input=ended.stdout, text=True, capture_output=True, check=False)
     assert (checked.returncode, checked.stderr) == (0, "")
+    # An environment that is there is not made again.
+    environment.folder.mkdir(parents=True)
+    (environment.folder / ".complete").touch()
+    assert "--require-hashes" not in run_command("train", config_file(data, output), "--dry-run").stdout
+
+
+def test_a_dry_run_can_be_pasted(data, tmp_path, monkeypatch):
+    """What it runs sees the job's files, no token, and leaves its log where `logs` finds it."""
+    python = tmp_path / "a python"
+    python.write_text(f"#!{sys.executable}\nimport os, sys\nprint(*sys.argv[1:], os.environ, sep='\\n')\n")
+    python.chmod(0o755)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setenv("M_STEPS", "2")
+    path, setting = config_file(data, tmp_path), f"local.python={python}"
+    script = run_command("train", path, "--dry-run", "--set", setting).stdout
+    done = subprocess.run(["sh", "-eu"], input=script, text=True, capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    shown = run_command("train", path, "logs", "--set", setting).stdout
+    assert "maxtext.trainers.pre_train.train" in shown
+    assert "'JAX_PLATFORMS': 'cpu'" in shown
+    assert TOKEN not in shown
+    assert "M_STEPS" not in shown
+    assert (tmp_path / "run" / "job" / "mixture.json").exists()
+
+
+def test_a_log_is_printed_to_the_letter(data, tmp_path):
+    path = config_file(data, tmp_path)
+    (tmp_path / "run").mkdir()
+    text = "a" + "ö" * 100_000  # at any place that a block may end
+    (tmp_path / "run" / "trainer.log").write_text(text, encoding="utf-8")
+    assert run_command("train", path, "logs").stdout == text
 
 
 def test_what_is_not_on_this_machine_is_refused(data, tmp_path):
     path = config_file(data, tmp_path)
     for setting, message in (
-        ("output=gs://bucket/training", "output: gs://bucket/training is not on this machine"),
+        ("output=gs://bucket/training", "keeps its checkpoints; name a folder (--set output=FOLDER)\n"),
         ("local.accelerator=gpu", "nvidia-smi finds no GPU here; write cpu"),
         ("local.python=/no/python", "local.python: /no/python is no program"),
     ):
         ended = run_command("train", path, "--set", setting)
         assert ended.returncode == 2, setting
         assert message in ended.stderr
+    elsewhere = ("output=gs://bucket/training", "tpu_vm={accelerator: v6e-8, zone: europe-west4-a}")
+    ended = run_command("train", path, *(word for setting in elsewhere for word in ("--set", setting)))
+    assert "output: gs://bucket/training is not on this machine" in ended.stderr
+    assert "name a folder (--set output=FOLDER), or give --target tpu-vm\n" in ended.stderr
 
 
 @pytest.mark.parametrize(
