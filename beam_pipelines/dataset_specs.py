@@ -66,6 +66,19 @@ def keep_tokenizer(tokenizer: TokenizerFile, output: str) -> str:
     return posixpath.join(folder, "tokenizer.json")
 
 
+def tokenizer_spec(config: MixConfig, tokenizer: TokenizerFile, path: str) -> TokenizerSpec:
+    """The tokenizer as the pipeline's steps need it, at `path`; this process needs not load it again."""
+    spec = TokenizerSpec(
+        path=path,
+        sha256=tokenizer.sha256,
+        bos_token=tokenizer.bos_token,
+        eos_token=tokenizer.eos_token,
+        special_tokens=config.tokenizer.special_tokens,
+    )
+    know_tokenizer(spec, tokenizer)
+    return spec
+
+
 def dataset_specs(
     config: MixConfig,
     datasets: Sequence[str],
@@ -79,14 +92,6 @@ def dataset_specs(
     """What each of `datasets` is built from, by name."""
     budgets = config.budgets()
     records = config.records
-    tokenizer_spec = TokenizerSpec(
-        path=tokenizer_path,
-        sha256=tokenizer.sha256,
-        bos_token=tokenizer.bos_token,
-        eos_token=tokenizer.eos_token,
-        special_tokens=config.tokenizer.special_tokens,
-    )
-    know_tokenizer(tokenizer_spec, tokenizer)
     specs = {}
     for name in datasets:
         dataset = config.datasets[name]
@@ -112,7 +117,7 @@ def dataset_specs(
             target_size=config.shards.target_size,
             group_size=config.shards.group_size,
             compression=config.shards.compression,
-            tokenizer=tokenizer_spec,
+            tokenizer=tokenizer_spec(config, tokenizer, tokenizer_path),
             engine=engine,
             output=output,
             config=_deciding_config(config, name),

@@ -1,4 +1,4 @@
-"""How many processes a local run takes where its options do not say."""
+"""How many processes a local run takes."""
 
 from __future__ import annotations
 
@@ -7,25 +7,33 @@ import sys
 from collections.abc import Sequence
 
 import psutil
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 
-# Worker processes take some five seconds to start. One process encodes about ten million tokens a second, so that more
-# of them pay from here on.
-_TOKENS_WORTH_PROCESSES = 100_000_000
+# What a second process costs: an encoder of its own, and the engine's way between processes.
+_WORK_WORTH_PROCESSES_S = 3.0
 _MEMORY_PER_WORKER = 1 << 30
 
 
-def local_workers(arguments: Sequence[str], tokens: int) -> list[str]:
+def local_workers(arguments: Sequence[str], work_s: float) -> list[str]:
     """Beam's options for as many worker processes as there are processors and memory for, where they are worth it.
 
     Args:
         arguments: Beam's options as given. Any that names a runner or the local runner's workers is the last word.
-        tokens: what is to be encoded.
+        work_s: about how many seconds the work takes in one process.
     """
     if any(argument.startswith(("--direct_", "--runner")) for argument in arguments):
         return []
     if " " in sys.executable:
         return []  # Beam starts its workers by a command line in which it does not quote the path.
     workers = min(os.cpu_count() or 1, psutil.virtual_memory().available // _MEMORY_PER_WORKER)
-    if tokens < _TOKENS_WORTH_PROCESSES or workers < 2:
+    if work_s < _WORK_WORTH_PROCESSES_S or workers < 2:
         return []
     return ["--direct_running_mode=multi_processing", f"--direct_num_workers={workers}"]
+
+
+def worker_processes(options: PipelineOptions) -> int:
+    """How many processes of Beam's local engine `options` ask for; 0 where another engine or none but this does it."""
+    direct = options.view_as(DirectOptions)
+    if options.view_as(StandardOptions).runner != "FnApiRunner" or direct.direct_running_mode != "multi_processing":
+        return 0
+    return direct.direct_num_workers or os.cpu_count() or 1

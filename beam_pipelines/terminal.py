@@ -19,8 +19,9 @@ _OURS = ("transforms.", "beam_pipelines.", "launch.")
 # Which job it is and where its page is, is news to those who start one.
 _NEWS = (*_OURS, "apache_beam.runners.dataflow.")
 
-# Where Beam's local runner logs the records of its worker processes, as text of the protobuf `LogEntry`.
-_WORKERS_LOGGER, _WORKERS_FORMAT = "apache_beam.runners.portability.local_job_service", "Worker: %s"
+# How Beam's local runner logs the records of worker processes, as text of the protobuf `LogEntry`: of those that it
+# started, and of those that were there.
+_WORKERS = {"apache_beam.runners.portability.local_job_service": "Worker: ", "root": ""}
 
 _console = Console(stderr=True)
 
@@ -70,8 +71,8 @@ class _Lines(logging.Handler):
     """Prints our own messages, also those that come from worker processes."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.name == _WORKERS_LOGGER and record.msg == _WORKERS_FORMAT and record.levelno >= logging.INFO:
-            if message := _worker_message(str(record.args[0]) if isinstance(record.args, tuple) else ""):
+        if record.name in _WORKERS and record.levelno >= logging.INFO:
+            if message := _worker_message(record.getMessage().removeprefix(_WORKERS[record.name])):
                 say(message)
         elif record.name.startswith(_NEWS):
             say(self.format(record))

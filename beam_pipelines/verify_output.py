@@ -11,12 +11,17 @@ import apache_beam as beam
 from apache_beam.pvalue import AsList
 
 from beam_pipelines.dataflow_defaults import with_dataflow_defaults
+from beam_pipelines.forked_workers import waiting_workers
 from beam_pipelines.job_errors import plain_errors
+from beam_pipelines.local_workers import local_workers, worker_processes
 from beam_pipelines.runner_options import pipeline_options
 from transforms.manifest import Manifest, find_manifests
 from transforms.quarantine import QuarantineCheck, VerifyQuarantine, quarantine_checks, quarantine_problems
 from transforms.tokenizer_spec import Engine
 from transforms.verify import ShardCheck, VerifyShards, dataset_problems, raise_problems, shard_checks
+
+# In one process, start-up left out; measured on shards of ids.
+_TOKENS_PER_S = 23_000_000
 
 
 def verify(output: str, *, engine: Engine = "auto", beam_arguments: Sequence[str] = ()) -> Mapping[str, Manifest]:
@@ -40,8 +45,11 @@ def verify(output: str, *, engine: Engine = "auto", beam_arguments: Sequence[str
     ]
     checks = [check for folder, manifest in manifests.items() for check in shard_checks(folder, manifest, engine)]
     left_out = [check for folder, manifest in manifests.items() for check in quarantine_checks(folder, manifest)]
-    options = pipeline_options(with_dataflow_defaults(beam_arguments, output.rstrip("/")))
-    with plain_errors(), beam.Pipeline(options=options) as pipeline:
+    beam_arguments = with_dataflow_defaults(beam_arguments, output.rstrip("/"))
+    work_s = sum(check.tokens for check in checks) / _TOKENS_PER_S
+    options = pipeline_options([*beam_arguments, *local_workers(beam_arguments, work_s)])
+    workers = waiting_workers(worker_processes(options))
+    with workers, plain_errors(), workers.pipeline(options) as pipeline:
         in_shards = (
             pipeline
             | "Shards" >> beam.Create(checks, reshuffle=False).with_output_types(ShardCheck)

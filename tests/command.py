@@ -14,6 +14,8 @@ import termios
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import psutil
+
 COMMAND = Path(sys.executable).with_name("broetchen")
 _TIMEOUT_S = 120
 
@@ -62,6 +64,20 @@ def started_command(
             yield process
         finally:
             kill_session(process)
+
+
+def workers_of(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """The worker processes of a started build: forks of it, which have its command line, or those that Beam starts."""
+    found = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        driver = psutil.Process(process.pid)
+        command = driver.cmdline()
+        for child in driver.children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+                theirs = child.cmdline()
+                if theirs == command or (theirs[1:2] == ["-m"] and "sdk_worker_main" in theirs[2]):
+                    found.append(child)
+    return found
 
 
 def kill_session(process: subprocess.Popen[bytes]) -> None:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 import yaml
 
 from beam_pipelines.job_errors import plain_errors
-from tests.command import run_command, started_command
+from tests.command import run_command, started_command, workers_of
 from tests.corpora import SAMPLES, TOKENIZER, write_parquet
 from transforms.errors import BroetchenError, UsageError
 
@@ -51,15 +49,6 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = folder / "mix.yaml"
     path.write_text(yaml.safe_dump(content))
     return path
-
-
-def workers_of(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    found = []
-    for child in psutil.Process(process.pid).children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-            if child.name().startswith("python") and any("sdk_worker_main" in word for word in child.cmdline()):
-                found.append(child)
-    return found
 
 
 @pytest.mark.slow

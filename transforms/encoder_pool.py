@@ -11,6 +11,8 @@ import functools
 import threading
 from collections.abc import Iterator
 
+import pyarrow as pa
+
 from transforms.encoders import Encoder, make_encoder
 from transforms.errors import BroetchenError
 from transforms.gigatoken_input import GigatokenUnfitError
@@ -45,6 +47,15 @@ def know_tokenizer(spec: TokenizerSpec, tokenizer: TokenizerFile) -> None:
     assert tokenizer.sha256 == spec.sha256
     with _lock:
         _tokenizers[spec] = tokenizer
+
+
+def warm_encoder(spec: TokenizerSpec, engine: Engine) -> None:
+    """Makes the encoder that this process is likely to need, before it is needed; what is wrong with it shows then."""
+    with (
+        contextlib.suppress(BroetchenError),
+        borrow_encoder(spec, "gigatoken" if engine == "auto" else engine) as encoder,
+    ):
+        encoder.encode(pa.array(["Käse"], pa.large_string()))
 
 
 @functools.cache

@@ -183,14 +183,3 @@ def _tree(output: str) -> dict[str, str]:
         return tree(Path(output))
     names = [path for path, _ in files.list_files(f"{output}/**")]
     return {name.removeprefix(f"{output}/"): hashlib.sha256(files.read_bytes(name)).hexdigest() for name in names}
-
-
-def python_processes(pid: int, containing: str) -> list[int]:
-    """The processes below `pid` whose command line contains a text."""
-    found = []
-    with contextlib.suppress(psutil.NoSuchProcess):
-        for child in psutil.Process(pid).children(recursive=True):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if containing in " ".join(child.cmdline()) and "python" in Path(child.exe()).name:
-                    found.append(child.pid)
-    return found

@@ -20,9 +20,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.campaign.fault_bench import FaultBench, check_clean_failure, python_processes, requests_seen
+from tests.campaign.fault_bench import FaultBench, check_clean_failure, requests_seen
 from tests.campaign.forks import Forked
-from tests.command import kill_session
+from tests.command import kill_session, workers_of
 from tests.fault_proxy import fault_proxy
 from tests.killed_builds import State, wait_for
 from transforms import files
@@ -178,11 +178,11 @@ def kill_driver_alone(bench: FaultBench, chance: random.Random, name: str) -> Do
     with bench.started(output, *_WORKERS) as process:
         measure = _some_progress(chance, State(Path(output)))
         wait_for(measure, process)
-        workers = python_processes(process.pid, "sdk_worker_main")
+        workers = workers_of(process)
         process.kill()
         process.wait()
         bench.rerun(output)
-        left = psutil.wait_procs([psutil.Process(pid) for pid in workers if psutil.pid_exists(pid)], timeout=_WAIT_S)[1]
+        left = psutil.wait_procs(workers, timeout=_WAIT_S)[1]
         assert not left, f"workers outlive their driver: {left}"
     bench.check(output)
     return Done("driver alone", _signalled(process.returncode))
@@ -194,10 +194,10 @@ def kill_one_worker(bench: FaultBench, chance: random.Random, name: str) -> Done
     with bench.started(output, *_WORKERS) as process:
         measure = _some_progress(chance, State(Path(output)))
         wait_for(measure, process)
-        workers = python_processes(process.pid, "sdk_worker_main")
-        with contextlib.suppress(ProcessLookupError):
+        workers = workers_of(process)
+        with contextlib.suppress(psutil.NoSuchProcess):
             if workers:
-                os.kill(chance.choice(workers), signal.SIGKILL)
+                chance.choice(workers).kill()
                 kills += 1
         process.wait(_WAIT_S)
     if process.returncode:
