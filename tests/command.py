@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
 import os
@@ -10,11 +11,15 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import termios
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
+
+from tests.forks import ForkServer
 
 COMMAND = Path(sys.executable).with_name("broetchen")
 _TIMEOUT_S = 120
@@ -29,6 +34,8 @@ def run_command(
 ) -> subprocess.CompletedProcess[str]:
     """Runs the command, or `python -m module`, to its end. What it prints is captured and it sees no terminal.
 
+    The command is mostly a fork of a process that has imported everything in the same environment.
+
     Args:
         arguments: of the command.
         module: to run instead of the command.
@@ -36,6 +43,8 @@ def run_command(
         timeout: seconds after which it is killed, and the test fails.
         environment: its environment variables; by default this process's.
     """
+    if module is None and largest_file is None and sys.platform == "linux":
+        return _run_forked([str(argument) for argument in arguments], timeout, environment or os.environ)
     limit = ["prlimit", f"--fsize={largest_file}"] if largest_file is not None else []
     return subprocess.run(
         [*limit, *_command_line(arguments, module)],
@@ -45,6 +54,37 @@ def run_command(
         stdin=subprocess.DEVNULL,
         env=environment,
     )
+
+
+class _Forks:
+    """A server, and the environment that it was started in; another environment takes another server."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self._environment: dict[str, str] = {}
+        self._stack = contextlib.ExitStack()
+        self._server: ForkServer | None = None
+        atexit.register(self._stack.close)
+
+    def server(self, environment: Mapping[str, str]) -> ForkServer:
+        wanted = {name: value for name, value in environment.items() if name != "PYTEST_CURRENT_TEST"}
+        if self._server is None or wanted != self._environment:
+            self._stack.close()
+            self._server, self._environment = self._stack.enter_context(ForkServer(wanted)), wanted
+        return self._server
+
+
+_forks = _Forks()
+
+
+def _run_forked(
+    arguments: Sequence[str], timeout: float, environment: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    with tempfile.TemporaryDirectory() as folder:
+        output, errors = Path(folder, "output"), Path(folder, "errors")
+        with _forks.lock:
+            code = _forks.server(environment).start(arguments, errors=errors, output=output).wait(timeout)
+        return subprocess.CompletedProcess(arguments, code, output.read_text(), errors.read_text())
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import pytest
 from tests.campaign import fault_trials as trials
 from tests.campaign.fault_bench import FaultBench, check_clean_failure
 from tests.campaign.faults import KILLS, OTHERS, Tried, run_campaign, schedule, table
-from tests.campaign.forks import ForkServer
+from tests.forks import ForkServer
 
 # The others start worker processes, wait for a bucket that fails, or have tests of their own.
 SHORT = (

@@ -18,8 +18,8 @@ import pytest
 from beam_pipelines.build_mix import build
 from beam_pipelines.mix_config import load_config
 from beam_pipelines.verify_output import verify
-from tests.campaign.forks import Forked, ForkServer
 from tests.command import COMMAND, kill_session
+from tests.forks import Forked, ForkServer
 from tests.gcs_emulator import Handler, emulated_bucket
 from tests.killed_builds import check_nothing_is_half_there, tree, write_mix
 from transforms import files
@@ -27,6 +27,7 @@ from transforms import files
 TOKENS = {"a": 60_000, "b": 40_000}
 _ENGINE = ("--engine", "tokenizers")
 _IN_BUILD = Path(__file__).parent / "in_build"
+_ARMS = "tests.campaign.in_build.sitecustomize"
 
 
 class FaultBench:
@@ -73,7 +74,7 @@ class FaultBench:
         """Starts the build, forked."""
         arguments = ["build", str(self.config), "--output", output, *_ENGINE]
         given = {"CAMPAIGN_OUTPUT": output, **_store(), **(environment or {})}
-        return self._server.start(arguments, given, self.folder / "errors")
+        return self._server.start(arguments, errors=self.folder / "errors", environment=given, armed_by=_ARMS)
 
     def errors(self) -> str:
         """What the last forked build had to say."""

@@ -21,9 +21,9 @@ import psutil
 import pytest
 
 from tests.campaign.fault_bench import FaultBench, check_clean_failure, requests_seen
-from tests.campaign.forks import Forked
 from tests.command import kill_session, workers_of
 from tests.fault_proxy import fault_proxy
+from tests.forks import Forked
 from tests.killed_builds import State, wait_for
 from transforms import files
 
