@@ -17,6 +17,8 @@ COUNT_BENCH_ARGS ?=
 TRAINING_BENCH_ARGS ?=
 # And for that of streaming: make bench STREAMING_BENCH_ARGS="--text-mb 400"
 STREAMING_BENCH_ARGS ?=
+# And for that of worker processes: make bench SCALING_BENCH_ARGS="--text-mb 400"
+SCALING_BENCH_ARGS ?=
 
 # make lock keeps the versions that still fit; make lock UPGRADE=1 takes the newest
 UPGRADE ?=
@@ -91,6 +93,7 @@ bench: $(DEV) ## measure against the peers, side by side; more arguments by BENC
 	$(BIN)/python -m benchmarks.token_count $(COUNT_BENCH_ARGS)
 	$(BIN)/python -m benchmarks.tokenizer_training $(TRAINING_BENCH_ARGS)
 	$(BIN)/python -m benchmarks.hub_streaming $(STREAMING_BENCH_ARGS)
+	$(BIN)/python -m benchmarks.worker_scaling $(SCALING_BENCH_ARGS)
 
 lock: $(MADE) ## write the lock files from pyproject.toml; UPGRADE=1 takes the newest versions
 	$(COMPILE) pyproject.toml --output-file requirements.lock

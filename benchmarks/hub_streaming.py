@@ -9,51 +9,27 @@ hub is that of the tests (`tests/hub_server.py`), in this process: what it costs
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import shutil
 import statistics
 import sys
 from pathlib import Path
 
-import yaml
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.corpus import Corpus, CorpusSpec, make_corpus
+from benchmarks.corpus import CorpusSpec, make_corpus
 from benchmarks.machine import machine, versions
 from benchmarks.measure import Measurement, measure_apart
+from benchmarks.timed_build import ROOT, build_command, shard_hashes
 from tests.hub_server import HubServer
 
-ROOT = Path(__file__).parents[1]
 CACHE = Path(__file__).with_name(".cache")
 REPOSITORY = "benchmarks/corpus"
 WANTED_RATIO = 1.15
 # The corpus holds more than this part of its bytes in tokens; the rest of it is not read.
 _TOKENS_PER_TEXT_BYTE = 0.2
-
-
-def _command(source: str, corpus: Corpus, folder: Path) -> list[str]:
-    config = {
-        "name": "streaming",
-        "tokenizer": {"path": str(ROOT / "samples" / "tokenizer.json"), "eos_token": "<|eos|>"},
-        "shards": {"target_size": "64MiB"},
-        "datasets": {"corpus": {"tokens": int(corpus.text_bytes * _TOKENS_PER_TEXT_BYTE), "source": source}},
-    }
-    path = folder / "mix.yaml"
-    path.write_text(yaml.safe_dump(config))
-    return [
-        *(sys.executable, "-m", "beam_pipelines.build_mix", "--config", str(path)),
-        *("--output", str(folder / "output"), "--quiet"),
-    ]
-
-
-def _shards(folder: Path) -> dict[str, str]:
-    return {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted((folder / "output" / "corpus").glob("*.arecord"))
-    }
 
 
 def main() -> int:
@@ -65,6 +41,7 @@ def main() -> int:
     arguments = parser.parse_args()
 
     corpus = make_corpus(ROOT / "samples" / "corpora", CACHE, CorpusSpec.of_size(arguments.text_mb))
+    tokens = int(corpus.text_bytes * _TOKENS_PER_TEXT_BYTE)
     runs = CACHE / "runs" / "hub_streaming"
     measured: dict[str, list[Measurement]] = {"local": [], "streamed": []}
     shards: dict[str, dict[str, str]] = {}
@@ -77,8 +54,9 @@ def main() -> int:
                 shutil.rmtree(runs, ignore_errors=True)
                 runs.mkdir(parents=True)
                 hub.fetched.clear()
-                measured[name].append(measure_apart(_command(sources[name], corpus, runs), runs / "log.txt"))
-                shards[name] = _shards(runs)
+                command = build_command(sources[name], tokens, runs, "64MiB")
+                measured[name].append(measure_apart(command, runs / "log.txt"))
+                shards[name] = shard_hashes(runs)
                 fetched = max(fetched, hub.fetched.total())
     shutil.rmtree(runs)
 
