@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 import threading
@@ -15,7 +13,7 @@ from apache_beam.options.pipeline_options import DirectOptions
 
 from beam_pipelines.forked_workers import waiting_workers
 from beam_pipelines.runner_options import pipeline_options
-from tests.command import kill_session, run_command, started_command, workers_of
+from tests.command import run_command, run_on_terminal, started_command, workers_of
 from tests.corpora import SAMPLES
 from tests.killed_builds import tree
 
@@ -50,12 +48,13 @@ def test_forks_that_wait_end_when_their_driver_is_killed(tmp_path: Path) -> None
 
 
 def test_ctrl_c_ends_the_workers_too(tmp_path: Path) -> None:
-    with started_command("build", CONFIG, "--output", tmp_path / "out", *TWO) as process:
-        workers = wait_for_workers(process)
-        os.killpg(process.pid, signal.SIGINT)
-        assert process.wait(60) == 130
-        assert not psutil.wait_procs(workers, timeout=10)[1]
-        kill_session(process)
+    output = tmp_path / "out"
+    code, shown = run_on_terminal(
+        "build", CONFIG, "--output", output, *TWO, "--engine=tokenizers", columns=100, interrupt_at="shards"
+    )
+    assert code == 130, shown
+    left = [process for process in psutil.process_iter(["cmdline"]) if str(output) in (process.info["cmdline"] or ())]
+    assert not psutil.wait_procs(left, timeout=10)[1]
 
 
 def test_a_process_with_threads_is_not_forked() -> None:
