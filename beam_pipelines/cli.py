@@ -66,8 +66,6 @@ def run(command: Callable[[], Any], *, debug: bool) -> int:
 
 def main() -> None:
     """The entry point of `broetchen`."""
-    # Nothing here multiplies matrices; without threads of its own, NumPy leaves this process one that can be forked.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     code = run(app, debug="--debug" in sys.argv)
     if code:
         # Threads that Beam leaves behind after an error may be deep in native code, which aborts the process when the

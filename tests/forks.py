@@ -83,7 +83,7 @@ class ForkServer:
             stdout=subprocess.PIPE,
             bufsize=0,
             cwd=_ROOT,
-            env={**self._environment, "OPENBLAS_NUM_THREADS": "1"},
+            env=dict(self._environment),
         )
         return self
 

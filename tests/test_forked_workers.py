@@ -39,6 +39,14 @@ def test_workers_are_forks_of_the_command_and_end_with_it(tmp_path: Path) -> Non
     assert tree(tmp_path / "out") == tree(tmp_path / "alone") != {}
 
 
+def test_the_module_of_a_job_forks_its_workers_too(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "beam_pipelines.build_mix", "--config", str(CONFIG)]
+    with subprocess.Popen([*command, "--output", str(tmp_path / "out"), *TWO], stderr=subprocess.DEVNULL) as process:
+        workers = wait_for_workers(process)
+        assert [worker.cmdline() for worker in workers] == [psutil.Process(process.pid).cmdline()] * 2
+        process.kill()
+
+
 def test_forks_that_wait_end_when_their_driver_is_killed(tmp_path: Path) -> None:
     with started_command("build", CONFIG, "--output", tmp_path / "out", *TWO) as process:
         workers = wait_for_workers(process)
@@ -73,14 +81,12 @@ def test_a_process_with_threads_is_not_forked() -> None:
 
 
 _FORKS = """
-import os, sys, time
-os.environ["OPENBLAS_NUM_THREADS"] = "1"
-import psutil
-from apache_beam.options.pipeline_options import DirectOptions
 from beam_pipelines.forked_workers import waiting_workers
 from beam_pipelines.runner_options import pipeline_options
+import psutil
+from apache_beam.options.pipeline_options import DirectOptions
 
-with waiting_workers(2, prepare=lambda: time.sleep(0)) as workers:
+with waiting_workers(2) as workers:
     forks = psutil.Process().children()
     assert len(forks) == 2, forks
     options = pipeline_options(["--direct_running_mode=multi_processing", "--direct_num_workers=3"])
