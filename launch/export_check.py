@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from launch import python_environment
 from launch.checkpoints import checkpoint_folder, chosen_step
@@ -40,6 +41,23 @@ TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
+class MaxTextLogits:
+    """What MaxText's model says of token ids, which its export is to say, too.
+
+    Attributes:
+        checkpoint: the model.
+        export: the folder that it was exported into.
+        ids: int32, of shape [sequences, length].
+        logits: float32, of shape [sequences, length, vocabulary].
+    """
+
+    checkpoint: str
+    export: str
+    ids: NDArray[np.int32]
+    logits: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
 class ExportCheck:
     """What transformers made of an export.
 
@@ -58,11 +76,12 @@ class ExportCheck:
     scale: float
 
 
-def check_export(config: TrainingConfig, *, step: int | None, prompts: Sequence[str]) -> ExportCheck:
-    """Loads the export of a step, the last by default.
+def maxtext_logits(config: TrainingConfig, *, step: int | None) -> MaxTextLogits:
+    """Lets MaxText compute the logits of random ids from the checkpoint of a step, the last by default.
 
     Raises:
-        BroetchenError: there is no export of it, transformers cannot load it, or it is another model than MaxText's.
+        UsageError: the model is none that can be exported.
+        BroetchenError: the step has no checkpoint or no export, or MaxText cannot load it.
     """
     chosen = chosen_step(config, step)
     folder = export_folder(config, chosen)
@@ -70,24 +89,40 @@ def check_export(config: TrainingConfig, *, step: int | None, prompts: Sequence[
         raise BroetchenError(f"{folder} has no exported model on this machine; export it first")
     model = exported_model(config)
     trainer = trainer_python(config, "cpu").ensure()
-    generator = python_environment.generation().ensure()
     checkpoint = files.join(checkpoint_folder(config, chosen), "items")
     with tempfile.TemporaryDirectory(prefix="broetchen-") as temporary:
         scratch = Path(temporary)
-        ids, ours, theirs = (scratch / name for name in ("ids.npy", "maxtext.npy", "transformers.npy"))
-        vocabulary = model.settings["vocab_size"]
-        np.save(ids, np.random.default_rng(0).integers(vocabulary, size=(_SEQUENCES, _LENGTH), dtype=np.int32))
+        ids = np.random.default_rng(0).integers(
+            model.settings["vocab_size"], size=(_SEQUENCES, _LENGTH), dtype=np.int32
+        )
+        asked, answered = scratch / "ids.npy", scratch / "logits.npy"
+        np.save(asked, ids)
         arguments = _logits_arguments(model, checkpoint, scratch)
-        _run([trainer, _PROGRAMS / "maxtext_logits.py", ids, ours, *arguments], scratch)
-        request = {"ids": str(ids), "logits": str(theirs), "prompts": list(prompts), "new_tokens": _NEW_TOKENS}
-        answer = _ask(generator, folder, request, scratch)
-        expected, got = np.load(ours), np.load(theirs)
-    difference, scale = float(np.abs(expected - got).max()), float(expected.std())
+        _run([trainer, _PROGRAMS / "maxtext_logits.py", asked, answered, *arguments], scratch)
+        return MaxTextLogits(checkpoint, folder, ids, np.load(answered))
+
+
+def check_export(expected: MaxTextLogits, *, prompts: Sequence[str]) -> ExportCheck:
+    """Loads an export with transformers, compares its logits with MaxText's, and lets it go on with the prompts.
+
+    Raises:
+        BroetchenError: transformers cannot load it, or it is another model than MaxText's.
+    """
+    generator = python_environment.generation().ensure()
+    with tempfile.TemporaryDirectory(prefix="broetchen-") as temporary:
+        scratch = Path(temporary)
+        ids, logits = scratch / "ids.npy", scratch / "logits.npy"
+        np.save(ids, expected.ids)
+        request = {"ids": str(ids), "logits": str(logits), "prompts": list(prompts), "new_tokens": _NEW_TOKENS}
+        answer = _ask(generator, expected.export, request, scratch)
+        got = np.load(logits)
+    difference, scale = float(np.abs(expected.logits - got).max()), float(expected.logits.std())
     if not difference <= TOLERANCE * max(1.0, scale):
         raise BroetchenError(
-            f"{folder} is another model than that of {checkpoint}: their logits differ by up to {difference:.3g}"
+            f"{expected.export} is another model than that of {expected.checkpoint}: their logits differ by up to "
+            f"{difference:.3g}"
         )
-    return ExportCheck(answer["model"], tuple(answer["texts"]), expected.size, difference, scale)
+    return ExportCheck(answer["model"], tuple(answer["texts"]), expected.logits.size, difference, scale)
 
 
 def _logits_arguments(model: ExportedModel, checkpoint: str, scratch: Path) -> tuple[str, ...]:
@@ -130,7 +165,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         overrides = dict(_override(setting) for setting in given.set)
         config = load_training_config(given.config, overrides=overrides)
-        check = check_export(config, step=given.step, prompts=given.prompt or ["Das ist", "The"])
+        expected = maxtext_logits(config, step=given.step)
+        check = check_export(expected, prompts=given.prompt or ["Das ist", "The"])
     except BroetchenError as error:
         print(f"broetchen: {error}", file=sys.stderr)
         return error.exit_code

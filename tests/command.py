@@ -133,7 +133,7 @@ def _command_line(arguments: tuple[str | Path, ...], module: str | None) -> list
 
 
 def run_on_terminal(*arguments: str | Path, columns: int, interrupt_at: str | None = None) -> tuple[int, str]:
-    """Runs the command on a terminal of its own, and presses Ctrl-C once it shows a text.
+    """Runs the command on a terminal of its own, and presses Ctrl-C once it shows what a regular expression matches.
 
     Returns:
         the exit code, and everything that it showed, without the control sequences.
@@ -154,7 +154,7 @@ def run_on_terminal(*arguments: str | Path, columns: int, interrupt_at: str | No
         with contextlib.suppress(OSError):  # how Linux says that nobody has the other end any more
             while part := os.read(ours, 1 << 16):
                 shown += part
-                if interrupt_at and interrupt_at in _plain(shown):
+                if interrupt_at and re.search(interrupt_at, _plain(shown)):
                     os.write(ours, b"\x03")
                     interrupt_at = None
         os.close(ours)
