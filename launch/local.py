@@ -15,7 +15,9 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -34,11 +36,18 @@ from launch.training_config import TrainingConfig
 from launch.training_log import EventFolder, History
 from launch.training_progress import follow_steps
 from transforms import files
+from transforms.config_document import Problem
 from transforms.errors import BroetchenError, UsageError
 
 _LOGGER = logging.getLogger(__name__)
 
 _SHOWN_LINES = 25
+
+# What the lock files of `python_environment.trainer` leave out, by the parameters that ask for it.
+_REPORTING = {
+    "use_vertex_tensorboard": "cloud-accelerator-diagnostics",
+    "managed_mldiagnostics": "google-cloud-mldiagnostics",
+}
 
 
 class Local:
@@ -165,9 +174,26 @@ class Local:
         if gpu and "attention" not in self._config.parameters:
             # What MaxText would choose by itself masks no packed sequences there.
             extra["attention"] = "dot_product"
-        job = checked_job(self._config, self._place, _gpus() if gpu else 1, extra).job
+        checked = checked_job(self._config, self._place, _gpus() if gpu else 1, extra)
+        if self._section.python is None:
+            self._check_reporting(checked.settings)
+        job = checked.job
         platform = {"JAX_PLATFORMS": "cuda" if gpu else "cpu", "HF_HUB_OFFLINE": "1"}
         return dataclasses.replace(job, environment={**job.environment, **platform})
+
+    def _check_reporting(self, settings: Mapping[str, Any]) -> None:
+        """Refuses what MaxText would leave undone without a word, as the package that does it is missing."""
+        problems = [
+            Problem(
+                ("parameters", key),
+                f"reports to Google Cloud, for which the trainer's environment has no {package}: it takes seconds to "
+                "import at each start; name the Python of an environment that has it as `local.python`",
+            )
+            for key, package in _REPORTING.items()
+            if settings[key]
+        ]
+        if problems:
+            raise self._config.refusal(problems)
 
     def _script(self, job: TrainingJob, folder: Path) -> str:
         """What `start` does, as a shell script."""

@@ -117,7 +117,7 @@ def compiled_folder() -> str:
 def trainer(accelerator: str) -> PythonEnvironment:
     """The environment of MaxText's trainer, for the `cpu` or the `gpu`."""
     lock = _HERE / f"trainer_requirements_{accelerator}.lock"
-    size = {"cpu": "1.6 GB", "gpu": "some 6 GB"}[accelerator]
+    size = {"cpu": "1.3 GB", "gpu": "some 6 GB"}[accelerator]
     return PythonEnvironment(f"trainer-{accelerator}", lock, f"MaxText 0.2.5 for the {accelerator.upper()} ({size})")
 
 

@@ -91,6 +91,7 @@ def test_what_is_not_on_this_machine_is_refused(data, tmp_path):
         ("output=gs://bucket/training", "keeps its checkpoints; name a folder (--set output=FOLDER)\n"),
         ("local.accelerator=gpu", "nvidia-smi finds no GPU here; write cpu"),
         ("local.python=/no/python", "local.python: /no/python is no program"),
+        ("parameters.managed_mldiagnostics=true", "the trainer's environment has no google-cloud-mldiagnostics"),
     ):
         ended = run_command("train", path, "--set", setting)
         assert ended.returncode == 2, setting
