@@ -30,14 +30,20 @@ LARGER = 500_000
 
 
 def commands() -> list[list[str]]:
-    """The arguments of each `broetchen train` in a block of the documents."""
+    """The arguments of each `broetchen train` in a block of the documents; what would start something is a dry run."""
     unique = {
-        tuple(words[1:]): None
+        dry(words[1:]): None
         for document in DOCUMENTS
         for words in documents.commands(document)
         if words[:2] == ["broetchen", "train"]
     }
     return [list(command) for command in unique]
+
+
+def dry(arguments: list[str]) -> tuple[str, ...]:
+    if "--dry-run" in arguments or not ACTIONS.isdisjoint(arguments):
+        return tuple(arguments)
+    return (*arguments, "--dry-run")
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +87,6 @@ def test_a_command_of_the_documents(command, working, monkeypatch, cloud, capsys
     monkeypatch.chdir(working)
     arguments = [argument.replace("gs://my-bucket", gcs_bucket) for argument in command]
     acts = any(action in arguments for action in ACTIONS)
-    if not acts and "--dry-run" not in arguments:
-        arguments.append("--dry-run")
     before = sorted(path for path in working.rglob("*") if "__pycache__" not in path.parts)
     if "export" in arguments:
         # It needs a trainer's environment, which is not made here.
