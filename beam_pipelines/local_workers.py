@@ -10,7 +10,7 @@ import psutil
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 
 # What a second process costs: an encoder of its own, and the engine's way between processes.
-_WORK_WORTH_PROCESSES_S = 3.0
+_WORK_WORTH_PROCESSES_S = 2.0
 _MEMORY_PER_WORKER = 1 << 30
 
 
