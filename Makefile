@@ -2,6 +2,8 @@
 # Python 3.12 and make. `make help` lists the targets.
 
 SHELL := /bin/sh
+# Packages come without bytecode; where none may be written, each process would compile all of its imports.
+unexport PYTHONDONTWRITEBYTECODE
 VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.9

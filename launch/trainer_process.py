@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
 
 POLL_S = 0.5
 """Seconds between two looks at it."""
@@ -58,11 +57,12 @@ def run_trainer(
         )
         _note_owner(lock, process.pid)
         try:
-            with _interrupted_by_signals():
+            with _interrupted_by_signals() as check:
                 ended = False
                 while not ended:
                     ended = _ended(process)
                     watch()
+                    check()
         except BaseException:
             process.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -144,15 +144,26 @@ def _kill_group(group: int) -> None:
 
 
 @contextlib.contextmanager
-def _interrupted_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end what is inside as Ctrl-C does, so that the trainer does not live on by itself."""
+def _interrupted_by_signals() -> Iterator[Callable[[], None]]:
+    """SIGTERM and SIGHUP end what is inside as Ctrl-C does, so that the trainer does not live on by itself.
 
-    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt
+    Gives a function that ends it, too, after any of them: what a signal raises while an object is being finalized,
+    Python drops.
+    """
+    signalled = False
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    def check() -> None:
+        if signalled:
+            raise KeyboardInterrupt
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal signalled
+        signalled = True
+        check()
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
-        yield
+        yield check
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import termios
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -151,9 +152,15 @@ def run_on_terminal(*arguments: str | Path, columns: int, interrupt_at: str | No
         env={**os.environ, "TERM": "xterm-256color"},
     ) as process:
         os.close(theirs)
+        deadline = time.monotonic() + 2 * _TIMEOUT_S
         with contextlib.suppress(OSError):  # how Linux says that nobody has the other end any more
             while part := os.read(ours, 1 << 16):
                 shown += part
+                if time.monotonic() > deadline:
+                    kill_session(process)
+                    raise AssertionError(
+                        f"it hangs; was Ctrl-C pressed: {interrupt_at is None}; {_plain(shown)[-2000:]}"
+                    )
                 if interrupt_at and re.search(interrupt_at, _plain(shown)):
                     os.write(ours, b"\x03")
                     interrupt_at = None
