@@ -139,6 +139,8 @@ def run_on_terminal(*arguments: str | Path, columns: int, interrupt_at: str | No
     Returns:
         the exit code, and everything that it showed, without the control sequences.
     """
+    # What pytest sets for its own workers would count for more than the terminal's size.
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (40, columns))
     shown = b""
@@ -149,7 +151,7 @@ def run_on_terminal(*arguments: str | Path, columns: int, interrupt_at: str | No
         stderr=theirs,
         start_new_session=True,
         preexec_fn=_own_terminal,
-        env={**os.environ, "TERM": "xterm-256color"},
+        env={**environment, "TERM": "xterm-256color"},
     ) as process:
         os.close(theirs)
         deadline = time.monotonic() + 2 * _TIMEOUT_S
