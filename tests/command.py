@@ -57,8 +57,20 @@ def run_command(
     )
 
 
+# What nothing reads while it is imported, so that a fork can be given it.
+_READ_LATE = frozenset(
+    {
+        "CLOUD_STORAGE_EMULATOR_ENDPOINT",
+        "GOOGLE_APPLICATION_CREDENTIALS",
+        "GOOGLE_CLOUD_PROJECT",
+        "HF_TOKEN",
+        "STORAGE_EMULATOR_HOST",
+    }
+)
+
+
 class _Forks:
-    """A server, and the environment that it was started in; another environment takes another server."""
+    """A server, and the environment that it was started in; another environment mostly takes another server."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -68,7 +80,9 @@ class _Forks:
         atexit.register(self._stack.close)
 
     def server(self, environment: Mapping[str, str]) -> ForkServer:
-        wanted = {name: value for name, value in environment.items() if name != "PYTEST_CURRENT_TEST"}
+        wanted = {
+            name: value for name, value in environment.items() if name not in {"PYTEST_CURRENT_TEST", *_READ_LATE}
+        }
         if self._server is None or wanted != self._environment:
             self._stack.close()
             self._server, self._environment = self._stack.enter_context(ForkServer(wanted)), wanted
@@ -84,7 +98,9 @@ def _run_forked(
     with tempfile.TemporaryDirectory() as folder:
         output, errors = Path(folder, "output"), Path(folder, "errors")
         with _forks.lock:
-            code = _forks.server(environment).start(arguments, errors=errors, output=output).wait(timeout)
+            late = {name: value for name, value in environment.items() if name in _READ_LATE}
+            server = _forks.server(environment)
+            code = server.start(arguments, errors=errors, output=output, environment=late).wait(timeout)
         return subprocess.CompletedProcess(arguments, code, output.read_text(), errors.read_text())
 
 

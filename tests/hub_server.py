@@ -11,14 +11,26 @@ import hashlib
 import http.server
 import json
 import re
+import shutil
 import threading
 import time
 import urllib.parse
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+import pytest
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def hf_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """`HF_HOME`: empty, and for all tests of a process the same, as clients read it when they are imported."""
+    folder = tmp_path_factory.getbasetemp() / "hf-home"
+    shutil.rmtree(folder, ignore_errors=True)
+    monkeypatch.setenv("HF_HOME", str(folder))
+    return folder
 
 
 @dataclasses.dataclass
@@ -50,6 +62,8 @@ class HubServer:
     store: str = ""
     _hashes: dict[tuple[Path, int, int], str] = dataclasses.field(default_factory=dict)
     _downloads: int = 0
+    # Of the last server in this process; the next one takes them again, as clients keep addresses from their import on.
+    _ports: ClassVar[list[int]] = [0, 0]
 
     def __enter__(self) -> HubServer:
         hub = self
@@ -57,8 +71,9 @@ class HubServer:
         class Handler(_Handler):
             state = hub
 
-        self._servers = [http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) for _ in range(2)]
-        self.address, self.store = (f"http://127.0.0.1:{server.server_address[1]}" for server in self._servers)
+        self._servers = [http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler) for port in self._ports]
+        self._ports[:] = [server.server_port for server in self._servers]
+        self.address, self.store = (f"http://127.0.0.1:{port}" for port in self._ports)
         self._threads = [threading.Thread(target=server.serve_forever, daemon=True) for server in self._servers]
         for server, thread in zip(self._servers, self._threads, strict=True):
             server.daemon_threads = True

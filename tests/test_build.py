@@ -63,6 +63,8 @@ def flat(documents: Sequence[Sequence[int]]) -> list[int]:
 texts = st.lists(st.sampled_from(WORDS), max_size=30).map("".join)
 row_groups = st.lists(st.lists(st.one_of(st.none(), texts), max_size=6), min_size=1, max_size=4)
 corpora = st.lists(row_groups, min_size=1, max_size=3)
+# Several a build: it is the build that takes the time.
+mixes = st.lists(corpora, min_size=1, max_size=5)
 
 
 def write_dataset(folder: Path, files: Sequence[Sequence[Sequence[str | None]]]) -> list[str]:
@@ -78,65 +80,75 @@ def draw_budgets(data: st.DataObject, total: int) -> tuple[int, int]:
     return train, data.draw(st.integers(0, total - train), "eval")
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-@given(corpora, st.integers(1, 9), st.booleans(), st.booleans(), st.data())
-def test_any_corpus_gives_the_first_ids_of_its_documents(
+def draw_mix(
+    folder: Path, mix: Sequence[Sequence[Sequence[Sequence[str | None]]]], data: st.DataObject, **reference: int | None
+) -> tuple[dict[str, dict[str, int]], dict[str, list[str]]]:
+    """Writes a dataset for each corpus, and draws its budgets from what it holds by the reference.
+
+    Returns:
+        budgets as a config has them, and documents, of each dataset that holds a token.
+    """
+    budgets, documents = {}, {}
+    for number, corpus in enumerate(mix):
+        name = f"dataset-{number}"
+        texts = write_dataset(folder / name, corpus)
+        if total := len(flat(reference_ids(texts, **reference))):  # type: ignore[arg-type]
+            train, evaluation = draw_budgets(data, total)
+            budgets[name], documents[name] = {"tokens": train, "eval_tokens": evaluation}, texts
+    return budgets, documents
+
+
+@settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(mixes, st.integers(1, 9), st.booleans(), st.booleans(), st.data())
+def test_any_corpora_give_the_first_ids_of_their_documents(
     tmp_path_factory: pytest.TempPathFactory,
-    corpus: list[list[list[str | None]]],
+    mix: list[list[list[list[str | None]]]],
     max_tokens: int,
     add_bos: bool,
     add_eos: bool,
     data: st.DataObject,
 ) -> None:
     folder = tmp_path_factory.mktemp("any")
-    documents = write_dataset(folder / "a", corpus)
-    stream = flat(reference_ids(documents, bos=BOS if add_bos else None, eos=EOS if add_eos else None))
-    if not stream:
+    added = {"bos": BOS if add_bos else None, "eos": EOS if add_eos else None}
+    budgets, documents = draw_mix(folder, mix, data, **added)
+    if not budgets:
         return
-    train, evaluation = draw_budgets(data, len(stream))
-    config = make_config(
-        folder,
-        {"a": {"tokens": train, "eval_tokens": evaluation}},
-        records={"max_tokens": max_tokens, "add_bos": add_bos, "add_eos": add_eos},
-    )
+    config = make_config(folder, budgets, records={"max_tokens": max_tokens, "add_bos": add_bos, "add_eos": add_eos})
     build(config, str(folder / "out"), quiet=True)
-    records = read_ids(folder / "out" / "a", "train")
-    assert flat(records) == stream[:train]
-    held_out = read_ids(folder / "out" / "a", "eval")
-    assert flat(held_out) == stream[train : train + evaluation]
-    assert all(0 < len(record) <= max_tokens for record in [*records, *held_out])
+    for name, budget in budgets.items():
+        stream, train = flat(reference_ids(documents[name], **added)), budget["tokens"]
+        records = read_ids(folder / "out" / name, "train")
+        assert flat(records) == stream[:train]
+        held_out = read_ids(folder / "out" / name, "eval")
+        assert flat(held_out) == stream[train : train + budget["eval_tokens"]]
+        assert all(0 < len(record) <= max_tokens for record in [*records, *held_out])
     verify(str(folder / "out"))
     shutil.rmtree(folder)
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-@given(corpora, st.data())
-def test_any_text_corpus_is_exact_when_counted_by_tokenizers_alone(
-    tmp_path_factory: pytest.TempPathFactory, corpus: list[list[list[str | None]]], data: st.DataObject
+@settings(max_examples=8, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(mixes, st.data())
+def test_any_text_corpora_are_exact_when_counted_by_tokenizers_alone(
+    tmp_path_factory: pytest.TempPathFactory, mix: list[list[list[list[str | None]]]], data: st.DataObject
 ) -> None:
     folder = tmp_path_factory.mktemp("text")
-    documents = write_dataset(folder / "a", corpus)
-    total = len(flat(reference_ids(documents, eos=None)))
-    if not total:
+    budgets, documents = draw_mix(folder, mix, data, eos=None)
+    if not budgets:
         return
-    train, evaluation = draw_budgets(data, total)
-    config = make_config(
-        folder,
-        {"a": {"tokens": train, "eval_tokens": evaluation}},
-        records={"format": "text"},
-        on_shortfall="keep",
-    )
+    config = make_config(folder, budgets, records={"format": "text"}, on_shortfall="keep")
     build(config, str(folder / "out"), quiet=True)
-    manifest = manifest_of(folder / "out" / "a")
-    everything = []
-    for split, budget in (("train", train), ("eval", evaluation)):
-        written = read_texts(folder / "out" / "a", split)
-        everything += written
-        missing = manifest.splits[split].missing if split in manifest.splits else 0
-        assert len(flat(reference_ids(written, eos=None))) == budget - missing
-    # Nothing is in both splits, and nothing is made up: the texts are pieces of the documents.
-    assert not (sorted("".join(everything)) > sorted("".join(documents)) and len(everything) > len(documents) + 2)
-    assert all(any(text in document for document in documents) for text in everything)
+    for name, budget in budgets.items():
+        manifest = manifest_of(folder / "out" / name)
+        everything = []
+        for split, wanted in (("train", budget["tokens"]), ("eval", budget["eval_tokens"])):
+            written = read_texts(folder / "out" / name, split)
+            everything += written
+            missing = manifest.splits[split].missing if split in manifest.splits else 0
+            assert len(flat(reference_ids(written, eos=None))) == wanted - missing
+        # Nothing is in both splits, and nothing is made up: the texts are pieces of the documents.
+        whole = documents[name]
+        assert not (sorted("".join(everything)) > sorted("".join(whole)) and len(everything) > len(whole) + 2)
+        assert all(any(text in document for document in whole) for text in everything)
     verify(str(folder / "out"))
     shutil.rmtree(folder)
 

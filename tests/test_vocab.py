@@ -16,7 +16,7 @@ from beam_pipelines.verify_output import verify
 from tests.command import run_command
 from tests.corpora import SAMPLES, reference_ids, write_parquet
 from tests.reading import read_texts
-from tests.test_build import RUNS, corpora, draw_budgets, flat, make_config, manifest_of, tree, write_dataset
+from tests.test_build import RUNS, draw_mix, flat, make_config, manifest_of, mixes, tree
 from transforms import files
 from transforms.errors import BroetchenError
 
@@ -28,31 +28,26 @@ def read_rows(folder: Path, split: str) -> list[dict[str, object]]:
     return [row for path in paths for row in pq.read_table(path).to_pylist()]
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-@given(corpora, st.data())
+@settings(max_examples=8, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(mixes, st.data())
 def test_rows_are_exact_and_keep_their_columns(
-    tmp_path_factory: pytest.TempPathFactory, corpus: list[list[list[str | None]]], data: st.DataObject
+    tmp_path_factory: pytest.TempPathFactory, mix: list[list[list[list[str | None]]]], data: st.DataObject
 ) -> None:
     folder = tmp_path_factory.mktemp("rows")
-    documents = write_dataset(folder / "a", corpus)
-    total = len(flat(reference_ids(documents, eos=None)))
-    if not total:
+    budgets, _ = draw_mix(folder, mix, data, eos=None)
+    if not budgets:
         return
-    train, evaluation = draw_budgets(data, total)
-    dataset = {"a": {"tokens": train, "eval_tokens": evaluation}}
-    build(make_config(folder, dataset, records=ROWS, on_shortfall="keep"), str(folder / "out"), quiet=True)
-    build(
-        make_config(folder, dataset, records={"format": "text"}, on_shortfall="keep"), str(folder / "text"), quiet=True
-    )
-    manifest = manifest_of(folder / "out" / "a")
-    for name, split in manifest.splits.items():
-        rows = read_rows(folder / "out" / "a", name)
-        texts = [str(row["text"]) for row in rows]
-        assert len(flat(reference_ids(texts, eos=None))) == split.budget - split.missing == split.tokens
-        # The two containers hold the same documents.
-        assert texts == read_texts(folder / "text" / "a", name)
-        assert all(isinstance(row["id"], int) for row in rows)
-        assert len(rows) == split.documents == split.records
+    for output, records in (("out", ROWS), ("text", {"format": "text"})):
+        build(make_config(folder, budgets, records=records, on_shortfall="keep"), str(folder / output), quiet=True)
+    for dataset in budgets:
+        for name, split in manifest_of(folder / "out" / dataset).splits.items():
+            rows = read_rows(folder / "out" / dataset, name)
+            texts = [str(row["text"]) for row in rows]
+            assert len(flat(reference_ids(texts, eos=None))) == split.budget - split.missing == split.tokens
+            # The two containers hold the same documents.
+            assert texts == read_texts(folder / "text" / dataset, name)
+            assert all(isinstance(row["id"], int) for row in rows)
+            assert len(rows) == split.documents == split.records
     verify(str(folder / "out"))
     shutil.rmtree(folder)
 
