@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -41,8 +42,14 @@ def reference_ids(
     documents: Iterable[str], *, bos: int | None = None, eos: int | None = EOS, special_tokens: str = "text"
 ) -> list[list[int]]:
     """The ids of each document by `tokenizers` alone."""
-    tokenizer = tokenizers.Tokenizer.from_file(str(TOKENIZER))
-    tokenizer.encode_special_tokens = special_tokens == "text"
+    tokenizer = _reference_tokenizer(special_tokens)
     before, after = ([bos] if bos is not None else []), ([eos] if eos is not None else [])
     encodings = tokenizer.encode_batch(list(documents), add_special_tokens=False)
     return [before + encoding.ids + after for encoding in encodings]
+
+
+@functools.cache
+def _reference_tokenizer(special_tokens: str) -> tokenizers.Tokenizer:
+    tokenizer = tokenizers.Tokenizer.from_file(str(TOKENIZER))
+    tokenizer.encode_special_tokens = special_tokens == "text"
+    return tokenizer

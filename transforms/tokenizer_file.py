@@ -6,6 +6,7 @@ only one of the two that says which token is BOS and which EOS.
 
 from __future__ import annotations
 
+import functools
 import gzip
 import hashlib
 import json
@@ -71,24 +72,7 @@ def load_tokenizer(
         BroetchenError: the hub cannot be reached.
     """
     file, config = _read_hub(path, revision) if _is_hub_id(path, revision) else _read_files(path)
-    file.parse()
-    try:
-        tokenizer = Tokenizer.from_str(file.text())
-    except Exception as error:  # tokenizers raises plain Exception
-        raise UsageError(f"{file.where}: tokenizers cannot load it: {error}") from error
-    settings = {} if config is None else config.parse()
-    bos = _find_token(tokenizer, file.where, "bos_token", bos_token, settings)
-    eos = _find_token(tokenizer, file.where, "eos_token", eos_token, settings)
-    return TokenizerFile(
-        json=file.text(),
-        sha256=hashlib.sha256(file.data).hexdigest(),
-        bos_id=bos[1],
-        eos_id=eos[1],
-        bos_token=bos[0],
-        eos_token=eos[0],
-        vocab_size=max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1,
-        config_json=None if config is None else config.text(),
-    )
+    return _checked(file, config, bos_token, eos_token)
 
 
 @dataclass(frozen=True)
@@ -116,6 +100,29 @@ class _File:
         if not isinstance(parsed, dict):
             raise UsageError(f"{self.where}: holds no JSON object; is it the right file?")
         return parsed
+
+
+# Large ones take a quarter of a second, and several sources mostly have the same.
+@functools.lru_cache(maxsize=4)
+def _checked(file: _File, config: _File | None, bos_token: str | None, eos_token: str | None) -> TokenizerFile:
+    file.parse()
+    try:
+        tokenizer = Tokenizer.from_str(file.text())
+    except Exception as error:  # tokenizers raises plain Exception
+        raise UsageError(f"{file.where}: tokenizers cannot load it: {error}") from error
+    settings = {} if config is None else config.parse()
+    bos = _find_token(tokenizer, file.where, "bos_token", bos_token, settings)
+    eos = _find_token(tokenizer, file.where, "eos_token", eos_token, settings)
+    return TokenizerFile(
+        json=file.text(),
+        sha256=hashlib.sha256(file.data).hexdigest(),
+        bos_id=bos[1],
+        eos_id=eos[1],
+        bos_token=bos[0],
+        eos_token=eos[0],
+        vocab_size=max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1,
+        config_json=None if config is None else config.text(),
+    )
 
 
 def _find_token(
