@@ -105,7 +105,10 @@ def test_killed_with_its_worker_processes(config: Path, reference: dict[str, str
 def test_what_killed_builds_leave_is_cleared_away(
     config: Path, undisturbed: Path, reference: dict[str, str], tmp_path: Path
 ) -> None:
-    """As if one was killed while it cleared up after dataset a, and another while it published dataset b."""
+    """As if one was killed while it cleared up after dataset a, and another while it published dataset b.
+
+    In a bucket, where a rename is a copy and a deletion, a manifest can be there and its temporary file as well.
+    """
     output = tmp_path / "out"
     shutil.copytree(undisturbed, output)
     (output / "b" / "manifest.json").unlink()
@@ -113,6 +116,7 @@ def test_what_killed_builds_leave_is_cleared_away(
     (tokenizer,) = output.glob("tokenizer-*")
     left = [
         output / "a" / ".broetchen" / "0123456789abcdef" / "shard-00000.arecord",
+        output / "a" / f".manifest.json.tmp-{unique}",
         output / "b" / f".manifest.json.tmp-{unique}",
         output / "b" / "train-00000-of-00099.arecord",
         tokenizer / f".tokenizer.json.tmp-{unique}",

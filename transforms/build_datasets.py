@@ -106,8 +106,10 @@ class _FindFinished(beam.DoFn):
             WorkFolder(plan.work_folder, spec.records.extension).write_budgets(spec.budgets)
             yield element
         else:
-            # A build that was killed right after it had written the manifest left its work behind.
+            # A build that was killed right after it had written the manifest left its work behind, and in a bucket,
+            # where a rename ends with a deletion, the manifest's temporary file.
             files.delete_tree(spec.work_root)
+            files.delete_temporary(spec.folder)
             tokens = sum(split.tokens for split in manifest.splits.values())
             yield TaggedOutput(_FINISHED, BuildResult(name, tokens, built=False))
 
