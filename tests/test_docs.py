@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.metadata
 import importlib.util
 import re
@@ -40,6 +41,7 @@ def name_of(item: tuple[Path, list[str]]) -> str:
     return f"{item[0].name}: {' '.join(item[1])}"
 
 
+@functools.cache
 def group() -> TyperGroup:
     found = typer.main.get_command(app)
     assert isinstance(found, TyperGroup)
