@@ -81,7 +81,11 @@ def draw_budgets(data: st.DataObject, total: int) -> tuple[int, int]:
 
 
 def draw_mix(
-    folder: Path, mix: Sequence[Sequence[Sequence[Sequence[str | None]]]], data: st.DataObject, **reference: int | None
+    folder: Path,
+    mix: Sequence[Sequence[Sequence[Sequence[str | None]]]],
+    data: st.DataObject,
+    bos: int | None = None,
+    eos: int | None = None,
 ) -> tuple[dict[str, dict[str, int]], dict[str, list[str]]]:
     """Writes a dataset for each corpus, and draws its budgets from what it holds by the reference.
 
@@ -92,7 +96,7 @@ def draw_mix(
     for number, corpus in enumerate(mix):
         name = f"dataset-{number}"
         texts = write_dataset(folder / name, corpus)
-        if total := len(flat(reference_ids(texts, **reference))):  # type: ignore[arg-type]
+        if total := len(flat(reference_ids(texts, bos=bos, eos=eos))):
             train, evaluation = draw_budgets(data, total)
             budgets[name], documents[name] = {"tokens": train, "eval_tokens": evaluation}, texts
     return budgets, documents
@@ -109,14 +113,14 @@ def test_any_corpora_give_the_first_ids_of_their_documents(
     data: st.DataObject,
 ) -> None:
     folder = tmp_path_factory.mktemp("any")
-    added = {"bos": BOS if add_bos else None, "eos": EOS if add_eos else None}
-    budgets, documents = draw_mix(folder, mix, data, **added)
+    bos, eos = BOS if add_bos else None, EOS if add_eos else None
+    budgets, documents = draw_mix(folder, mix, data, bos, eos)
     if not budgets:
         return
     config = make_config(folder, budgets, records={"max_tokens": max_tokens, "add_bos": add_bos, "add_eos": add_eos})
     build(config, str(folder / "out"), quiet=True)
     for name, budget in budgets.items():
-        stream, train = flat(reference_ids(documents[name], **added)), budget["tokens"]
+        stream, train = flat(reference_ids(documents[name], bos=bos, eos=eos)), budget["tokens"]
         records = read_ids(folder / "out" / name, "train")
         assert flat(records) == stream[:train]
         held_out = read_ids(folder / "out" / name, "eval")
@@ -132,7 +136,7 @@ def test_any_text_corpora_are_exact_when_counted_by_tokenizers_alone(
     tmp_path_factory: pytest.TempPathFactory, mix: list[list[list[list[str | None]]]], data: st.DataObject
 ) -> None:
     folder = tmp_path_factory.mktemp("text")
-    budgets, documents = draw_mix(folder, mix, data, eos=None)
+    budgets, documents = draw_mix(folder, mix, data)
     if not budgets:
         return
     config = make_config(folder, budgets, records={"format": "text"}, on_shortfall="keep")

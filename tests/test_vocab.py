@@ -34,7 +34,7 @@ def test_rows_are_exact_and_keep_their_columns(
     tmp_path_factory: pytest.TempPathFactory, mix: list[list[list[list[str | None]]]], data: st.DataObject
 ) -> None:
     folder = tmp_path_factory.mktemp("rows")
-    budgets, _ = draw_mix(folder, mix, data, eos=None)
+    budgets, _ = draw_mix(folder, mix, data)
     if not budgets:
         return
     for output, records in (("out", ROWS), ("text", {"format": "text"})):
