@@ -1,10 +1,15 @@
 """Fixtures for all tests, and how Hypothesis runs."""
 
 import os
+import shutil
+from pathlib import Path
 
+import pytest
+from huggingface_hub import close_session
 from hypothesis import settings
 
 from tests.gcs_emulator import gcs_bucket, gcs_prefix
+from transforms import hf_filesystem
 
 __all__ = ["gcs_bucket", "gcs_prefix"]
 
@@ -16,3 +21,18 @@ settings.load_profile("broetchen")
 def pytest_xdist_auto_num_workers() -> int:
     """One more than there are processors, since many tests wait for what they have started."""
     return (os.cpu_count() or 1) + 1
+
+
+@pytest.fixture
+def hf_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """`HF_HOME`: empty, and for all tests of a process the same, as clients read it when they are imported.
+
+    What this process remembers of a hub's files is forgotten, too, and connections to the last hub are closed: another
+    one at its address would not get their requests.
+    """
+    hf_filesystem._file.cache_clear()
+    close_session()
+    folder = tmp_path_factory.getbasetemp() / "hf-home"
+    shutil.rmtree(folder, ignore_errors=True)
+    monkeypatch.setenv("HF_HOME", str(folder))
+    return folder

@@ -11,7 +11,6 @@ import hashlib
 import http.server
 import json
 import re
-import shutil
 import threading
 import time
 import urllib.parse
@@ -19,18 +18,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, ClassVar
 
-import pytest
-
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
-@pytest.fixture
-def hf_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """`HF_HOME`: empty, and for all tests of a process the same, as clients read it when they are imported."""
-    folder = tmp_path_factory.getbasetemp() / "hf-home"
-    shutil.rmtree(folder, ignore_errors=True)
-    monkeypatch.setenv("HF_HOME", str(folder))
-    return folder
 
 
 @dataclasses.dataclass

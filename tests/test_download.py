@@ -11,18 +11,14 @@ from apache_beam.io.filesystems import FileSystems
 
 from tests.command import run_command
 from tests.corpora import SAMPLES
-from tests.hub_server import HubServer, hf_home
+from tests.hub_server import HubServer
 from tests.test_hf_filesystem import CORPUS, shards, write_config
 from transforms import files, verified_copy
 from transforms.errors import BroetchenError
-from transforms.hf_filesystem import _file
-
-__all__ = ["hf_home"]
 
 
 @pytest.fixture
 def hub(tmp_path: Path, hf_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    _file.cache_clear()
     folder = tmp_path / "hub"
     shutil.copytree(SAMPLES / "corpora" / "fineweb2_german", folder / "data")
     with HubServer({CORPUS: folder}) as server:

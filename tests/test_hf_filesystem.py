@@ -19,14 +19,12 @@ from apache_beam.testing.util import assert_that, equal_to
 
 from tests.command import run_command
 from tests.corpora import SAMPLES, TOKENIZER, documents_of, write_parquet
-from tests.hub_server import COMMIT, HubServer, hf_home
+from tests.hub_server import COMMIT, HubServer
 from transforms import files
 from transforms.errors import BroetchenError, UsageError
 from transforms.hf_filesystem import _file
 from transforms.hub_path import HubPath
 from transforms.manifest import read_manifest
-
-__all__ = ["hf_home"]
 
 CORPUS, SECRET = "owner/corpus", "owner/secret"
 
@@ -46,7 +44,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def hub(folder: Path, hf_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    _file.cache_clear()
     with HubServer({CORPUS: folder, SECRET: folder}, private=frozenset([SECRET])) as server:
         monkeypatch.setenv("HF_ENDPOINT", server.address)
         monkeypatch.setenv("HF_HUB_DISABLE_IMPLICIT_TOKEN", "0")

@@ -30,7 +30,8 @@ from transforms import files
 _WAIT_S = 120.0
 _WORKERS = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")
 # A holder that is stopped between taking the lock and writing down who it is does not say.
-_REFUSED = r"another build is at work there \((process \d+ on \S+, since .*|it does not say which .*)\); wait until"
+_HOLDER = r"process \d+ on \S+, since .*|it does not say which process"
+_REFUSED = rf"another build is at work there \(({_HOLDER})\); wait until"
 
 # Moments by the operations on files right before which a build is killed.
 OPERATIONS = {
