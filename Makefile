@@ -73,7 +73,7 @@ train-demo: $(RUN) ## train a tiny Llama by MaxText on the demo mix, resume, exp
 	$(BIN)/broetchen train launch/configs/train-demo.yaml --set parameters.steps=30
 	$(BIN)/broetchen train launch/configs/train-demo.yaml
 	$(BIN)/broetchen train launch/configs/train-demo.yaml export
-	$(BIN)/python -m launch.export_check launch/configs/train-demo.yaml
+	$(BIN)/python -m launch.export.check launch/configs/train-demo.yaml
 
 test: $(DEV) ## run all tests
 	$(BIN)/python -m pytest -q -n auto --dist loadfile $(PYTEST_ARGS)
@@ -88,7 +88,7 @@ format: $(DEV) ## rewrite the code in the project's style
 	$(BIN)/ruff format .
 
 docs: $(RUN) ## write the tables of config keys in docs/ from the schemas
-	$(BIN)/python -m beam_pipelines.config_reference
+	$(BIN)/python -m beam_pipelines.reference
 
 bench: $(DEV) ## measure against the peers, side by side; more arguments by BENCH_ARGS
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
@@ -101,13 +101,13 @@ lock: $(MADE) ## write the lock files from pyproject.toml; UPGRADE=1 takes the n
 	$(COMPILE) pyproject.toml --output-file requirements.lock
 	$(COMPILE) pyproject.toml --group dev --group bench --constraint requirements.lock \
 		--output-file requirements-dev.lock
-	$(COMPILE_OTHER) --python-platform x86_64-manylinux_2_35 launch/trainer_requirements_tpu.in \
-		--output-file launch/trainer_requirements_tpu.lock
-	$(COMPILE_OTHER) --universal launch/trainer_requirements_cpu.in --constraint launch/trainer_requirements_tpu.lock \
-		--output-file launch/trainer_requirements_cpu.lock
-	$(COMPILE_OTHER) --universal launch/trainer_requirements_gpu.in --constraint launch/trainer_requirements_tpu.lock \
-		--output-file launch/trainer_requirements_gpu.lock
-	$(COMPILE_OTHER) --universal launch/generation_requirements.in --output-file launch/generation_requirements.lock
+	$(COMPILE_OTHER) --python-platform x86_64-manylinux_2_35 launch/requirements/trainer_requirements_tpu.in \
+		--output-file launch/requirements/trainer_requirements_tpu.lock
+	$(COMPILE_OTHER) --universal launch/requirements/trainer_requirements_cpu.in --constraint launch/requirements/trainer_requirements_tpu.lock \
+		--output-file launch/requirements/trainer_requirements_cpu.lock
+	$(COMPILE_OTHER) --universal launch/requirements/trainer_requirements_gpu.in --constraint launch/requirements/trainer_requirements_tpu.lock \
+		--output-file launch/requirements/trainer_requirements_gpu.lock
+	$(COMPILE_OTHER) --universal launch/requirements/generation_requirements.in --output-file launch/requirements/generation_requirements.lock
 
 clean: ## remove caches and build products
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -139,7 +139,7 @@ $(RUN): $(MADE) requirements.lock pyproject.toml setup.py
 	$(SYNC) requirements.lock
 	$(INSTALL_PROJECT)
 	@# Compiles what the commands import once, for those who forbid Python to do it later: Beam loads 3 s faster.
-	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -c "import beam_pipelines.build_table, beam_pipelines.cli, grain.python"
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -c "import beam_pipelines.tables.datasets, beam_pipelines.cli, grain.python"
 	@rm $(BUSY)
 	@touch $@
 

@@ -3,21 +3,13 @@
 The metadata is in pyproject.toml; this file lists code and data, and needs nothing but setuptools.
 """
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 setup(
-    packages=[
-        "beam_pipelines",
-        "beam_pipelines.commands",
-        "launch",
-        "launch.programs",
-        "mix_configs",
-        "samples",
-        "transforms",
-    ],
+    packages=find_packages(include=["beam_pipelines*", "launch*", "mix_configs", "samples", "transforms*"]),
     package_data={
-        "beam_pipelines": ["*.jinja", "flex_template.json"],
-        "launch": ["configs/*.yaml", "models/*.yml", "vm/*.sh", "*.in", "*.lock"],
+        "beam_pipelines": ["report/*.jinja", "flex_template.json"],
+        "launch": ["configs/*.yaml", "models/*.yml", "tpu/vm/*.sh", "requirements/*.in", "requirements/*.lock"],
         "mix_configs": ["**/*.yaml", "README.md"],
         "samples": ["README.md", "tokenizer.json", "corpora/*/*.parquet", "licenses/*.txt"],
     },

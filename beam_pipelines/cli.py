@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import sys
@@ -12,9 +11,9 @@ from typing import Any
 
 import typer
 
-from beam_pipelines import terminal
 from beam_pipelines.commands import building, inspection, tokenizers, training
 from beam_pipelines.commands.beam_command import BeamCommand
+from beam_pipelines.console import terminal
 from transforms.errors import BroetchenError
 
 app = typer.Typer(
@@ -75,15 +74,6 @@ def main() -> None:
         sys.stderr.flush()
         os._exit(code)
     sys.exit()
-
-
-def module_main(command: str, argument: str) -> None:
-    """The entry point of `python -m beam_pipelines.<module>`: `command`, with its argument as the option `argument`."""
-    options = argparse.ArgumentParser(prog=f"broetchen {command}", add_help=False, allow_abbrev=False)
-    options.add_argument(argument, dest="value")
-    given, others = options.parse_known_args(sys.argv[1:])
-    sys.argv = ["broetchen", command, *others, *([given.value] if given.value is not None else [])]
-    main()
 
 
 if __name__ == "__main__":

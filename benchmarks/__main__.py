@@ -13,12 +13,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import report, same_work
-from benchmarks.contenders import CONTENDERS, Contender, Setting
-from benchmarks.corpus import Corpus, CorpusSpec, make_corpus
-from benchmarks.machine import machine, versions
-from benchmarks.measure import ContenderFailed, measure_apart
-from benchmarks.same_work import Reference, WrongWork
+from benchmarks.harness import report, same_work
+from benchmarks.harness.contenders import CONTENDERS, Contender, Setting
+from benchmarks.harness.corpus import Corpus, CorpusSpec, make_corpus
+from benchmarks.harness.machine import machine, versions
+from benchmarks.harness.measure import ContenderFailed, measure_apart
+from benchmarks.harness.same_work import Reference, WrongWork
 
 ROOT = Path(__file__).parents[1]
 CACHE = Path(__file__).with_name(".cache")

@@ -3,7 +3,8 @@
 python -m benchmarks.hub_streaming [--text-mb 400] [--latency-ms 20] [--repeat 3]
 
 Both are the same `broetchen build`, a process of its own, timed from start to end, and must write the same shards. The
-hub is that of the tests (`tests/hub_server.py`), in this process: what it costs to serve is a part of what is measured.
+hub is that of the tests (`tests/support/services/hub_server.py`), in this process: what it costs to serve is a part of
+what is measured.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.corpus import CorpusSpec, make_corpus
-from benchmarks.machine import machine, versions
-from benchmarks.measure import Measurement, measure_apart
-from benchmarks.timed_build import ROOT, build_command, shard_hashes
-from tests.hub_server import HubServer
+from benchmarks.harness.corpus import CorpusSpec, make_corpus
+from benchmarks.harness.machine import machine, versions
+from benchmarks.harness.measure import Measurement, measure_apart
+from benchmarks.harness.timed_build import ROOT, build_command, shard_hashes
+from tests.support.services.hub_server import HubServer
 
 CACHE = Path(__file__).with_name(".cache")
 REPOSITORY = "benchmarks/corpus"

@@ -19,13 +19,13 @@ from typing import Any
 
 from apache_beam import coders
 
-from transforms.dataset_plan import DatasetPlan, fingerprint
-from transforms.dataset_spec import DatasetSpec
-from transforms.parquet_footer import RowGroup, SourceFile
-from transforms.record_spec import RecordSpec
-from transforms.shard_plan import Order, lay_out_shards, next_shards, order_row_groups, sure_shards
-from transforms.token_budget import ShardCount, usable_prefix
-from transforms.tokenizer_spec import TokenizerSpec
+from transforms.arrayrecord.records import RecordSpec
+from transforms.budget.token_budget import ShardCount, usable_prefix
+from transforms.parquet.footer import RowGroup, SourceFile
+from transforms.recipe.plan import DatasetPlan, fingerprint
+from transforms.recipe.shard_plan import Order, lay_out_shards, next_shards, order_row_groups, sure_shards
+from transforms.recipe.spec import DatasetSpec
+from transforms.tokenizer.spec import TokenizerSpec
 
 ROW_GROUPS = 300_000
 _GROUPS_PER_FILE = 1_000

@@ -22,11 +22,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.__main__ import CACHE, ROOT, WARM_UP_MB
-from benchmarks.corpus import Corpus, CorpusSpec, make_corpus
-from benchmarks.machine import machine, versions
-from benchmarks.measure import ContenderFailed, Measurement, measure_apart
-from benchmarks.report import GIB, Target
-from benchmarks.same_work import WrongWork
+from benchmarks.harness.corpus import Corpus, CorpusSpec, make_corpus
+from benchmarks.harness.machine import machine, versions
+from benchmarks.harness.measure import ContenderFailed, Measurement, measure_apart
+from benchmarks.harness.report import GIB, Target
+from benchmarks.harness.same_work import WrongWork
 
 PEERS = Path(__file__).with_name("peers")
 WANTED_RATIO = 20.0

@@ -23,10 +23,10 @@ from rich.console import Console
 from rich.table import Table
 from tokenizers import pre_tokenizers, trainers
 
-from benchmarks.corpus import CorpusSpec, make_corpus
-from benchmarks.machine import machine, versions
-from benchmarks.measure import Measurement, measure_apart
-from transforms.tokenizer_styles import STYLES, special_tokens
+from benchmarks.harness.corpus import CorpusSpec, make_corpus
+from benchmarks.harness.machine import machine, versions
+from benchmarks.harness.measure import Measurement, measure_apart
+from transforms.bpe.styles import STYLES, special_tokens
 
 ROOT = Path(__file__).parents[1]
 CACHE = Path(__file__).with_name(".cache")
@@ -75,7 +75,7 @@ def main() -> int:
             *("--direct", str(corpus.directory), str(output)),
         ],
         "broetchen train-tokenizer": lambda output: [
-            *(sys.executable, "-m", "beam_pipelines.train_tokenizer", "--config", str(corpus.directory), *common),
+            *(sys.executable, "-m", "beam_pipelines.tokenizers.train", "--config", str(corpus.directory), *common),
             *("--output", str(output), "--eval-data", str(checked), f"--trainer={arguments.trainer}"),
         ],
     }

@@ -23,9 +23,9 @@ import pyarrow.parquet as pq
 import yaml
 from rich.console import Console
 
-from benchmarks.corpus import Corpus, CorpusSpec, make_corpus
-from benchmarks.machine import machine, versions
-from benchmarks.measure import measure_apart
+from benchmarks.harness.corpus import Corpus, CorpusSpec, make_corpus
+from benchmarks.harness.machine import machine, versions
+from benchmarks.harness.measure import measure_apart
 from transforms.quantities import parse_count
 
 ROOT = Path(__file__).parents[1]

@@ -21,10 +21,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.corpus import CorpusSpec, make_corpus
-from benchmarks.machine import machine, versions
-from benchmarks.measure import Measurement, measure_apart
-from benchmarks.timed_build import ROOT, build_command, shard_hashes
+from benchmarks.harness.corpus import CorpusSpec, make_corpus
+from benchmarks.harness.machine import machine, versions
+from benchmarks.harness.measure import Measurement, measure_apart
+from benchmarks.harness.timed_build import ROOT, build_command, shard_hashes
 
 CACHE = Path(__file__).with_name(".cache")
 WANTED_RATIO = 1.8

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from transforms import files
 from transforms.errors import UsageError
+from transforms.files import storage as files
 
 GS = "gs://"
 """What the names in buckets begin with."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Protocol
 
+from launch.config.training import TrainingConfig
 from launch.places import Place
-from launch.training_config import TrainingConfig
 
 
 class TargetName(StrEnum):
@@ -61,14 +61,14 @@ def target_of(name: TargetName, config: TrainingConfig) -> Target:
     """
     match name:
         case TargetName.local:
-            from launch.local import Local
+            from launch.local.target import Local
 
             return Local(config)
         case TargetName.tpu_vm:
-            from launch.tpu_vm import TpuVm
+            from launch.tpu.vm import TpuVm
 
             return TpuVm(config)
         case TargetName.xpk:
-            from launch.xpk import Xpk
+            from launch.tpu.xpk import Xpk
 
             return Xpk(config)

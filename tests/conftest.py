@@ -8,8 +8,8 @@ import pytest
 from huggingface_hub import close_session
 from hypothesis import settings
 
-from tests.gcs_emulator import gcs_bucket, gcs_prefix
-from transforms import hf_filesystem
+from tests.support.services.gcs_emulator import gcs_bucket, gcs_prefix
+from transforms.files import hub as hf_filesystem
 
 __all__ = ["gcs_bucket", "gcs_prefix"]
 

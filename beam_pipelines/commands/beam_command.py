@@ -19,7 +19,7 @@ class BeamCommand(TyperCommand):
         beams: list[str] = []
         # Beam takes a second to import; most command lines have no option of its.
         if any(argument.startswith("--") and argument.partition("=")[0] not in own for argument in args):
-            from beam_pipelines.runner_options import take_beam_options
+            from beam_pipelines.runners.options import take_beam_options
 
             args, beams = take_beam_options(args, own)
         super().parse_args(ctx, args)

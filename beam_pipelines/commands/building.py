@@ -6,8 +6,6 @@ from typing import Annotated
 
 import typer
 
-from beam_pipelines import terminal
-from beam_pipelines.build_vocab_corpus import Container, text_settings
 from beam_pipelines.commands.options import (
     Config,
     Datasets,
@@ -20,6 +18,8 @@ from beam_pipelines.commands.options import (
     TableFormat,
     load_mix,
 )
+from beam_pipelines.console import terminal
+from beam_pipelines.jobs.build import Container, text_settings
 
 Output = Annotated[str, typer.Option(metavar="URI", help="Where the datasets go: a folder or gs://bucket/folder.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace datasets that another config left there.")]
@@ -44,8 +44,8 @@ def build(
     """
     terminal.start(debug=debug)
     mix = load_mix(config, settings, source_root)
-    from beam_pipelines import build_mix
-    from beam_pipelines.build_table import print_build
+    from beam_pipelines.jobs import build as build_mix
+    from beam_pipelines.tables.datasets import print_build
 
     summary = build_mix.build(
         mix,
@@ -111,8 +111,8 @@ def plan(
     """Show what a build would read and write, from footers and a small sample, or from counts in a ledger."""
     terminal.start(debug=debug)
     mix = load_mix(config, settings, source_root)
-    from beam_pipelines import plan_mix
-    from beam_pipelines.plan_table import print_plan
+    from beam_pipelines.jobs import plan as plan_mix
+    from beam_pipelines.tables.sources import print_plan
 
     outlooks = plan_mix.plan(mix, datasets=dataset or (), engine=engine, ledger=ledger)
     print_plan(terminal.output(), outlooks, output_format)
@@ -134,8 +134,8 @@ def download(
     """
     terminal.start(debug=debug)
     mix = load_mix(config, settings)
-    from beam_pipelines import download_sources
-    from beam_pipelines.download_table import print_downloads
+    from beam_pipelines.jobs import download as download_sources
+    from beam_pipelines.tables.datasets import print_downloads
 
     found = download_sources.downloads(mix, to, dataset or ())
     if dry_run:
@@ -154,10 +154,10 @@ def demo(
 ) -> None:
     """Build a mix of five datasets from the embedded sample corpora, verify it, and show the table."""
     terminal.start(debug=debug)
-    from beam_pipelines import build_mix, verify_output
-    from beam_pipelines.build_table import print_build
-    from beam_pipelines.demo import demo_config
-    from beam_pipelines.verify_table import print_verified
+    from beam_pipelines.jobs import build as build_mix
+    from beam_pipelines.jobs import verify as verify_output
+    from beam_pipelines.jobs.build import demo_config
+    from beam_pipelines.tables.datasets import print_build, print_verified
 
     summary = build_mix.build(
         demo_config(),

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from beam_pipelines import terminal
 from beam_pipelines.commands.options import (
     Datasets,
     Debug,
@@ -17,6 +16,7 @@ from beam_pipelines.commands.options import (
     TableFormat,
     load_mix,
 )
+from beam_pipelines.console import terminal
 
 
 def count(
@@ -45,9 +45,9 @@ def count(
     Shows subtokens, documents, bytes, and tokens per document (mean, median, 99th percentile); see docs/counting.md.
     """
     terminal.start(debug=debug)
-    from beam_pipelines import count_subtokens
-    from beam_pipelines.count_table import counts_text, print_counts
-    from transforms import files
+    from beam_pipelines.jobs import count as count_subtokens
+    from beam_pipelines.tables.sources import counts_text, print_counts
+    from transforms.files import storage as files
 
     counts = count_subtokens.count(
         what,
@@ -72,8 +72,8 @@ def verify(
 ) -> None:
     """Read everything back with Grain's reader and hold it against the manifests."""
     terminal.start(debug=debug)
-    from beam_pipelines import verify_output
-    from beam_pipelines.verify_table import print_verified
+    from beam_pipelines.jobs import verify as verify_output
+    from beam_pipelines.tables.datasets import print_verified
 
     manifests = verify_output.verify(output, engine=engine, beam_arguments=context.args)
     print_verified(terminal.output(), manifests)
@@ -86,8 +86,8 @@ def status(
 ) -> None:
     """Tell how far a build is, from what lies in its output: on any runner, and from any machine."""
     terminal.start(debug=debug)
-    from beam_pipelines.status_table import print_status
-    from transforms.build_status import read_progress
+    from beam_pipelines.tables.datasets import print_status
+    from transforms.building.status import read_progress
 
     print_status(terminal.output(), read_progress(output), output_format)
 
@@ -120,7 +120,7 @@ def report(
     Example: [bold]broetchen report ./my-mix --length 2048 --png charts[/]
     """
     terminal.start(debug=debug)
-    from beam_pipelines.write_report import write_report
+    from beam_pipelines.report.write import write_report
 
     write_report(output, page, png_folder=png, length=length, batch=batch, quiet=quiet)
     terminal.print_as_is(terminal.output(), f"The report is {page}")

@@ -1,6 +1,6 @@
 """The options that several commands have, and how settings and mix configs are read.
 
-`transforms.dataset_spec.Engine` is written out here, since that module imports Beam.
+`transforms.recipe.spec.Engine` is written out here, since that module imports Beam.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from beam_pipelines.tables import OutputFormat
+from beam_pipelines.console.layout import OutputFormat
 from transforms.errors import UsageError
 
 if TYPE_CHECKING:
-    from beam_pipelines.mix_config import MixConfig
+    from beam_pipelines.config.mix import MixConfig
 
 Config = Annotated[str, typer.Argument(metavar="CONFIG", help="The mix config, a YAML file; see docs/config.md.")]
 Datasets = Annotated[
@@ -68,7 +68,7 @@ def load_mix(config: str, settings: Sequence[str] | None, source_root: str | Non
     Raises:
         UsageError: a setting or the config cannot be used.
     """
-    from beam_pipelines.mix_config import load_config
+    from beam_pipelines.config.mix import load_config
 
     mix = load_config(config, overrides=overrides_of(settings, "total_tokens=1M"))
     return mix if source_root is None else mix.with_source_root(source_root)

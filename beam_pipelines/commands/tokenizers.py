@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from beam_pipelines import terminal
 from beam_pipelines.commands.options import Datasets, Debug, EngineOption, Quiet, Settings, TableFormat, load_mix
+from beam_pipelines.console import terminal
 
 
 def train_tokenizer(
@@ -53,9 +53,9 @@ def train_tokenizer(
 ) -> None:
     """Train a byte-level BPE tokenizer, check that no text is lost, and write what transformers and MaxText load."""
     terminal.start(debug=debug)
-    from beam_pipelines import tokenizer_corpus
-    from beam_pipelines import train_tokenizer as job
-    from beam_pipelines.tokenizer_table import print_training
+    from beam_pipelines.tables.tokenizers import print_training
+    from beam_pipelines.tokenizers import corpus as tokenizer_corpus
+    from beam_pipelines.tokenizers import train as job
     from transforms.quantities import parse_size
 
     if what.endswith((".yaml", ".yml")):
@@ -112,7 +112,9 @@ def eval_tokenizer(
     docs/evaluation.md says what each column means.
     """
     terminal.start(debug=debug)
-    from beam_pipelines import evaluate_tokenizer, evaluation_plot, evaluation_tables
+    from beam_pipelines.tables import evaluation_plot
+    from beam_pipelines.tables import tokenizers as evaluation_tables
+    from beam_pipelines.tokenizers import evaluate as evaluate_tokenizer
 
     if plot is not None:
         evaluation_plot.check_plot_path(plot)

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from beam_pipelines import terminal
 from beam_pipelines.commands.options import Debug, Quiet, TableFormat, overrides_of
+from beam_pipelines.console import terminal
 from transforms.errors import UsageError
 
 
@@ -72,8 +72,8 @@ def mix(
     [bold]grain_train_mixture_config_path=mixture.json[/].
     """
     terminal.start(debug=debug)
-    from beam_pipelines.mixture_table import notes, print_mixture
-    from beam_pipelines.write_mixture import write_mixture
+    from beam_pipelines.jobs.mixture import write_mixture
+    from beam_pipelines.tables.mixture import notes, print_mixture
 
     summary = write_mixture(
         outputs,
@@ -134,9 +134,9 @@ def train(
     ):
         if given and action not in needed:
             raise UsageError(f"{option} is for {' and '.join(needed)}, not for {action}; leave it out")
-    from launch.export import export_run
+    from launch.config.training import load_training_config
+    from launch.export.run import export_run
     from launch.targets import TargetName, target_of
-    from launch.training_config import load_training_config
 
     run = load_training_config(config, overrides=overrides_of(settings, "parameters.steps=100"))
     trainer = target_of(TargetName(target), run)

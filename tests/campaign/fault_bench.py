@@ -15,14 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from beam_pipelines.build_mix import build
-from beam_pipelines.mix_config import load_config
-from beam_pipelines.verify_output import verify
-from tests.command import COMMAND, kill_session
-from tests.forks import Forked, ForkServer
-from tests.gcs_emulator import Handler, emulated_bucket
-from tests.killed_builds import check_nothing_is_half_there, tree, write_mix
-from transforms import files
+from beam_pipelines.config.mix import load_config
+from beam_pipelines.jobs.build import build
+from beam_pipelines.jobs.verify import verify
+from tests.support.command import COMMAND, kill_session
+from tests.support.forks import Forked, ForkServer
+from tests.support.killed_builds import check_nothing_is_half_there, tree, write_mix
+from tests.support.services.gcs_emulator import Handler, emulated_bucket
+from transforms.files import storage as files
 
 TOKENS = {"a": 60_000, "b": 40_000}
 _ENGINE = ("--engine", "tokenizers")

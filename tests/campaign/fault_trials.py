@@ -21,11 +21,11 @@ import psutil
 import pytest
 
 from tests.campaign.fault_bench import FaultBench, check_clean_failure, requests_seen
-from tests.command import kill_session, workers_of
-from tests.fault_proxy import fault_proxy
-from tests.forks import Forked
-from tests.killed_builds import State, wait_for
-from transforms import files
+from tests.support.command import kill_session, workers_of
+from tests.support.forks import Forked
+from tests.support.killed_builds import State, wait_for
+from tests.support.services.fault_proxy import fault_proxy
+from transforms.files import storage as files
 
 _WAIT_S = 120.0
 _WORKERS = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")

@@ -12,25 +12,25 @@ import pyarrow.parquet as pq
 import tokenizers
 import yaml
 
-from beam_pipelines.build_mix import build
-from beam_pipelines.dataset_specs import chosen_datasets, dataset_specs, keep_tokenizer, load_config_tokenizer
-from beam_pipelines.mix_config import MixConfig, load_config
+from beam_pipelines.config.mix import MixConfig, load_config
+from beam_pipelines.jobs.build import build
+from beam_pipelines.jobs.specs import chosen_datasets, dataset_specs, keep_tokenizer, load_config_tokenizer
 from tests.campaign.hostile_case import Outcome, Wrong
-from tests.corpora import TOKENIZER
-from transforms.array_record_reader import RecordReader
-from transforms.build_datasets import find_finished
-from transforms.dataset_plan import plan_dataset
-from transforms.example_codec import decode_ids, decode_text
-from transforms.manifest import Manifest, find_manifests
-from transforms.parquet_footer import read_footer
-from transforms.publication import plan_publication
-from transforms.publish import finish_dataset, publish_shard
-from transforms.quarantine import quarantine_checks, quarantine_file_problems, quarantine_problems
-from transforms.shard_build import build_shard
-from transforms.shard_plan import next_shards
-from transforms.source_files import expand_sources
-from transforms.token_budget import DatasetCut, ShardCount, cut_shards
-from transforms.verify import dataset_problems, raise_problems, shard_checks, shard_problems
+from tests.support.corpora import TOKENIZER
+from transforms.arrayrecord.example import decode_ids, decode_text
+from transforms.arrayrecord.reader import RecordReader
+from transforms.budget.token_budget import DatasetCut, ShardCount, cut_shards
+from transforms.building.cut import plan_publication
+from transforms.building.datasets import find_finished
+from transforms.building.publish import finish_dataset, publish_shard
+from transforms.building.quarantine import quarantine_checks, quarantine_file_problems, quarantine_problems
+from transforms.building.shard import build_shard
+from transforms.dataset.manifest import Manifest, find_manifests
+from transforms.dataset.verify import dataset_problems, raise_problems, shard_checks, shard_problems
+from transforms.parquet.footer import read_footer
+from transforms.parquet.source_files import expand_sources
+from transforms.recipe.plan import plan_dataset
+from transforms.recipe.shard_plan import next_shards
 
 ALL = 10**9
 """A budget that takes all of a small source, with `on_shortfall: keep`."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.campaign.hostile_build import write_config
 from tests.campaign.hostile_case import Outcome
 from tests.campaign.hostile_parquet import write_sound
-from tests.command import run_command
+from tests.support.command import run_command
 
 
 def _ended(expected: int, *arguments: str | Path) -> Outcome:

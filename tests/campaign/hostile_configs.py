@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from beam_pipelines.mix_config import MixConfig, load_config
+from beam_pipelines.config.mix import MixConfig, load_config
 from tests.campaign.hostile_case import Kind, Outcome, Wrong, outcome_of
 from transforms.errors import UsageError
 

@@ -11,8 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from beam_pipelines.mix_config import load_config
-from beam_pipelines.verify_output import verify
+from beam_pipelines.config.mix import load_config
+from beam_pipelines.jobs.verify import verify
 from tests.campaign.hostile_build import build_by_steps, verify_by_steps, write_config
 from tests.campaign.hostile_case import Kind, Outcome, Wrong, outcome_of
 from tests.campaign.hostile_parquet import documents, write_sound

@@ -320,9 +320,9 @@ def repeated_document(chance: random.Random, folder: Path) -> Outcome:
 
 def _build_only(config: Path, skipped: dict[str, int]) -> Outcome:
     """Builds, and checks what is left out and that `verify` agrees: for what is too large to compare."""
-    from beam_pipelines.mix_config import load_config
+    from beam_pipelines.config.mix import load_config
     from tests.campaign.hostile_build import build_by_steps, verify_by_steps
-    from transforms.manifest import find_manifests
+    from transforms.dataset.manifest import find_manifests
 
     output = str(config.parent / "out")
     build_by_steps(load_config(str(config)), output)

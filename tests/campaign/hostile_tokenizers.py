@@ -12,7 +12,7 @@ from typing import Any
 from tests.campaign.hostile_build import build_and_check, write_config
 from tests.campaign.hostile_case import Kind, Outcome, outcome_of
 from tests.campaign.hostile_parquet import write_sound
-from tests.small_tokenizers import added_token, byte_characters, byte_level
+from tests.support.small_tokenizers import added_token, byte_characters, byte_level
 
 _VALUES: list[Any] = [
     None,

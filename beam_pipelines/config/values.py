@@ -1,0 +1,88 @@
+"""The values of a mix config as types of its schema: budgets, shares, sizes, compressions and names of datasets."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer, PlainValidator, WithJsonSchema
+
+from transforms.config.section import check_name, mended
+from transforms.errors import UsageError
+from transforms.quantities import format_percent, parse_count, parse_percent, parse_size, shown
+
+# The levels that array_record's option parser accepts. Its snappy has some too, but does not record them in the file.
+_COMPRESSION_LEVELS = {"zstd": (-131072, 22), "brotli": (0, 11), "snappy": None, "none": None}
+
+
+def parse_budget(value: Any) -> int:
+    """A number of tokens, of which there must be some.
+
+    Raises:
+        UsageError: it is none, or 0.
+    """
+    count = parse_count(value)
+    if count == 0:
+        raise UsageError(f"{shown(value)} is a budget of 0 tokens; give at least 1, or leave the dataset out")
+    return count
+
+
+def parse_share(value: Any) -> Fraction:
+    """A part of all tokens, above 0.
+
+    Raises:
+        UsageError: it is none, or 0.
+    """
+    share = parse_percent(value)
+    if share == 0:
+        raise UsageError(f"{shown(value)} is a budget of 0 tokens; give more than 0%, or leave the dataset out")
+    return share
+
+
+def _parse_target_size(value: Any) -> int:
+    size = parse_size(value)
+    if size == 0:
+        raise UsageError(f"{shown(value)} is no size for a shard; 512MiB is a good one")
+    return size
+
+
+def _check_dataset_name(value: str) -> str:
+    if value.lower() == "manifest.json":
+        raise UsageError(f"{shown(value)} is the name of the output's manifest; give the dataset another name")
+    return check_name(value)
+
+
+def _check_compression(value: Any) -> str:
+    kind, colon, level = value.partition(":") if isinstance(value, str) else ("", "", "")
+    if kind not in _COMPRESSION_LEVELS:
+        choices = ", ".join(_COMPRESSION_LEVELS)
+        raise UsageError(f"{shown(value)} is no compression of ArrayRecord; write {choices}, or zstd:3 for a level")
+    bounds = _COMPRESSION_LEVELS[kind]
+    if not colon:
+        return kind
+    if bounds is None:
+        raise UsageError(f"{shown(value)} has a level, which {kind} does not take; write {kind}")
+    low, high = bounds
+    if not re.fullmatch(r"0|-?[1-9][0-9]{0,6}", level) or not low <= int(level) <= high:
+        raise UsageError(f"{shown(value)} has no valid level; {kind} takes whole numbers from {low} to {high}")
+    return f"{kind}:{level}"
+
+
+_QUANTITY: dict[str, Any] = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string"}]}
+
+DatasetName = Annotated[str, AfterValidator(mended(_check_dataset_name))]
+Count = Annotated[int, BeforeValidator(mended(parse_count)), WithJsonSchema(_QUANTITY)]
+Budget = Annotated[int, BeforeValidator(mended(parse_budget)), WithJsonSchema(_QUANTITY)]
+TargetSize = Annotated[int, BeforeValidator(mended(_parse_target_size)), WithJsonSchema(_QUANTITY)]
+Share = Annotated[
+    Fraction,
+    PlainValidator(mended(parse_share)),
+    PlainSerializer(format_percent, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": r"^[0-9_]+(\.[0-9_]+)?\s*%$"}),
+]
+Compression = Annotated[
+    str,
+    PlainValidator(mended(_check_compression)),
+    WithJsonSchema({"type": "string", "pattern": r"^(zstd|brotli)(:-?[0-9]+)?$|^(snappy|none)$"}),
+]

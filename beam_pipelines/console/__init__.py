@@ -1,0 +1,1 @@
+"""Terminal, progress, and the layout of tables."""

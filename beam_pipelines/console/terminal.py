@@ -1,0 +1,98 @@
+"""Standard error, kept for what a command has to say, and standard output for its results.
+
+Beam prints the traceback of every failed step: through its loggers, from threads straight to `sys.stderr`, and from
+worker processes to the descriptor that they inherit. The error itself comes back as an exception, whose message is
+shown at the end, so nothing is lost when the rest is left out; `--debug` leaves everything as it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+_OURS = ("transforms.", "beam_pipelines.", "launch.")
+# Which job it is and where its page is, is news to those who start one.
+_NEWS = (*_OURS, "apache_beam.runners.dataflow.")
+
+# How Beam's local runner logs the records of worker processes, as text of the protobuf `LogEntry`: of those that it
+# started, and of those that were there.
+_WORKERS = {"apache_beam.runners.portability.local_job_service": "Worker: ", "root": ""}
+
+_console = Console(stderr=True)
+
+
+def console() -> Console:
+    """Standard error. Progress and log lines share it, so that lines appear above the bars."""
+    return _console
+
+
+def output() -> Console:
+    """Standard output, for tables and other results."""
+    # A pipe has no width; tables are not cut for it. Names may hold what looks like the code of an emoji.
+    return Console(width=None if sys.stdout.isatty() else 200, emoji=False)
+
+
+def print_as_is(console: Console, text: str) -> None:
+    """Prints a text in which nothing is taken for markup or made bright, and no line is broken."""
+    console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """Prints a line on standard error, as it is."""
+    print_as_is(_console, text)
+
+
+def start(*, debug: bool) -> None:
+    """Sets up logging, and takes standard error away from everything but `console`, unless in `debug`."""
+    # By force, as Beam sets up logging of its own accord when its options are looked at.
+    if debug:
+        logging.basicConfig(format="%(name)s: %(message)s", level=logging.DEBUG, stream=sys.stderr, force=True)
+        return
+    logging.basicConfig(format="%(message)s", level=logging.INFO, handlers=[_Lines()], force=True)
+    _take_stderr()
+
+
+def _take_stderr() -> None:
+    global _console
+    with contextlib.suppress(OSError):  # there is none
+        own = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
+        _console = Console(file=own)
+
+
+class _Lines(logging.Handler):
+    """Prints our own messages, also those that come from worker processes."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.name in _WORKERS and record.levelno >= logging.INFO:
+            if message := _worker_message(record.getMessage().removeprefix(_WORKERS[record.name])):
+                say(message)
+        elif record.name.startswith(_NEWS):
+            say(self.format(record))
+
+
+def _worker_message(entry: str) -> str | None:
+    """The message of a worker's log entry if our code logged it.
+
+    >>> here = Path(__file__).parents[2]
+    >>> _worker_message(f'message: "a \\u201cb\\u201d" log_location: "{here}/transforms/files.py:7"')
+    'a “b”'
+    >>> _worker_message('message: "a" log_location: "/usr/lib/python3/logging/__init__.py:7"')
+    """
+    from apache_beam.portability.api import beam_fn_api_pb2
+    from google.protobuf import text_format  # type: ignore[import-untyped]
+
+    try:
+        parsed = text_format.Parse(entry, beam_fn_api_pb2.LogEntry())
+    except text_format.ParseError:
+        return None
+    root = Path(__file__).parents[2]
+    ours = tuple(f"{root / package.removesuffix('.')}{os.sep}" for package in _OURS)
+    return parsed.message if parsed.log_location.startswith(ours) else None

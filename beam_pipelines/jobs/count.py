@@ -1,0 +1,224 @@
+"""Counts subtokens: of a config's sources, of parquet files, or of what was built. It only counts: no ids are kept.
+
+python -m beam_pipelines.jobs.count --config CONFIG_OR_URI [--ledger URI] [Beam options]
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from collections.abc import Callable, Mapping, Sequence
+
+import apache_beam as beam
+from apache_beam.pvalue import AsDict
+
+from beam_pipelines.config.mix import MixConfig
+from beam_pipelines.jobs.specs import chosen_datasets, keep_tokenizer
+from beam_pipelines.runners.dataflow import with_dataflow_defaults
+from beam_pipelines.runners.failures import plain_errors
+from beam_pipelines.runners.forked import waiting_workers
+from beam_pipelines.runners.job import scratch_folder
+from beam_pipelines.runners.local import local_workers, worker_processes
+from beam_pipelines.runners.options import pipeline_options
+from transforms.counting.count_tokens import BuiltShard, CountBuiltShards, CountSpec, CountTokens, built_shards
+from transforms.counting.ledger import CountLedger
+from transforms.counting.text_count import TextCount
+from transforms.dataset.manifest import find_manifests
+from transforms.encoding.pool import know_tokenizer, warm_encoder
+from transforms.errors import BroetchenError, UsageError
+from transforms.files import storage as files
+from transforms.parquet.source_files import expand_sources
+from transforms.tokenizer.file import TokenizerFile, load_tokenizer
+from transforms.tokenizer.spec import Engine, SpecialTokens, TokenizerSpec
+
+_WILDCARDS = "*?["
+# In one process, start-up left out; measured on the benchmark's corpus.
+_TOKENS_PER_S = 40_000_000
+# A byte of parquet, compressed as it is and with other columns in it, holds about half a token.
+_TOKENS_PER_STORED_BYTE = 0.5
+
+
+class Counting:
+    """What is to be counted, under names of its own.
+
+    Args:
+        engine: what encodes; counts do not depend on it.
+        scratch: a folder that all workers reach.
+    """
+
+    def __init__(self, engine: Engine, scratch: str) -> None:
+        self._engine, self._scratch = engine, scratch
+        self.specs: dict[str, CountSpec] = {}
+        self.shards: list[BuiltShard] = []
+        self.names: list[str] = []
+
+    def add_config(self, config: MixConfig, datasets: Sequence[str] = ()) -> None:
+        """All of the sources of `datasets`, or of all in the config.
+
+        Raises:
+            UsageError: the config has no such dataset, or its tokenizer cannot be used.
+        """
+        # Whether it has the EOS token that a build would add is no matter here.
+        loaded = load_tokenizer(config.tokenizer_path(), revision=config.tokenizer.revision)
+        tokenizer = self._keep(loaded, config.tokenizer.special_tokens)
+        for name in chosen_datasets(config, datasets):
+            self._add_source(name, config.sources(name), config.datasets[name].text_column, tokenizer)
+
+    def add_parquet(self, pattern: str, tokenizer: str, text_column: str = "text") -> None:
+        """The files that a glob pattern names.
+
+        Raises:
+            UsageError: the tokenizer cannot be loaded, or the pattern is on a filesystem that Beam does not know.
+        """
+        files.check_scheme(pattern)
+        self._add_source(pattern, (pattern,), text_column, self._keep(load_tokenizer(tokenizer), "text"))
+
+    def add_built(self, output: str, datasets: Sequence[str] = ()) -> None:
+        """The splits of built datasets: of `output`, or of the one dataset that it is.
+
+        Raises:
+            UsageError: none of them is in `datasets`, where those are given.
+            BroetchenError: no finished dataset is there.
+        """
+        found = find_manifests(output.rstrip("/") or "/")
+        unknown = [name for name in datasets if name not in {manifest.dataset for manifest in found.values()}]
+        if unknown:
+            known = ", ".join(manifest.dataset for manifest in found.values())
+            raise UsageError(f"--dataset {unknown[0]}: {output} has no such dataset; it has {known}")
+        for folder, manifest in found.items():
+            if not datasets or manifest.dataset in datasets:
+                names = {name: self._unused(name) for name in (f"{manifest.dataset}/{s}" for s in manifest.splits)}
+                self.names += names.values()
+                for shard in built_shards(folder, manifest, self._engine):
+                    self.shards.append(BuiltShard(names[shard.name], shard.documents, shard.shard))
+
+    def _add_source(self, name: str, sources: tuple[str, ...], text_column: str, tokenizer: TokenizerSpec) -> None:
+        name = self._unused(name)
+        self.names.append(name)
+        self.specs[name] = CountSpec(name, sources, text_column, tokenizer, self._engine)
+
+    def _unused(self, name: str) -> str:
+        """`name`, with a number where something of that name is counted already."""
+        unused, number = name, 1
+        while unused in self.names:
+            number += 1
+            unused = f"{name} ({number})"
+        return unused
+
+    def _keep(self, tokenizer: TokenizerFile, special_tokens: SpecialTokens) -> TokenizerSpec:
+        spec = TokenizerSpec(
+            path=keep_tokenizer(tokenizer, self._scratch),
+            sha256=tokenizer.sha256,
+            bos_token=None,
+            eos_token=None,
+            special_tokens=special_tokens,
+        )
+        know_tokenizer(spec, tokenizer)
+        return spec
+
+    def warm_encoders(self) -> None:
+        """Makes the encoders that this process is likely to need."""
+        for tokenizer in {spec.tokenizer for spec in self.specs.values()}:
+            warm_encoder(tokenizer, self._engine)
+
+    def expected_tokens(self) -> int:
+        """Roughly, from the sizes of files.
+
+        Raises:
+            BroetchenError: a pattern matches nothing.
+        """
+        stored = sum(size for spec in self.specs.values() for _, size in expand_sources(spec.sources))
+        return round(stored * _TOKENS_PER_STORED_BYTE) + sum(shard.shard.tokens for shard in self.shards)
+
+
+def count(
+    what: Sequence[str],
+    load_config: Callable[[str], MixConfig],
+    *,
+    datasets: Sequence[str] = (),
+    tokenizer: str | None = None,
+    text_column: str = "text",
+    engine: Engine = "auto",
+    ledger: str | None = None,
+    beam_arguments: Sequence[str] = (),
+) -> dict[str, TextCount]:
+    """Counts all of `what`, in one pipeline.
+
+    Args:
+        what: mix configs (`.yaml`), parquet files or glob patterns of them, and folders of built datasets.
+        load_config: reads a mix config.
+        datasets: of configs and built outputs, only these.
+        tokenizer, text_column: for parquet files; the others name theirs.
+        ledger: a folder of counts for the sources, which is looked up and filled; see `transforms.counting.ledger`.
+
+    Returns:
+        The counts by name, in the order of `what`: a source by its dataset, a split as `<dataset>/<split>`, parquet
+        files by their pattern. A name that comes again gets a number.
+
+    Raises:
+        UsageError: a config, a tokenizer, the engine or a dataset's name cannot be used.
+        BroetchenError: a source is missing, damaged or without text, or a built shard is damaged.
+    """
+    patterns = [one for one in what if _is_parquet(one)]
+    if patterns and tokenizer is None:
+        raise UsageError(f"{patterns[0]}: name the tokenizer to count with by --tokenizer PATH")
+    if tokenizer is not None and not patterns:
+        raise UsageError(
+            "--tokenizer is for parquet files, which are named by a pattern such as FOLDER/*.parquet: a config and a "
+            "built dataset name their own (for a config: --set tokenizer.path=PATH)"
+        )
+    if datasets and len(patterns) == len(what):
+        raise UsageError(f"--dataset {datasets[0]}: parquet files have no datasets; leave it out")
+    beam_arguments = with_dataflow_defaults(beam_arguments)
+    options = pipeline_options(beam_arguments)
+    with scratch_folder(options, "count") as scratch:
+        counting = Counting(engine, scratch)
+        for one in what:
+            if _is_config(one):
+                counting.add_config(load_config(one), datasets)
+            elif tokenizer is not None and _is_parquet(one):
+                counting.add_parquet(one, tokenizer, text_column)
+            else:
+                counting.add_built(one, datasets)
+        return _run(counting, scratch, ledger, beam_arguments)
+
+
+def _is_config(what: str) -> bool:
+    return what.endswith((".yaml", ".yml"))
+
+
+def _is_parquet(what: str) -> bool:
+    return not _is_config(what) and (what.endswith(".parquet") or any(wildcard in what for wildcard in _WILDCARDS))
+
+
+def _run(counting: Counting, scratch: str, ledger: str | None, beam_arguments: Sequence[str]) -> dict[str, TextCount]:
+    work_s = counting.expected_tokens() / _TOKENS_PER_S
+    options = pipeline_options([*beam_arguments, *local_workers(beam_arguments, work_s)])
+    result = posixpath.join(scratch, "counts.json")
+    workers = waiting_workers(worker_processes(options), counting.warm_encoders)
+    with workers, plain_errors(), workers.pipeline(options) as pipeline:
+        of_sources = (
+            pipeline
+            | "Sources" >> beam.Create(list(counting.specs), reshuffle=False).with_output_types(str)
+            | "CountTokens" >> CountTokens(counting.specs, None if ledger is None else CountLedger(ledger.rstrip("/")))
+        )
+        of_shards = (
+            pipeline
+            | "Shards" >> beam.Create(counting.shards, reshuffle=False).with_output_types(BuiltShard)
+            | "CountBuiltShards" >> CountBuiltShards()
+        )
+        counts = (of_sources, of_shards) | beam.Flatten()
+        _ = pipeline | "Once" >> beam.Create([result]) | "Write" >> beam.Map(_write_counts, AsDict(counts))
+    found = json.loads(files.read_bytes(result))
+    counted = {name: TextCount.from_plain(found[name]) if name in found else TextCount() for name in counting.names}
+    for name, spec in counting.specs.items():
+        if not counted[name].documents:
+            raise BroetchenError(
+                f"{name}: column {spec.text_column!r} holds no text in any of its files ({', '.join(spec.sources)}); "
+                "check source and text_column"
+            )
+    return counted
+
+
+def _write_counts(path: str, counts: Mapping[str, TextCount]) -> None:
+    files.write_bytes(path, json.dumps({name: count.to_plain() for name, count in counts.items()}).encode())

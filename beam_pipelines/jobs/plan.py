@@ -1,0 +1,154 @@
+"""Plans a build without starting it: what would be read and written, from footers and a sample of each source.
+
+python -m beam_pipelines.jobs.plan --config CONFIG [--ledger URI]
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from beam_pipelines.config.mix import MixConfig
+from beam_pipelines.jobs.specs import chosen_datasets, dataset_specs, keep_tokenizer, load_config_tokenizer
+from transforms.building.shard import build_shard
+from transforms.counting.ledger import Counted, CountLedger
+from transforms.counting.text_count import TextCount
+from transforms.parquet.footer import SourceFile, read_footer
+from transforms.parquet.source_files import expand_sources
+from transforms.recipe.plan import DatasetPlan, plan_dataset
+from transforms.recipe.spec import DatasetSpec
+from transforms.tokenizer.spec import Engine
+
+_FOOTER_THREADS = 16
+_MEASURED_TOKENS = 500_000
+# An ArrayRecord file is filled up to whole blocks of 64 KiB, by half a block on average, and its footer takes another.
+_PADDING = 96 << 10
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetOutlook:
+    """What a build of one dataset would do; all but the sizes of files are estimates.
+
+    Attributes:
+        need: tokens of all splits.
+        available: tokens that the whole source is expected to hold, or holds where a ledger knows all of it.
+        available_exact: whether it does.
+        files, source_bytes: of the whole source.
+        row_groups, read_bytes, files_read: what the budget needs; bytes are of the stored text column.
+        shards, written_bytes: what is published.
+        scratch_bytes: local disk that each process takes where the output is remote: a shard at a cut, twice.
+        seconds: of one process, at the rate measured on the sample.
+    """
+
+    dataset: str
+    engine: str
+    need: int
+    available: int
+    available_exact: bool
+    files: int
+    source_bytes: int
+    files_read: int
+    row_groups: int
+    read_bytes: int
+    shards: int
+    written_bytes: int
+    scratch_bytes: int
+    seconds: float
+
+
+def plan(
+    config: MixConfig, *, datasets: Sequence[str] = (), engine: Engine = "auto", ledger: str | None = None
+) -> list[DatasetOutlook]:
+    """The outlook of `datasets`, or of all in the config.
+
+    Args:
+        ledger: a folder of counts, as `broetchen count --ledger` fills it: row groups that it knows are not estimated.
+
+    Raises:
+        UsageError: the config, the tokenizer or the engine cannot be used.
+        BroetchenError: a source is missing or damaged.
+    """
+    names = chosen_datasets(config, datasets)
+    tokenizer = load_config_tokenizer(config)
+    with tempfile.TemporaryDirectory(prefix="broetchen-plan-") as scratch:
+        specs = dataset_specs(
+            config,
+            names,
+            tokenizer,
+            keep_tokenizer(tokenizer, scratch),
+            output=scratch,
+            engine=engine,
+            overwrite=False,
+        )
+        return [_outlook(spec, None if ledger is None else CountLedger(ledger.rstrip("/"))) for spec in specs.values()]
+
+
+def _outlook(spec: DatasetSpec, ledger: CountLedger | None) -> DatasetOutlook:
+    found = expand_sources(spec.sources)
+    with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
+        footers = list(pool.map(lambda file: read_footer(file[0], file[1], spec.text_column), found))
+    plan = plan_dataset(spec, footers)
+    known = {} if ledger is None else _known_tokens(spec, plan, ledger)
+
+    def tokens_in(group: tuple[int, int]) -> float:
+        file, index = group
+        return known.get(group, plan.files[file].row_groups[index].text_bytes * plan.tokens_per_byte)
+
+    expected = list(itertools.accumulate(sum(map(tokens_in, shard.row_groups)) for shard in plan.shards))
+    whole = sum(tokens < spec.need for tokens in expected)
+    # Of the shard in which the budget ends, only the row groups up to there are read.
+    groups = [group for shard in plan.shards[:whole] for group in shard.row_groups]
+    tokens = expected[whole - 1] if whole else 0.0
+    for group in plan.shards[whole].row_groups if whole < len(plan.shards) else ():
+        if tokens >= spec.need:
+            break
+        groups.append(group)
+        tokens += tokens_in(group)
+    available = round(expected[-1])
+    shards = min(len(plan.shards), whole + 1) + len(spec.budgets) - 1
+    padding = _PADDING if spec.records.extension == "arecord" else 0
+    rate, bytes_per_token = _measure(spec, plan, padding)
+    return DatasetOutlook(
+        dataset=spec.name,
+        engine=plan.engine,
+        need=spec.need,
+        available=available,
+        available_exact=len(known) == sum(len(file.row_groups) for file in plan.files),
+        files=len(plan.files),
+        source_bytes=sum(file.size for file in plan.files),
+        files_read=len({file for file, _ in groups}),
+        row_groups=len(groups),
+        read_bytes=sum(plan.files[file].row_groups[group].stored_bytes for file, group in groups),
+        shards=shards,
+        written_bytes=round(min(spec.need, available) * bytes_per_token) + shards * padding,
+        scratch_bytes=2 * max(spec.file_bytes(shard.text_bytes) for shard in plan.shards[: whole + 1]),
+        seconds=min(spec.need, available) / rate,
+    )
+
+
+def _known_tokens(spec: DatasetSpec, plan: DatasetPlan, ledger: CountLedger) -> dict[tuple[int, int], int]:
+    """Tokens that a build makes of the row groups, by (file, row group), BOS and EOS included."""
+    added = sum(token is not None for token in (spec.records.bos_id, spec.records.eos_id))
+
+    def look_up(source: SourceFile) -> dict[int, TextCount]:
+        return ledger.find(Counted.of(source, spec.text_column, spec.tokenizer), source)
+
+    with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
+        found = list(pool.map(look_up, plan.files))
+    return {
+        (file, group): count.tokens + added * count.documents
+        for file, counts in enumerate(found)
+        for group, count in counts.items()
+    }
+
+
+def _measure(spec: DatasetSpec, plan: DatasetPlan, padding: int) -> tuple[float, float]:
+    """Builds the beginning of the first shard: tokens a second, and bytes that a token takes in a shard."""
+    started = time.perf_counter()
+    count = build_shard(spec, plan.task(0, _MEASURED_TOKENS))
+    tokens = max(1, count.tokens)
+    return tokens / (time.perf_counter() - started), max(0, count.file_bytes - padding) / tokens

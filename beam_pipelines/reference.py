@@ -1,0 +1,163 @@
+"""The tables of keys in docs/, written from the schemas: `python -m beam_pipelines.reference [FILE …]`.
+
+A table stands between the lines `<!-- schema: NAME -->` and `<!-- end -->`, where NAME is a section of the mix config
+or of the training config. Without FILE, all documents of docs/ are written.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic.fields import FieldInfo
+
+from beam_pipelines.config import mix as mix_config
+from beam_pipelines.config import sections as mix_sections
+from beam_pipelines.config import sources as mix_sources
+from beam_pipelines.config import values as mix_values
+from launch.config import tpu as tpu_config
+from launch.config import training as local_config
+from launch.config import training as training_config
+from transforms.config.section import Name, Section, Text
+from transforms.errors import UsageError
+from transforms.quantities import format_size
+
+_SECTIONS: dict[str, type[Section]] = {
+    section.__name__: section
+    for section in (
+        mix_config.MixConfig,
+        mix_sections.TokenizerConfig,
+        mix_sections.RecordsConfig,
+        mix_sections.ShardsConfig,
+        mix_sections.DatasetConfig,
+        mix_sources.HubDataset,
+        training_config.TrainingConfig,
+        training_config.DataConfig,
+        local_config.LocalConfig,
+        tpu_config.TpuVmConfig,
+        tpu_config.XpkConfig,
+    )
+}
+# What the documents call a type of the schemas; they explain these words above the tables.
+_WORDS: list[tuple[Any, str]] = [
+    (Name, "name"),
+    (str, "text"),
+    (bool, "switch"),
+    (mix_values.Count, "count"),
+    (mix_values.Budget, "count ≥ 1"),
+    (mix_values.TargetSize, "size ≥ 1 byte"),
+    (mix_values.Share, "share > 0 %"),
+    (mix_sources.Sources, "path, hub dataset, or list of them"),
+    (training_config.Outputs, "path, or list of them"),
+    (training_config.Shares, "mapping of names to shares, or list of these"),
+    (tuple[Text, ...], "list of names"),
+    (tpu_config.AcceleratorName, "slice"),
+    (tpu_config.Zone, "zone"),
+    (tpu_config.Project, "project id"),
+    (tpu_config.ResourceName, "lower-case name"),
+    (tpu_config.Network, "network"),
+    (tpu_config.ServiceAccount, "service account"),
+    (tpu_config.Duration, "duration"),
+    (tpu_config.PricePerHour, "US dollars ≥ 0"),
+    (tpu_config.CacheSize, "size ≥ 1 MiB, or 0"),
+    (tpu_config.CacheFolder, "absolute path"),
+    (tpu_config.Image, "image"),
+]
+_SIZES = (mix_values.TargetSize, tpu_config.CacheSize)
+_MARKED = re.compile(r"(?<=<!-- schema: )(\w+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
+# A document, which the reader of another one has beside it.
+_DOCUMENT = re.compile(r"docs/([\w-]+\.md)")
+_POWERS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def with_tables(document: str) -> str:
+    """A document with its tables made anew from the schema.
+
+    Raises:
+        UsageError: it asks for a section that no schema has.
+    """
+    return _MARKED.sub(lambda match: match[1] + match[2] + table(_section(match[1])), document)
+
+
+def _section(name: str) -> type[Section]:
+    if name not in _SECTIONS:
+        raise UsageError(f"there is no section {name} in the schema; it has {', '.join(_SECTIONS)}")
+    return _SECTIONS[name]
+
+
+def table(section: type[Section]) -> str:
+    """The keys of a section as a Markdown table."""
+    rows = ["| key | type | default | meaning | example |", "| --- | --- | --- | --- | --- |"]
+    hints = typing.get_type_hints(section, include_extras=True)
+    schema = section.model_json_schema()["properties"]
+    for key, field in section.model_fields.items():
+        hint = _without_none(hints[key])
+        meaning = _DOCUMENT.sub(r"[\1](\1)", (field.description or "").removesuffix("."))
+        cells = (f"`{key}`", _words(hint, schema[key]), _default(hint, field), meaning, _examples(field))
+        rows.append(f"| {' | '.join(cell.replace('|', r'\|') for cell in cells)} |")
+    return "\n".join(rows) + "\n"
+
+
+def _words(hint: Any, schema: Mapping[str, Any]) -> str:
+    for known, words in _WORDS:
+        if hint == known:
+            return words
+    if typing.get_origin(hint) is typing.Annotated:
+        return _words(typing.get_args(hint)[0], schema)
+    if typing.get_origin(hint) is typing.Literal:
+        return ", ".join(f"`{choice}`" for choice in typing.get_args(hint))
+    if hint is int:
+        return f"whole number, {_limit(schema['minimum'])} to {_limit(schema['maximum'])}"
+    if typing.get_origin(hint) is dict or (isinstance(hint, type) and issubclass(hint, Section)):
+        return "mapping"
+    raise TypeError(f"{hint} has no words in the document; add some to _WORDS")
+
+
+def _without_none(hint: Any) -> Any:
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return next(part for part in typing.get_args(hint) if part is not type(None))
+    return hint
+
+
+def _limit(bound: int) -> str:
+    """A limit as it is best read: powers of two less one as such.
+
+    >>> _limit(100), _limit(2**31 - 1)
+    ('100', '2³¹ − 1')
+    """
+    power = (bound + 1).bit_length() - 1
+    return f"2{str(power).translate(_POWERS)} − 1" if power > 16 and bound == 2**power - 1 else str(bound)
+
+
+def _default(hint: Any, field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.default
+    if value is None:
+        return "–"
+    if isinstance(value, Section):
+        return "as below"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    return f"`{format_size(value).replace(' ', '')}`" if hint in _SIZES else f"`{value}`"
+
+
+def _examples(field: FieldInfo) -> str:
+    return ", ".join(f"`{example}`" for example in field.examples or ()) or "–"
+
+
+def main() -> None:
+    """Rewrites the tables of the documents that are named, or of all in docs/."""
+    for path in map(Path, sys.argv[1:]) if sys.argv[1:] else sorted(Path("docs").glob("*.md")):
+        document = path.read_text(encoding="utf-8")
+        if (rewritten := with_tables(document)) != document:
+            path.write_text(rewritten, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,244 @@
+"""The charts of a report: mixture, lengths of documents, padding, and tokens over time."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
+
+from beam_pipelines.report.data import OutputReport
+from beam_pipelines.report.looks import FONT, LIGHT, Look
+from transforms.counting.text_count import Lengths
+from transforms.quantities import format_count
+from transforms.sampling.packing import Packing
+
+_DOTS_PER_INCH = 150
+_ROW_INCHES = 0.34
+_LONGEST_NAME = 20
+_HALF = Fraction(1, 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chart:
+    """A chart that can be drawn in several looks.
+
+    Attributes:
+        name: of its file, without an extension.
+        title: that stands above it.
+        description: what it shows, for those who cannot see it.
+    """
+
+    name: str
+    title: str
+    description: str
+    _draw: Callable[[OutputReport, Look], Figure]
+    _report: OutputReport
+
+    def svg(self, look: Look) -> str:
+        """As an SVG on no background, whose text is text."""
+        with rc_context(look.settings()):  # type: ignore[arg-type]
+            figure = self._draw(self._report, look)
+            return _saved(figure, "svg", transparent=True, metadata={"Date": None, "Creator": None}).decode()
+
+    def png(self) -> bytes:
+        """As a PNG on white, 150 dots per inch, with its title."""
+        with rc_context(LIGHT.settings()):  # type: ignore[arg-type]
+            figure = self._draw(self._report, LIGHT)
+            figure.suptitle(self.title, x=0.01, ha="left", fontsize=FONT + 3, fontweight="bold")
+            return _saved(figure, "png", facecolor=LIGHT.background, dpi=_DOTS_PER_INCH)
+
+
+def _saved(figure: Figure, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, **options)
+    return buffer.getvalue()
+
+
+def charts(report: OutputReport) -> list[Chart]:
+    """The charts that there is something to draw for: `mixture` and `documents` always."""
+    found = [
+        Chart("mixture", "Mixture", _describe_mixture(report), _draw_mixture, report),
+        Chart("documents", "Length of documents", _describe_documents(report), _draw_documents, report),
+    ]
+    if any(dataset.packing for dataset in report.datasets):
+        found.append(
+            Chart(
+                "packing",
+                f"Padding of sequences of {report.length:,}",
+                _describe_packing(report),
+                _draw_packing,
+                report,
+            )
+        )
+    written = report.written
+    if len(written) > 1 and written[-1].seconds > written[0].seconds:
+        found.append(Chart("throughput", "Throughput", _describe_throughput(report), _draw_throughput, report))
+    return found
+
+
+def _figure(look: Look, inches: float) -> Figure:
+    figure = Figure(figsize=(look.inches, inches), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _name(name: str, look: Look) -> str:
+    return f"{name[: _LONGEST_NAME - 1]}…" if look.is_narrow and len(name) > _LONGEST_NAME else name
+
+
+def _rows(axes: Axes, names: list[str], look: Look) -> None:
+    """A row for each name, the first on top."""
+    axes.set_yticks(range(len(names)), [_name(name, look) for name in names])
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.grid(axis="x")
+
+
+def _share_axis(axes: Axes, look: Look, most: float) -> None:
+    """Shares from 0, with room beside the longest bar for its label."""
+    axes.set_xlim(0, max(most, 0.01) * (1.25 if look.is_narrow else 1.1))
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    axes.xaxis.set_major_locator(MaxNLocator(4 if look.is_narrow else 8, steps=[1, 2, 5, 10]))
+
+
+def _draw_mixture(report: OutputReport, look: Look) -> Figure:
+    figure = _figure(look, 0.95 + _ROW_INCHES * len(report.datasets))
+    axes = figure.subplots()
+    rows = range(len(report.datasets))
+    written = [report.share(one, lambda split: split.tokens) for one in report.datasets]
+    wanted = [report.share(one, lambda split: split.budget) for one in report.datasets]
+    axes.barh(rows, written, height=0.62, color=look.accent, label="written")
+    axes.plot(wanted, rows, "|", color=look.ink, markersize=17, markeredgewidth=1.8, label="wanted")
+    for row, share in zip(rows, written, strict=True):
+        axes.annotate(f"{share:.2%}", (max(share, wanted[row]), row), (7, 0), textcoords="offset points", va="center")
+    _rows(axes, [one.name for one in report.datasets], look)
+    _share_axis(axes, look, max(*written, *wanted))
+    axes.set_xlabel("share of the train tokens")
+    figure.legend(loc="outside upper right", ncols=2, handlelength=1.2)
+    return figure
+
+
+def _describe_mixture(report: OutputReport) -> str:
+    shares = ", ".join(
+        f"{one.name} {report.share(one, lambda split: split.tokens):.2%} of "
+        f"{report.share(one, lambda split: split.budget):.2%} wanted"
+        for one in report.datasets
+    )
+    return f"Bars: each dataset's share of the train tokens. {shares}."
+
+
+def _draw_documents(report: OutputReport, look: Look) -> Figure:
+    count = len(report.datasets)
+    figure = _figure(look, 0.75 + 0.66 * count)
+    panels = figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0]
+    read = Lengths.sum(one.sample.documents for one in report.datasets)
+    shortest, longest = (int(read.lengths[0]), int(read.lengths[-1])) if read.documents else (1, 1)
+    # Four bars for each doubling, and as many more as small numbers of tokens have no bar of their own.
+    edges = np.unique(np.round(np.exp2(np.arange(4 * np.log2(shortest) // 1, 4 * np.log2(longest) + 5) / 4)))
+    for axes, one in zip(panels, report.datasets, strict=True):
+        lengths = one.sample.documents
+        counts, _ = np.histogram(lengths.lengths, edges, weights=lengths.counts)
+        axes.stairs(counts, edges, fill=True, color=look.accent)
+        # Above the bars is room for a label.
+        axes.set_ylim(0, 1.5 * counts.max(initial=0) or 1)
+        if one.manifest.config["records"]["format"] == "tokens":
+            cut = one.manifest.config["records"]["max_tokens"]
+            axes.axvline(cut, color=look.muted, linewidth=1, linestyle=(0, (3, 2)))
+        if (median := lengths.quantile(_HALF)) is not None:
+            axes.axvline(median, color=look.ink, linewidth=1.4)
+            axes.annotate(
+                f"median {median:,.0f}",
+                (median, 1),
+                (4, 0),
+                xycoords=("data", "axes fraction"),
+                textcoords="offset points",
+                va="top",
+                fontsize=FONT - 1,
+                bbox={"facecolor": look.background, "edgecolor": "none", "pad": 1},
+            )
+        axes.set_yticks([])
+        axes.set_ylabel(_name(one.name, look), rotation=0, ha="right", va="center", color=look.ink, labelpad=6)
+    last = panels[-1]
+    last.set_xscale("log")
+    last.set_xlim(edges[0], edges[-1])
+    last.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    last.xaxis.set_minor_formatter(NullFormatter())
+    last.set_xlabel("tokens per document" + ("" if look.is_narrow else " (dashed: the longest that a record can be)"))
+    return figure
+
+
+def _describe_documents(report: OutputReport) -> str:
+    medians = ", ".join(f"{one.name} {one.sample.documents.quantile(_HALF) or 0:,.0f}" for one in report.datasets)
+    return f"Histograms: how many documents have how many tokens, for each dataset. Medians: {medians}."
+
+
+def _draw_packing(report: OutputReport, look: Look) -> Figure:
+    rows = _packings(report)
+    figure = _figure(look, 0.95 + 1.25 * _ROW_INCHES * len(rows))
+    axes = figure.subplots()
+    for offset, colour, label, values in (
+        (-0.19, look.accent, "packed", [packing.padding for _, packing in rows]),
+        (0.19, look.pale, "a record a sequence", [packing.padding_alone for _, packing in rows]),
+    ):
+        places = np.arange(len(rows)) + offset
+        bars = axes.barh(places, values, height=0.34, color=colour, label=label)
+        axes.bar_label(bars, [f"{value:.1%}" for value in values], padding=4, fontsize=FONT - 1)
+    _rows(axes, [name for name, _ in rows], look)
+    _share_axis(axes, look, max(max(packing.padding, packing.padding_alone) for _, packing in rows))
+    axes.set_xlabel("padding, of all positions")
+    figure.legend(loc="outside upper right", ncols=2, handlelength=1.2)
+    return figure
+
+
+def _packings(report: OutputReport) -> list[tuple[str, Packing]]:
+    rows = [(one.name, one.packing) for one in report.datasets if one.packing]
+    return [*rows, ("all, mixed", report.mixed[report.batch])] if report.mixed and len(rows) > 1 else rows
+
+
+def _describe_packing(report: OutputReport) -> str:
+    rows = "; ".join(
+        f"{name} {packing.padding:.1%} packed, {packing.padding_alone:.1%} with a record a sequence"
+        for name, packing in _packings(report)
+    )
+    return f"Bars: the part of all positions of sequences of {report.length:,} tokens that is padding. {rows}."
+
+
+_UNITS = ((1.0, "seconds"), (60.0, "minutes"), (3600.0, "hours"), (86400.0, "days"))
+
+
+def _draw_throughput(report: OutputReport, look: Look) -> Figure:
+    written = report.written
+    span = written[-1].seconds - written[0].seconds
+    unit, unit_name = [unit for unit in _UNITS if span >= 2 * unit[0] or unit[0] == 1.0][-1]
+    times = np.array([(file.seconds - written[0].seconds) / unit for file in written])
+    tokens = np.cumsum([file.tokens for file in written])
+    figure = _figure(look, 2.6)
+    axes = figure.subplots()
+    axes.fill_between(times, tokens, step="post", color=look.accent, alpha=0.22, linewidth=0)
+    axes.step(times, tokens, where="post", color=look.accent, linewidth=1.8)
+    axes.set_xlim(0, times[-1])
+    axes.set_ylim(0, tokens[-1] * 1.05)
+    axes.grid(axis="y")
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(round(value))))
+    axes.tick_params(axis="y", labelcolor=look.muted)
+    axes.set_xlabel(f"{unit_name} since the first file")
+    axes.set_title("tokens in files so far", loc="left", fontsize=FONT, color=look.muted)
+    return figure
+
+
+def _describe_throughput(report: OutputReport) -> str:
+    written = report.written
+    return (
+        f"Line: tokens in the files of the output, by when each was last written. {len(written):,} files with "
+        f"{sum(file.tokens for file in written):,} tokens, the last {written[-1].seconds - written[0].seconds:,.1f} "
+        "seconds after the first."
+    )

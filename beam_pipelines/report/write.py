@@ -1,0 +1,58 @@
+"""Writes a report on built datasets: one HTML page that a browser opens without a network, and its charts as PNGs.
+
+python -m beam_pipelines.report.write --config OUTPUT --output FILE
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from beam_pipelines.console import terminal
+from beam_pipelines.report.charts import charts
+from beam_pipelines.report.data import DEFAULT_BATCH, OutputReport, read_report
+from beam_pipelines.report.page import render_report
+from transforms.files import storage as files
+
+
+def write_report(
+    output: str,
+    page: str,
+    *,
+    png_folder: str | None = None,
+    length: int | None = None,
+    batch: int = DEFAULT_BATCH,
+    quiet: bool = False,
+) -> OutputReport:
+    """Writes the report on an output.
+
+    Args:
+        output: a folder of built datasets, or one dataset; local or remote.
+        page: the HTML file; local or remote. A file that is there is replaced.
+        png_folder: the folder for the charts as PNGs; None writes none.
+        length, batch: of the training; see `beam_pipelines.report.data.read_report`.
+
+    Raises:
+        BroetchenError: there is no finished dataset, a shard is missing or damaged, or a file cannot be written.
+        UsageError: the tokenizer of a dataset of text cannot be loaded.
+    """
+    with _progress(quiet) as advance:
+        report = read_report(output, length=length, batch=batch, advance=advance)
+        drawn = charts(report)
+        rendered = render_report(report, drawn)
+    files.write_bytes(page, rendered.encode())
+    if png_folder is not None:
+        for chart in drawn:
+            files.write_bytes(files.join(png_folder, f"{chart.name}.png"), chart.png())
+    return report
+
+
+@contextlib.contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    console = terminal.console()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as progress:
+        task = progress.add_task("reading samples", total=None)
+        yield lambda done, total: progress.update(task, advance=done, total=total)

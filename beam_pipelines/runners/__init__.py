@@ -1,0 +1,1 @@
+"""How a job runs: options, Dataflow, local workers, failures."""

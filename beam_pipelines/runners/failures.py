@@ -1,0 +1,138 @@
+"""Ends a local pipeline whose worker process has died, where Beam itself would wait for its answer for ever.
+
+Beam starts each worker of its multi-process mode from a thread, which raises an error when the worker has not ended
+well (`SubprocessSdkWorker.run` in `apache_beam/runners/portability/local_job_service.py`, 2.77). Nobody looks at that
+error: a driver that was waiting for the worker waits on. So it is caught here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+import threading
+from collections.abc import Callable, Iterator
+
+import psutil
+
+from beam_pipelines.console import terminal
+from transforms.errors import BroetchenError, UsageError
+from transforms.locks.interruption import interruptible
+
+# The name of Beam's threads that wait for a worker process, each.
+_THREAD = "run_worker"
+# Mostly Beam does notice, and then has a moment to end by itself.
+_NOTICED_S = 5.0
+# An interrupted pipeline tidies up, and may wait for the dead worker in that, too.
+_TIDIED_S = 30.0
+
+
+def worker_died() -> BroetchenError:
+    """What a worker's death is shown as."""
+    return BroetchenError(
+        "a worker process died; if it was for lack of memory, take fewer with --direct_num_workers. Run the same "
+        "command again to go on: finished shards are not redone"
+    )
+
+
+@contextlib.contextmanager
+def ended_with_workers() -> Iterator[None]:
+    """Ends the block within a minute of a worker's death.
+
+    Raises:
+        BroetchenError: a worker process died, and the block did not end by itself.
+    """
+    deadlines: list[threading.Timer] = []
+    before = threading.excepthook
+    with interruptible(worker_died()) as interruption:
+
+        def notice(arguments: threading.ExceptHookArgs) -> None:
+            if arguments.thread is None or arguments.thread.name != _THREAD:
+                before(arguments)
+            elif not deadlines:
+                deadlines.append(_after(_NOTICED_S, interruption))
+                if interruption.in_main_thread:
+                    deadlines.append(_after(_NOTICED_S + _TIDIED_S, _give_up))
+
+        threading.excepthook = notice
+        try:
+            yield
+        finally:
+            threading.excepthook = before
+            for deadline in deadlines:
+                deadline.cancel()
+
+
+def _after(seconds: float, call: Callable[[], None]) -> threading.Timer:
+    timer = threading.Timer(seconds, call)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+def _give_up() -> None:
+    """Ends this process and its workers at once; what it leaves, the next build takes up."""
+    terminal.say(f"broetchen: {worker_died()}")
+    sys.stdout.flush()
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+    os._exit(BroetchenError.exit_code)
+
+
+# Runners that work in other threads and processes hand back a traceback as text; ours ends it as "module.Class: text".
+_OURS = re.compile(r"transforms\.errors\.(BroetchenError|UsageError): (.*?)(?: \[while running '|\n\n|\Z)", re.DOTALL)
+_STEP = re.compile(r" \[while running '[^']*'\]")
+_CLASSES = {"BroetchenError": BroetchenError, "UsageError": UsageError}
+# How Beam says that a worker process is gone, and how it introduces what is wrong with its options.
+_WORKER_DIED, _INVALID_OPTIONS = "Channel closed prematurely", "Pipeline has validations errors:"
+
+
+@contextlib.contextmanager
+def plain_errors() -> Iterator[None]:
+    """Raises an error of ours that ended a pipeline as itself, without Beam's wrapping.
+
+    Raises:
+        KeyboardInterrupt: the user stopped the pipeline.
+        UsageError: Beam refuses its options.
+        BroetchenError: whatever our code raised as one, or a worker process died.
+    """
+    with ended_with_workers():
+        try:
+            yield
+        except Exception as error:
+            if _was_interrupted(error):
+                raise KeyboardInterrupt from error
+            if isinstance(error, BroetchenError):
+                raise type(error)(_STEP.sub("", str(error))) from error
+            found = find_error(str(error))
+            if found is None:
+                raise
+            raise found from error
+
+
+def find_error(text: str) -> BroetchenError | None:
+    """The last error of ours in a runner's message, or what the message means.
+
+    >>> find_error("Traceback …\\ntransforms.errors.BroetchenError: a.parquet: cut short [while running 'Plan']")
+    BroetchenError('a.parquet: cut short')
+    """
+    matches = _OURS.findall(text)
+    if matches:
+        kind, message = matches[-1]
+        return _CLASSES[kind](message.strip())
+    if _WORKER_DIED in text:
+        return worker_died()
+    if text.startswith(_INVALID_OPTIONS):
+        return UsageError("; ".join(text.removeprefix(_INVALID_OPTIONS).split("\n")).strip("; ") or text)
+    return None
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    # Beam makes a RuntimeError of Ctrl-C in a step, and keeps the cause; what is cleaned up then may fail in turn.
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,0 +1,102 @@
+"""The table of a build."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.markup import escape
+
+from beam_pipelines.console.layout import OutputFormat, new_table, print_rows, print_table
+from beam_pipelines.jobs.build import BuildSummary
+from beam_pipelines.jobs.download import Download
+from transforms.building.status import DatasetProgress
+from transforms.dataset.manifest import Manifest
+from transforms.quantities import format_size
+
+
+def print_build(console: Console, summary: BuildSummary, output: str) -> None:
+    """Wanted and written tokens of each split, and where it all is."""
+    columns = ("dataset", "split", "wanted", "written", "share", "documents", "records", "shards", "size")
+    table = new_table(columns, texts=2)
+    manifests = summary.manifests
+    train = sum(manifest.splits["train"].tokens for manifest in manifests.values())
+    tokens = size = 0
+    for manifest in manifests.values():
+        for name, split in manifest.splits.items():
+            tokens, size = tokens + split.tokens, size + split.bytes
+            missing = f" ({split.missing:,} missing)" if split.missing else ""
+            share = f"{100 * split.tokens / train:.2f} %" if name == "train" and train else ""
+            numbers = (split.documents, split.records, len(split.shards))
+            table.add_row(
+                manifest.dataset,
+                name,
+                f"{split.budget:,}",
+                f"{split.tokens:,}{missing}",
+                share,
+                *(f"{number:,}" for number in numbers),
+                format_size(split.bytes),
+            )
+    wanted = sum(split.budget for manifest in manifests.values() for split in manifest.splits.values())
+    table.add_section()
+    table.add_row("all", "", f"{wanted:,}", f"{tokens:,}", "", "", "", "", format_size(size), style="bold")
+    print_table(console, table, ("documents", "records", "share", "size", "shards"))
+    skipped = sum(sum(manifest.skipped.values()) for manifest in manifests.values())
+    if skipped:
+        where = "; those in quarantine lie in _quarantine" if any(m.quarantine for m in manifests.values()) else ""
+        console.print(f"{skipped:,} rows held no text and were left out; each manifest has the reasons{where}.")
+    made = [split for folder in summary.built for split in manifests[folder].splits.values()]
+    tokens, size = sum(split.tokens for split in made), sum(split.bytes for split in made)
+    speed = f"{tokens / summary.seconds / 1e6:.2f} Mtok/s, {size / summary.seconds / 1e6:.1f} MB/s"
+    before = len(manifests) - len(summary.built)
+    kept = f"; {before} of {len(manifests)} datasets were there already" if before else ""
+    console.print(
+        f"{tokens:,} tokens in {summary.seconds:.1f} s ({speed}){kept}; all in {output}",
+        soft_wrap=True,
+        markup=False,
+        emoji=False,
+    )
+
+
+def print_verified(console: Console, manifests: Mapping[str, Manifest]) -> None:
+    """One line a dataset, all of them sound."""
+    table = new_table(("dataset", "tokens", "records", "shards", ""))
+    for manifest in manifests.values():
+        splits = manifest.splits.values()
+        numbers = (
+            sum(split.tokens for split in splits),
+            sum(split.records for split in splits),
+            sum(len(split.shards) for split in splits),
+        )
+        table.add_row(manifest.dataset, *(f"{number:,}" for number in numbers), "[green]sound")
+    print_table(console, table, ("records", "shards"))
+
+
+def print_status(console: Console, found: Sequence[DatasetProgress], output_format: OutputFormat) -> None:
+    """How far the datasets of an output are."""
+    if output_format != "table":
+        print_rows(console, [dataclasses.asdict(progress) for progress in found], output_format)
+        return
+    table = new_table(("dataset", "state", "tokens", "wanted", "done", "shards"), texts=2)
+    for progress in found:
+        done = f"{progress.tokens / progress.wanted:.1%}"
+        table.add_row(
+            escape(progress.dataset),
+            progress.state,
+            f"{progress.tokens:,}",
+            f"{progress.wanted:,}",
+            done,
+            f"{progress.shards:,}",
+        )
+    print_table(console, table, ("shards", "wanted"))
+
+
+def print_downloads(console: Console, found: Sequence[Download]) -> None:
+    """The files that a download would fetch."""
+    table = new_table(("source", "to", "size"), texts=2)
+    for file in found:
+        table.add_row(escape(file.source), escape(file.target), format_size(file.size))
+    table.add_section()
+    table.add_row(f"{len(found):,} files", "", format_size(sum(file.size for file in found)))
+    print_table(console, table, ("to",))

@@ -1,0 +1,106 @@
+"""The table of a plan, and what else there is to say about a build before it starts."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.markup import escape
+
+from beam_pipelines.console.layout import NO_LIMIT, OutputFormat, new_table, print_rows, print_table
+from beam_pipelines.jobs.plan import DatasetOutlook
+from beam_pipelines.runners.dataflow import PRICES_OF, dataflow_cost
+from transforms.counting.text_count import TextCount
+from transforms.quantities import format_size
+
+
+def print_plan(console: Console, outlooks: Sequence[DatasetOutlook], output_format: OutputFormat) -> None:
+    """What a build would read and write."""
+    if output_format != "table":
+        print_rows(console, [dataclasses.asdict(outlook) for outlook in outlooks], output_format)
+        return
+    columns = (
+        "dataset", "engine", "wanted tokens", "source holds", "files", "row groups", "to read ≈", "shards ≈",
+        "to write ≈", "one process ≈",
+    )  # fmt: skip
+    table = new_table(columns, texts=2)
+    for outlook in outlooks:
+        short = outlook.available < outlook.need
+        table.add_row(
+            outlook.dataset,
+            outlook.engine,
+            f"{outlook.need:,}",
+            f"{'[red]' if short else ''}{'' if outlook.available_exact else '≈ '}{outlook.available:,}",
+            f"{outlook.files_read} of {outlook.files}",
+            f"{outlook.row_groups:,}",
+            format_size(outlook.read_bytes),
+            f"{outlook.shards:,}",
+            format_size(outlook.written_bytes),
+            _duration(outlook.seconds),
+        )
+    print_table(console, table, ("engine", "row groups", "shards ≈", "to write ≈", "files", "one process ≈"))
+    scratch = max(outlook.scratch_bytes for outlook in outlooks)
+    console.print(f"With the output in a bucket, each process takes up to {format_size(scratch)} of local disk.")
+    cost = dataflow_cost(sum(outlook.seconds for outlook in outlooks))
+    if cost.processor_hours >= 0.1:
+        console.print(
+            f"On Dataflow: about {cost.processor_hours:,.1f} processor hours, ${cost.dollars:,.2f} at the list prices "
+            f"of {PRICES_OF} in us-central1, without the start-up of workers; see docs/dataflow.md."
+        )
+    for outlook in outlooks:
+        if outlook.available < outlook.need:
+            sure = "" if outlook.available_exact else "probably "
+            console.print(
+                f"[red]{outlook.dataset} will {sure}lack {outlook.need - outlook.available:,} tokens;[/] "
+                "add source files or lower its budget"
+            )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def print_counts(console: Console, counts: Mapping[str, TextCount], output_format: OutputFormat) -> None:
+    """Subtokens of each dataset and of all; what cannot be known is a dash, null, or nothing in CSV."""
+    total = TextCount.sum(counts.values())
+    rows = [_count_row(name, count) for name, count in [*counts.items(), ("all", total)]]
+    if output_format != "table":
+        print_rows(console, rows, output_format)
+        return
+    columns = (
+        "dataset", "subtokens", "documents", "bytes", "bytes/token", "tokens/document", "median", "p99",
+        "rows left out",
+    )  # fmt: skip
+    table = new_table(columns)
+    for index, row in enumerate(rows):
+        values = (
+            f"{value:,}" if isinstance(value, int) else "–" if value is None else f"{value:,.2f}"
+            for value in list(row.values())[1:]
+        )
+        table.add_row(escape(str(row["dataset"])), *values, style="bold" if index == len(counts) else None)
+    print_table(console, table, ("rows left out", "p99", "median", "bytes", "documents", "bytes/token"))
+
+
+def counts_text(counts: Mapping[str, TextCount], output_format: OutputFormat) -> str:
+    """What `print_counts` prints where no terminal limits the width."""
+    buffer = io.StringIO()
+    print_counts(Console(file=buffer, width=NO_LIMIT), counts, output_format)
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()).strip("\n") + "\n"
+
+
+def _count_row(name: str, count: TextCount) -> dict[str, str | int | float | None]:
+    return {
+        "dataset": name,
+        "subtokens": count.tokens,
+        "documents": count.documents,
+        "bytes": count.text_bytes,
+        "bytes_per_token": count.bytes_per_token,
+        "tokens_per_document": count.mean,
+        "median_tokens_per_document": count.median,
+        "p99_tokens_per_document": count.p99,
+        "rows_left_out": count.skipped,
+    }

@@ -1,0 +1,113 @@
+"""Shows an evaluation of tokenizers: tables for a terminal, JSON and CSV."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from beam_pipelines.console import terminal
+from beam_pipelines.console.layout import OutputFormat, print_rows, table_width
+from beam_pipelines.tokenizers.evaluate import Evaluation
+from beam_pipelines.tokenizers.folder import TOKENIZER
+from beam_pipelines.tokenizers.train import TrainingSummary
+from transforms.evaluation.metrics import METRICS, Metric
+from transforms.files import storage as files
+
+
+def print_training(console: Console, summary: TrainingSummary) -> None:
+    """What it was trained and checked on, and where it is."""
+    asked = f" of {summary.asked_vocab_size:,} asked for" if summary.vocab_size < summary.asked_vocab_size else ""
+    checked = summary.checked
+    rows = {
+        "style": summary.style,
+        "documents": f"{summary.corpus.documents:,}",
+        "text": f"{summary.corpus.bytes:,} bytes",
+        "vocabulary": f"{summary.vocab_size:,}{asked}",
+        "merges": f"{summary.merges:,}",
+        "round trip": f"complete: {checked.what}, {checked.text.documents:,} documents, {checked.text.bytes:,} bytes",
+        "bytes per token": f"{checked.text.bytes / checked.tokens:.3f}",
+        "seconds": f"{summary.seconds:.1f}",
+        "tokenizer": files.join(summary.output, TOKENIZER),
+    }
+    table = Table(box=box.SIMPLE_HEAD, show_header=False, pad_edge=False)
+    for name, value in rows.items():
+        table.add_row(name, escape(value))
+    console.print(table)
+    if summary.skipped:
+        console.print(f"{summary.skipped:,} rows held no text and were left out; the manifest has the reasons.")
+
+
+def write_json(evaluation: Evaluation, path: str) -> None:
+    """Writes `Evaluation.to_dict` as a JSON file, on any of Beam's filesystems.
+
+    Raises:
+        BroetchenError: it cannot be written.
+    """
+    files.write_bytes(path, (_as_json(evaluation) + "\n").encode())
+
+
+def _as_json(evaluation: Evaluation) -> str:
+    return json.dumps(evaluation.to_dict(), indent=1, ensure_ascii=False)
+
+
+def print_evaluation(console: Console, evaluation: Evaluation, output_format: OutputFormat) -> None:
+    """Prints all results: as a table for each group, where * marks the best value of a column; as JSON; or as CSV."""
+    if output_format == "table":
+        _print_tables(console, evaluation)
+    elif output_format == "json":
+        terminal.print_as_is(console, _as_json(evaluation))
+    else:
+        print_rows(console, evaluation.to_dict()["results"], output_format)
+
+
+def _print_tables(console: Console, evaluation: Evaluation) -> None:
+    for group in evaluation.shown_groups:
+        text = evaluation.statistics[evaluation.tokenizers[0].name, group]
+        title = f"{group}: {text.documents:,} documents, {text.words:,} words, {text.text_bytes:,} bytes"
+        for table in _group_tables(console, evaluation, group, title):
+            console.print(table)
+    engines = ", ".join(f"{one.name} by {one.engine}" for one in evaluation.tokenizers)
+    terminal.print_as_is(
+        console,
+        "* the best of its column. MB/s of processor time compare within one run only; encoded were " + engines,
+    )
+    for name, reason in evaluation.left_out.items():
+        terminal.print_as_is(console, f"{name} was left out: {reason}")
+
+
+def _group_tables(console: Console, evaluation: Evaluation, group: str, title: str) -> Iterator[Table]:
+    """One table, or as many below each other as the console's width asks for."""
+    rows = [evaluation.metrics(one, group) for one in evaluation.tokenizers]
+    waiting = list(METRICS)
+    while waiting:
+        taken = 1
+        while taken < len(waiting):
+            wider = _table(evaluation, rows, waiting[: taken + 1], title)
+            if table_width(console, wider) > console.width:
+                break
+            taken += 1
+        yield _table(evaluation, rows, waiting[:taken], title)
+        waiting, title = waiting[taken:], ""
+
+
+def _table(
+    evaluation: Evaluation, rows: Sequence[Mapping[str, float | None]], metrics: Sequence[Metric], title: str
+) -> Table:
+    table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
+    table.add_column("tokenizer", no_wrap=True)
+    best = {}
+    for metric in metrics:
+        table.add_column(metric.title.replace("/", "\n/").replace(" ", "\n"), justify="right", no_wrap=True)
+        best[metric.key] = metric.best(row[metric.key] for row in rows)
+    for tokenizer, row in zip(evaluation.tokenizers, rows, strict=True):
+        cells = []
+        for metric in metrics:
+            shown = metric.shown(row[metric.key])
+            cells.append(f"[bold green]{shown}*[/]" if shown == best[metric.key] else f"{shown} ")
+        table.add_row(escape(tokenizer.name), *cells)
+    return table

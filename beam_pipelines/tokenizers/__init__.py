@@ -1,0 +1,1 @@
+"""The jobs on tokenizers: training, evaluation, and what each writes."""

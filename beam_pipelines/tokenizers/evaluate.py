@@ -1,0 +1,204 @@
+"""Evaluates tokenizers on parquet text: fertility, compression, Rényi efficiency and more, by group of the data.
+
+python -m beam_pipelines.tokenizers.evaluate --tokenizer TOKENIZER --data NAME=GLOB … [Beam options]
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import posixpath
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+
+from beam_pipelines.config.mix import load_config
+from beam_pipelines.jobs.specs import chosen_datasets, keep_tokenizer
+from beam_pipelines.runners.dataflow import with_dataflow_defaults
+from beam_pipelines.runners.failures import plain_errors
+from beam_pipelines.runners.job import scratch_folder
+from beam_pipelines.runners.options import pipeline_options
+from transforms.encoding.pool import choose_engine, encode_samples
+from transforms.errors import UsageError
+from transforms.evaluation.evaluate import EvaluateTokenizers, Pair, sample_texts
+from transforms.evaluation.metrics import measure
+from transforms.evaluation.statistics import StatisticsCoder, TokenStatistics
+from transforms.evaluation.tokenizers import (
+    EvaluatedTokenizer,
+    Kind,
+    LoadedTokenizer,
+    load_tokenizers,
+    plain_text_spec,
+    split_name,
+)
+from transforms.files import storage as files
+from transforms.parquet.read import TextSource
+from transforms.tokenizer.file import TokenizerFile
+from transforms.tokenizer.spec import ChosenEngine, Engine
+
+ALL = "All"
+"""The name of all groups together, which no group has."""
+
+
+def read_groups(data: Sequence[str], text_column: str = "text") -> list[TextSource]:
+    """Groups as the command line gives them: globs, `NAME=GLOB`, or a mix config, whose datasets are its groups.
+
+    Globs without a name make one group, "data"; several of the same name make one too.
+
+    Raises:
+        UsageError: there is none, a name is taken twice or reserved, or a config cannot be read.
+    """
+    patterns: dict[str, list[str]] = {}
+    configured: dict[str, TextSource] = {}
+    for one in data:
+        if one.endswith((".yaml", ".yml")):
+            config = load_config(one)
+            for name in chosen_datasets(config, ()):
+                if name in configured:
+                    raise UsageError(f"--data {one}: another config has a dataset {name!r} too; give one of them")
+                configured[name] = TextSource(name, tuple(config.sources(name)), config.datasets[name].text_column)
+            continue
+        given_name, pattern = split_name(one)
+        name = given_name or "data"
+        if not pattern.strip():
+            raise UsageError(f"--data {one!r}: names no file; write --data NAME=FOLDER/*.parquet")
+        files.check_scheme(pattern)
+        patterns.setdefault(name, []).append(pattern)
+    both = next((name for name in patterns if name in configured), None)
+    if both:
+        raise UsageError(f"--data {both}=…: a config has a dataset {both!r} too; take another name")
+    groups = [*configured.values(), *(TextSource(name, tuple(some), text_column) for name, some in patterns.items())]
+    if not groups:
+        raise UsageError("no data to evaluate on: add --data NAME=FOLDER/*.parquet, or --data CONFIG.yaml")
+    if any(group.name == ALL for group in groups):
+        raise UsageError(f"--data {ALL}=…: {ALL} is the name for all groups together; take another one")
+    return groups
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found.
+
+    Attributes:
+        tokenizers: those evaluated, in their order.
+        groups: names of the groups in their order; the last is `ALL`.
+        statistics: by (tokenizer, group).
+        left_out: why a public tokenizer is not among them, by its name.
+    """
+
+    tokenizers: tuple[EvaluatedTokenizer, ...]
+    groups: tuple[str, ...]
+    statistics: Mapping[tuple[str, str], TokenStatistics]
+    left_out: Mapping[str, str]
+
+    @property
+    def shown_groups(self) -> tuple[str, ...]:
+        """The groups that differ: all of one group is that group."""
+        return self.groups[:1] if len(self.groups) == 2 else self.groups
+
+    def metrics(self, tokenizer: EvaluatedTokenizer, group: str) -> Mapping[str, float | None]:
+        """All metrics of a tokenizer on a group, by their names."""
+        return measure(self.statistics[tokenizer.name, group], tokenizer.vocabulary)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types. Only `encode_mb_per_s` differs from one run to the next."""
+        first = self.tokenizers[0].name
+        text = ("documents", "words", "lines", "characters", "text_bytes")
+        return {
+            "groups": [
+                {"group": group} | {name: getattr(self.statistics[first, group], name) for name in text}
+                for group in self.groups
+            ],
+            "tokenizers": [
+                {
+                    "tokenizer": one.name,
+                    "source": one.source,
+                    "library": one.kind,
+                    "engine": one.engine,
+                    "sha256": one.sha256,
+                }
+                for one in self.tokenizers
+            ],
+            "left_out": dict(self.left_out),
+            "results": [
+                {"group": group, "tokenizer": one.name, **self.metrics(one, group)}
+                for group in self.groups
+                for one in self.tokenizers
+            ],
+        }
+
+
+def evaluate(
+    tokenizers: Sequence[str],
+    data: Sequence[str],
+    *,
+    text_column: str = "text",
+    with_public: bool = False,
+    engine: Engine = "auto",
+    beam_arguments: Sequence[str] = (),
+) -> Evaluation:
+    """Evaluates tokenizers on parquet text.
+
+    Args:
+        tokenizers: each a path or `OWNER/NAME@REVISION`, or `NAME=` and one of these.
+        data: see `read_groups`.
+        text_column: of the globs; a config names its own.
+        with_public: adds the tokenizers in MaxText's package (`PUBLIC_TOKENIZERS`), as far as they load.
+        engine: what encodes for a tokenizer.json; "auto" takes gigatoken where it gives the same ids on a sample.
+        beam_arguments: options of Beam.
+
+    Raises:
+        UsageError: a tokenizer cannot be loaded, there is no data or tokenizer, or the engine cannot be used.
+        BroetchenError: data is missing, damaged, or holds no text.
+    """
+    groups = {group.name: group for group in read_groups(data, text_column)}
+    loaded, left_out = load_tokenizers(tokenizers, with_public=with_public)
+    options = pipeline_options(with_dataflow_defaults(beam_arguments))
+    samples = [sample_texts(group) for group in groups.values()]
+    with scratch_folder(options, "eval") as scratch:
+        ready = {one.name: _make_ready(one, scratch, engine, samples) for one in loaded}
+        with plain_errors(), beam.Pipeline(options=options) as pipeline:
+            _ = (
+                pipeline
+                | "Groups" >> beam.Create(list(groups))
+                | "EvaluateTokenizers" >> EvaluateTokenizers(ready, groups)
+                | "Write" >> beam.Map(_write_statistics, scratch)
+            )
+        coder = StatisticsCoder()
+        statistics = {
+            key: coder.decode(files.read_bytes(_statistics_path(scratch, key)))
+            for key in itertools.product(ready, groups)
+        }
+    for name in ready:
+        statistics[name, ALL] = sum((statistics[name, group] for group in groups), TokenStatistics())
+    return Evaluation(tuple(ready.values()), (*groups, ALL), statistics, left_out)
+
+
+def _make_ready(
+    loaded: LoadedTokenizer, scratch: str, wanted: Engine, samples: Sequence[pa.LargeStringArray]
+) -> EvaluatedTokenizer:
+    """Puts a copy of a tokenizer where workers find it, and chooses its engine."""
+    content = loaded.content
+    engine: ChosenEngine | Kind = loaded.kind
+    if isinstance(content, TokenizerFile):
+        path, sha256 = keep_tokenizer(content, scratch), content.sha256
+        spec = plain_text_spec(path, sha256)
+        engine, _ = choose_engine(loaded.name, spec, wanted, encode_samples(spec, samples))
+    else:
+        sha256 = hashlib.sha256(content).hexdigest()
+        path = posixpath.join(scratch, f"tokenizer-{sha256[:12]}")
+        files.write_bytes(path, content)
+    return EvaluatedTokenizer(loaded.name, loaded.source, loaded.kind, engine, path, sha256, loaded.vocabulary)
+
+
+def _write_statistics(element: tuple[Pair, TokenStatistics], scratch: str) -> None:
+    key, statistics = element
+    files.write_bytes(_statistics_path(scratch, key), StatisticsCoder().encode(statistics))
+
+
+def _statistics_path(scratch: str, key: Pair) -> str:
+    return posixpath.join(scratch, hashlib.sha256(json.dumps(key).encode()).hexdigest())

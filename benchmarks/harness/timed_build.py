@@ -1,0 +1,44 @@
+"""One `broetchen build` of one dataset, as a command to be timed, and what it wrote."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+
+
+def build_command(source: str, tokens: int, folder: Path, shard_size: str, options: Sequence[str] = ()) -> list[str]:
+    """The command that builds `tokens` of `source` into `folder`, where it also puts the mix config.
+
+    Args:
+        source: a glob pattern of parquet files.
+        tokens: the budget.
+        folder: an empty one.
+        shard_size: about the size of a shard, as "8MiB".
+        options: more options of the command.
+    """
+    config = {
+        "name": "benchmark",
+        "tokenizer": {"path": str(ROOT / "samples" / "tokenizer.json"), "eos_token": "<|eos|>"},
+        "shards": {"target_size": shard_size},
+        "datasets": {"corpus": {"tokens": tokens, "source": source}},
+    }
+    path = folder / "mix.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return [
+        *(sys.executable, "-m", "beam_pipelines.jobs.build", "--config", str(path)),
+        *("--output", str(folder / "output"), "--quiet", *options),
+    ]
+
+
+def shard_hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of each shard that the command left in `folder`, by name."""
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted((folder / "output" / "corpus").glob("*.arecord"))
+    }

@@ -1,0 +1,1 @@
+"""MaxText's command, settings and checks."""

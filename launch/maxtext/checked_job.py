@@ -1,0 +1,143 @@
+"""From a training config to the job that it asks for, checked before anything is paid for.
+
+MaxText itself reads the job's command (`maxtext_settings`), and what it makes of it is held against the data and its
+tokenizer (`training_checks`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from launch.config.training import SET_BY, TrainingConfig
+from launch.job import JobFile, TrainingJob, Value
+from launch.maxtext import checks as training_checks
+from launch.maxtext import settings as maxtext_settings
+from launch.maxtext.command import FILES
+from launch.maxtext.model import find_model, shipped_models
+from launch.maxtext.tokenizer import find_tokenizer
+from launch.mixture.datasets import Mixture, Shares, read_mixture
+from launch.mixture.file import eval_files, mixture_json, train_mixture
+from launch.places import Place
+from transforms.config.document import Loc, Problem
+
+_LOGGER = logging.getLogger(__name__)
+
+_MIXTURE = "mixture.json"
+
+
+@dataclass(frozen=True)
+class CheckedJob:
+    """A job that can go well.
+
+    Attributes:
+        job: what MaxText is to do.
+        settings: all of MaxText's settings for it by name, derived ones included.
+        mixture: what it trains on.
+    """
+
+    job: TrainingJob
+    settings: Mapping[str, Any]
+    mixture: Mixture
+
+
+def checked_job(
+    config: TrainingConfig, place: Place, devices: int, extra: Mapping[str, Value] | None = None
+) -> CheckedJob:
+    """The job of a config, checked against MaxText's schema and against the data.
+
+    Takes some four seconds, as MaxText itself reads the command, in a process of its own. Warnings are logged.
+
+    Args:
+        config: the run.
+        place: the file systems of the machines that train.
+        devices: how many accelerators train, all machines together: MaxText's batch sizes are per device.
+        extra: parameters that the target needs; they win over the config's.
+
+    Raises:
+        UsageError: the config asks for what MaxText does not know, or for what does not go with the data.
+        BroetchenError: an output has no finished dataset, or a file cannot be read.
+    """
+    with config.blamed("data"):
+        mixture = read_mixture(config.outputs(), config.data.datasets or ())
+    with config.blamed("data", "shares"):
+        shares = mixture.shares(config.data.shares)
+    tokenizer = find_tokenizer(config, mixture)
+    model = find_model(config)
+    with config.blamed("output"):
+        output = _output(config, place)
+    with config.blamed("data" if config.tokenizer is None else "tokenizer"):
+        tokenizer_path = place.locate(tokenizer.folder)
+    with config.blamed("data"):
+        data = _data_parameters(config, mixture, shares, place)
+        weights = mixture_json(train_mixture(mixture.components, shares, place))
+    settled: dict[str, Value] = {
+        "run_name": config.name,
+        "base_output_directory": output,
+        **model.parameters,
+        **data,
+        "tokenizer_type": "huggingface",
+        "tokenizer_path": tokenizer_path,
+    }
+    job = TrainingJob(
+        name=config.name,
+        parameters=settled | dict(config.parameters) | dict(extra or {}),
+        files=(*model.files, JobFile(_MIXTURE, weights, "the mixture's weights")),
+    )
+    settings = _settings(config, job, devices)
+    found = list(
+        training_checks.findings(config.parameters, settings, mixture, shares, tokenizer, evaluates=config.data.eval)
+    )
+    for finding in found:
+        if not finding.fatal:
+            _LOGGER.warning("%s: %s: %s", config.name, finding.key, finding.what)
+    if problems := [Problem(_loc(finding.key), finding.what) for finding in found if finding.fatal]:
+        raise config.refusal(problems)
+    return CheckedJob(job, settings, mixture)
+
+
+def _settings(config: TrainingConfig, job: TrainingJob, devices: int) -> Mapping[str, Any]:
+    """All of MaxText's settings, as it reads the job's command itself."""
+    with config.blamed("data"):  # a folder's name that MaxText would read otherwise
+        reading = maxtext_settings.read(job, devices)
+    if reading.problems:
+        # A name that MaxText does not know may be meant for one of ours.
+        ours = f"; launch/models has {', '.join(shipped_models())}" if "model_name" in job.parameters else ""
+        raise config.refusal(
+            [Problem(_loc(key), what + ours * (key == "model_name")) for key, what in reading.problems]
+        )
+    return reading.settings
+
+
+def _loc(key: str | None) -> Loc:
+    """Where the config has what became a parameter."""
+    if key is None or key == "tokenizer":
+        return (key or "parameters",)
+    return tuple(SET_BY[key].split(".")) if key in SET_BY else ("parameters", key)
+
+
+def _output(config: TrainingConfig, place: Place) -> str:
+    """MaxText writes gs:// itself; a mounted bucket is for reading."""
+    output = config.output_directory()
+    return output if output.startswith("gs://") else place.locate(output)
+
+
+def _data_parameters(config: TrainingConfig, mixture: Mixture, shares: Shares, place: Place) -> dict[str, Value]:
+    """What of MaxText's parameters follows from the data; the config may say otherwise of the last ones."""
+    text = mixture.records.format == "text"
+    evaluation = {"grain_eval_files": eval_files(mixture.components, shares, place)} if config.data.eval else {}
+    return {
+        "dataset_type": "grain",
+        "grain_file_type": "arrayrecord",
+        "grain_train_mixture_config_path": f"{FILES}/{_MIXTURE}",
+        **evaluation,
+        "tokenize_train_data": text,
+        "tokenize_eval_data": text,
+        # Ids have their BOS and EOS; to texts MaxText adds them, EOS as mixes mostly have it.
+        "add_bos": False,
+        "add_eos": text,
+        # Texts that are longer than a sequence are cut into several, not cut off.
+        **({"use_truncation": False} if text else {}),
+    }

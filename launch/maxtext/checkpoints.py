@@ -1,0 +1,43 @@
+"""The checkpoints of a run, as MaxText leaves them below the run's folder, local or on gs://."""
+
+from __future__ import annotations
+
+import re
+
+from launch.config.training import TrainingConfig
+from transforms.errors import BroetchenError
+from transforms.files import storage as files
+
+# Orbax's mark of a checkpoint that is whole.
+_COMMITTED = re.compile(r".*/checkpoints/(\d+)/commit_success\.txt")
+
+
+def run_folder(config: TrainingConfig) -> str:
+    """What a run writes is here: a local path or gs://…."""
+    return files.join(config.output_directory(), config.name)
+
+
+def checkpoint_folder(config: TrainingConfig, step: int) -> str:
+    """Where the checkpoint of a step is."""
+    return files.join(run_folder(config), "checkpoints", str(step))
+
+
+def checkpoint_steps(run: str) -> list[int]:
+    """The steps that a run has whole checkpoints of, by the run's folder."""
+    found = files.list_files(files.join(run, "checkpoints", "*", "commit_success.txt"))
+    return sorted(int(match[1]) for path, _ in found if (match := _COMMITTED.fullmatch(path)))
+
+
+def chosen_step(config: TrainingConfig, step: int | None) -> int:
+    """The step whose checkpoint is meant: the one that was asked for, or the last.
+
+    Raises:
+        BroetchenError: there is no checkpoint of it.
+    """
+    run = run_folder(config)
+    steps = checkpoint_steps(run)
+    if not steps:
+        raise BroetchenError(f"{run} has no checkpoint; train first, with parameters.checkpoint_period below the steps")
+    if step is not None and step not in steps:
+        raise BroetchenError(f"{run} has no checkpoint of step {step}; there is one of {', '.join(map(str, steps))}")
+    return steps[-1] if step is None else step

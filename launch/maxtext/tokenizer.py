@@ -1,0 +1,85 @@
+"""The tokenizer that MaxText loads, and what it will take for its special tokens.
+
+MaxText loads a folder by `transformers.AutoTokenizer` (`HFTokenizer` in `maxtext/input_pipeline/tokenizer.py`, 0.2.5),
+which knows BOS, EOS and padding from `tokenizer_config.json` alone. Where the id of a target is that of padding, its
+loss does not count (`shift_and_refine` in `input_pipeline_utils.py`); without a padding token that is the unknown
+token, and else the id 0 (`get_tokenizer_and_pad_id`).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from tokenizers import Tokenizer
+
+from launch.config.training import TrainingConfig
+from launch.mixture.datasets import Mixture
+from transforms.errors import UsageError
+from transforms.files import storage as files
+from transforms.tokenizer.file import load_tokenizer
+
+_FILE = "tokenizer.json"
+
+
+@dataclass(frozen=True)
+class TrainingTokenizer:
+    """A tokenizer as MaxText sees it.
+
+    Attributes:
+        folder: where it lies, a local path or gs://….
+        bos_id, eos_id: None where its tokenizer_config.json names none.
+        ignored_id: the id whose targets do not count for the loss.
+        ignored_token: that id's token.
+        ignored_is_special: whether no text has that token, unless it is written out.
+    """
+
+    folder: str
+    bos_id: int | None
+    eos_id: int | None
+    ignored_id: int
+    ignored_token: str
+    ignored_is_special: bool
+
+
+def find_tokenizer(config: TrainingConfig, mixture: Mixture) -> TrainingTokenizer:
+    """The tokenizer of a config: the one it names, or that of its datasets.
+
+    Raises:
+        UsageError: it is not there, is not called tokenizer.json, or is not the one that the datasets were built with.
+    """
+    with config.blamed("data" if config.tokenizer is None else "tokenizer"):
+        return _find(config.tokenizer_folder() or mixture.tokenizer, mixture)
+
+
+def _find(path: str, mixture: Mixture) -> TrainingTokenizer:
+    loaded = load_tokenizer(path)
+    folder, name = files.split(path) if path.endswith((".json", ".gz")) else (path, _FILE)
+    if name != _FILE or not files.exists(files.join(folder, _FILE)):
+        raise UsageError(
+            f"{path}: MaxText loads a folder with a {_FILE} in it; unpack or rename it, and name its folder"
+        )
+    if loaded.sha256 != mixture.tokenizer_sha256:
+        raise UsageError(
+            f"{path} is not the tokenizer that the datasets were built with (its sha256 is {loaded.sha256[:12]}…, "
+            f"theirs {mixture.tokenizer_sha256[:12]}…); name a copy of {mixture.tokenizer}, or leave the key out"
+        )
+    settings = json.loads(loaded.config_json or "{}")
+    tokenizer = Tokenizer.from_str(loaded.json)
+    named = [_content(settings.get(key)) for key in ("pad_token", "unk_token")]
+    ids = [tokenizer.token_to_id(token) for token in named if token is not None]
+    ignored = next((token_id for token_id in ids if token_id is not None), 0)
+    special = {token_id for token_id, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    return TrainingTokenizer(
+        folder=folder,
+        bos_id=loaded.bos_id,
+        eos_id=loaded.eos_id,
+        ignored_id=ignored,
+        ignored_token=tokenizer.id_to_token(ignored) or "",
+        ignored_is_special=ignored in special,
+    )
+
+
+def _content(token: object) -> str | None:
+    content = token.get("content") if isinstance(token, dict) else token
+    return content if isinstance(content, str) else None

@@ -1,0 +1,1 @@
+"""MaxText's mixture of built datasets."""

@@ -1,0 +1,103 @@
+"""Worker processes that are forks of the command, and what happens where it cannot be forked."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+from apache_beam.options.pipeline_options import DirectOptions
+
+from beam_pipelines.runners.forked import waiting_workers
+from beam_pipelines.runners.options import pipeline_options
+from tests.support.command import run_command, run_on_terminal, started_command, workers_of
+from tests.support.corpora import SAMPLES
+from tests.support.killed_builds import tree
+
+CONFIG = SAMPLES.parent / "mix_configs" / "demo.yaml"
+TWO = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")
+
+
+def wait_for_workers(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    while len(workers := workers_of(process)) < 2:
+        assert process.poll() is None
+        time.sleep(0.01)
+    return workers
+
+
+def test_workers_are_forks_of_the_command_and_end_with_it(tmp_path: Path) -> None:
+    with started_command("build", CONFIG, "--output", tmp_path / "out", *TWO) as process:
+        workers = wait_for_workers(process)
+        assert [worker.cmdline() for worker in workers] == [psutil.Process(process.pid).cmdline()] * 2
+        assert process.wait(120) == 0
+        assert not psutil.wait_procs(workers, timeout=10)[1]
+    alone = run_command("build", CONFIG, "--output", tmp_path / "alone")
+    assert alone.returncode == 0, alone.stderr
+    assert tree(tmp_path / "out") == tree(tmp_path / "alone") != {}
+
+
+def test_the_module_of_a_job_forks_its_workers_too(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "beam_pipelines.jobs.build", "--config", str(CONFIG)]
+    with subprocess.Popen([*command, "--output", str(tmp_path / "out"), *TWO], stderr=subprocess.DEVNULL) as process:
+        workers = wait_for_workers(process)
+        assert [worker.cmdline() for worker in workers] == [psutil.Process(process.pid).cmdline()] * 2
+        process.kill()
+
+
+def test_forks_that_wait_end_when_their_driver_is_killed(tmp_path: Path) -> None:
+    with started_command("build", CONFIG, "--output", tmp_path / "out", *TWO) as process:
+        workers = wait_for_workers(process)
+        process.kill()
+        process.wait()
+        assert not psutil.wait_procs(workers, timeout=60)[1]
+
+
+def test_ctrl_c_ends_the_workers_too(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    code, shown = run_on_terminal(
+        "build", CONFIG, "--output", output, *TWO, "--engine=tokenizers", columns=100, interrupt_at="shards"
+    )
+    assert code == 130, shown
+    left = [process for process in psutil.process_iter(["cmdline"]) if str(output) in (process.info["cmdline"] or ())]
+    assert not psutil.wait_procs(left, timeout=10)[1]
+
+
+def test_a_process_with_threads_is_not_forked() -> None:
+    done = threading.Event()
+    other = threading.Thread(target=done.wait)
+    other.start()
+    try:
+        with waiting_workers(2) as workers:
+            options = pipeline_options(TWO)
+            assert type(workers.pipeline(options).runner).__name__ == "FnApiRunner"
+            # Beam is to start its own.
+            assert options.view_as(DirectOptions).direct_running_mode == "multi_processing"
+    finally:
+        done.set()
+        other.join()
+
+
+_FORKS = """
+from beam_pipelines.runners.forked import waiting_workers
+from beam_pipelines.runners.options import pipeline_options
+import psutil
+from apache_beam.options.pipeline_options import DirectOptions
+
+with waiting_workers(2) as workers:
+    forks = psutil.Process().children()
+    assert len(forks) == 2, forks
+    options = pipeline_options(["--direct_running_mode=multi_processing", "--direct_num_workers=3"])
+    workers.pipeline(options)  # wants more than there are: Beam is to start its own
+    assert options.view_as(DirectOptions).direct_running_mode == "multi_processing"
+    options = pipeline_options([])
+    workers.pipeline(options)  # is for this process alone
+    assert options.view_as(DirectOptions).direct_running_mode == "in_memory"
+assert not any(fork.is_running() for fork in forks), forks
+"""
+
+
+def test_forks_that_are_not_needed_end_with_the_block() -> None:
+    subprocess.run([sys.executable, "-c", _FORKS], check=True, timeout=120)

@@ -1,0 +1,87 @@
+"""The tables of config keys in docs/: they are those of the schemas, and their examples are taken."""
+
+from __future__ import annotations
+
+import re
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from beam_pipelines import reference as config_reference
+from beam_pipelines.config.mix import MixConfig
+from launch.config.training import TrainingConfig, load_training_config
+from tests.support.command import run_command
+from tests.support.documents import DOCUMENTS, ROOT
+from transforms.config.section import Section
+from transforms.errors import UsageError
+
+
+def sections(hint: Any) -> Iterator[type[Section]]:
+    """The sections that a type has in it, and those of their keys."""
+    if isinstance(hint, type) and issubclass(hint, Section):
+        yield hint
+        for part in typing.get_type_hints(hint).values():
+            yield from sections(part)
+    for part in typing.get_args(hint):
+        yield from sections(part)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_a_documents_tables_are_those_of_the_schema(document: Path) -> None:
+    """If it fails: make docs."""
+    text = document.read_text(encoding="utf-8")
+    assert config_reference.with_tables(text) == text
+
+
+def test_each_section_of_a_config_has_its_table() -> None:
+    text = "".join(document.read_text(encoding="utf-8") for document in DOCUMENTS)
+    tables = re.findall(r"^<!-- schema: (\w+) -->$", text, re.M)
+    assert sorted(tables) == sorted({section.__name__ for section in sections(MixConfig | TrainingConfig)})
+
+
+def test_a_section_that_is_none() -> None:
+    with pytest.raises(UsageError, match=r"no section Mix in the schema; it has MixConfig, "):
+        config_reference.with_tables("<!-- schema: Mix -->\n<!-- end -->\n")
+
+
+@pytest.mark.parametrize("name", ["config.md", "training-tpu.md"])
+def test_a_document_is_rewritten(tmp_path: Path, name: str) -> None:
+    text = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    emptied = re.sub(r"(?<= -->\n)\|.*?(?=<!-- end -->)", "", text, flags=re.S)
+    assert emptied != text
+    (tmp_path / name).write_text(emptied, encoding="utf-8")
+    ended = run_command(tmp_path / name, module="beam_pipelines.reference")
+    assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / name).read_text(encoding="utf-8") == text
+
+
+TPU = {"accelerator": "v6e-8", "zone": "europe-west4-a"}
+TRAINING = {
+    "name": "a-run",
+    "data": {"outputs": "mix"},
+    "model": "nano-german-slm",
+    "output": "training",
+    "parameters": {},
+    "tpu_vm": TPU,
+    "xpk": TPU | {"cluster": "my-cluster"},
+    "local": {},
+}
+
+
+def training_examples() -> Iterator[tuple[str, str]]:
+    for key, field in TrainingConfig.model_fields.items():
+        yield from ((key, example) for example in field.examples or ())
+        for section in sections(field.annotation):
+            for inner, its in section.model_fields.items():
+                yield from ((f"{key}.{inner}", example) for example in its.examples or ())
+
+
+@pytest.mark.parametrize(("key", "example"), list(training_examples()))
+def test_an_example_of_a_training_config_is_taken(tmp_path: Path, key: str, example: str) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(TRAINING))
+    load_training_config(path, overrides={key: example})

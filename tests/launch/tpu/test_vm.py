@@ -1,0 +1,247 @@
+"""A run on a TPU VM: machines that are set up, a job that is kept running, logs, preemptions.
+
+gcloud is played; the machines' shells, and the scripts that they run, are real.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from launch.job import JobFile, file_lines
+from launch.maxtext.command import arguments
+from launch.tpu.gcloud import GcloudError
+from launch.tpu.job_folder import LOCK
+from launch.tpu.slice import PreemptedError
+from tests.support.services.recording_gcloud import Recorder
+from tests.support.services.tpu_cloud import (
+    HOSTILE,
+    JOBS,
+    JOBS_MADE,
+    MakeVm,
+    cloud,
+    corpus,
+    make_vm,
+    no_canary,
+    start,
+    verbs,
+)
+from transforms.errors import BroetchenError
+
+__all__ = ["cloud", "corpus", "make_vm", "no_canary"]
+
+
+def test_a_run_starts(cloud: Recorder, make_vm: MakeVm, caplog: pytest.LogCaptureFixture) -> None:
+    cloud.play(
+        states=["CREATING", "ACCEPTED", "WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE"],
+        nodes=["", "CREATING", "READY"],
+        machines=2,
+    )
+    caplog.set_level(logging.INFO)
+    start(make_vm(spot=True, network="net", subnetwork="sub", internal_ips=True, give_up_after="6h"))
+    assert cloud.calls("gcloud", "create") == [
+        ["compute", "tpus", "queued-resources", "create", "nano-demo-1", "--node-id=nano-demo-1",
+         "--accelerator-type=v6e-8", "--runtime-version=v2-alpha-tpuv6e", "--labels=broetchen=nano-demo-1",
+         "--network=net", "--subnetwork=sub", "--valid-until-duration=6h", "--spot", "--internal-ips",
+         "--zone=europe-west4-a", "--project=my-project-123", "--quiet"]
+    ]  # fmt: skip
+    assert JOBS_MADE.made is not None
+    wanted = list(arguments(JOBS_MADE.made, f"{JOBS}/nano-demo-1"))
+    for number in range(2):
+        # Word for word what was meant, through ssh's shell and bash: on each machine the same.
+        here = [word.replace(str(cloud.machine(number)), "") for word in cloud.trained(number)[0]]
+        assert here == wanted
+        assert [one for one in wanted if "touch CANARY" in one]
+    for state in ("WAITING_FOR_RESOURCES", "PROVISIONING", "the slice is CREATING"):
+        assert state in caplog.text
+    settings = json.loads(JOBS_MADE.made.files[-1].content)
+    assert all(value["path"].startswith("/mnt/broetchen/broetchen-tests/") for value in settings.values())
+
+
+def test_the_machines_are_set_up_once(cloud: Recorder, make_vm: MakeVm, capfd: pytest.CaptureFixture[str]) -> None:
+    cloud.play(trainer=[0])
+    vm = make_vm()
+    start(vm)
+    start(vm)
+    assert len(cloud.calls("gcloud", "create")) == 1
+    assert sum("install" in call for call in cloud.installed()) == 1
+    assert len(cloud.trained()) == 2
+    out = capfd.readouterr().out
+    assert out.count("installs MaxText") == 1
+    units = cloud.machine() / "etc/systemd/system"
+    assert sorted(path.name for path in units.iterdir()) == [
+        "broetchen-mount-broetchen-tests.service",
+        "broetchen-nano-demo-1.service",
+    ]
+    assert (cloud.machine() / "etc/apt/sources.list.d/gcsfuse.list").read_text().startswith("deb [signed-by=")
+
+
+def test_a_job_that_runs_is_left_alone(cloud: Recorder, make_vm: MakeVm, capfd: pytest.CaptureFixture[str]) -> None:
+    start(make_vm())
+    start(make_vm())
+    assert len(cloud.trained()) == 1
+    assert "the job runs already" in capfd.readouterr().out
+    with pytest.raises(GcloudError, match="ended with 3") as refused:
+        start(make_vm(max_restarts=5))
+    assert refused.value.kind == "remote"
+    assert "made from another config: stop it first" in capfd.readouterr().out
+    assert len(cloud.trained()) == 1
+
+
+def test_a_trainer_that_fails_is_started_again_a_few_times(
+    cloud: Recorder, make_vm: MakeVm, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cloud.play(trainer=[1, 1, 77])
+    vm = make_vm(max_restarts=3)
+    start(vm)
+    vm.status()
+    assert "t1v-n-1-w-0: running, restarted 2 times" in capfd.readouterr().out
+    cloud.play(trainer=[1])
+    vm.stop()
+    start(vm)
+    vm.status()
+    assert "t1v-n-1-w-0: failed (exit-code, exit status 1), restarted 3 times" in capfd.readouterr().out
+    assert len(cloud.trained()) == 3 + 4
+    with pytest.raises(BroetchenError, match="the job has failed and is not started again"):
+        vm.logs(follow=True)
+
+
+def test_a_preempted_run_goes_on(cloud: Recorder, make_vm: MakeVm, capfd: pytest.CaptureFixture[str]) -> None:
+    cloud.play(meanwhile=["preempted", "-", "inactive"])
+    vm = make_vm(spot=True)
+    start(vm)
+    vm.logs(follow=True)
+    assert len(cloud.calls("gcloud", "create")) == 2
+    assert len(cloud.calls("gcloud", "delete")) == 1
+    assert len(cloud.trained()) == 1
+    assert "the job is inactive" in capfd.readouterr().out
+    assert len(list(cloud.folder.glob("former-*"))) == 1
+
+
+def test_a_preempted_run_waits_where_that_is_wanted(cloud: Recorder, make_vm: MakeVm) -> None:
+    cloud.play(meanwhile=["preempted", "-"])
+    vm = make_vm(spot=True, resume_preempted=False)
+    start(vm)
+    with pytest.raises(BroetchenError, match="it was preempted; `start` requests it anew"):
+        vm.logs(follow=True)
+    assert len(cloud.calls("gcloud", "create")) == 1
+    start(vm)
+    assert len(cloud.calls("gcloud", "create")) == 2
+
+
+@pytest.mark.parametrize(
+    ("what", "said"), [("deleted", "start the run first"), ("deleted-slice", "somebody has deleted")]
+)
+def test_a_slice_that_somebody_deletes_stays_deleted(cloud: Recorder, make_vm: MakeVm, what: str, said: str) -> None:
+    cloud.play(meanwhile=[what, "-"])
+    vm = make_vm(spot=True)
+    start(vm)
+    with pytest.raises(BroetchenError, match=said):
+        vm.logs(follow=True)
+    assert len(cloud.calls("gcloud", "create")) == 1
+
+
+LOST = "ERROR: (gcloud.compute.tpus.tpu-vm.ssh) [/usr/bin/ssh] exited with return code [255]."
+
+
+def test_machines_that_do_not_answer_yet(cloud: Recorder, make_vm: MakeVm) -> None:
+    cloud.play(**{"tpu-vm scp": [LOST, LOST, ""], "tpu-vm ssh": [LOST, ""]})
+    start(make_vm())
+    assert len(cloud.trained()) == 1
+    assert verbs(cloud).count("tpu-vm scp") == 4
+    cloud.play(**{"tpu-vm scp": [LOST]})
+    with pytest.raises(GcloudError, match="does the network's firewall let ssh in"):
+        start(make_vm())
+
+
+def test_gone_while_it_is_set_up(cloud: Recorder, make_vm: MakeVm) -> None:
+    cloud.play(states=["ACTIVE", "SUSPENDED"], **{"tpu-vm scp": [LOST]})
+    with pytest.raises(PreemptedError):
+        start(make_vm(spot=True))
+
+
+def test_a_bucket_that_cannot_be_mounted(cloud: Recorder, make_vm: MakeVm, capfd: pytest.CaptureFixture[str]) -> None:
+    cloud.play(mount_fails=True)
+    with pytest.raises(GcloudError, match="ended with 4"):
+        start(make_vm())
+    assert "cannot mount gs://broetchen-tests: may the service account" in capfd.readouterr().out
+    assert cloud.trained() == []
+
+
+def test_stop_and_delete(cloud: Recorder, make_vm: MakeVm, capfd: pytest.CaptureFixture[str]) -> None:
+    vm = make_vm()
+    start(vm)
+    vm.stop()
+    vm.status()
+    assert "t1v-n-1-w-0: not running" in capfd.readouterr().out
+    vm.delete(yes=True)
+    vm.delete(yes=True)
+    assert cloud.calls("gcloud", "delete") == [
+        ["compute", "tpus", "queued-resources", "delete", "nano-demo-1", "--force", "--zone=europe-west4-a",
+         "--project=my-project-123", "--quiet"]
+    ]  # fmt: skip
+    assert cloud.requests() == {}
+    with pytest.raises(BroetchenError, match="start the run first"):
+        vm.logs()
+
+
+def test_a_dry_run_can_be_pasted(cloud: Recorder, make_vm: MakeVm, capsys: pytest.CaptureFixture[str]) -> None:
+    vm = make_vm()
+    vm.start(dry_run=True)
+    script = capsys.readouterr().out
+    assert cloud.calls("gcloud") == []
+    assert "$23.76 an hour" in script
+    cloud.play(states=["PROVISIONING", "ACTIVE"])
+    shell = {**os.environ, "PATH": f"{cloud.folder / 'machine'}:{os.environ['PATH']}", "RECORDING_ROOT": str(cloud.bin)}
+    subprocess.run(["bash", "-eu"], input=script, text=True, check=True, env=shell, capture_output=True)
+    by_hand = cloud.trained()
+    files = {path.name: path.read_bytes() for path in Path("broetchen-nano-demo-1").iterdir()}
+    vm.delete(yes=True)
+    start(vm)
+    copied = {path.name: path.read_bytes() for path in (cloud.machine() / "home/broetchen-nano-demo-1").iterdir()}
+    assert {**files, "settings.sh": b""} == {**copied, "settings.sh": b""}
+    assert by_hand == cloud.trained()
+    assert len(by_hand) == 1
+
+
+def test_a_file_that_has_the_line_that_ends_it() -> None:
+    text = "END_OF_FILE\nEND_OF_FILE_\n$(touch CANARY)\n"
+    written = subprocess.run(
+        ["bash", "-c", f"{file_lines('.', JobFile('a file', text, 'x'))}\ncat 'a file'"], capture_output=True, text=True
+    )
+    assert (written.stdout, written.stderr) == (text, "")
+
+
+def test_the_lock_is_maxtexts() -> None:
+    lines = LOCK.read_text().splitlines()
+    pinned = [line.split("==")[0].partition("[")[0] for line in lines if "==" in line and not line.startswith(" ")]
+    assert {"maxtext", "jax", "libtpu", "grain", "array-record"} <= set(pinned)
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not here to check its units")
+def test_the_units_are_systemds(cloud: Recorder, make_vm: MakeVm, tmp_path: Path) -> None:
+    start(make_vm())
+    units = sorted((cloud.machine() / "etc/systemd/system").iterdir())
+    for unit in units:
+        text = unit.read_text()
+        program = text.partition("ExecStart=")[2].split()[0]
+        text = text.replace(program, "/bin/true", 1).replace(f"WorkingDirectory={JOBS}/nano-demo-1", "")
+        (tmp_path / unit.name).write_text(text)
+    checked = subprocess.run(
+        ["systemd-analyze", "verify", *(tmp_path / unit.name for unit in units)], capture_output=True, text=True
+    )
+    ours = [line for line in checked.stderr.splitlines() if "broetchen" in line]
+    assert (checked.returncode, ours) == (0, [])
+
+
+def test_hostile_words_in_settings_stay_words(tmp_path: Path) -> None:
+    shown = shlex.join(["python", HOSTILE])
+    done = subprocess.run(["sh", "-c", f"printf '%s\\n' {shown}"], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.split("\n")[1] == HOSTILE

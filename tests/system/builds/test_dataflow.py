@@ -1,0 +1,232 @@
+"""The recipe's job, made and staged for Dataflow for real, in an emulated bucket; Dataflow itself is not asked."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+import sysconfig
+import tarfile
+from pathlib import Path
+
+import pytest
+import yaml
+from apache_beam.portability import common_urns
+from apache_beam.portability.api import beam_runner_api_pb2
+
+from beam_pipelines.config.mix import load_config
+from beam_pipelines.jobs.build import BuildSummary, build
+from beam_pipelines.runners.dataflow import SETUP_FILE, dataflow_defaults, with_dataflow_defaults
+from tests.support.command import run_command
+from tests.support.corpora import SAMPLES
+from transforms.errors import UsageError
+from transforms.files import storage as files
+
+RECIPE = SAMPLES.parent / "mix_configs" / "30-50-5-5-10" / "mix.yaml"
+RUNNER = ["--runner=DataflowRunner", "--project=broetchen-tests", "--region=europe-west4"]
+
+# Runs where there is nothing of ours but what was staged: unpickles every step, and says what has come along.
+LOAD_STEPS = """
+import gc, json, pathlib, sys
+staged, steps = sys.argv[1:]
+sys.path.insert(0, staged)
+from apache_beam.internal import pickler
+pickler.set_library("cloudpickle")
+loaded = [pickler.loads(path.read_bytes()) for path in sorted(pathlib.Path(steps).iterdir())]
+from transforms.recipe.plan import DatasetPlan
+from transforms.recipe.spec import DatasetSpec
+from transforms.parquet.footer import SourceFile
+ours = [module.__file__ for name, module in sys.modules.items()
+        if name.partition(".")[0] in ("transforms", "beam_pipelines", "launch")]
+alive = gc.get_objects()
+print(json.dumps({
+    "steps": len(loaded),
+    "elsewhere": [path for path in ours if path and not path.startswith(staged)],
+    "modules": len(ours),
+    "plans": sum(isinstance(thing, (DatasetPlan, SourceFile)) for thing in alive),
+    "specs": sorted({thing.name for thing in alive if isinstance(thing, DatasetSpec)}),
+}))
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Staged:
+    """A staged job: its description, its graph, and the folder of files for its workers."""
+
+    output: str
+    summary: BuildSummary
+    description: bytes
+    graph: beam_runner_api_pb2.Pipeline
+    files: dict[str, bytes]
+
+    def steps(self) -> list[bytes]:
+        """Pickled DoFns of the graph."""
+        payloads = []
+        for transform in self.graph.components.transforms.values():
+            if transform.spec.urn == common_urns.primitives.PAR_DO.urn:
+                par_do = beam_runner_api_pb2.ParDoPayload.FromString(transform.spec.payload)
+                payloads.append(par_do.do_fn.payload)
+        return payloads
+
+
+@pytest.fixture(scope="module")
+def staged(gcs_bucket: str) -> Staged:
+    output, template = f"{gcs_bucket}/dataflow/out", f"{gcs_bucket}/dataflow/template.json"
+    config = load_config(RECIPE, overrides={"tokenizer.path": str(SAMPLES / "tokenizer.json")})
+    summary = build(config, output, beam_arguments=[*RUNNER, f"--template_location={template}"], quiet=True)
+    found = [path for path, _ in files.list_files(f"{output}/.dataflow/staging/**")]
+    contents = {path.rpartition("/")[2]: files.read_bytes(path) for path in found}
+    graph = beam_runner_api_pb2.Pipeline.FromString(contents["pipeline.pb"])
+    return Staged(output, summary, files.read_bytes(template), graph, contents)
+
+
+def test_the_job_is_staged_and_nothing_is_built(staged: Staged) -> None:
+    assert staged.summary.template is not None
+    assert staged.summary.template.endswith("/dataflow/template.json")
+    assert not staged.summary.manifests
+    assert not files.list_files(f"{staged.output}/*/manifest.json")
+    assert set(staged.files) == {"pipeline.pb", "workflow.tar.gz", "submission_environment_dependencies.txt"}
+
+
+def test_the_job_is_small_and_has_our_defaults(staged: Staged) -> None:
+    job = json.loads(staged.description)
+    assert len(staged.description) < 100_000
+    # What the description refers to. Its size does not depend on the sources.
+    assert len(staged.files["pipeline.pb"]) < 100_000
+    (pool,) = job["environment"]["workerPools"]
+    assert pool["diskSizeGb"] == 50
+    assert pool["machineType"] == "n2-standard-4"
+    options = job["environment"]["sdkPipelineOptions"]["options"]
+    assert options["number_of_worker_harness_threads"] == 1
+    assert options["temp_location"].startswith(f"{staged.output}/.dataflow/temp")
+
+
+def test_specs_travel_as_json(staged: Staged) -> None:
+    parts = staged.graph.components
+    (given,) = (step for step in parts.transforms.values() if step.unique_name == "Datasets")
+    (output,) = given.outputs.values()
+    assert b"JsonCoder" in parts.coders[parts.pcollections[output].coder_id].spec.payload
+
+
+def test_steps_load_where_only_the_staged_package_is(staged: Staged, tmp_path: Path) -> None:
+    package, steps, elsewhere = (tmp_path / name for name in ("package", "steps", "elsewhere"))
+    for folder in (package, steps, elsewhere):
+        folder.mkdir()
+    archive = tmp_path / "workflow.tar.gz"
+    archive.write_bytes(staged.files["workflow.tar.gz"])
+    with tarfile.open(archive) as opened:
+        opened.extractall(package, filter="data")
+    (unpacked,) = package.iterdir()
+    for number, payload in enumerate(staged.steps()):
+        (steps / f"{number:03d}").write_bytes(payload)
+    # -S keeps out the project's editable installation, which is what would hide a missing module.
+    script = f"import sys; sys.path.append({sysconfig.get_paths()['purelib']!r})\n{LOAD_STEPS}"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", script, str(unpacked), str(steps)],
+        cwd=elsewhere,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["steps"] == len(staged.steps()) > 20
+    assert told["elsewhere"] == []
+    assert told["modules"] > 10
+    assert told["plans"] == 0
+    assert told["specs"] == sorted(load_config(RECIPE).datasets)
+
+
+def test_given_options_are_the_last_word() -> None:
+    given = [
+        *RUNNER,
+        "--worker_machine_type=c3-highcpu-22",
+        "--disk_size_gb",
+        "9",
+        "--number_of_worker_harness_threads=3",
+        "--save_main_session",
+        "--sdk_container_image=europe-docker.pkg.dev/p/r/broetchen",
+        "--temp_location",
+        "gs://b/t",
+    ]
+    assert dataflow_defaults(given, "gs://b/out") == ["--staging_location=gs://b/t/staging"]
+    assert f"--setup_file={SETUP_FILE}" in dataflow_defaults(RUNNER, "gs://b/out")
+
+
+def test_an_output_on_this_machine_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="gs://"):
+        dataflow_defaults(RUNNER, str(tmp_path))
+
+
+def test_what_beam_finds_missing_is_an_error_of_usage(gcs_prefix: str) -> None:
+    config = load_config(RECIPE, overrides={"tokenizer.path": str(SAMPLES / "tokenizer.json")})
+    with pytest.raises(UsageError, match="Missing required option: project"):
+        build(config, f"{gcs_prefix}/out", beam_arguments=["--runner=DataflowRunner"], quiet=True)
+
+
+@pytest.fixture
+def remote_config(gcs_prefix: str) -> str:
+    """A mix of one dataset, with its source and its tokenizer in the bucket."""
+    source = next(SAMPLES.glob("corpora/fineweb_english/*.parquet"))
+    for path in (source, SAMPLES / "tokenizer.json"):
+        files.upload(str(path), f"{gcs_prefix}/{path.name}")
+    content = {
+        "name": "remote",
+        "tokenizer": {"path": "tokenizer.json"},
+        "datasets": {"english": {"tokens": 1000, "source": source.name}},
+    }
+    files.write_bytes(f"{gcs_prefix}/mix.yaml", yaml.safe_dump(content).encode())
+    return f"{gcs_prefix}/mix.yaml"
+
+
+def test_the_command_says_where_the_template_is(remote_config: str, gcs_prefix: str) -> None:
+    template = f"{gcs_prefix}/template.json"
+    arguments = [*RUNNER, f"--template_location={template}"]
+    done = run_command("build", remote_config, "--output", f"{gcs_prefix}/out", "--quiet", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert template in done.stdout.replace("\n", "")
+    assert files.exists(template)
+
+
+def test_sources_on_this_machine_are_refused(gcs_prefix: str) -> None:
+    config = SAMPLES.parent / "mix_configs" / "demo.yaml"
+    done = run_command("build", config, "--output", f"{gcs_prefix}/out", *RUNNER)
+    assert done.returncode == 2
+    assert "is on this machine, where Dataflow's workers cannot read it" in done.stderr
+
+
+def test_jobs_that_only_read_have_the_same_defaults(gcs_prefix: str) -> None:
+    with pytest.raises(UsageError, match="--temp_location gs://BUCKET/FOLDER"):
+        with_dataflow_defaults(RUNNER)
+    temp = f"--temp_location={gcs_prefix}/temp"
+    assert f"--staging_location={gcs_prefix}/temp/staging" in with_dataflow_defaults([*RUNNER, temp])
+    assert with_dataflow_defaults(["--runner=DirectRunner"]) == ["--runner=DirectRunner"]
+
+
+def test_a_flex_template_starts_what_its_image_names(remote_config: str, gcs_prefix: str) -> None:
+    root = SAMPLES.parent
+    (script,) = re.findall(
+        r"^ENV FLEX_TEMPLATE_PYTHON_PY_FILE=/opt/broetchen/(.+)$", (root / "Dockerfile").read_text(), re.M
+    )
+    metadata = json.loads((root / "beam_pipelines" / "flex_template.json").read_text())
+    values = {
+        "config": remote_config,
+        "output": f"{gcs_prefix}/out",
+        "sdk_container_image": "europe-docker.pkg.dev/p/r/broetchen",
+        "dataset": "english",
+        "engine": "auto",
+        "set": "datasets.english.tokens=2000",
+    }
+    # As the launcher does: each parameter as an option, and then what the service wants to know.
+    assert list(values) == [parameter["name"] for parameter in metadata["parameters"]]
+    for parameter in metadata["parameters"]:
+        assert all(re.search(pattern, values[parameter["name"]]) for pattern in parameter.get("regexes", []))
+    template = f"{gcs_prefix}/launched.json"
+    arguments = [f"--{name}={value}" for name, value in values.items()]
+    arguments += [*RUNNER, "--job_name=launched", f"--template_location={template}"]
+    done = subprocess.run([sys.executable, root / script, *arguments], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    (pool,) = json.loads(files.read_bytes(template))["environment"]["workerPools"]
+    assert pool["workerHarnessContainerImage"] == values["sdk_container_image"]

@@ -1,0 +1,186 @@
+"""`--target local` with the real MaxText: a run is trained, gone on with and exported."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from launch.config.training import load_training_config
+from launch.export.check import check_export, maxtext_logits
+from launch.export.run import export_run
+from launch.maxtext.checkpoints import checkpoint_steps
+from tests.support.command import run_command
+from tests.support.local_training import EOS, LENGTH, config_file, data, history, trainer
+from transforms.errors import BroetchenError
+from transforms.files import storage as files
+
+__all__ = ["data", "trainer"]
+
+# It has to be in no file.
+TOKEN = "hf_0123456789secret"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def variables() -> Iterator[None]:
+    """What a trainer must not see, throughout."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_TOKEN", TOKEN)
+        patch.setenv("M_STEPS", "2")
+        yield
+
+
+@pytest.fixture(scope="module")
+def trained(variables: None, data: Path, trainer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 12 steps that was started twice: for the first 6, and for the rest."""
+    output = tmp_path_factory.mktemp("trained")
+    for steps in (6, 12):
+        ended = run_command("train", config_file(data, output, steps=steps), timeout=600)
+        assert ended.returncode == 0, ended.stderr
+    return output
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_from_its_checkpoint_and_the_loss_falls(trained):
+    found = history(trained)
+    assert [step.number for step in found.steps] == list(range(12))
+    assert [step.start for step in found.steps] == [0] * 6 + [1] * 6
+    assert checkpoint_steps(str(trained / "run"))[-1] == 11
+    losses = [step.loss for step in found.steps]
+    # It begins at about the logarithm of the vocabulary.
+    assert 5.5 < losses[0] < 7.5
+    assert losses[-1] < losses[6] < losses[0] - 1
+    assert all(0 < step.tokens <= 8 * (LENGTH - 1) + 8 for step in found.steps)
+    assert (trained / "run" / "losses.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_a_run_writes_no_token_down(trained):
+    written = [path for path in (trained / "run").rglob("*") if path.is_file()]
+    assert any("tfevents" in path.name for path in written)
+    assert [path for path in written if TOKEN.encode() in path.read_bytes()] == []
+
+
+@pytest.mark.slow
+def test_a_run_that_is_done_is_not_started_again(data, trained):
+    before = history(trained).starts
+    ended = run_command("train", config_file(data, trained, steps=12))
+    assert ended.returncode == 0
+    assert "all 12 steps are done" in ended.stderr
+    assert "learning rate" in ended.stdout
+    assert history(trained).starts == before
+
+
+@pytest.mark.slow
+def test_status_and_logs_of_a_run_that_has_ended(data, trained):
+    path = config_file(data, trained, steps=12)
+    shown = run_command("train", path, "status").stdout
+    assert "run: not running" in shown
+    assert "last step    11: loss" in shown
+    assert ", 11\n" in shown
+    assert "completed step: 11," in run_command("train", path, "logs", "--follow").stdout
+
+
+@pytest.fixture(scope="module")
+def exported(data: Path, trained: Path) -> Path:
+    """The export of that run's last step."""
+    ended = run_command("train", config_file(data, trained, steps=12), "export", timeout=600)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == f"run: exported to {trained}/run/huggingface/11\n"
+    return trained / "run" / "huggingface" / "11"
+
+
+@pytest.mark.slow
+def test_an_export_is_the_model_that_was_trained(data, trained, exported):
+    path = config_file(data, trained, steps=12)
+    folder = exported
+    assert {file.name for file in folder.iterdir()} == {
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+    assert (folder / "tokenizer.json").read_bytes() == (data / "tokenizer" / "tokenizer.json").read_bytes()
+    config = json.loads((folder / "config.json").read_text())
+    assert config["architectures"] == ["LlamaForCausalLM"]
+    assert config["rope_parameters"] == {"rope_type": "default", "rope_theta": 10_000.0}
+    assert (config["bos_token_id"], config["eos_token_id"]) == (None, EOS)
+    assert config["max_position_embeddings"] == LENGTH
+    assert weights(folder / "model.safetensors") == expected_weights()
+    run = load_training_config(path)
+    expected = maxtext_logits(run, step=None)
+    check = check_export(expected, prompts=["Berlin ist"])
+    assert check.model == "LlamaForCausalLM"
+    assert check.difference < 1e-4
+    assert check.scale > 0.1
+    assert check.texts[0].startswith("Berlin ist")
+    assert len(check.texts[0]) > len("Berlin ist")
+    # The check is one: with other positions it is another model.
+    config["rope_parameters"]["rope_theta"] = 100.0
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(BroetchenError, match="is another model"):
+        check_export(expected, prompts=[])
+    config["rope_parameters"]["rope_theta"] = 10_000.0
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.slow
+def test_an_export_of_a_step_that_has_no_checkpoint(data, trained):
+    ended = run_command("train", config_file(data, trained, steps=12), "export", "--step", "1")
+    assert ended.returncode == 1
+    assert "has no checkpoint of step 1; there is one of " in ended.stderr
+
+
+@pytest.mark.slow
+def test_a_checkpoint_in_a_bucket_is_exported_into_the_bucket(data, trained, exported, gcs_prefix, tmp_path):
+    run = trained / "run"
+    sources = [
+        *(path for path in (run / "checkpoints" / "11").rglob("*") if path.is_file()),
+        *(path for path in (data / "tokens").rglob("*.json")),
+    ]
+    for path in sources:
+        below = f"training/run/{path.relative_to(run)}" if path.is_relative_to(run) else str(path.relative_to(data))
+        files.write_bytes(f"{gcs_prefix}/{below}", path.read_bytes())
+    content = yaml.safe_load(config_file(data, tmp_path).read_text())
+    content |= {"output": f"{gcs_prefix}/training", "data": {"outputs": f"{gcs_prefix}/tokens"}}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(content))
+    target = f"{gcs_prefix}/training/run/huggingface/11"
+    assert export_run(load_training_config(tmp_path / "run.yaml")) == target
+    assert [path for path, _ in files.list_files(f"{target}/*")] == [
+        f"{target}/{path.name}" for path in sorted(exported.iterdir())
+    ]
+    for path in exported.iterdir():
+        found = files.read_bytes(f"{target}/{path.name}")
+        if path.suffix == ".json":
+            assert json.loads(found) == json.loads(path.read_bytes())
+        else:
+            assert found == path.read_bytes()
+
+
+def weights(path: Path) -> dict[str, list[int]]:
+    """The shapes in a safetensors file: a length of 8 bytes, and JSON of that length."""
+    data = path.read_bytes()
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
+
+
+def expected_weights() -> dict[str, list[int]]:
+    width, inner, queries, keys = 64, 96, 4 * 16, 2 * 16
+    layer = {
+        "input_layernorm": [width],
+        "mlp.down_proj": [width, inner],
+        "mlp.gate_proj": [inner, width],
+        "mlp.up_proj": [inner, width],
+        "post_attention_layernorm": [width],
+        "self_attn.k_proj": [keys, width],
+        "self_attn.o_proj": [width, queries],
+        "self_attn.q_proj": [queries, width],
+        "self_attn.v_proj": [keys, width],
+    }
+    shapes = {f"model.layers.{number}.{name}.weight": shape for number in (0, 1) for name, shape in layer.items()}
+    ends = {"lm_head.weight": [512, width], "model.embed_tokens.weight": [512, width], "model.norm.weight": [width]}
+    return shapes | ends

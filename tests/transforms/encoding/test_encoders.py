@@ -1,0 +1,476 @@
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import logging
+import random
+import threading
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import tokenizers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support.corpora import SAMPLES, TOKENIZER
+from tests.support.small_tokenizers import (
+    GPT2,
+    POSSESSIVE,
+    added_token,
+    as_file,
+    byte_characters,
+    byte_level,
+    split_then_bytes,
+    train,
+)
+from transforms.encoding import encoders
+from transforms.encoding.encoded import Encoded, first_difference
+from transforms.encoding.encoders import Encoder, GigatokenEncoder, ReferenceEncoder, make_encoder
+from transforms.encoding.splits import PROVEN_SPLITS
+from transforms.errors import UsageError
+from transforms.tokenizer.file import TokenizerFile, load_tokenizer
+from transforms.tokenizer.spec import SpecialTokens
+
+MODES: tuple[SpecialTokens, ...] = ("text", "token")
+NFKC = {"type": "NFKC"}
+MERGES = [
+    (b"a", b"b"),
+    (b" ", b"a"),
+    (b"<", b"|"),
+    (b"|", b">"),
+    (b"ab", b"ab"),
+    (b"\xc3", b"\xa4"),
+    (b" ", b"\xc3\xa4"),
+]
+FIRST_FREE = 256 + len(MERGES)  # the id that `tokenizers` gives to the first added token, whatever its file says
+
+
+@functools.cache
+def sample_tokenizer() -> TokenizerFile:
+    return load_tokenizer(str(TOKENIZER), bos_token="<|bos|>", eos_token="<|eos|>")
+
+
+@functools.cache
+def sample_encoders(special_tokens: SpecialTokens) -> tuple[ReferenceEncoder, GigatokenEncoder]:
+    return (
+        ReferenceEncoder(sample_tokenizer(), special_tokens),
+        GigatokenEncoder(sample_tokenizer(), special_tokens),
+    )
+
+
+@functools.cache
+def sample_texts() -> pa.LargeStringArray:
+    """Every seventh document of the samples, 1.7 MB."""
+    tables = [pq.read_table(path, columns=["text"]) for path in sorted(SAMPLES.glob("corpora/*/*.parquet"))]
+    texts = pa.concat_tables(tables)["text"].combine_chunks().cast(pa.large_string())
+    return texts.take(pa.array(range(0, len(texts), 7)))
+
+
+def large(texts: Iterable[str]) -> pa.LargeStringArray:
+    return pa.array(texts, pa.large_string())
+
+
+def ids_of(encoded: Encoded) -> list[list[int]]:
+    assert encoded.ids.dtype == np.uint32
+    assert encoded.offsets.dtype == np.int64
+    assert encoded.offsets[0] == 0
+    assert encoded.offsets[-1] == len(encoded.ids)
+    return [encoded.ids[a:b].tolist() for a, b in itertools.pairwise(encoded.offsets)]
+
+
+def assert_equal(tokenizer: TokenizerFile, special_tokens: SpecialTokens, texts: Sequence[str]) -> None:
+    reference, fast = ReferenceEncoder(tokenizer, special_tokens), GigatokenEncoder(tokenizer, special_tokens)
+    assert first_difference(reference.encode(large(texts)), fast.encode(large(texts))) is None
+
+
+def by_gigatoken_alone(encoder: GigatokenEncoder) -> bool:
+    return "_reference" not in vars(encoder)
+
+
+# What the reference does
+
+
+def test_the_reference_is_tokenizers():
+    texts = ["Größe", "", " zwei  Wörter\n", "a…b"]
+    plain = tokenizers.Tokenizer.from_file(str(TOKENIZER))
+    expected = [encoding.ids for encoding in plain.encode_batch(texts, add_special_tokens=False)]
+    assert ids_of(sample_encoders("text")[0].encode(large(texts))) == expected
+
+
+@pytest.mark.parametrize("encoder", sample_encoders("text"), ids=lambda encoder: encoder.name)
+def test_no_documents(encoder):
+    assert ids_of(encoder.encode(large([]))) == []
+    assert ids_of(encoder.encode(large(["", ""]))) == [[], []]
+    assert ids_of(encoder.encode(pa.nulls(0, pa.large_string()))) == []
+
+
+@pytest.mark.parametrize("encoder", sample_encoders("token"), ids=lambda encoder: encoder.name)
+def test_names_of_special_tokens_as_tokens(encoder):
+    assert ids_of(encoder.encode(large(["a<|eos|>", "<|bos|>", "<|eos"]))) == [[261, 1], [0], [1430, 93, 70, 411]]
+
+
+@pytest.mark.parametrize("encoder", sample_encoders("text"), ids=lambda encoder: encoder.name)
+def test_names_of_special_tokens_as_text(encoder):
+    ids = ids_of(encoder.encode(large(["a<|eos|>", "<|bos|>", "<|eos"])))
+    assert [len(some) for some in ids] == [7, 6, 4]
+    assert not {0, 1} & set(itertools.chain(*ids))
+
+
+def test_what_a_file_sets_for_inference_is_ignored():
+    """Truncation, padding, and a template that adds BOS and EOS."""
+    tokenizer = json.loads(sample_tokenizer().json)
+    tokenizer["truncation"] = {"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0}
+    tokenizer["padding"] = {
+        "strategy": {"Fixed": 9}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0,
+        "pad_token": "<|bos|>",
+    }  # fmt: skip
+    tokenizer["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": "<|bos|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"<|bos|>": {"id": "<|bos|>", "ids": [0], "tokens": ["<|bos|>"]}},
+    }
+    texts = large(["ein Text mit mehr als neun Tokens darin, wie man sieht", "kurz"])
+    expected = ids_of(sample_encoders("text")[0].encode(texts))
+    assert len(expected[0]) > 9 > len(expected[1])
+    for engine in (ReferenceEncoder, GigatokenEncoder):
+        assert ids_of(engine(as_file(tokenizer), "text").encode(texts)) == expected
+
+
+# The law: the engine never changes the ids
+
+
+@pytest.mark.parametrize("special_tokens", MODES)
+def test_engines_agree_on_the_samples(special_tokens):
+    reference, fast = sample_encoders(special_tokens)
+    texts = sample_texts()
+    found = fast.encode(texts)
+    assert first_difference(reference.encode(texts), found) is None
+    assert len(found.ids) > 300_000
+
+
+def test_most_of_the_samples_take_the_fast_path():
+    encoder = GigatokenEncoder(sample_tokenizer(), "token")
+    encoder.encode(sample_texts())
+    assert by_gigatoken_alone(encoder)
+
+
+ALPHABETS = [
+    "abcdefgh ABC 0123456789 .,;:!?-'\"()\n\t\r",
+    "äöüÄÖÜßẞ„“‚‘–—…§€°µ²³½ ",
+    "\u00a0\u2002\u3000\u0085\u2028\ufeff\u180e\u200b\u200d\u00ad\x00\x1b\x7f\ufffd\ufffe",
+    "漢字ひらがなカタカナ한글。、",
+    "\u1100\u1161\u11a8\u0301\u0308\u0323\u0327\u0345\u093c\u0915ӄ",
+    "ＡＢＣａｂｃ０１２（）＜＞｜ﬁﬀ①Ⅷ㎏㍿",
+    "😀🤯🫠🫨👩\u200d🚀🏳️\u200d🌈🇩🇪\U0001d400\U0001d15e\U00018dc3\U0001e036\U00010793\U00011935\U00011930\ua7ce\U0010ffff",
+    "עברית العربية हिन्दी ไทย",
+]
+WORDS = [
+    "<|eos|>",
+    "<|bos|>",
+    "＜｜eos｜＞",
+    "＜|eos|>",
+    "<|",
+    "eos",
+    "|>",
+    "'s",
+    "'LL",
+    "don't",
+    "  ",
+    "\r\n",
+    "12345",
+    "\U00018dc3-s",
+]
+mixed_text = st.lists(
+    st.sampled_from(WORDS) | st.sampled_from(ALPHABETS).flatmap(lambda alphabet: st.text(alphabet, max_size=8)),
+    max_size=12,
+).map("".join)
+
+
+@pytest.mark.parametrize("special_tokens", MODES)
+@settings(max_examples=150)
+@given(st.lists(mixed_text | st.text(st.characters(exclude_categories=["Cs"])), max_size=8))
+def test_engines_agree_on_mixed_alphabets(special_tokens, texts):
+    reference, fast = sample_encoders(special_tokens)
+    assert first_difference(reference.encode(large(texts)), fast.encode(large(texts))) is None
+
+
+@functools.cache
+def trained(scheme: str) -> TokenizerFile:
+    pre_tokenizer = split_then_bytes(*PROVEN_SPLITS[scheme])
+    return as_file(train(sample_texts().slice(0, 300).to_pylist(), pre_tokenizer) | {"normalizer": {"type": "NFC"}})
+
+
+@pytest.mark.parametrize("scheme", PROVEN_SPLITS)
+def test_engines_agree_in_every_scheme(scheme):
+    rng = random.Random(scheme)
+    pieces = [*WORDS, *itertools.chain(*ALPHABETS)]
+    texts = ["".join(rng.choices(pieces, k=rng.randrange(60))) for _ in range(1500)]
+    assert_equal(trained(scheme), "text", [*texts, *sample_texts().slice(300, 100).to_pylist()])
+
+
+HARD_DOCUMENTS = {
+    "a long run of a letter": "a" * 300_000,
+    "a long run of spaces": " " * 300_000,
+    "a long run of marks": "\u0301" * 20_000,
+    "a long run of marks out of order": "\u0301\u0323" * 10_000,
+    "a long run of what NFKC changes": "…" * 100_000,
+    "what NFKC changes, with gaps": "…abc" * 50_000,
+    "a long run of Han": "漢" * 20_000,
+    "control characters": "".join(map(chr, range(0x20))) + "\x7f" + "".join(map(chr, range(0x80, 0xA0))),
+    "NUL alone": "\0",
+    "NULs": "a\0b\0\0",
+    "CR alone": "a\rb\r\r c\r",
+    "line ends": "a\r\nb\n\r\n\n\u2028\u2029\x0b\x0cc",
+    "byte order marks": "\ufeffa \ufeff\ufeffb",
+    "next line": "a\u0085b \u0085 c",
+    "a space that is none": "a\u180eb \u180e c",
+    "spaces at both ends": "  a  ",
+    "NFKC makes a space first": "\u00a0a",
+    "mark first": "\u0301a",
+    "an unknown code point": "a\U00018dc3-s",
+    "names of special tokens": "<|eos|><|bos|> <|eos|>",
+    "NFKC makes the name of a special token": "a＜｜eos｜＞b",
+    "half a special token": "<|eos",
+}
+
+
+@pytest.mark.parametrize("special_tokens", MODES)
+@pytest.mark.parametrize("text", HARD_DOCUMENTS.values(), ids=HARD_DOCUMENTS)
+def test_engines_agree_on_hard_documents(special_tokens, text):
+    reference, fast = sample_encoders(special_tokens)
+    texts = large([text, "", "b", text, "…", ""])
+    assert first_difference(reference.encode(texts), fast.encode(texts)) is None
+
+
+def test_a_document_larger_than_a_call(monkeypatch):
+    monkeypatch.setattr(encoders, "_CALL_BYTES", 1000)
+    texts = sample_texts().slice(0, 60)
+    text = "".join(texts.to_pylist())
+    reference, fast = sample_encoders("text")
+    texts = large(["", text, "", "a", "\ua7ce", *texts.to_pylist(), text, ""])
+    assert first_difference(reference.encode(texts), fast.encode(texts)) is None
+
+
+def test_a_slice_of_an_array():
+    texts = large(["weg", "äö…", "\U00018dc3", "<|eos|>", "", "ﬁ weg"])
+    for encoder in sample_encoders("token"):
+        assert ids_of(encoder.encode(texts.slice(1, 4))) == ids_of(encoder.encode(large(texts.slice(1, 4).to_pylist())))
+
+
+def test_five_megabytes_in_one_document():
+    text = "".join(sample_texts().to_pylist()) * 4
+    assert len(text) > 5_000_000
+    reference, fast = sample_encoders("text")
+    assert first_difference(reference.encode(large([text])), fast.encode(large([text]))) is None
+
+
+# Added tokens, which only the reference matches
+
+ADDED = {
+    "plain": added_token(FIRST_FREE, "<|x|>"),
+    "not special": added_token(FIRST_FREE, "<|x|>", special=False),
+    "normalized": added_token(FIRST_FREE, "ﬁx ä", special=False, normalized=True),
+    "normalized, written decomposed": added_token(FIRST_FREE, "fix a\u0308", special=False, normalized=True),
+    "not normalized, written decomposed": added_token(FIRST_FREE, "fix a\u0308", special=False),
+    "special and normalized": added_token(FIRST_FREE, "ﬁx ä", normalized=True),
+    "takes spaces on the left": added_token(FIRST_FREE, "<|x|>", lstrip=True, special=False),
+    "takes spaces on the right": added_token(FIRST_FREE, "<|x|>", rstrip=True, special=False),
+    "whole words": added_token(FIRST_FREE, "ab", single_word=True, special=False),
+    "whole words, normalized": added_token(FIRST_FREE, "ＡＢ", single_word=True, special=False, normalized=True),
+    "a space": added_token(FIRST_FREE, "  ", special=False, normalized=True),
+    "signs": added_token(FIRST_FREE, 'a.*|\\b[\n"😀', special=False),
+}
+
+
+@pytest.mark.parametrize("normalizer", [None, NFKC, {"type": "NFC"}], ids=["none", "NFKC", "NFC"])
+@pytest.mark.parametrize("special_tokens", MODES)
+@pytest.mark.parametrize("token", ADDED.values(), ids=ADDED)
+def test_added_tokens(token, special_tokens, normalizer):
+    tokenizer = as_file(
+        byte_level(MERGES, normalizer=normalizer, added_tokens=[token, added_token(FIRST_FREE + 1, "|y|")])
+    )
+    texts = [
+        "a <|x|> b", "<|x|>", " \n<|x|>\t b", "<|x", "fix ä", "ﬁx ä", "fix a\u0308", "ﬁx a\u0308ﬁx a\u0308\u0323", "ab",
+        "abab ab", "xab", "ＡＢ", "AB xAB", "a  b", "a \u00a0b", "a.*|\\b[\n\"😀", "abb", "<|x|y|>", "|y|x|>", "", "ä",
+        "<|x|>\ua7ce", "＜｜ｘ｜＞",
+    ]  # fmt: skip
+    reference = ReferenceEncoder(tokenizer, special_tokens).encode(large(texts))
+    assert first_difference(reference, GigatokenEncoder(tokenizer, special_tokens).encode(large(texts))) is None
+    for text in texts:
+        assert_equal(tokenizer, special_tokens, [text])
+    if special_tokens == "token":
+        assert FIRST_FREE in reference.ids
+
+
+def test_overlapping_added_tokens_across_documents():
+    """A name that begins in one document and ends in the next is none, and hides none."""
+    added = [added_token(FIRST_FREE, "ab", special=False), added_token(FIRST_FREE + 1, "bc", special=False)]
+    assert_equal(as_file(byte_level(MERGES, added_tokens=added)), "text", ["a", "bc", "xa", "b", "c"])
+
+
+def test_documents_without_added_tokens_stay_fast():
+    encoder = GigatokenEncoder(as_file(byte_level(MERGES, added_tokens=[added_token(FIRST_FREE, "<|x|>")])), "token")
+    encoder.encode(large(["a <|b|>", "x|>"]))
+    assert by_gigatoken_alone(encoder)
+    encoder.encode(large(["a <|x|>"]))
+    assert not by_gigatoken_alone(encoder)
+
+
+# Models
+
+
+def renumbered(tokenizer: dict[str, Any]) -> dict[str, Any]:
+    """The same tokenizer with the ids of its merges in another order than the merges."""
+    vocabulary = tokenizer["model"]["vocab"]
+    merged = [token for token, token_id in vocabulary.items() if token_id >= 256]
+    vocabulary.update(zip(merged, reversed([vocabulary[token] for token in merged]), strict=True))
+    return tokenizer
+
+
+def test_merges_whose_ids_do_not_ascend():
+    texts = sample_texts().slice(0, 40).to_pylist()
+    tokenizer = as_file(renumbered(train(texts, GPT2)))
+    assert_equal(tokenizer, "text", texts)
+
+
+def test_tokens_that_merges_do_not_reach():
+    """Words in the vocabulary that no merge makes, an id that nothing has, and names outside the byte alphabet."""
+    for ignore_merges in (False, True):
+        tokenizer = byte_level(MERGES)
+        tokenizer["model"]["vocab"] |= {"xyz": 400, "漢": 401, "ä": 402, "<|eos|>": 403, "Ġhello": 404}
+        tokenizer["model"]["ignore_merges"] = ignore_merges
+        texts = ["xyz", "漢", "ä", "Ã¤", "<|eos|>", " hello", "hello", "Ġhello", "ab abab"]
+        assert_equal(as_file(tokenizer), "text", texts)
+    assert 400 in GigatokenEncoder(as_file(tokenizer), "text").encode(large(texts)).ids
+
+
+def test_legacy_merges():
+    tokenizer = byte_level(MERGES)
+    tokenizer["model"]["merges"] = [" ".join(pair) for pair in tokenizer["model"]["merges"]]
+    assert_equal(as_file(tokenizer), "text", ["abab ab ä"])
+
+
+def with_model(**settings: Any) -> dict[str, Any]:
+    tokenizer = byte_level(MERGES)
+    tokenizer["model"] |= settings
+    return tokenizer
+
+
+def without_a_byte() -> dict[str, Any]:
+    tokenizer = byte_level([])
+    del tokenizer["model"]["vocab"][byte_characters()[0xF5]]
+    return tokenizer
+
+
+BYTES_AFTER = {**GPT2, "use_regex": False}
+DIGITS = {"type": "Digits", "individual_digits": True}
+NANOCHAT = PROVEN_SPLITS["llama3"][0].replace("{1,3}", "{1,2}")
+UNIGRAM = {"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["a", -1.0]], "byte_fallback": False}
+NOT_FOR_GIGATOKEN = {
+    "Lowercase": (byte_level(normalizer={"type": "Lowercase"}), "normalizer Lowercase"),
+    "two normalizers": (byte_level(normalizer={"type": "Sequence", "normalizers": [NFKC, NFKC]}), "Sequence"),
+    "no pre-tokenizer": (byte_level(pre_tokenizer=None), "needs a pre-tokenizer"),
+    "no words": (byte_level(pre_tokenizer=BYTES_AFTER), "use_regex: false"),
+    "Whitespace": (byte_level(pre_tokenizer={"type": "Whitespace"}), "pre-tokenizer Whitespace"),
+    "nanochat": (byte_level(pre_tokenizer=split_then_bytes(NANOCHAT)), "is not known to split as"),
+    "possessive": (byte_level(pre_tokenizer=split_then_bytes(POSSESSIVE)), "is not known to split as"),
+    "two splits": (byte_level(pre_tokenizer=split_then_bytes(*PROVEN_SPLITS["gpt2"] * 2)), "is not known to split as"),
+    "merged": (byte_level(pre_tokenizer=split_then_bytes("a", behavior="MergedWithNext")), "Isolated"),
+    "inverted": (byte_level(pre_tokenizer=split_then_bytes(*PROVEN_SPLITS["gpt2"], invert=True)), "not inverted"),
+    "digits": (byte_level(pre_tokenizer={"type": "Sequence", "pretokenizers": [DIGITS, BYTES_AFTER]}), "but Split"),
+    "splits twice": (byte_level(pre_tokenizer={"type": "Sequence", "pretokenizers": [GPT2]}), "use_regex"),
+    "no bytes": (byte_level(pre_tokenizer={"type": "Sequence", "pretokenizers": [DIGITS]}), "pre-tokenizer Digits"),
+    "dropout": (with_model(dropout=0.1), "dropout"),
+    "prefix": (with_model(continuing_subword_prefix="##", merges=[]), "continuing_subword_prefix"),
+    "suffix": (with_model(end_of_word_suffix="</w>", merges=[]), "end_of_word_suffix"),
+    "byte_fallback": (with_model(byte_fallback=True), "byte_fallback"),
+    "Unigram": ({**byte_level(), "model": UNIGRAM}, "model is Unigram"),
+    "a byte missing": (without_a_byte(), "lacks 1"),
+    "merges alike": (byte_level([(b"a", b"a"), (b"aa", b"a"), (b"a", b"aa")]), "two of this tokenizer's make the same"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("tokenizer", "reason"), NOT_FOR_GIGATOKEN.values(), ids=NOT_FOR_GIGATOKEN)
+def test_what_gigatoken_is_not_used_for(tokenizer, reason, caplog):
+    file = as_file(tokenizer)
+    with pytest.raises(UsageError, match=r"gigatoken .*; use the engine `tokenizers`, or `auto`") as refused:
+        make_encoder(file, "gigatoken", "token")
+    assert reason in str(refused.value)
+    with caplog.at_level(logging.WARNING):
+        assert make_encoder(file, "auto", "token").name == "tokenizers"
+    assert "encoding with tokenizers, which is slower: gigatoken" in caplog.text
+    assert reason in caplog.text
+
+
+@pytest.mark.parametrize(
+    "normalizer", [{"type": "Sequence", "normalizers": []}, {"type": "Sequence", "normalizers": [NFKC]}]
+)
+def test_a_sequence_of_at_most_one_normalizer(normalizer):
+    assert_equal(as_file(byte_level(MERGES, normalizer=normalizer)), "text", ["ﬁ ä a\u0308"])
+
+
+def test_make_encoder(caplog):
+    assert make_encoder(sample_tokenizer(), "tokenizers", "text").name == "tokenizers"
+    assert make_encoder(sample_tokenizer(), "gigatoken", "text").name == "gigatoken"
+    assert make_encoder(sample_tokenizer(), "auto", "text").name == "gigatoken"
+    assert not caplog.records
+
+
+# Memory and threads
+
+
+def distinct_words(rng: np.random.Generator, size: int) -> pa.LargeStringArray:
+    words = rng.integers(ord("a"), ord("z") + 1, (size // 9, 9), dtype=np.uint8)
+    words[:, 0] = ord(" ")
+    return large(words[i : i + 500].tobytes().decode() for i in range(0, len(words), 500))
+
+
+def test_memory_is_bounded_where_no_word_comes_twice():
+    """Without a bound it would grow by some 400 MB."""
+    encoder = GigatokenEncoder(as_file(byte_level(MERGES)), "text")
+    rng = np.random.default_rng(0)
+    encoder.encode(distinct_words(rng, 1_000_000))
+    process = psutil.Process()
+    before = process.memory_info().rss
+    most = 0
+    for _ in range(40):
+        encoder.encode(distinct_words(rng, 1_000_000))
+        most = max(most, process.memory_info().rss - before)
+    assert most < 200_000_000
+
+
+def test_an_engine_that_has_grown_is_made_anew(monkeypatch):
+    monkeypatch.setattr(encoders, "CACHE_BOUND_BYTES", -1)
+    encoder = GigatokenEncoder(as_file(byte_level(MERGES)), "text")
+    for _ in range(3):
+        assert ids_of(encoder.encode(large(["ab ä"]))) == [[256, 262]]
+        assert encoder._engine is None
+
+
+def test_an_encoder_for_each_thread():
+    texts = sample_texts()
+    expected = sample_encoders("text")[1].encode(texts)
+    differences: list[str | None] = []
+
+    def work() -> None:
+        encoder = GigatokenEncoder(sample_tokenizer(), "text")
+        differences.extend(first_difference(expected, encoder.encode(texts)) for _ in range(3))
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert differences == [None] * 9
+
+
+def test_both_are_encoders():
+    chosen: list[Encoder] = list(sample_encoders("text"))
+    assert [encoder.name for encoder in chosen] == ["tokenizers", "gigatoken"]

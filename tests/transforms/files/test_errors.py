@@ -1,0 +1,33 @@
+"""What a filesystem's error is shown as."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+from apache_beam.io.filesystem import BeamIOError
+
+from transforms.errors import BroetchenError
+from transforms.files.errors import explain, explained
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(errno.ENOSPC, "as a library puts it"), os.strerror(errno.ENOSPC)),
+        (BeamIOError("failed", {"gs://b/a": 403}), "HTTP 403 Forbidden"),
+        (RuntimeError("no\n  answer \x1b[31m"), "no answer ?[31m"),
+        (RuntimeError(" "), "RuntimeError"),
+    ],
+)
+def test_the_innermost_reason_is_on_one_line(error: Exception, reason: str) -> None:
+    found, advice = explain(error)
+    assert found == reason
+    assert advice
+
+
+def test_an_error_of_ours_that_beam_has_wrapped_comes_as_it_is() -> None:
+    ours = BroetchenError("a: no such thing")
+    with pytest.raises(BroetchenError, match=r"^a: no such thing$"), explained("b", "read"):
+        raise BeamIOError("failed", {"a": ours})

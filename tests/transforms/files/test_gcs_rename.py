@@ -1,0 +1,85 @@
+"""Renaming in a bucket: of two attempts at one file, one is told, and neither's bytes are mixed or lost."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+from gcp_storage_emulator.handlers import objects
+
+from tests.support.services.gcs_emulator import Handler
+from transforms.errors import BroetchenError
+from transforms.files import storage as files
+
+
+@pytest.fixture
+def paths(gcs_prefix: str) -> tuple[str, str]:
+    source, target = f"{gcs_prefix}/work/shard-00000.arecord", f"{gcs_prefix}/train-00000-of-00001.arecord"
+    files.write_bytes(source, b"new")
+    return source, target
+
+
+def write_before_copies(monkeypatch: pytest.MonkeyPatch, path: str, content: bytes, times: int = 1) -> None:
+    """Another process writes `path` right before the server answers the next requests for a copy."""
+    bucket, _, name = path.removeprefix("gs://").partition("/")
+    left, server = iter(range(times)), os.environ["STORAGE_EMULATOR_HOST"]
+
+    def write(storage: Any) -> None:
+        for _ in left:
+            resource = objects._make_object_resource(server, bucket, name, "application/octet-stream", len(content))
+            storage.create_file(bucket, name, content, objects._checksums(content, resource))
+            return
+
+    monkeypatch.setattr(Handler, "before_copy", staticmethod(write))
+
+
+@pytest.mark.parametrize("before", [None, b"old"])
+def test_a_rename_replaces_and_leaves_no_source(paths: tuple[str, str], before: bytes | None) -> None:
+    source, target = paths
+    if before is not None:
+        files.write_bytes(target, before)
+    files.rename(source, target)
+    assert files.read_bytes(target) == b"new"
+    assert not files.exists(source)
+
+
+def test_a_rename_may_be_repeated(paths: tuple[str, str]) -> None:
+    source, target = paths
+    files.rename(source, target, size=3)
+    files.rename(source, target, size=3)
+    with pytest.raises(BroetchenError, match="check the path"):
+        files.rename(source, target)
+
+
+@pytest.mark.parametrize("before", [None, b"old"])
+def test_what_another_process_has_written_meanwhile_is_not_replaced(
+    paths: tuple[str, str], before: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = paths
+    if before is not None:
+        files.write_bytes(target, before)
+    write_before_copies(monkeypatch, target, b"theirs")
+    with pytest.raises(BroetchenError, match="another process has written it meanwhile"):
+        files.rename(source, target)
+    assert files.read_bytes(target) == b"theirs"
+    assert files.read_bytes(source) == b"new"
+
+
+def test_another_attempt_at_the_same_bytes_is_as_good(paths: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target = paths
+    write_before_copies(monkeypatch, target, b"new")
+    files.rename(source, target)
+    assert files.read_bytes(target) == b"new"
+    assert not files.exists(source)
+
+
+def test_a_source_that_changes_meanwhile_is_not_published(
+    paths: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = paths
+    write_before_copies(monkeypatch, source, b"other")
+    with pytest.raises(BroetchenError, match="another process"):
+        files.rename(source, target)
+    assert not files.exists(target)
+    assert files.read_bytes(source) == b"other"

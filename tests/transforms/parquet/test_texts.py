@@ -1,0 +1,56 @@
+"""The text of parquet files, batch by batch."""
+
+from __future__ import annotations
+
+import random
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.support.corpora import write_parquet
+from transforms.errors import BroetchenError
+from transforms.files import storage as files
+from transforms.parquet.texts import read_texts
+
+
+def test_row_groups_are_read_in_the_order_asked_for_and_no_others(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "a.parquet", [["a", "b"], ["c"], [], ["d", None, ""]])
+    found = [
+        (group, batch.texts.to_pylist()) for group, batch in read_texts(str(tmp_path / "a.parquet"), [3, 0], "text")
+    ]
+    assert found == [(3, ["d"]), (0, ["a", "b"])]
+
+
+def test_a_damaged_page_names_file_and_row_group(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    write_parquet(path, [["some text"] * 50, [f"{n} other text" for n in range(500)]])
+    offset = pq.read_metadata(path).row_group(1).column(1).data_page_offset
+    content = bytearray(path.read_bytes())
+    content[offset : offset + 40] = b"\xff" * 40
+    path.write_bytes(content)
+    with pytest.raises(BroetchenError, match=r"a\.parquet: row group 1 cannot be read"):
+        list(read_texts(str(path), [0, 1], "text"))
+
+
+def test_a_file_in_a_bucket_is_fetched_once(gcs_prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    letters = random.Random(1)
+    row_groups = [
+        ["".join(letters.choices("abcdefghijklmnopqrstuvwxyz", k=4000)) for _ in range(1500)] for _ in range(6)
+    ]
+    write_parquet(tmp_path / "a.parquet", row_groups)
+    files.upload(str(tmp_path / "a.parquet"), f"{gcs_prefix}/a.parquet")
+    sent = 0
+    send_header = BaseHTTPRequestHandler.send_header
+
+    def counted(self: BaseHTTPRequestHandler, keyword: str, value: str) -> None:
+        nonlocal sent
+        sent += int(value) if keyword.lower() == "content-length" else 0
+        send_header(self, keyword, value)
+
+    monkeypatch.setattr(BaseHTTPRequestHandler, "send_header", counted)
+    batches = [batch for _, batch in read_texts(f"{gcs_prefix}/a.parquet", range(6), "text")]
+    assert sum(len(batch.texts) for batch in batches) == 9000
+    size = (tmp_path / "a.parquet").stat().st_size
+    assert size - 100_000 < sent < 1.5 * size  # only the column of numbers beside the text is left out

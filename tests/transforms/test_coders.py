@@ -1,0 +1,127 @@
+"""How elements travel: as text, numbers, tuples and JSON, never as pickles, and each step says what it gives."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import pytest
+from apache_beam.coders import Coder, coders, registry
+from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
+
+from beam_pipelines.jobs.build import demo_config
+from beam_pipelines.jobs.specs import dataset_specs, load_config_tokenizer
+from transforms.arrayrecord.sink import WriteToArrayRecord
+from transforms.budget.token_budget import ShardCount, TokenBudget
+from transforms.building.datasets import BuildDatasets
+from transforms.coders import JsonCoder
+from transforms.counting.count_tokens import BuiltShard, CountBuiltShards, CountTokens
+from transforms.counting.text_count import TextCountCoder
+from transforms.dataset.verify import ShardCheck, VerifyShards
+from transforms.encoding.tokenize import Tokenize
+from transforms.evaluation.evaluate import EvaluateTokenizers
+from transforms.evaluation.statistics import StatisticsCoder
+from transforms.parquet.read import ReadFooters, ReadParquet, TextSource
+from transforms.recipe.spec import DatasetSpec
+
+TRANSFORMS: dict[str, tuple[Any, Callable[[], beam.PTransform[Any, Any]]]] = {
+    "BuildDatasets": (DatasetSpec, BuildDatasets),
+    "CountTokens": (str, lambda: CountTokens({})),
+    "CountBuiltShards": (BuiltShard, CountBuiltShards),
+    "VerifyShards": (ShardCheck, VerifyShards),
+    "EvaluateTokenizers": (str, lambda: EvaluateTokenizers({}, {})),
+    "ReadFooters": (TextSource, ReadFooters),
+    "ReadParquet": (str, ReadParquet),
+    "Tokenize": (str, lambda: Tokenize("samples/tokenizer.json")),
+    "TokenBudget": (tuple[str, ShardCount], lambda: TokenBudget({})),
+    "WriteToArrayRecord": (bytes, lambda: WriteToArrayRecord("out/train", num_shards=2)),
+}
+
+
+#: what Beam's own coders of known types are made of
+PLAIN = (
+    coders.BytesCoder,
+    coders.GlobalWindowCoder,
+    coders.IterableCoder,
+    coders.ListCoder,
+    coders.MapCoder,
+    coders.NullableCoder,
+    coders.PaneInfoCoder,
+    coders.StrUtf8Coder,
+    coders.TimestampCoder,
+    coders.TupleCoder,
+    coders.TupleSequenceCoder,
+    coders.VarIntCoder,
+    JsonCoder,
+    StatisticsCoder,
+    TextCountCoder,
+)
+
+
+#: a step that gives nothing
+EXCEPTION = "Under test/FailShort"
+
+
+class Outputs(PipelineVisitor):
+    """Finds what steps give, and the accumulators of combines, by the steps' names."""
+
+    def __init__(self) -> None:
+        self.coders: dict[str, Coder] = {}
+
+    def visit_transform(self, step: AppliedPTransform) -> None:
+        # A Reshuffle adds Beam's own metadata, of several types.
+        if not step.full_label.startswith("Under test") or "/ReshufflePerKey/" in step.full_label:
+            return
+        for tag, output in step.outputs.items():
+            self.coders[f"{step.full_label}[{tag}]"] = registry.get_coder(output.element_type)
+
+    def enter_composite_transform(self, step: AppliedPTransform) -> None:
+        if isinstance(step.transform, beam.CombinePerKey):
+            self.coders[f"{step.full_label}, accumulator"] = step.transform.fn.get_accumulator_coder()
+
+
+def parts_of(coder: Coder) -> Iterator[Coder]:
+    yield coder
+    for part in coder._get_component_coders():
+        yield from parts_of(part)
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_no_element_is_pickled(name: str) -> None:
+    """A pickle runs what it says, and differs between versions. What a step without a type gives would be one."""
+    element, make = TRANSFORMS[name]
+    pipeline = beam.Pipeline()
+    _ = pipeline | beam.Create([]).with_output_types(element) | "Under test" >> make()
+    found = Outputs()
+    pipeline.visit(found)
+    assert found.coders
+    others = {
+        f"{label}: {part}"
+        for label, coder in found.coders.items()
+        for part in parts_of(coder)
+        if not isinstance(part, PLAIN) and not label.startswith(EXCEPTION)
+    }
+    assert not others
+
+
+def test_a_step_without_a_type_is_found() -> None:
+    assert not isinstance(registry.get_coder(Any), PLAIN)
+
+
+def test_a_spec_keeps_the_order_of_its_splits_and_of_what_its_manifest_shows(tmp_path: Path) -> None:
+    config = demo_config()
+    tokenizer = load_config_tokenizer(config)
+    specs = dataset_specs(
+        config, list(config.datasets), tokenizer, "tokenizer.json", output=str(tmp_path), engine="auto", overwrite=True
+    )
+    coder = registry.get_coder(DatasetSpec)
+    for spec in specs.values():
+        encoded = coder.encode(spec)
+        found = coder.decode(encoded)
+        assert found == spec
+        assert list(found.budgets) == list(spec.budgets) == ["train", "eval"]
+        assert json.dumps(found.config) == json.dumps(spec.config) != json.dumps(spec.config, sort_keys=True)
+        assert json.loads(encoded)["name"] == spec.name

@@ -1,0 +1,1 @@
+"""ArrayRecord: `tf.train.Example`, records, reader, writer, `WriteToArrayRecord`."""

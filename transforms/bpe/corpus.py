@@ -1,0 +1,266 @@
+"""The parts of a text corpus: datasets that a build has written as text, or parquet files, found and read."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import posixpath
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from transforms.arrayrecord.example import decode_text
+from transforms.arrayrecord.reader import RecordReader
+from transforms.arrayrecord.records import FEATURE
+from transforms.dataset.manifest import Manifest, manifest_path, read_manifest
+from transforms.errors import BroetchenError, UsageError
+from transforms.files import storage as files
+from transforms.parquet.footer import read_footer
+from transforms.parquet.source_files import expand_sources
+from transforms.parquet.texts import read_texts
+from transforms.texts import text_batches, text_buffers
+
+_SUFFIX = ".parquet"
+_WILDCARD = re.compile(r"[*?\[]")
+
+
+@dataclasses.dataclass(frozen=True)
+class TextPart:
+    """The documents of one dataset.
+
+    Attributes:
+        name: of the dataset.
+        paths: the files in the order in which they are read, all parquet (`.parquet` or not) or all ArrayRecord.
+        shown: the same files without what is only true of this machine, for manifests.
+        text_column: of parquet files; None for ArrayRecord.
+        sizes: of the files in bytes.
+        text_bytes: about how much text is in it, from the footers; None where only reading would tell.
+    """
+
+    name: str
+    paths: tuple[str, ...]
+    shown: tuple[str, ...]
+    sizes: tuple[int, ...]
+    text_column: str | None
+    text_bytes: int | None
+
+    def batches(self) -> Iterator[tuple[pa.LargeStringArray, Mapping[str, int]]]:
+        """Batches of documents, and how many rows were left out of each, by reason.
+
+        Raises:
+            BroetchenError: a file is damaged.
+        """
+        for path, size in zip(self.paths, self.sizes, strict=True):
+            if self.text_column is None:
+                with RecordReader(path) as records:
+                    for texts in text_batches(decode_text(record, FEATURE) for record in records):
+                        yield texts, {}
+            else:
+                groups = range(len(read_footer(path, size, self.text_column).row_groups))
+                for _, batch in read_texts(path, groups, self.text_column):
+                    yield batch.texts, batch.skipped
+
+
+def parquet_part(name: str, sources: Mapping[str, str], text_column: str) -> TextPart:
+    """The documents of parquet files.
+
+    Args:
+        sources: glob patterns as they are opened, and how each was written.
+
+    Raises:
+        BroetchenError: a pattern matches nothing; a file is not parquet or has no such column of text.
+    """
+    found = expand_sources(sources)
+    footers = [read_footer(path, size, text_column) for path, size in found]
+    shown = [_as_written(path, sources) for path, _ in found]
+    return TextPart(
+        name,
+        tuple(path for path, _ in found),
+        tuple(shown),
+        tuple(size for _, size in found),
+        text_column,
+        sum(group.text_bytes for footer in footers for group in footer.row_groups),
+    )
+
+
+def _as_written(path: str, sources: Mapping[str, str]) -> str:
+    """A file's path with the fixed part of the pattern that found it as that was written."""
+    for opened, written in sources.items():
+        folder = files.fixed_folder(opened)
+        if path.startswith(folder):
+            return files.fixed_folder(written) + path.removeprefix(folder)
+    return posixpath.basename(path)
+
+
+def find_parts(location: str, text_column: str = "text", split: str = "train") -> list[TextPart]:
+    """The datasets at a location, in the order of their names.
+
+    Args:
+        location: a folder of datasets that were built as text, or one of them; a parquet file or a glob pattern; or a
+            folder with parquet files, or with one folder of parquet files for each dataset.
+        text_column: of parquet files that no build has written.
+        split: of built datasets; those that lack it are left out, and so is what has no splits but "train".
+
+    Raises:
+        BroetchenError: there is nothing, or it is damaged.
+        UsageError: it was built as ids.
+    """
+    if location.endswith(_SUFFIX) or _WILDCARD.search(location):
+        if split != "train":
+            return []
+        return [parquet_part(_name(location), {location: _portable(location)}, text_column)]
+    folder = location.rstrip("/") or "/"
+    built = _manifests(folder)
+    if built:
+        parts = [_built_part(path, manifest, split) for path, manifest in built.items()]
+        return [part for part in parts if part is not None]
+    if split != "train":
+        return []
+    here = posixpath.join(folder, f"*{_SUFFIX}")
+    if files.list_files(here):
+        return [parquet_part(_name(folder), {here: _portable(here)}, text_column)]
+    below = [posixpath.dirname(path) for path, _ in files.list_files(posixpath.join(folder, f"*/*{_SUFFIX}"))]
+    if not below:
+        raise BroetchenError(
+            f"{location}: no dataset that was built as text, and no parquet files in it or one folder below; name such "
+            "a folder, a pattern like corpus/*.parquet, or a mix config (.yaml)"
+        )
+    return [
+        parquet_part(_name(one), {posixpath.join(one, f"*{_SUFFIX}"): f"{_name(one)}/*{_SUFFIX}"}, text_column)
+        for one in dict.fromkeys(below)
+    ]
+
+
+def is_portable(pattern: str) -> bool:
+    """Whether a path as somebody wrote it means the same on every machine, or at least next to the same config."""
+    return not (files.is_local(pattern) and posixpath.isabs(pattern))
+
+
+def _portable(pattern: str) -> str:
+    """A pattern without the folders above it, which for local files are this machine's."""
+    return posixpath.basename(pattern) if files.is_local(pattern) else pattern
+
+
+def _name(location: str) -> str:
+    """What to call the files at a location: the last part of its path that has no wildcard."""
+    parts = [part for part in location.split("/") if part and not _WILDCARD.search(part)]
+    return parts[-1].removesuffix(_SUFFIX) if parts else "corpus"
+
+
+def _manifests(folder: str) -> dict[str, Manifest]:
+    beside = [posixpath.dirname(path) for path, _ in files.list_files(posixpath.join(folder, "*", "manifest.json"))]
+    folders = [folder] if files.exists(manifest_path(folder)) else beside
+    return {one: manifest for one in folders if (manifest := read_manifest(one))}
+
+
+def _built_part(folder: str, manifest: Manifest, split: str) -> TextPart | None:
+    written = manifest.config["records"]["format"]
+    if written == "tokens":
+        raise UsageError(
+            f"{folder}: was built as ids, which hold no text; build it with records.format: text, or name its source"
+        )
+    if split not in manifest.splits:
+        return None
+    shards = manifest.splits[split].shards
+    paths = tuple(posixpath.join(folder, shard.file) for shard in shards)
+    sizes = tuple(shard.bytes for shard in shards)
+    shown = tuple(f"{manifest.dataset}/{shard.file}" for shard in shards)
+    if written == "text":
+        return TextPart(manifest.dataset, paths, shown, sizes, None, None)
+    column = str(manifest.config["dataset"]["text_column"])
+    footers = [read_footer(path, size, column) for path, size in zip(paths, sizes, strict=True)]
+    text_bytes = sum(group.text_bytes for footer in footers for group in footer.row_groups)
+    return TextPart(manifest.dataset, paths, shown, sizes, column, text_bytes)
+
+
+def spread_sample(parts: Iterable[TextPart], sample_bytes: int) -> list[str]:
+    """Texts from the beginnings of all parts in turn, `sample_bytes` of UTF-8 or a little more where there are so many.
+
+    Raises:
+        BroetchenError: a file is damaged.
+    """
+    sample: list[str] = []
+    size = 0
+    streams = [part.batches() for part in parts]
+    for batches in itertools.zip_longest(*streams):
+        for batch in batches:
+            if batch is not None and size < sample_bytes:
+                sample += batch[0].to_pylist()
+                size += int(pc.sum(pc.binary_length(batch[0])).as_py() or 0)
+        if size >= sample_bytes:
+            break
+    return sample
+
+
+@dataclasses.dataclass(frozen=True)
+class PartCount:
+    """What was read of a part: documents, and bytes of UTF-8."""
+
+    documents: int
+    bytes: int
+
+
+class TextStream:
+    """The documents of some parts, one part after another.
+
+    Args:
+        parts: the datasets.
+        limits: the most bytes to take of each part, by name; documents are taken in order, and the first that does not
+            fit ends its part. None takes all.
+    """
+
+    def __init__(self, parts: Sequence[TextPart], limits: Mapping[str, int] | None = None) -> None:
+        self._parts, self._limits = parts, limits
+        self._texts, self._lengths = hashlib.sha256(), hashlib.sha256()
+        self._counts = {part.name: PartCount(0, 0) for part in parts}
+        self.skipped: Counter[str] = Counter()
+
+    def __iter__(self) -> Iterator[pa.LargeStringArray]:
+        for part in self._parts:
+            yield from self._part(part)
+
+    def _part(self, part: TextPart) -> Iterator[pa.LargeStringArray]:
+        left = None if self._limits is None else self._limits[part.name]
+        for texts, skipped in part.batches():
+            self.skipped.update(skipped)
+            lengths = pc.binary_length(texts).to_numpy()
+            fitting = len(texts) if left is None else int(np.cumsum(lengths).searchsorted(left, side="right"))
+            if fitting:
+                taken, size = texts.slice(0, fitting), int(lengths[:fitting].sum())
+                self._count(part.name, taken, lengths[:fitting], size)
+                left = None if left is None else left - size
+                yield taken
+            if fitting < len(texts):
+                return
+
+    def _count(self, name: str, texts: pa.LargeStringArray, lengths: np.ndarray, size: int) -> None:
+        data, offsets = text_buffers(texts)
+        self._texts.update(data[offsets[0] : offsets[-1]])
+        self._lengths.update(lengths.astype("<i8").tobytes())
+        count = self._counts[name]
+        self._counts[name] = PartCount(count.documents + len(texts), count.bytes + size)
+
+    @property
+    def counts(self) -> Mapping[str, PartCount]:
+        """What was read so far of each part."""
+        return self._counts
+
+    @property
+    def total(self) -> PartCount:
+        """What was read so far of all parts."""
+        counts = self._counts.values()
+        return PartCount(sum(count.documents for count in counts), sum(count.bytes for count in counts))
+
+    @property
+    def sha256(self) -> str:
+        """Of the documents read so far in their order, however they lie in files and batches.
+
+        It is the SHA-256 of two digests: of all texts one after another, and of their lengths in bytes as little-endian
+        int64.
+        """
+        return hashlib.sha256(self._texts.digest() + self._lengths.digest()).hexdigest()

@@ -1,0 +1,1 @@
+"""Exact budgets: arithmetic on counts, and the cut of text."""

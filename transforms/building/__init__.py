@@ -1,0 +1,1 @@
+"""The build of datasets: shards, cut, publish, and what lies in an output meanwhile."""

@@ -1,0 +1,181 @@
+"""Decides what is published: from a dataset's cut to its files, each a whole provisional shard or a part of one."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import posixpath
+from collections.abc import Mapping, Sequence
+
+import pyarrow as pa
+
+from transforms.budget.text_cut import DocumentSpan, find_cut, take_exactly
+from transforms.budget.token_budget import DatasetCut, ShardCount, ShardSlice
+from transforms.building.formats import text_format
+from transforms.building.work_folder import Publication, WorkFolder
+from transforms.coders import register_json_coder
+from transforms.encoding.pool import borrow_encoder
+from transforms.errors import BroetchenError
+from transforms.recipe.plan import DatasetPlan
+from transforms.recipe.spec import DatasetSpec
+
+
+@register_json_coder
+@dataclasses.dataclass(frozen=True)
+class PublishTask:
+    """One shard file to publish: number `index` of `of` in its split.
+
+    Its content is the whole provisional shard `count`, or the tokens of `piece`, or the documents of `spans`.
+    """
+
+    dataset: str
+    work_folder: str
+    extension: str
+    split: str
+    index: int
+    of: int
+    count: ShardCount
+    piece: ShardSlice | None = None
+    spans: tuple[DocumentSpan, ...] = ()
+
+    @property
+    def whole(self) -> bool:
+        return self.piece is None and not self.spans
+
+    @property
+    def file(self) -> str:
+        return f"{self.split}-{self.index:05d}-of-{self.of:05d}.{self.extension}"
+
+
+@register_json_coder
+@dataclasses.dataclass(frozen=True)
+class PublishPlan:
+    """All that is published of a dataset: the tasks, and by split what is missing and what a cut of text put back."""
+
+    tasks: tuple[PublishTask, ...]
+    counts: tuple[ShardCount, ...]
+    missing: Mapping[str, int]
+    put_back: Mapping[str, int]
+
+
+def plan_publication(spec: DatasetSpec, plan: DatasetPlan, cut: DatasetCut) -> PublishPlan:
+    """Turns the cut of a dataset into the files to publish, and notes in the work folder what each is called.
+
+    Raises:
+        BroetchenError: the source is short, and the config does not keep short sources.
+    """
+    counts = {count.ordinal: count for count in cut.counts}
+    if spec.records.is_text:
+        contents, missing, put_back = _cut_text(spec, plan, cut.counts)
+    else:
+        contents = {split.split: [_slice_content(counts, piece) for piece in split.slices] for split in cut.splits}
+        missing = {split.split: split.missing for split in cut.splits}
+        put_back = {}
+    if any(missing.values()) and spec.on_shortfall == "fail":
+        raise BroetchenError(shortfall_message(spec, plan, missing))
+    tasks = tuple(
+        PublishTask(
+            spec.name,
+            plan.work_folder,
+            spec.records.extension,
+            split,
+            index,
+            len(members),
+            counts[ordinal],
+            piece,
+            spans,
+        )
+        for split, members in contents.items()
+        for index, (ordinal, piece, spans) in enumerate(members)
+    )
+    names = {task.count.ordinal: posixpath.join(spec.folder, task.file) for task in tasks if task.whole}
+    WorkFolder(plan.work_folder, spec.records.extension).write_publication(Publication(names))
+    last = max((task.count.ordinal for task in tasks), default=-1)
+    return PublishPlan(tasks, tuple(count for count in cut.counts if count.ordinal <= last), missing, put_back)
+
+
+def shortfall_message(spec: DatasetSpec, plan: DatasetPlan, missing: Mapping[str, int]) -> str:
+    """Says how many tokens a short source lacks, and what can be done."""
+    short = ", ".join(
+        f"{split} lacks {tokens:,} of {spec.budgets[split]:,} tokens" for split, tokens in missing.items() if tokens
+    )
+    return (
+        f"dataset {spec.name}: the source is exhausted ({len(plan.files)} files): {short}, "
+        f"{sum(missing.values()):,} tokens missing in all; nothing of it was published. "
+        "Add source files, lower the budget, or set on_shortfall: keep"
+    )
+
+
+_Content = tuple[int, ShardSlice | None, tuple[DocumentSpan, ...]]
+
+
+def _slice_content(counts: Mapping[int, ShardCount], piece: ShardSlice) -> _Content:
+    whole = piece.take == counts[piece.ordinal].tokens
+    return piece.ordinal, None if whole else piece, ()
+
+
+def missing_text(spec: DatasetSpec, plan: DatasetPlan, counts: Sequence[ShardCount]) -> int:
+    """The tokens that the splits lack when text is cut for them from these shards, past documents without a cut.
+
+    Args:
+        counts: of an unbroken prefix of the shards.
+    """
+    _, missing, _ = _cut_text(spec, plan, counts)
+    return sum(missing.values())
+
+
+def _cut_text(
+    spec: DatasetSpec, plan: DatasetPlan, shards: Sequence[ShardCount]
+) -> tuple[dict[str, list[_Content]], dict[str, int], dict[str, int]]:
+    counts = {count.ordinal: count for count in shards}
+    work = WorkFolder(plan.work_folder, spec.records.extension)
+    rest: Sequence[DocumentSpan] = [
+        DocumentSpan(count.ordinal, 0, count.documents, count.tokens) for count in shards if count.documents
+    ]
+    contents, missing, put_back = {}, {}, {}
+    with _TextCutter(spec, plan) as cutter:
+        for split, budget in spec.budgets.items():
+            taken = take_exactly(rest, budget, work.lengths, cutter.cut)
+            rest = taken.rest
+            missing[split], put_back[split] = taken.missing, len(taken.put_back)
+            contents[split] = [
+                _spans_content(counts[ordinal], tuple(spans))
+                for ordinal, spans in itertools.groupby(taken.taken, key=lambda span: span.ordinal)
+            ]
+    return contents, missing, put_back
+
+
+def _spans_content(count: ShardCount, spans: tuple[DocumentSpan, ...]) -> _Content:
+    whole = len(spans) == 1 and spans[0] == DocumentSpan(count.ordinal, 0, count.documents, count.tokens)
+    return count.ordinal, None, () if whole else spans
+
+
+class _TextCutter:
+    """Cuts single documents of provisional shards, by the encoder that counted them."""
+
+    def __init__(self, spec: DatasetSpec, plan: DatasetPlan) -> None:
+        self._spec, self._plan = spec, plan
+        self._format = text_format(spec)
+        self._work = WorkFolder(plan.work_folder, spec.records.extension)
+
+    def __enter__(self) -> _TextCutter:
+        self._borrowed = borrow_encoder(self._spec.tokenizer, self._plan.engine)
+        self._encoder = self._borrowed.__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._borrowed.__exit__(None, None, None)
+
+    def _count(self, text: str) -> int:
+        return len(self._encoder.encode(pa.array([text], pa.large_string())).ids)
+
+    def cut(self, span: DocumentSpan, tokens: int) -> tuple[DocumentSpan, DocumentSpan] | None:
+        text = span.part_of(self._format.text(self._work.shard(span.ordinal), span.first))
+        kept = find_cut(text, tokens, self._count)
+        if kept is None:
+            return None
+        at = span.start + kept
+        return (
+            dataclasses.replace(span, tokens=tokens, stop=at),
+            dataclasses.replace(span, tokens=self._count(text[kept:]), start=at),
+        )

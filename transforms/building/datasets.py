@@ -1,0 +1,301 @@
+"""The main job as one PTransform: names of datasets in, finished datasets out.
+
+    plan ─► tokenize what is surely needed ─► tokenize the rest ─► tokenize what is still missing
+         ─► combine the counts ─► cut ─► publish ─► manifest
+
+Each element is a shard or a dataset; the tokens themselves never pass through the pipeline.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import posixpath
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import apache_beam as beam
+from apache_beam.pvalue import AsDict, AsList, PCollection, TaggedOutput
+
+from transforms.budget.token_budget import DatasetCut, MergeShardCounts, ShardCount, TokenBudget, usable_prefix
+from transforms.building.cut import PublishPlan, PublishTask, missing_text, plan_publication
+from transforms.building.publish import PublishedShard, finish_dataset, publish_shard
+from transforms.building.shard import build_shard
+from transforms.building.work_folder import WorkFolder, quarantine_folder
+from transforms.coders import register_json_coder
+from transforms.dataset.manifest import Manifest, QuarantineEntry, ShardEntry, manifest_path, read_manifest
+from transforms.errors import BroetchenError
+from transforms.files import storage as files
+from transforms.recipe.plan import DatasetPlan, PlanDatasets
+from transforms.recipe.shard_plan import ShardTask, next_shards, sure_shards
+from transforms.recipe.spec import DatasetSpec
+
+# A cut of text gives back a document's tail, and may put back whole documents: have some to go on with.
+_TEXT_RESERVE_TOKENS = 4096
+
+_FINISHED = "finished"
+_FAILED = "failed"
+_PLANS = "plans"
+
+
+@register_json_coder
+@dataclasses.dataclass(frozen=True)
+class BuildResult:
+    """A dataset that is finished; `built` is False where an earlier run had finished it."""
+
+    dataset: str
+    tokens: int
+    built: bool
+
+
+Specs = Mapping[str, DatasetSpec]
+
+
+def find_finished(spec: DatasetSpec, plan: DatasetPlan) -> Manifest | None:
+    """The manifest of an earlier build of the same dataset, if it is finished and all its files are there.
+
+    Raises:
+        BroetchenError: another config's dataset lies there, or a damaged one, and the spec does not say to overwrite
+            it.
+    """
+    try:
+        manifest = read_manifest(spec.folder)
+        if manifest is not None:
+            _check_finished(spec, plan, manifest)
+        return manifest
+    except BroetchenError:
+        if not spec.overwrite:
+            raise
+    files.delete([manifest_path(spec.folder)])
+    return None
+
+
+def _check_finished(spec: DatasetSpec, plan: DatasetPlan, manifest: Manifest) -> None:
+    if manifest.fingerprint != plan.fingerprint:
+        raise BroetchenError(
+            f"{spec.folder}: holds a dataset of another config, source or tokenizer (fingerprint "
+            f"{manifest.fingerprint[:16]}, this build's is {plan.fingerprint[:16]}); "
+            "choose another --output, or replace it with --overwrite"
+        )
+    if spec.on_bad_rows == "fail" and any(manifest.skipped.values()):
+        raise BroetchenError(
+            f"{spec.folder}: {sum(manifest.skipped.values()):,} rows of its source held no text and were left out, and "
+            "now on_bad_rows is fail; build it at another --output to see the first one, or set on_bad_rows: skip"
+        )
+    sizes = dict(files.list_files(f"{spec.folder}/*.{spec.records.extension}"))
+    entries: list[ShardEntry | QuarantineEntry] = [*manifest.quarantine]
+    entries += [shard for split in manifest.splits.values() for shard in split.shards]
+    if manifest.quarantine:
+        sizes |= files.list_files(posixpath.join(quarantine_folder(spec.folder), "*"))
+    if any(sizes.get(f"{spec.folder}/{entry.file}") != entry.bytes for entry in entries):
+        raise BroetchenError(
+            f"{spec.folder}: files that its manifest names are gone or cut short; --overwrite rebuilds it"
+        )
+
+
+def _needed(spec: DatasetSpec) -> int:
+    return spec.need + (_TEXT_RESERVE_TOKENS if spec.records.is_text else 0)
+
+
+class _FindFinished(beam.DoFn):
+    def process(
+        self, element: tuple[str, DatasetPlan], specs: Specs
+    ) -> Iterator[tuple[str, DatasetPlan] | TaggedOutput[str, BuildResult]]:
+        name, plan = element
+        spec = specs[name]
+        manifest = find_finished(spec, plan)
+        if manifest is None:
+            WorkFolder(plan.work_folder, spec.records.extension).write_budgets(spec.budgets)
+            yield element
+        else:
+            # A build that was killed right after it had written the manifest left its work behind, and in a bucket,
+            # where a rename ends with a deletion, the manifest's temporary file.
+            files.delete_tree(spec.work_root)
+            files.delete_temporary(spec.folder)
+            tokens = sum(split.tokens for split in manifest.splits.values())
+            yield TaggedOutput(_FINISHED, BuildResult(name, tokens, built=False))
+
+
+class _SureShards(beam.DoFn):
+    def process(self, element: tuple[str, DatasetPlan], specs: Specs) -> Iterator[ShardTask]:
+        name, plan = element
+        for ordinal in sure_shards(plan.shards, plan.tokens_per_byte, _needed(specs[name])):
+            yield plan.task(ordinal, None)
+
+
+class _RestOfShards(beam.DoFn):
+    def process(
+        self, element: tuple[str, DatasetPlan], specs: Specs, known: Mapping[str, Sequence[ShardCount]]
+    ) -> Iterator[ShardTask]:
+        name, plan = element
+        counts = usable_prefix(known.get(name, ()))
+        for ordinal, stop_after in next_shards(plan.shards, counts, plan.tokens_per_byte, _needed(specs[name])):
+            yield plan.task(ordinal, stop_after)
+
+
+class _BuildShard(beam.DoFn):
+    def process(self, task: ShardTask, specs: Specs) -> Iterator[tuple[str, ShardCount]]:
+        yield task.dataset, build_shard(specs[task.dataset], task)
+
+
+class _CompleteBudget(beam.DoFn):
+    """Tokenizes one shard after another until the budget is met. Mostly the rounds before have left nothing to do."""
+
+    def process(
+        self, element: tuple[str, DatasetPlan], specs: Specs, known: Mapping[str, Sequence[ShardCount]]
+    ) -> Iterator[tuple[str, ShardCount]]:
+        name, plan = element
+        spec = specs[name]
+        counts = usable_prefix(known.get(name, ()))
+        need = _needed(spec)
+        while True:
+            while tasks := next_shards(plan.shards, counts, plan.tokens_per_byte, need):
+                ordinal, _ = tasks[0]
+                have = sum(count.tokens for count in counts[:ordinal])
+                count = build_shard(spec, plan.task(ordinal, need - have))
+                counts = (*counts[:ordinal], count)
+                yield name, count
+            if not spec.records.is_text:
+                return
+            exhausted = len(counts) == len(plan.shards) and counts[-1].complete
+            if exhausted or not missing_text(spec, plan, counts):
+                return
+            # Documents without a cut took up the reserve: read on behind them.
+            need = sum(count.tokens for count in counts) + _TEXT_RESERVE_TOKENS
+
+
+class _PlanPublication(beam.DoFn):
+    def process(
+        self, element: tuple[str, DatasetCut], specs: Specs, plans: Mapping[str, DatasetPlan]
+    ) -> Iterator[PublishTask | TaggedOutput[str, str] | TaggedOutput[str, tuple[str, PublishPlan]]]:
+        name, cut = element
+        try:
+            publication = plan_publication(specs[name], plans[name], cut)
+        except BroetchenError as error:
+            # The other datasets are published all the same; the last step fails the job.
+            yield TaggedOutput(_FAILED, str(error))
+            return
+        yield from publication.tasks
+        yield TaggedOutput(_PLANS, (name, publication))
+
+
+class _PublishShard(beam.DoFn):
+    def process(self, task: PublishTask, specs: Specs) -> Iterator[tuple[str, PublishedShard]]:
+        yield task.dataset, publish_shard(specs[task.dataset], task)
+
+
+class _FinishDataset(beam.DoFn):
+    def process(
+        self,
+        element: tuple[str, PublishPlan],
+        specs: Specs,
+        plans: Mapping[str, DatasetPlan],
+        published: Mapping[str, Iterable[PublishedShard]],
+    ) -> Iterator[BuildResult]:
+        name, publication = element
+        manifest = finish_dataset(specs[name], plans[name], publication, published.get(name, ()))
+        yield BuildResult(name, sum(split.tokens for split in manifest.splits.values()), built=True)
+
+
+class _FailShort(beam.DoFn):
+    def process(self, _: object, failures: Sequence[str], results: Sequence[BuildResult]) -> None:
+        # The results are asked for so that this runs after everything that can be published is.
+        if failures:
+            raise BroetchenError("\n".join(sorted(failures)))
+
+
+class BuildDatasets(beam.PTransform[PCollection[DatasetSpec], PCollection[BuildResult]]):
+    """Builds datasets to their exact budgets: PCollection[DatasetSpec] in, PCollection[BuildResult] out.
+
+    The specs, whose names must differ, reach the steps as a side input, so that the job's graph holds them once.
+
+    Example:
+        >>> import tempfile
+        >>> from transforms.arrayrecord.records import RecordSpec
+        >>> from transforms.tokenizer.spec import TokenizerSpec
+        >>> from transforms.tokenizer.file import load_tokenizer
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> path = "samples/tokenizer.json"
+        >>> tokenizer = TokenizerSpec(path, load_tokenizer(path).sha256, None, "<|eos|>", special_tokens="text")
+        >>> spec = DatasetSpec(
+        ...     name="english", mix="example", sources=("samples/corpora/fineweb_english/*.parquet",), source_roots=(),
+        ...     text_column="text", order="sequential", seed=0, budgets={"train": 1000, "eval": 100},
+        ...     on_shortfall="fail", records=RecordSpec("tokens", max_tokens=256, bos_id=None, eos_id=1),
+        ...     target_size=64 << 10, group_size=1, compression="zstd", tokenizer=tokenizer, engine="auto",
+        ...     output=folder.name, config={
+        ...         "records": {"format": "tokens", "max_tokens": 256},
+        ...         "dataset": {"tokens": 1000, "on_shortfall": "fail", "text_column": "text"},
+        ...     },
+        ... )
+        >>> with beam.Pipeline() as pipeline:
+        ...     results = pipeline | beam.Create([spec]) | BuildDatasets() | beam.Map(print)
+        BuildResult(dataset='english', tokens=1100, built=True)
+        >>> read_manifest(spec.folder).splits["train"].tokens
+        1000
+        >>> folder.cleanup()
+
+    Raises:
+        BroetchenError: (when run) a source is missing, damaged or short, or an output cannot be written. A dataset
+            that is short does not keep the others from being published; the pipeline fails after them.
+    """
+
+    def expand(self, datasets: PCollection[DatasetSpec]) -> PCollection[BuildResult]:
+        named = datasets | "Named" >> beam.ParDo(_Named()).with_output_types(tuple[str, DatasetSpec])
+        specs = AsDict(named)
+        planned = named | "Plan" >> PlanDatasets()
+        find_finished = beam.ParDo(_FindFinished(), specs).with_output_types(
+            tuple[str, DatasetPlan], **{_FINISHED: BuildResult}
+        )
+        found = planned | "FindFinished" >> find_finished.with_outputs(_FINISHED, main=_PLANS)
+        plans = found[_PLANS]
+
+        def build(label: str, tasks: PCollection[ShardTask]) -> PCollection[tuple[str, ShardCount]]:
+            return (
+                tasks
+                | f"Spread{label}" >> beam.Reshuffle()
+                | f"Tokenize{label}" >> beam.ParDo(_BuildShard(), specs).with_output_types(tuple[str, ShardCount])
+            )
+
+        sure = build("Sure", plans | "SureShards" >> beam.ParDo(_SureShards(), specs).with_output_types(ShardTask))
+        after_sure = AsDict(sure | "CombineSure" >> beam.CombinePerKey(MergeShardCounts()))
+        remaining = plans | "RestOfShards" >> beam.ParDo(_RestOfShards(), specs, after_sure).with_output_types(
+            ShardTask
+        )
+        rest = build("Rest", remaining)
+        after_rest = AsDict(
+            (sure, rest) | "CountsSoFar" >> beam.Flatten() | "CombineRest" >> beam.CombinePerKey(MergeShardCounts())
+        )
+        missing = plans | "CompleteBudget" >> beam.ParDo(_CompleteBudget(), specs, after_rest).with_output_types(
+            tuple[str, ShardCount]
+        )
+        budgets = named | "Budgets" >> beam.ParDo(_Budgets()).with_output_types(tuple[str, dict[str, int]])
+        cuts = (sure, rest, missing) | "AllCounts" >> beam.Flatten() | "TokenBudget" >> TokenBudget(AsDict(budgets))
+        plan_publications = beam.ParDo(_PlanPublication(), specs, AsDict(plans)).with_output_types(
+            PublishTask, **{_FAILED: str, _PLANS: tuple[str, PublishPlan]}
+        )
+        publications = cuts | "PlanPublication" >> plan_publications.with_outputs(_FAILED, _PLANS, main="tasks")
+        published = (
+            publications.tasks
+            | "SpreadPublication" >> beam.Reshuffle()
+            | "Publish" >> beam.ParDo(_PublishShard(), specs).with_output_types(tuple[str, PublishedShard])
+            | "ByDataset" >> beam.GroupByKey()
+        )
+        built = publications[_PLANS] | "Finish" >> beam.ParDo(
+            _FinishDataset(), specs, AsDict(plans), AsDict(published)
+        ).with_output_types(BuildResult)
+        results = (found[_FINISHED], built) | "Results" >> beam.Flatten()
+        _ = (
+            datasets.pipeline
+            | "Once" >> beam.Impulse()
+            | "FailShort" >> beam.ParDo(_FailShort(), AsList(publications[_FAILED]), AsList(results))
+        )
+        return results
+
+
+class _Named(beam.DoFn):
+    def process(self, spec: DatasetSpec) -> Iterator[tuple[str, DatasetSpec]]:
+        yield spec.name, spec
+
+
+class _Budgets(beam.DoFn):
+    def process(self, element: tuple[str, DatasetSpec]) -> Iterator[tuple[str, dict[str, int]]]:
+        name, spec = element
+        yield name, dict(spec.budgets)

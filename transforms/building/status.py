@@ -1,0 +1,134 @@
+"""How far a build is, from what lies in its output: the same for every runner, and for a build on another machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import posixpath
+from pathlib import Path
+from typing import Literal
+
+from transforms.budget.token_budget import ShardCount
+from transforms.building.work_folder import BUDGETS, PUBLICATION, Budgets
+from transforms.coders import from_json
+from transforms.dataset.manifest import NAME, Manifest, read_manifest
+from transforms.errors import BroetchenError
+from transforms.files import storage as files
+from transforms.recipe.spec import DatasetSpec
+
+# Until a shard of the dataset is finished, what a token takes in a file; only a progress bar hangs on it.
+_TYPICAL_BYTES_PER_TOKEN = 1.7
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetStatus:
+    """`tokens` counts finished shards and, on a local disk, an estimate of the unfinished; at most the budget."""
+
+    tokens: int
+    shards: int
+    finished: bool
+
+
+class StatusReader:
+    """Reads the status of one dataset again and again; each finished shard's count is fetched once."""
+
+    def __init__(self, spec: DatasetSpec) -> None:
+        self._spec = spec
+        self._counts: dict[str, ShardCount] = {}
+
+    def read(self) -> DatasetStatus:
+        spec = self._spec
+        for path, _ in files.list_files(f"{spec.work_root}/*/shard-*.json"):
+            if path not in self._counts:
+                self._counts[path] = from_json(ShardCount, files.read_bytes(path))
+        if (manifest := read_manifest(spec.folder)) is not None:
+            done = _finished(manifest)
+            return DatasetStatus(done.tokens, done.shards, finished=True)
+        tokens = sum(count.tokens for count in self._counts.values())
+        file_bytes = sum(count.file_bytes for count in self._counts.values())
+        rate = file_bytes / tokens if tokens and file_bytes else _TYPICAL_BYTES_PER_TOKEN
+        expected = tokens + round(self._unfinished_bytes() / rate)
+        return DatasetStatus(min(spec.need, expected), len(self._counts), finished=False)
+
+    def _unfinished_bytes(self) -> int:
+        if not files.is_local(self._spec.work_root):
+            return 0
+        total = 0
+        for path in Path(self._spec.work_root).glob("*/.shard-*"):
+            try:
+                total += path.stat().st_size
+            except FileNotFoundError:  # finished meanwhile
+                continue
+        return total
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetProgress:
+    """How far one dataset of an output is.
+
+    Attributes:
+        wanted: tokens of all its splits.
+        tokens: of the shards that are finished, at most `wanted`; shards that are being written do not count.
+        shards: that are finished.
+    """
+
+    dataset: str
+    state: Literal["tokenizing", "publishing", "finished"]
+    wanted: int
+    tokens: int
+    shards: int
+
+
+def read_progress(output: str) -> list[DatasetProgress]:
+    """How far the datasets of an output are, by name; nothing but the output is looked at.
+
+    A build that has not planned a dataset yet has left nothing of it.
+
+    Raises:
+        BroetchenError: neither a finished dataset nor a begun one lies there.
+    """
+    output = output.rstrip("/") or "/"
+    found: dict[str, DatasetProgress] = {}
+    for path, _ in files.list_files(posixpath.join(output, "*", ".broetchen", "*", BUDGETS)):
+        try:
+            progress = _unfinished(path)
+        except BroetchenError:
+            # Work is cleared away when its dataset is finished, which may be right now.
+            if read_manifest(path.partition("/.broetchen/")[0]) is None:
+                raise
+            continue
+        known = found.get(progress.dataset)
+        # Under two fingerprints, that of an older config is left behind.
+        if known is None or known.tokens <= progress.tokens:
+            found[progress.dataset] = progress
+    for path, _ in files.list_files(posixpath.join(output, "*", NAME)):
+        if (manifest := read_manifest(posixpath.dirname(path))) is not None:
+            found[manifest.dataset] = _finished(manifest)
+    if not found:
+        raise BroetchenError(
+            f"{output}: no dataset here, neither finished nor begun; check the path, or wait until it is planned"
+        )
+    return [found[name] for name in sorted(found)]
+
+
+def _finished(manifest: Manifest) -> DatasetProgress:
+    splits = manifest.splits.values()
+    return DatasetProgress(
+        dataset=manifest.dataset,
+        state="finished",
+        wanted=sum(split.budget for split in splits),
+        tokens=sum(split.tokens for split in splits),
+        shards=sum(len(split.shards) for split in splits),
+    )
+
+
+def _unfinished(budgets_path: str) -> DatasetProgress:
+    folder = posixpath.dirname(budgets_path)
+    wanted = sum(from_json(Budgets, files.read_bytes(budgets_path)).tokens.values())
+    counts = [from_json(ShardCount, files.read_bytes(path)) for path, _ in files.list_files(f"{folder}/shard-*.json")]
+    return DatasetProgress(
+        dataset=folder.split("/")[-3],
+        state="publishing" if files.exists(f"{folder}/{PUBLICATION}") else "tokenizing",
+        wanted=wanted,
+        tokens=min(wanted, sum(count.tokens for count in counts)),
+        shards=len(counts),
+    )

@@ -1,0 +1,1 @@
+"""Config files: YAML with lines, sections, and what paths in them mean; no key is known here."""

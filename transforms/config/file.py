@@ -1,0 +1,116 @@
+"""Config files: how one is read from any filesystem that Beam knows, and what the paths in it mean."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import PrivateAttr, ValidationError
+
+from transforms.config.document import MAX_CONFIG_BYTES, ConfigDocument, Kind, Problem
+from transforms.config.section import Section
+from transforms.errors import UsageError
+
+# What a path that is not local begins with.
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+class ConfigFile(Section):
+    """A section that is a whole file, and knows the folder that the file's relative paths start from."""
+
+    _folder: str = PrivateAttr(default="")
+
+    def resolve(self, path: str) -> str:
+        """`path` as the config means it; see `resolve_path`."""
+        return resolve_path(self._folder, path)
+
+
+def open_document(
+    kind: Kind, path: str | os.PathLike[str], overrides: Mapping[str, Any] | None = None
+) -> ConfigDocument:
+    """A config file as plain data, with the overrides in it.
+
+    Args:
+        kind: what the errors call it.
+        path: a YAML file, local or on a filesystem that Beam knows (`gs://…`).
+        overrides: values by dotted key, as `--set KEY=VALUE` gives them. Text is read as the same text in the file
+            would be; other values are taken as they are. They are checked like the file's own.
+
+    Raises:
+        UsageError: the file is not there, or is no YAML.
+    """
+    name = os.fspath(path)
+    document = ConfigDocument(name, kind)
+    document.parse(_read(name))
+    for key, value in (overrides or {}).items():
+        document.override(key, value)
+    return document
+
+
+def _read(path: str) -> bytes:
+    """The bytes of a config file, at most one more than may be."""
+    if _SCHEME.match(path):
+        # Imported here, since it takes longer than all the rest of reading a config.
+        from apache_beam.io.filesystem import CompressionTypes
+        from apache_beam.io.filesystems import FileSystems
+
+        try:
+            with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as remote:
+                return bytes(remote.read(MAX_CONFIG_BYTES + 1))
+        except Exception as error:  # Each filesystem has its client's own errors, for access, network and absence.
+            what = f"{path}: cannot read the config: {error}; check the path and your access to it"
+            raise UsageError(what) from error
+    try:
+        with open(path, "rb") as file:
+            return file.read(MAX_CONFIG_BYTES + 1)
+    except FileNotFoundError as error:
+        raise UsageError(f"{path}: there is no such config; check the path") from error
+    except IsADirectoryError as error:
+        raise UsageError(f"{path}: is a folder; name the file in it, {os.path.join(path, 'mix.yaml')}") from error
+    except OSError as error:
+        what = f"{path}: cannot read the config: {error.strerror}; check the path and your access to it"
+        raise UsageError(what) from error
+
+
+def section_of[T: ConfigFile](schema: type[T], document: ConfigDocument) -> T:
+    """The config that a document holds.
+
+    Raises:
+        UsageError: it breaks the schema; the message has a line for each error.
+    """
+    config: T | None = None
+    problems = list(document.problems)
+    try:
+        config = schema.model_validate(document.data)
+    except ValidationError as error:
+        problems += (Problem(details["loc"], details["msg"]) for details in error.errors())
+    if config is None or problems:
+        raise UsageError(document.message(problems))
+    name = document.name
+    config._folder = posixpath.dirname(name) if _SCHEME.match(name) else os.path.dirname(os.path.abspath(name))
+    return config
+
+
+def resolve_path(folder: str, path: str) -> str:
+    """`path` as a config in `folder`, local or remote, means it: relative paths start there.
+
+    Absolute paths and those with a scheme (`gs://…`, `hf://…`) stay as they are; `~` is the user's home. A config that
+    comes from no file, with the folder "", starts at the working directory.
+
+    >>> resolve_path("gs://bucket/configs", "../../x.json"), resolve_path("/configs", "x.json")
+    ('gs://bucket/x.json', '/configs/x.json')
+    """
+    if _SCHEME.match(path):
+        return path
+    path = os.path.expanduser(path)
+    if os.path.isabs(path):
+        return path
+    scheme = _SCHEME.match(folder)
+    if scheme is None:
+        return os.path.normpath(os.path.join(folder, path))
+    bucket, _, inner = folder[scheme.end() :].partition("/")
+    # From "/", so that no number of ".." leaves the bucket.
+    return scheme.group() + bucket + posixpath.normpath(posixpath.join("/", inner, path))

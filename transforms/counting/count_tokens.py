@@ -1,0 +1,304 @@
+"""Counts the tokens of parquet sources and of built records. It only counts: no ids are kept, and none are added."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import threading
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import apache_beam as beam
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from apache_beam.pvalue import PCollection, TaggedOutput
+
+from transforms.arrayrecord.example import decode_ids, decode_text
+from transforms.arrayrecord.reader import RecordReader
+from transforms.arrayrecord.records import FEATURE
+from transforms.coders import register_json_coder
+from transforms.counting.ledger import Counted, CountLedger
+from transforms.counting.text_count import SumTextCounts, TextCount
+from transforms.dataset.manifest import Manifest
+from transforms.dataset.verify import ShardCheck, shard_checks
+from transforms.encoding.pool import borrow_encoder, choose_engine, encode_samples, leading_documents
+from transforms.errors import BroetchenError
+from transforms.files import storage as files
+from transforms.parquet.footer import SourceFile, read_footer
+from transforms.parquet.read import ReadFooters, TextSource
+from transforms.parquet.texts import read_texts
+from transforms.texts import text_batches
+from transforms.tokenizer.spec import ChosenEngine, Engine, TokenizerSpec
+
+_LOGGER = logging.getLogger(__name__)
+
+# An element is some row groups of one file with this much text: about a second of work, so that the elements of a small
+# corpus keep all workers busy to the end, and a killed job loses little of what its ledger was to get.
+_PART_TEXT_BYTES = 32 << 20
+_SAMPLE_TEXT_BYTES = 256 << 10
+
+_KNOWN = "known"
+
+
+@dataclasses.dataclass(frozen=True)
+class CountSpec:
+    """A source to count.
+
+    Attributes:
+        sources: glob patterns, as they are opened.
+        engine: what encodes. Counts do not depend on it.
+    """
+
+    name: str
+    sources: tuple[str, ...]
+    text_column: str
+    tokenizer: TokenizerSpec
+    engine: Engine
+
+
+@register_json_coder
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """Row groups of one file that are to be counted."""
+
+    dataset: str
+    source: SourceFile
+    row_groups: tuple[int, ...]
+
+
+@register_json_coder
+@dataclasses.dataclass(frozen=True)
+class BuiltShard:
+    """A shard of a built dataset that is to be counted.
+
+    Attributes:
+        name: under which it is counted.
+        documents: what the manifest says of this shard.
+        shard: the rest of what it says.
+    """
+
+    name: str
+    documents: int
+    shard: ShardCheck
+
+
+def lay_out_parts(source: SourceFile, row_groups: Iterable[int], part_text_bytes: int) -> list[tuple[int, ...]]:
+    """Cuts row groups into runs of at most `part_text_bytes` by the footer; a larger row group stands alone."""
+    parts: list[tuple[int, ...]] = []
+    members: list[int] = []
+    size = 0
+    for group in row_groups:
+        text_bytes = source.row_groups[group].text_bytes
+        if members and size + text_bytes > part_text_bytes:
+            parts.append(tuple(members))
+            members, size = [], 0
+        members.append(group)
+        size += text_bytes
+    return [*parts, tuple(members)] if members else parts
+
+
+_choices: dict[tuple[str, TokenizerSpec, Engine], ChosenEngine] = {}
+_choices_lock = threading.Lock()
+
+
+def _engine_for(name: str, tokenizer: TokenizerSpec, asked: Engine, texts: pa.LargeStringArray) -> ChosenEngine:
+    """What encodes a dataset in this process: gigatoken where it can, and agrees on the first texts that came by.
+
+    Raises:
+        UsageError: gigatoken was asked for by name, and cannot be used or gives other ids.
+    """
+    if asked == "tokenizers":
+        return "tokenizers"
+    with _choices_lock:
+        key = name, tokenizer, asked
+        if key not in _choices:
+            samples = encode_samples(tokenizer, [leading_documents(texts, _SAMPLE_TEXT_BYTES)])
+            _choices[key], reason = choose_engine(name, tokenizer, asked, samples)
+            if reason is not None:
+                _LOGGER.warning("%s: encoding with tokenizers, which is slower, since gigatoken %s", name, reason)
+        return _choices[key]
+
+
+def _tokens_of(
+    name: str, tokenizer: TokenizerSpec, engine: Engine, texts: pa.LargeStringArray
+) -> npt.NDArray[np.int64]:
+    """The tokens of each document."""
+    if not len(texts):
+        return np.empty(0, np.int64)
+    with borrow_encoder(tokenizer, _engine_for(name, tokenizer, engine, texts)) as encoder:
+        return np.diff(encoder.encode(texts).offsets)
+
+
+class _LookUp(beam.DoFn):
+    """Looks up what the ledger knows of a file; the rest becomes parts."""
+
+    def __init__(self, specs: Mapping[str, CountSpec], ledger: CountLedger | None) -> None:
+        self._specs, self._ledger = specs, ledger
+
+    def process(self, element: tuple[str, SourceFile]) -> Iterator[_Part | TaggedOutput[str, tuple[str, TextCount]]]:
+        name, source = element
+        spec = self._specs[name]
+        known: dict[int, TextCount] = {}
+        if self._ledger is not None:
+            known = self._ledger.find(Counted.of(source, spec.text_column, spec.tokenizer), source)
+            yield TaggedOutput(_KNOWN, (name, TextCount.sum(known.values())))
+        missing = [group for group in range(len(source.row_groups)) if group not in known]
+        for members in lay_out_parts(source, missing, _PART_TEXT_BYTES):
+            yield _Part(name, source, members)
+
+
+class _CountPart(beam.DoFn):
+    def __init__(self, specs: Mapping[str, CountSpec], ledger: CountLedger | None) -> None:
+        self._specs, self._ledger = specs, ledger
+
+    def process(self, part: _Part) -> Iterator[tuple[str, TextCount]]:
+        spec = self._specs[part.dataset]
+        counts = count_row_groups(spec, part.source.path, part.row_groups)
+        if self._ledger is not None:
+            self._ledger.add(Counted.of(part.source, spec.text_column, spec.tokenizer), counts)
+        yield part.dataset, TextCount.sum(counts.values())
+
+
+def count_row_groups(spec: CountSpec, path: str, row_groups: Sequence[int]) -> dict[int, TextCount]:
+    """Counts row groups of one file, each for itself. Memory is bounded by one batch of text.
+
+    Raises:
+        BroetchenError: the file is damaged.
+        UsageError: the engine cannot be used.
+    """
+    lengths: dict[int, list[npt.NDArray[np.int64]]] = {group: [np.empty(0, np.int64)] for group in row_groups}
+    text_bytes: dict[int, int] = defaultdict(int)
+    skipped: dict[int, int] = defaultdict(int)
+    for group, batch in read_texts(path, row_groups, spec.text_column):
+        lengths[group].append(_tokens_of(spec.name, spec.tokenizer, spec.engine, batch.texts))
+        text_bytes[group] += batch.text_bytes
+        skipped[group] += sum(batch.skipped.values())
+    return {
+        group: TextCount.of(np.concatenate(lengths[group]), text_bytes[group], skipped[group]) for group in row_groups
+    }
+
+
+class CountTokens(beam.PTransform[PCollection[str], PCollection[tuple[str, TextCount]]]):
+    """Names of sources in, (name, TextCount) of all of each out.
+
+    Files are expanded, footers read and row groups counted in parallel. Only counts pass through the pipeline.
+
+    Example:
+        >>> from transforms.tokenizer.file import load_tokenizer
+        >>> path = "samples/tokenizer.json"
+        >>> spec = CountSpec(
+        ...     "edu", ("samples/corpora/fineweb_edu_english/*.parquet",), text_column="text", engine="auto",
+        ...     tokenizer=TokenizerSpec(path, load_tokenizer(path).sha256, None, None, special_tokens="text"),
+        ... )
+        >>> with beam.Pipeline() as pipeline:
+        ...     counts = pipeline | beam.Create(["edu"]) | CountTokens({"edu": spec})
+        ...     shown = counts | beam.MapTuple(lambda name, count: print(f"{name}: {count.tokens:,} subtokens"))
+        edu: 288,258 subtokens
+
+    Args:
+        specs: the sources to count, by name.
+        ledger: where counts are looked up and written down; None counts everything.
+
+    Raises:
+        BroetchenError: (when run) a pattern matches nothing, or a file is damaged or has no such column.
+        UsageError: (when run) the engine that was asked for cannot be used.
+    """
+
+    def __init__(self, specs: Mapping[str, CountSpec], ledger: CountLedger | None = None) -> None:
+        super().__init__()
+        self._specs, self._ledger = dict(specs), ledger
+
+    def expand(self, names: PCollection[str]) -> PCollection[tuple[str, TextCount]]:
+        look_up = beam.ParDo(_LookUp(self._specs, self._ledger)).with_output_types(
+            _Part, **{_KNOWN: tuple[str, TextCount]}
+        )
+        sources = {name: TextSource(name, spec.sources, spec.text_column) for name, spec in self._specs.items()}
+        looked_up = (
+            names
+            | "Sources" >> beam.Map(sources.__getitem__).with_output_types(TextSource)
+            | "ReadFooters" >> ReadFooters()
+            | "LookUp" >> look_up.with_outputs(_KNOWN, main="parts")
+        )
+        known = looked_up[_KNOWN]
+        counted = (
+            looked_up["parts"]
+            | "SpreadParts" >> beam.Reshuffle()
+            | "Count" >> beam.ParDo(_CountPart(self._specs, self._ledger)).with_output_types(tuple[str, TextCount])
+        )
+        return (known, counted) | beam.Flatten() | "Sum" >> beam.CombinePerKey(SumTextCounts())
+
+
+def built_shards(folder: str, manifest: Manifest, engine: Engine) -> Iterator[BuiltShard]:
+    """The shards of a built dataset, each to be counted as `<dataset>/<split>`."""
+    entries = [(name, entry) for name, split in manifest.splits.items() for entry in split.shards]
+    for (split, entry), shard in zip(entries, shard_checks(folder, manifest, engine), strict=True):
+        yield BuiltShard(f"{manifest.dataset}/{split}", entry.documents, shard)
+
+
+def count_shard(built: BuiltShard) -> TextCount:
+    """Counts a built shard by reading all of it.
+
+    Records of ids do not say where documents begin, nor how long their text was: documents are the manifest's, and the
+    rest is unknown. How many rows of the source were left out, no shard says.
+
+    Raises:
+        BroetchenError: the shard is damaged, or holds other tokens than its manifest says.
+    """
+    shard = built.shard
+    if shard.format == "tokens":
+        with RecordReader(shard.path) as records:
+            tokens = sum(len(decode_ids(record, FEATURE)) for record in records)
+        count = TextCount(built.documents, tokens, None, None, None)
+    else:
+        lengths, text_bytes = [np.empty(0, np.int64)], 0
+        for texts in _texts_in(shard):
+            lengths.append(_tokens_of(built.name, shard.tokenizer, shard.engine, texts))
+            text_bytes += int(pc.sum(pc.binary_length(texts)).as_py() or 0)
+        count = dataclasses.replace(TextCount.of(np.concatenate(lengths), text_bytes, 0), skipped=None)
+    if count.tokens != shard.tokens:
+        raise BroetchenError(
+            f"{shard.path}: holds {count.tokens:,} tokens, and its manifest says {shard.tokens:,}; the file was "
+            "changed or is damaged: see what broetchen verify says, and build it again"
+        )
+    return count
+
+
+def _texts_in(shard: ShardCheck) -> Iterator[pa.LargeStringArray]:
+    if shard.format == "parquet":
+        groups = range(len(read_footer(shard.path, files.size(shard.path), shard.text_column).row_groups))
+        for _, batch in read_texts(shard.path, groups, shard.text_column):
+            yield batch.texts
+        return
+    with RecordReader(shard.path) as records:
+        yield from text_batches(decode_text(record, FEATURE) for record in records)
+
+
+class CountBuiltShards(beam.PTransform[PCollection[BuiltShard], PCollection[tuple[str, TextCount]]]):
+    """PCollection[BuiltShard] in, (name, TextCount) out; see `count_shard`.
+
+    `built_shards` names the shards of a built dataset.
+
+    Example:
+        >>> from transforms.tokenizer.file import load_tokenizer
+        >>> path = "samples/tokenizer.json"
+        >>> shard = ShardCheck(
+        ...     "samples/corpora/fineweb_edu_english", "000_00000.parquet", tokens=41_441, records=9, size=57_037,
+        ...     sha256="", format="parquet", text_column="text", max_tokens=0, vocab_size=65_536, engine="auto",
+        ...     tokenizer=TokenizerSpec(path, load_tokenizer(path).sha256, None, None, special_tokens="text"),
+        ... )
+        >>> with beam.Pipeline() as pipeline:
+        ...     counts = pipeline | beam.Create([BuiltShard("edu/train", 9, shard)]) | CountBuiltShards()
+        ...     shown = counts | beam.MapTuple(lambda name, count: print(f"{name}: {count.tokens:,} subtokens"))
+        edu/train: 41,441 subtokens
+    """
+
+    def expand(self, shards: PCollection[BuiltShard]) -> PCollection[tuple[str, TextCount]]:
+        return (
+            shards
+            | "SpreadShards" >> beam.Reshuffle()
+            | "Count"
+            >> beam.Map(lambda shard: (shard.name, count_shard(shard))).with_output_types(tuple[str, TextCount])
+            | "Sum" >> beam.CombinePerKey(SumTextCounts())
+        )

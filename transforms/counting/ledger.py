@@ -1,0 +1,148 @@
+"""A ledger of counts: what was counted once is not counted again.
+
+A ledger is a folder. Each file in it holds the counts of some row groups of one source file under one tokenizer, and
+lies in a subfolder named by the hash of `Counted`, which says of what:
+
+    <ledger>/<hash>/<first row group>-<last row group>.json
+
+Files are written whole or not at all, one as soon as its row groups are counted, so that a job that is killed goes on
+where it was. They can be deleted, copied and merged at will. What an entry says is used only if it is sound: its own
+checksum, the rows that the source's footer names, and its histograms all have to agree. Anything else is counted anew.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import importlib.metadata
+import json
+import logging
+import posixpath
+from collections.abc import Mapping
+from typing import Any
+
+from transforms.counting.text_count import TextCount
+from transforms.errors import BroetchenError
+from transforms.files import storage as files
+from transforms.parquet.footer import SourceFile
+from transforms.tokenizer.spec import TokenizerSpec
+
+_LOGGER = logging.getLogger(__name__)
+
+_FORMAT = "broetchen-counts"
+# Changes whenever entries of before would be read wrongly, or hold other counts.
+_FORMAT_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Counted:
+    """What a count depends on, and nothing else: not the folder, so that a copy of the source is known too.
+
+    Attributes:
+        name: of the source file, without its folder.
+        size: of the file in bytes.
+        footer_sha256: of its footer, which has the size, place and statistics of all its pages.
+        special_tokens: what the names of special tokens in a text become.
+        tokenizers: the version of the library, which says by definition what the tokens of a text are.
+    """
+
+    name: str
+    size: int
+    footer_sha256: str
+    text_column: str
+    tokenizer_sha256: str
+    special_tokens: str
+    tokenizers: str
+
+    @classmethod
+    def of(cls, source: SourceFile, text_column: str, tokenizer: TokenizerSpec) -> Counted:
+        return cls(
+            files.split(source.path)[1],
+            source.size,
+            source.footer_sha256,
+            text_column,
+            tokenizer.sha256,
+            tokenizer.special_tokens,
+            importlib.metadata.version("tokenizers"),
+        )
+
+    @functools.cached_property
+    def key(self) -> str:
+        return _digest(dataclasses.asdict(self))[:32]
+
+
+class _UnsoundError(Exception):
+    """What is wrong with an entry, to stand after its path."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CountLedger:
+    """A folder of counts, on any filesystem that Beam knows; it need not be there yet."""
+
+    folder: str
+
+    def find(self, counted: Counted, source: SourceFile) -> dict[int, TextCount]:
+        """The counts that are known of a source's row groups, by the number of the row group.
+
+        An entry that is damaged, or is about something else, is left out with a warning.
+
+        Raises:
+            BroetchenError: the folder cannot be listed.
+        """
+        found: dict[int, TextCount] = {}
+        for path, _ in files.list_files(posixpath.join(self.folder, counted.key, "*.json")):
+            try:
+                found |= _read(path, counted, source)
+            except (_UnsoundError, BroetchenError) as error:
+                _LOGGER.warning("%s: not used, and counted anew: %s", path, error)
+        return found
+
+    def add(self, counted: Counted, counts: Mapping[int, TextCount]) -> None:
+        """Writes down the counts of some row groups, at least one.
+
+        Raises:
+            BroetchenError: the entry cannot be written.
+        """
+        body = {
+            "counted": dataclasses.asdict(counted),
+            "row_groups": [{"row_group": group, **count.to_plain()} for group, count in sorted(counts.items())],
+        }
+        entry = {"format": _FORMAT, "format_version": _FORMAT_VERSION, "sha256": _digest(body), **body}
+        name = f"{min(counts):05d}-{max(counts):05d}.json"
+        data = json.dumps(entry, separators=(",", ":"), ensure_ascii=False).encode()
+        files.write_bytes(posixpath.join(self.folder, counted.key, name), data)
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _read(path: str, counted: Counted, source: SourceFile) -> dict[int, TextCount]:
+    try:
+        entry = json.loads(files.read_bytes(path))
+    except ValueError as error:
+        raise _UnsoundError("it is not JSON, or cut short") from error
+    if not isinstance(entry, dict) or entry.get("format") != _FORMAT:
+        raise _UnsoundError("it is not an entry of a ledger")
+    if entry.get("format_version") != _FORMAT_VERSION:
+        raise _UnsoundError(f"its format is of version {entry.get('format_version')}, not {_FORMAT_VERSION}")
+    body = {key: entry.get(key) for key in ("counted", "row_groups")}
+    if entry.get("sha256") != _digest(body):
+        raise _UnsoundError("its checksum is wrong: it is damaged, or was changed by hand")
+    if body["counted"] != dataclasses.asdict(counted):
+        raise _UnsoundError("it is about another source file or tokenizer")
+    try:
+        return {item["row_group"]: _row_group(item, source) for item in entry["row_groups"]}
+    except (KeyError, TypeError, IndexError, ValueError) as error:
+        raise _UnsoundError(str(error)) from error
+
+
+def _row_group(item: Mapping[str, Any], source: SourceFile) -> TextCount:
+    count, group = TextCount.from_plain(item), item["row_group"]
+    if type(group) is not int or group < 0:
+        raise ValueError(f"{group!r} is no row group")
+    rows = source.row_groups[group].rows
+    if count.text_bytes is None or count.lengths is None or count.documents + (count.skipped or 0) != rows:
+        raise ValueError(f"it does not count the {rows:,} rows of row group {group}")
+    return count

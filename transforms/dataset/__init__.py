@@ -1,0 +1,1 @@
+"""Finished datasets: the manifest, and holding a dataset against it."""

@@ -1,0 +1,1 @@
+"""Documents to ids: engines, the pool of encoders, `Tokenize`."""

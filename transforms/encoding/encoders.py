@@ -1,0 +1,226 @@
+"""Encoders: batches of documents in, subtoken ids out, by one of two engines that give the same ids.
+
+`tokenizers` is the reference: whatever it gives is right by definition. gigatoken encodes tens of times faster, and is
+used where it provably gives the same, which takes some care:
+
+* It is given only tokenizers that the tests have compared, and of these only a part (`transforms.encoding.gigatoken`).
+* Normalization to NFC or NFKC is done here, before the engine, which knows no NFKC.
+* Added tokens are taken out of the engine's vocabulary, and a document that holds the text of one goes to the
+  reference, which alone decides how it is matched.
+* A document that holds a code point on which the engines' Unicode tables may differ
+  (`transforms.encoding.code_points`) goes to the reference too.
+
+Neither engine adds the special tokens of a template post-processor: which ids begin and end a document is the mix
+config's to say. An encoder is for one thread at a time, and must be made in the process that uses it: gigatoken stops
+working in a forked child.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from transforms.encoding import code_points
+from transforms.encoding.encoded import Encoded, concatenated, interleaved
+from transforms.encoding.gigatoken import GigatokenUnfitError, gigatoken_input
+from transforms.encoding.long_documents import piece_ends
+from transforms.errors import BroetchenError, UsageError, one_line
+from transforms.texts import text_array, text_buffers
+from transforms.tokenizer.file import TokenizerFile
+from transforms.tokenizer.spec import Engine, SpecialTokens
+
+_LOGGER = logging.getLogger(__name__)
+
+# A gigatoken engine remembers every pretoken that it has met, without a limit: some 10 bytes for each byte of text in
+# which no word comes twice. So it is made anew once the process has grown by this much while it encoded; and as its
+# table grows by doubling, a process was seen to need up to 200 MB for an engine with this bound.
+CACHE_BOUND_BYTES = 48 << 20
+
+# Text that goes to the engine in one call, so that memory is looked at often enough.
+_CALL_BYTES = 2 << 20
+
+
+class Encoder(Protocol):
+    """What every engine does."""
+
+    name: str  # of the engine: "tokenizers", "gigatoken"
+
+    def encode(self, texts: pa.LargeStringArray) -> Encoded:
+        """The ids of each document: valid UTF-8, no nulls; an empty one has no ids."""
+        ...
+
+
+class ReferenceEncoder:
+    """Encodes with `tokenizers`.
+
+    Args:
+        tokenizer: the tokenizer; truncation and padding that its file may set are switched off.
+        special_tokens: "text" encodes the names of special tokens as any other text, so that a document cannot forge an
+            end of document; "token" as the tokens that they name. Added tokens that are not special are tokens always.
+    """
+
+    name = "tokenizers"
+
+    def __init__(self, tokenizer: TokenizerFile, special_tokens: SpecialTokens) -> None:
+        self._tokenizer = Tokenizer.from_str(tokenizer.json)
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._tokenizer.encode_special_tokens = special_tokens == "text"
+        try:
+            self._cut = gigatoken_input(tokenizer, special_tokens).can_be_cut
+        except GigatokenUnfitError:
+            self._cut = False
+
+    def encode(self, texts: pa.LargeStringArray) -> Encoded:
+        """See `Encoder.encode`.
+
+        Raises:
+            BroetchenError: the tokenizer has no tokens for some of the text, or a document is too long for it.
+        """
+        return _by_pieces(texts, self._cut, self._encode_pieces)
+
+    def _encode_pieces(self, texts: pa.LargeStringArray) -> Encoded:
+        return concatenated([self._encode_some(texts.slice(*part)) for part in _calls(texts)])
+
+    def _encode_some(self, texts: pa.LargeStringArray) -> Encoded:
+        try:
+            encodings = self._tokenizer.encode_batch_fast(texts.to_pylist(), add_special_tokens=False)
+        except Exception as error:  # tokenizers raises plain Exception
+            raise BroetchenError(
+                f"tokenizers cannot encode some of the text ({one_line(error)}); use a tokenizer that has tokens for "
+                "all of it, such as byte-level BPE"
+            ) from error
+        return Encoded.of(encoding.ids for encoding in encodings)
+
+
+class GigatokenEncoder:
+    """Encodes with gigatoken, and with the reference what gigatoken might encode differently.
+
+    Args:
+        tokenizer: the tokenizer.
+        special_tokens: as for `ReferenceEncoder`.
+
+    Raises:
+        GigatokenUnfitError: gigatoken cannot be used with this tokenizer; says why.
+    """
+
+    name = "gigatoken"
+
+    def __init__(self, tokenizer: TokenizerFile, special_tokens: SpecialTokens) -> None:
+        self._file = tokenizer
+        self._special_tokens = special_tokens
+        self._input = gigatoken_input(tokenizer, special_tokens)
+        self._engine: Any = _new_engine(self._input.json)
+        self._growth = 0
+        self._process = psutil.Process()
+
+    def encode(self, texts: pa.LargeStringArray) -> Encoded:
+        """See `Encoder.encode`. Memory for about 2 MB of text at a time, or one piece, beside the result.
+
+        Raises:
+            BroetchenError: a document is too long.
+        """
+        return _by_pieces(texts, self._input.can_be_cut, self._encode_pieces)
+
+    def _encode_pieces(self, texts: pa.LargeStringArray) -> Encoded:
+        data, offsets = text_buffers(texts)
+        parts: list[Encoded] = []
+        for start, documents in _calls(texts):
+            part = offsets[start : start + documents + 1]
+            parts.append(self._encode_some(data[part[0] : part[-1]], part - part[0]))
+        return concatenated(parts)
+
+    def _encode_some(self, data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> Encoded:
+        texts = text_array(data, offsets)
+        by_reference = np.zeros(len(texts), dtype=np.bool_)
+        normalized = texts
+        if len(data) and data.max() >= 0x80:
+            positions, characters = code_points.non_ascii(data)
+            unknown = positions[~code_points.agreed()[characters]]
+            by_reference[code_points.documents_at(offsets, unknown)] = True
+            if self._input.form is not None:
+                normalized = text_array(*code_points.normalize(data, offsets, positions, characters, self._input.form))
+        for pattern, where in ((self._input.raw_tokens, texts), (self._input.normalized_tokens, normalized)):
+            if pattern is not None:
+                by_reference |= pc.match_substring_regex(where, pattern).to_numpy(zero_copy_only=False)
+        if not by_reference.any():
+            return self._encode_fast(normalized)
+        fast = self._encode_fast(normalized.filter(pa.array(~by_reference)))
+        return interleaved(by_reference, self._reference.encode(texts.filter(pa.array(by_reference))), fast)
+
+    @functools.cached_property
+    def _reference(self) -> ReferenceEncoder:
+        return ReferenceEncoder(self._file, self._special_tokens)
+
+    def _encode_fast(self, texts: pa.LargeStringArray) -> Encoded:
+        if self._engine is None:
+            self._engine = _new_engine(self._input.json)
+        before = self._process.memory_info().rss
+        # A list costs no more than a view of the Arrow array here, where documents are long.
+        layout = self._engine.encode_batch(texts.cast(pa.large_binary()).to_pylist(), parallel=False).layout
+        offsets: NDArray[np.int64] = layout.offsets.data
+        ids: NDArray[np.uint32] = layout.content.data[offsets[0] : offsets[-1]]
+        # Other threads may allocate meanwhile: then the engine is made anew sooner, which costs only time.
+        self._growth += max(0, self._process.memory_info().rss - before - ids.nbytes)
+        if self._growth > CACHE_BOUND_BYTES:
+            self._engine = None  # which frees its memory
+            self._growth = 0
+        return Encoded(ids, offsets - offsets[0])
+
+
+def make_encoder(tokenizer: TokenizerFile, engine: Engine, special_tokens: SpecialTokens) -> Encoder:
+    """An encoder by the engine asked for; "auto" takes gigatoken where it can be used, and else warns and says why not.
+
+    Raises:
+        UsageError: the engine is "gigatoken" and cannot be used with this tokenizer; says why.
+    """
+    if engine == "tokenizers":
+        return ReferenceEncoder(tokenizer, special_tokens)
+    try:
+        return GigatokenEncoder(tokenizer, special_tokens)
+    except UsageError as error:
+        if engine == "gigatoken":
+            raise
+        _LOGGER.warning("encoding with tokenizers, which is slower: %s", error)
+        return ReferenceEncoder(tokenizer, special_tokens)
+
+
+def _new_engine(tokenizer_json: str) -> Any:
+    import gigatoken  # and awkward with it: half a second that the command line is spared
+
+    try:
+        return gigatoken.Tokenizer.from_json(tokenizer_json)
+    except RuntimeError as error:
+        raise GigatokenUnfitError(f"cannot load it: {str(error).splitlines()[0]}") from error
+
+
+def _calls(texts: pa.LargeStringArray) -> Iterator[tuple[int, int]]:
+    """Runs of documents that go to an engine in one call, as (first, how many); one even if there are none."""
+    _, offsets = text_buffers(texts)
+    start = 0
+    while True:
+        stop = int(np.searchsorted(offsets, offsets[start] + _CALL_BYTES, side="right")) - 1
+        stop = min(max(stop, start + 1), len(texts))
+        yield start, stop - start
+        if stop >= len(texts):
+            return
+        start = stop
+
+
+def _by_pieces(texts: pa.LargeStringArray, cut: bool, encode: Callable[[pa.LargeStringArray], Encoded]) -> Encoded:
+    """Encodes long documents in pieces, where that is the same, and puts their ids together again."""
+    data, offsets = text_buffers(texts)
+    ends = piece_ends(data, offsets, cut=cut)
+    if len(ends) == len(offsets):
+        return encode(texts)
+    encoded = encode(text_array(data, ends))
+    return Encoded(encoded.ids, encoded.offsets[np.searchsorted(ends, offsets)])

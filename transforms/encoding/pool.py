@@ -1,0 +1,134 @@
+"""Encoders kept per process and lent to one thread at a time.
+
+An encoder takes a quarter of a second and some 100 MB to make, and a pipeline has several steps that encode, each with
+a DoFn instance per thread. They share these.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+from collections.abc import Iterable, Iterator
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from transforms.encoding.encoded import Encoded, first_difference
+from transforms.encoding.encoders import Encoder, make_encoder
+from transforms.encoding.gigatoken import GigatokenUnfitError
+from transforms.errors import BroetchenError, UsageError
+from transforms.tokenizer.file import TokenizerFile, load_tokenizer
+from transforms.tokenizer.spec import ChosenEngine, Engine, TokenizerSpec
+
+_lock = threading.Lock()
+_idle: dict[tuple[TokenizerSpec, Engine], list[Encoder]] = {}
+_tokenizers: dict[TokenizerSpec, TokenizerFile] = {}
+
+
+def tokenizer_file(spec: TokenizerSpec) -> TokenizerFile:
+    """The tokenizer of `spec`, loaded once a process.
+
+    Raises:
+        BroetchenError: the file is not the one that the build was started with.
+    """
+    with _lock:
+        if spec not in _tokenizers:
+            loaded = load_tokenizer(spec.path, bos_token=spec.bos_token, eos_token=spec.eos_token)
+            if loaded.sha256 != spec.sha256:
+                raise BroetchenError(
+                    f"{spec.path}: has changed since the build began (sha256 {loaded.sha256}, not {spec.sha256}); "
+                    "put the old file back, or start the build again"
+                )
+            _tokenizers[spec] = loaded
+        return _tokenizers[spec]
+
+
+def know_tokenizer(spec: TokenizerSpec, tokenizer: TokenizerFile) -> None:
+    """Spares this process to load what it has loaded already, from another place."""
+    assert tokenizer.sha256 == spec.sha256
+    with _lock:
+        _tokenizers[spec] = tokenizer
+
+
+def warm_encoder(spec: TokenizerSpec, engine: Engine) -> None:
+    """Makes the encoder that this process is likely to need, before it is needed; what is wrong with it shows then."""
+    with (
+        contextlib.suppress(BroetchenError),
+        borrow_encoder(spec, "gigatoken" if engine == "auto" else engine) as encoder,
+    ):
+        encoder.encode(pa.array(["Käse"], pa.large_string()))
+
+
+@functools.cache
+def gigatoken_obstacle(spec: TokenizerSpec) -> str | None:
+    """Why gigatoken cannot encode for `spec`, or None where it can; found out once a process, by making an encoder."""
+    try:
+        with borrow_encoder(spec, "gigatoken"):
+            return None
+    except GigatokenUnfitError as error:
+        return error.reason
+
+
+@contextlib.contextmanager
+def borrow_encoder(spec: TokenizerSpec, engine: Engine) -> Iterator[Encoder]:
+    """An encoder that no other thread uses meanwhile."""
+    key = (spec, engine)
+    with _lock:
+        idle = _idle.setdefault(key, [])
+        encoder = idle.pop() if idle else None
+    if encoder is None:
+        encoder = make_encoder(tokenizer_file(spec), engine, spec.special_tokens)
+    try:
+        yield encoder
+    finally:
+        with _lock:
+            idle.append(encoder)
+
+
+def choose_engine(
+    what: str, tokenizer: TokenizerSpec, wanted: Engine, samples: Iterable[tuple[pa.LargeStringArray, Encoded]]
+) -> tuple[ChosenEngine, str | None]:
+    """The engine to encode with, and why "auto" did not get gigatoken, to stand after its name; None where it did.
+
+    Args:
+        what: what is encoded or encodes, as it begins an error's message.
+        tokenizer: what encodes.
+        wanted: as the user asked for it.
+        samples: texts and their ids by `tokenizers`; taken only as far as they are needed.
+
+    Raises:
+        UsageError: gigatoken was asked for by name and cannot be used, or gives other ids.
+    """
+    if wanted == "tokenizers":
+        return "tokenizers", None
+    reason = gigatoken_obstacle(tokenizer)
+    if reason is None:
+        with borrow_encoder(tokenizer, "gigatoken") as fast:
+            differences = (first_difference(expected, fast.encode(texts)) for texts, expected in samples)
+            reason = next(filter(None, differences), None)
+    if reason is None:
+        return "gigatoken", None
+    if wanted == "gigatoken":
+        raise UsageError(f"{what}: --engine gigatoken cannot be used: gigatoken {reason}; take --engine auto")
+    return "tokenizers", reason
+
+
+def encode_samples(
+    tokenizer: TokenizerSpec, samples: Iterable[pa.LargeStringArray]
+) -> Iterator[tuple[pa.LargeStringArray, Encoded]]:
+    """Texts, each with their ids by `tokenizers`, one after the other as they are asked for."""
+    for texts in samples:
+        with borrow_encoder(tokenizer, "tokenizers") as reference:
+            expected = reference.encode(texts)
+        yield texts, expected
+
+
+def leading_documents(texts: pa.LargeStringArray, text_bytes: int) -> pa.LargeStringArray:
+    """The first documents, up to the one with which they hold `text_bytes` of UTF-8; all where there are fewer.
+
+    >>> leading_documents(pa.array(["ab", "ü", "c", "d"], pa.large_string()), 4).to_pylist()
+    ['ab', 'ü']
+    """
+    ends = pc.cumulative_sum(pc.binary_length(texts)).to_numpy()
+    return texts.slice(0, int(ends.searchsorted(text_bytes)) + 1)

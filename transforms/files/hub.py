@@ -1,0 +1,348 @@
+"""The Hugging Face hub's dataset repositories as a Beam filesystem that can be read: `hf://datasets/…@COMMIT/path`.
+
+Importing this module registers it (as `transforms.files.storage` does), in workers too: every Beam IO then takes such
+paths. Listing and sizes come from the hub's API through `huggingface_hub`; content comes by HTTP range requests, so a
+reader of some column chunks of a parquet file fetches those alone. Transient errors and cut connections are retried by
+`huggingface_hub.utils.http_backoff`.
+
+A token is taken from where `huggingface_hub` finds it (`HF_TOKEN`, or the login's file), in each process; it is never
+part of a path, an option or a message. `HF_ENDPOINT` names another hub.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import io
+import os
+import posixpath
+import urllib.parse
+from collections.abc import Iterator
+from typing import Any, BinaryIO, NoReturn
+
+from apache_beam.io.filesystem import CompressedFile, CompressionTypes, FileMetadata, FileSystem
+from apache_beam.io.filesystemio import Downloader, DownloaderStream
+
+from transforms.errors import BroetchenError, one_line
+from transforms.files.hub_path import SCHEME, HubPath
+
+# Smaller reads fetch this much, and the next ones are answered from it: each request takes a round trip.
+_LEAST_BYTES = 64 << 10
+_TIMEOUT_S = 60
+_NO_SUCH_FILE = "the repository has no such file at this revision; check the path"
+
+
+class HubFileSystem(FileSystem):
+    """See the module. Only pinned revisions (full commit hashes) are read, since another one could change meanwhile.
+
+    Raises:
+        BroetchenError: (from all of its methods) the repository, revision or file does not exist, or needs a token;
+            the file changed; the hub cannot be reached.
+    """
+
+    def __init__(self, pipeline_options: Any) -> None:
+        super().__init__(pipeline_options)
+        self._endpoint = hub_endpoint()
+
+    @classmethod
+    def scheme(cls) -> str:
+        """`hf`."""
+        return SCHEME
+
+    def join(self, basepath: str, *paths: str) -> str:
+        """`paths` below `basepath`."""
+        return "/".join([basepath.rstrip("/"), *(path.strip("/") for path in paths)])
+
+    def split(self, path: str) -> tuple[str, str]:
+        """The folder of `path`, and the name in it."""
+        return posixpath.split(path)
+
+    def has_dirs(self) -> bool:
+        """False: as in an object store, a folder is there when a file is in it."""
+        return False
+
+    def _list(self, dir_or_prefix: str) -> Iterator[FileMetadata]:
+        prefix = _pinned(dir_or_prefix)
+        folder = posixpath.dirname(prefix.path)
+        with explained(dir_or_prefix):
+            from huggingface_hub.errors import EntryNotFoundError
+            from huggingface_hub.hf_api import RepoFile
+
+            try:
+                for entry in hub_api(self._endpoint).list_repo_tree(
+                    prefix.repository, folder or None, recursive=True, revision=prefix.revision, repo_type="dataset"
+                ):
+                    if isinstance(entry, RepoFile) and entry.path.startswith(prefix.path):
+                        path = str(HubPath(prefix.repository, prefix.revision, entry.path))
+                        _file(self._endpoint, path).tell(entry)
+                        yield FileMetadata(path, entry.size)
+            except EntryNotFoundError:
+                return  # no such folder: nothing matches
+
+    def open(
+        self,
+        path: str,
+        mime_type: str = "application/octet-stream",
+        compression_type: str = CompressionTypes.AUTO,
+    ) -> BinaryIO:
+        """A seekable handle; nothing of the content is fetched before it is read."""
+        kind = FileSystem._get_compression_type(path, compression_type)
+        stream: Any = DownloaderStream(_RangeDownloader(_pinned(path), self._known(path), self._endpoint))
+        if kind != CompressionTypes.UNCOMPRESSED:
+            stream = CompressedFile(io.BufferedReader(stream), compression_type=kind)
+        return stream
+
+    def exists(self, path: str) -> bool:
+        """Whether there is such a file."""
+        try:
+            _look_up(self._endpoint, path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def size(self, path: str) -> int:
+        """In bytes."""
+        return self._known(path).size
+
+    def checksum(self, path: str) -> str:
+        """The etag that the hub gives the content: SHA-256 where it is stored by LFS, else the git blob's hash."""
+        return self._known(path).etag
+
+    def metadata(self, path: str) -> FileMetadata:
+        """Path and size; a commit's files have no time of their own."""
+        return FileMetadata(path, self.size(path))
+
+    def last_updated(self, path: str) -> float:
+        """0: what a commit holds never changes."""
+        return 0.0
+
+    def create(
+        self,
+        path: str,
+        mime_type: str = "application/octet-stream",
+        compression_type: str = CompressionTypes.AUTO,
+    ) -> BinaryIO:
+        """Refused, as are all that would change something."""
+        _refuse(path)
+
+    def mkdirs(self, path: str) -> None:
+        """Refused."""
+        _refuse(path)
+
+    def copy(self, source_file_names: list[str], destination_file_names: list[str]) -> None:
+        """Refused."""
+        _refuse(destination_file_names[0])
+
+    def rename(self, source_file_names: list[str], destination_file_names: list[str]) -> None:
+        """Refused."""
+        _refuse(destination_file_names[0])
+
+    def delete(self, paths: list[str]) -> None:
+        """Refused."""
+        _refuse(paths[0])
+
+    def _known(self, path: str) -> _HubFile:
+        try:
+            return _look_up(self._endpoint, path)
+        except FileNotFoundError as error:
+            raise BroetchenError(f"{path}: {_NO_SUCH_FILE}") from error
+
+
+@dataclasses.dataclass
+class _HubFile:
+    """What is known of a file; all of it is empty before the hub was asked.
+
+    Attributes:
+        store: where the hub's redirect led last, with the etag there: an address that is good for some minutes.
+    """
+
+    etag: str = ""
+    size: int = -1
+    store: tuple[str, str] | None = None
+
+    def tell(self, entry: Any) -> None:
+        """Takes what the hub's API says of it."""
+        self.size = int(entry.size)
+        self.etag = str(entry.lfs.sha256 if entry.lfs else entry.blob_id)
+
+
+@functools.lru_cache(10_000)
+def _file(endpoint: str | None, path: str) -> _HubFile:
+    # Kept, as what a commit holds never changes; each answer's etag is still checked.
+    return _HubFile()
+
+
+def hub_endpoint() -> str | None:
+    """The hub that `HF_ENDPOINT` names; None for the Hugging Face hub itself."""
+    return os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
+
+
+def hub_api(endpoint: str | None) -> Any:
+    """The hub's client; `endpoint` names another hub."""
+    from huggingface_hub import HfApi
+
+    return HfApi(endpoint=endpoint)
+
+
+def _look_up(endpoint: str | None, path: str) -> _HubFile:
+    """What the hub knows of a file.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    from huggingface_hub.hf_api import RepoFile
+
+    where, file = _pinned(path), _file(endpoint, path)
+    if file.etag:
+        return file
+    with explained(path):
+        entries = hub_api(endpoint).get_paths_info(
+            where.repository, [where.path], revision=where.revision, repo_type="dataset"
+        )
+    for entry in entries:
+        if isinstance(entry, RepoFile):
+            file.tell(entry)
+            return file
+    raise FileNotFoundError(path)
+
+
+class _RangeDownloader(Downloader):
+    """Ranges of one file, each checked for its length, and for being of the content that was opened."""
+
+    def __init__(self, where: HubPath, file: _HubFile, endpoint: str | None) -> None:
+        from huggingface_hub import hf_hub_url
+
+        self._where, self._file = where, file
+        self._url = hf_hub_url(
+            where.repository, where.path, repo_type="dataset", revision=where.revision, endpoint=endpoint
+        )
+        self._window_start, self._window = 0, b""
+
+    @property
+    def size(self) -> int:
+        return self._file.size
+
+    def get_range(self, start: int, end: int) -> bytes:
+        offset = start - self._window_start
+        if offset >= 0 and end <= self._window_start + len(self._window):
+            return self._window[offset : offset + end - start]
+        if end - start >= _LEAST_BYTES:
+            return self._fetch(start, end)
+        self._window_start, self._window = start, self._fetch(start, min(start + _LEAST_BYTES, self.size))
+        return self._window[: end - start]
+
+    def _fetch(self, start: int, end: int) -> bytes:
+        headers = {"Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
+        with explained(str(self._where)):
+            response = self._from_store(headers) or self._from_hub(headers)
+        total = response.headers.get("Content-Range", "").rpartition("/")[2]
+        if total.isdigit() and int(total) != self.size:
+            raise self._changed(f"{int(total):,} bytes instead of {self.size:,}")
+        data = bytes(response.content)
+        if response.status_code != 206 and (start, end) != (0, self.size):
+            raise BroetchenError(f"{self._where}: the server gives no ranges of it; download it, and read the copy")
+        if len(data) != end - start:
+            raise BroetchenError(f"{self._where}: {len(data):,} of {end - start:,} bytes arrived; run it again")
+        return data
+
+    def _from_store(self, headers: dict[str, str]) -> Any:
+        """The answer of the store that the hub has led to before, or None where it is no longer good."""
+        if self._file.store is None:
+            return None
+        from huggingface_hub.utils._http import http_backoff
+
+        url, etag = self._file.store
+        # Without the token, which is for the hub alone.
+        response = http_backoff("GET", url, headers=headers, timeout=_TIMEOUT_S)
+        if response.status_code == 206 and response.headers.get("ETag") == etag:
+            return response
+        self._file.store = None
+        return None
+
+    def _from_hub(self, headers: dict[str, str]) -> Any:
+        from huggingface_hub.utils._headers import build_hf_headers
+        from huggingface_hub.utils._http import hf_raise_for_status, http_backoff
+
+        headers = build_hf_headers() | headers
+        response = http_backoff("GET", self._url, headers=headers, timeout=_TIMEOUT_S, follow_redirects=True)
+        hf_raise_for_status(response)
+        found = _response_etag(response)
+        if found and found != self._file.etag:
+            raise self._changed(f"etag {found}, {self._file.etag} before")
+        etag = response.headers.get("ETag")
+        if etag and _origin(str(response.url)) != _origin(self._url):
+            self._file.store = (str(response.url), etag)
+        return response
+
+    def _changed(self, how: str) -> BroetchenError:
+        return BroetchenError(
+            f"{self._where}: its content changed while it was read ({how}); run it again, and ask the repository's "
+            "owner if it goes on"
+        )
+
+
+def _origin(url: str) -> tuple[str, str]:
+    parts = urllib.parse.urlsplit(url)
+    return parts.scheme, parts.netloc
+
+
+def _response_etag(response: Any) -> str | None:
+    """The hub's own etag of the content; where it redirects to a store, that one has an etag of its own kind."""
+    for answer in (*response.history, response):
+        if linked := answer.headers.get("X-Linked-ETag"):
+            return _bare(linked)
+    return None if response.history else _bare(response.headers.get("ETag"))
+
+
+def _bare(etag: str | None) -> str | None:
+    return etag.removeprefix("W/").strip('"') if etag else None
+
+
+def _pinned(path: str) -> HubPath:
+    where = HubPath.parse(path)
+    if not where.pinned:
+        raise BroetchenError(
+            f"{path}: not pinned to a full commit hash (40 hexadecimal digits), so it could change between two reads; "
+            f"write hf://datasets/{where.repository}@COMMIT/{where.path}"
+        )
+    return where
+
+
+def _refuse(path: str) -> NoReturn:
+    raise BroetchenError(f"{path}: the hub is only read here; choose a local path or gs://…")
+
+
+@contextlib.contextmanager
+def explained(path: str) -> Iterator[None]:
+    """Turns the hub client's errors into one that names the path and says what to do, and nothing of the request."""
+    from huggingface_hub import errors
+
+    # The first that fits: some are kinds of others.
+    reasons = (
+        (
+            errors.GatedRepoError,
+            "access to this repository must be asked for on its page at the hub, and needs a token: set HF_TOKEN, or "
+            "run `hf auth login`",
+        ),
+        (errors.RevisionNotFoundError, "the repository has no such revision; check the commit hash"),
+        (
+            errors.RepositoryNotFoundError,
+            "there is no such repository, or it is private; check its name, or set HF_TOKEN to a token that may read "
+            "it (or run `hf auth login`)",
+        ),
+        (errors.EntryNotFoundError, _NO_SUCH_FILE),
+    )
+    try:
+        yield
+    except BroetchenError:
+        raise
+    except Exception as error:  # The HTTP client's own errors are of its own hierarchy.
+        what = next((what for kind, what in reasons if isinstance(error, kind)), None)
+        if what is None and isinstance(error, errors.HfHubHTTPError):
+            status = error.response.status_code
+            advice = "check the token in HF_TOKEN" if status in (401, 403) else "try it again later"
+            what = f"the hub answers HTTP {status}; {advice}"
+        if what is None:
+            what = f"the hub cannot be reached ({one_line(error)}); check the network, and try it again"
+        raise BroetchenError(f"{path}: {what}") from error

@@ -1,0 +1,203 @@
+"""A lock in Google Cloud Storage: an object that only one process can make, and that it renews while it runs.
+
+The object is made under the precondition that there is none (`ifGenerationMatch=0`), and each renewal, takeover and
+deletion names the generation and metageneration that it means, so the store decides between any two
+(https://cloud.google.com/storage/docs/request-preconditions). A renewal is a change of metadata, which leaves no older
+versions behind. No clock is compared with another machine's: a lock counts as left behind once it has not changed for
+`stale_s` of one's own monotonic clock, or at once where its process was on this machine and runs no more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from apache_beam.io.filesystems import FileSystems
+
+from transforms.coders import to_json
+from transforms.errors import BroetchenError
+from transforms.files.errors import explain
+from transforms.locks.owner import LockOwner, read_owner
+
+_LOGGER = logging.getLogger(__name__)
+_MIME_TYPE = "application/json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    """In seconds: how often a lock is renewed, after what silence it is left behind, how often one looks."""
+
+    renew_s: float = 15.0
+    stale_s: float = 90.0
+    look_s: float = 1.0
+
+
+class LockHeldError(Exception):
+    """Another process holds the lock; `owner` is None where the lock does not say which."""
+
+    def __init__(self, owner: LockOwner | None) -> None:
+        super().__init__(str(owner))
+        self.owner = owner
+
+
+@contextlib.contextmanager
+def hold_object(path: str, owner: LockOwner, timing: Timing, on_lost: Callable[[], None]) -> Iterator[None]:
+    """Holds the lock `path`, ``gs://…``, during the block, and deletes it at the end.
+
+    Where the account may not write there, the block runs without a lock: it could not do any harm.
+
+    Args:
+        path: of the object.
+        owner: this process.
+        timing: the same for all that use the lock.
+        on_lost: called in another thread, once, if another process has taken the lock over: this one had been
+            silent for `stale_s`, as when its machine was asleep.
+
+    Raises:
+        LockHeldError: another process holds it.
+        BroetchenError: the store cannot be reached.
+    """
+    from google.api_core.exceptions import Forbidden, GoogleAPIError, Unauthorized
+
+    try:
+        lock = _Object(path, owner, timing)
+        lock.take()
+    except (Forbidden, Unauthorized):
+        yield
+        return
+    except (GoogleAPIError, OSError) as error:
+        reason, advice = explain(error)
+        raise BroetchenError(f"{path}: cannot be written ({reason}); {advice}") from error
+    done = threading.Event()
+
+    def renew() -> None:
+        while not done.wait(timing.renew_s):
+            try:
+                kept = lock.renew()
+            except Exception as error:  # whatever it is, the next renewal may succeed, and the store knows the truth
+                _LOGGER.debug("%s: not renewed: %s", path, error)
+                continue
+            if not kept:
+                on_lost()
+                return
+
+    thread = threading.Thread(target=renew, name="lock", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        lock.give_back()
+
+
+class _Object:
+    """The lock's object, as this process knows it: used by one thread at a time."""
+
+    def __init__(self, path: str, owner: LockOwner, timing: Timing) -> None:
+        # Beam imports the client only where the gcp extra is installed.
+        from apache_beam.io.gcp.gcsio import parse_gcs_path
+
+        filesystem: Any = FileSystems.get_filesystem(path)
+        bucket, name = parse_gcs_path(path)
+        self._bucket = filesystem._gcsIO().client.bucket(bucket)
+        self._name, self._owner, self._timing = name, owner, timing
+        self._asked = {"timeout": timing.stale_s / 3}
+        self._mine: Any = None
+        self._renewals = 0
+
+    def take(self) -> None:
+        if self._write(0, None):
+            return
+        seen, since = None, time.monotonic()
+        while True:
+            found = self._bucket.get_blob(self._name)
+            if found is None:
+                if self._write(0, None):
+                    return
+                continue
+            holder = self._holder(found)
+            if holder is not None and holder.token == self._owner.token:
+                self._mine = found  # This process made it, and the answer was lost.
+                return
+            runs = holder.runs() if holder else None
+            version = (found.generation, found.metageneration)
+            if runs or (seen and version != seen):
+                raise LockHeldError(holder)
+            if seen is None:
+                seen = version
+                if runs is None:
+                    _LOGGER.info(
+                        "waiting up to %.0f s to see whether %s still builds there",
+                        self._timing.stale_s,
+                        holder or "another process",
+                    )
+            if runs is False or time.monotonic() - since > self._timing.stale_s:
+                if self._write(*version):
+                    return
+                # Somebody was quicker; the next look tells who.
+                seen, since = None, time.monotonic()
+                continue
+            time.sleep(self._timing.look_s)
+
+    def _holder(self, blob: Any) -> LockOwner | None:
+        from google.api_core.exceptions import NotFound
+
+        try:
+            # By an object of its own, as a download overwrites what is known of the version.
+            content = self._bucket.blob(self._name, generation=blob.generation).download_as_bytes(**self._asked)
+            return read_owner(content)
+        except NotFound:
+            return None
+
+    def _write(self, generation: int, metageneration: int | None) -> bool:
+        """Writes the object in place of that version, generation 0 being none; False where another is there."""
+        from google.api_core.exceptions import PreconditionFailed
+
+        blob = self._bucket.blob(self._name)
+        try:
+            blob.upload_from_string(
+                to_json(self._owner),
+                _MIME_TYPE,
+                if_generation_match=generation,
+                if_metageneration_match=metageneration,
+                **self._asked,
+            )
+        except PreconditionFailed:
+            return False
+        self._mine = blob
+        return True
+
+    def renew(self) -> bool:
+        """Changes the object; False where it is another process's by now."""
+        from google.api_core.exceptions import NotFound, PreconditionFailed
+
+        self._renewals += 1
+        self._mine.metadata = {"renewals": str(self._renewals)}
+        try:
+            self._mine.patch(
+                if_generation_match=self._mine.generation,
+                if_metageneration_match=self._mine.metageneration,
+                **self._asked,
+            )
+        except NotFound:
+            return False
+        except PreconditionFailed:
+            # This very request may have been done before its answer was lost: then the generation is still ours.
+            found = self._bucket.get_blob(self._name)
+            if found is None or found.generation != self._mine.generation:
+                return False
+            self._mine = found
+        return True
+
+    def give_back(self) -> None:
+        from google.api_core.exceptions import GoogleAPIError
+
+        # Gone, or another's; and where the store is out of reach, the lock is left behind and will be taken over.
+        with contextlib.suppress(GoogleAPIError, OSError):
+            self._mine.delete(if_generation_match=self._mine.generation, **self._asked)

@@ -1,0 +1,1 @@
+"""Parquet: sources, footers, texts, shards of text."""

@@ -1,0 +1,159 @@
+"""Parquet footers: all that planning needs of a file (rows and bytes of each row group), for a few kilobytes."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from apache_beam.io.filesystems import FileSystems
+
+from transforms.coders import register_json_coder
+from transforms.errors import BroetchenError, listed, one_line
+from transforms.files import storage as files
+from transforms.parquet.source_files import open_source
+
+_TAIL_BYTES = 64 << 10
+_MAGIC = b"PAR1"
+_ENCRYPTED_MAGIC = b"PARE"
+_ENCRYPTED = "is encrypted parquet, which cannot be read here; decrypt it first"
+# After the footer of a file with encrypted columns: a nonce and a tag
+# (https://parquet.apache.org/docs/file-format/data-pages/encryption/, "Encrypted Footer", "Plaintext Footer Mode").
+_SIGNATURE_BYTES = 28
+
+_SHOWN_CHARACTERS = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class RowGroup:
+    """One row group of one file: `text_bytes` is the text column's size before compression, in bytes."""
+
+    rows: int
+    text_bytes: int
+    stored_bytes: int
+
+
+@register_json_coder
+@dataclasses.dataclass(frozen=True)
+class SourceFile:
+    """A parquet file as its footer describes it.
+
+    Attributes:
+        path: as it is opened.
+        size: in bytes.
+        footer_sha256: of the footer's bytes, which hold the sizes, offsets and statistics of all that is in the file.
+            Together with `size` it identifies the content without reading it.
+        checksum: the object store's own, where there is one.
+    """
+
+    path: str
+    size: int
+    footer_sha256: str
+    checksum: str | None
+    row_groups: tuple[RowGroup, ...]
+
+
+def read_footer(path: str, size: int, text_column: str) -> SourceFile:
+    """Reads a file's footer, and nothing else of it.
+
+    Raises:
+        BroetchenError: the file cannot be opened, is not parquet or is cut short, or has no such text column.
+    """
+    with open_source(path) as handle:
+        tail = _read_tail(handle, size, _TAIL_BYTES)
+        if size >= 12 and tail[-4:] == _ENCRYPTED_MAGIC:
+            raise BroetchenError(f"{path}: {_ENCRYPTED}")
+        if size < 12 or tail[-4:] != _MAGIC:
+            raise BroetchenError(f"{path}: not a parquet file, or cut short ({size:,} bytes); fetch it again")
+        footer_size = int.from_bytes(tail[-8:-4], "little") + 8
+        if footer_size > size - 4:
+            raise BroetchenError(f"{path}: the parquet footer is damaged (it claims {footer_size:,} bytes of {size:,})")
+        if footer_size > len(tail):
+            tail = _read_tail(handle, size, footer_size)
+    footer = tail[-footer_size:]
+    try:
+        metadata = pq.read_metadata(pa.BufferReader(_MAGIC + footer))
+        schema = metadata.schema.to_arrow_schema()
+    except (pa.ArrowException, OSError) as error:
+        raise BroetchenError(f"{path}: the parquet footer cannot be read: {one_line(error)}") from error
+    if footer_size - 8 - metadata.serialized_size == _SIGNATURE_BYTES:
+        # To look at the metadata of a column that is encrypted would abort the process (pyarrow 25).
+        raise BroetchenError(f"{path}: {_ENCRYPTED}")
+    _check_text_column(path, schema, text_column)
+    column = column_paths(metadata).index(text_column)
+    groups = tuple(row_group_facts(metadata, index, column) for index in range(metadata.num_row_groups))
+    for index, group in enumerate(groups):
+        _check_row_group(path, size - footer_size, index, metadata.row_group(index), group)
+    return SourceFile(
+        path=path,
+        size=size,
+        footer_sha256=hashlib.sha256(footer).hexdigest(),
+        checksum=None if files.is_local(path) else str(FileSystems.checksum(path)),
+        row_groups=groups,
+    )
+
+
+def _check_row_group(path: str, end: int, index: int, group: pq.RowGroupMetaData, facts: RowGroup) -> None:
+    first, last = row_group_extent(group)
+    # A row group without rows has no pages, and pyarrow writes 0 for where they begin.
+    outside = facts.rows > 0 and first < len(_MAGIC)
+    if min(facts.rows, facts.text_bytes, facts.stored_bytes) < 0 or outside or last > end:
+        raise BroetchenError(
+            f"{path}: the parquet footer is damaged (row group {index} lies at {first:,} to {last:,} of {end:,} bytes, "
+            f"with {facts.rows:,} rows); fetch it again"
+        )
+
+
+def _read_tail(handle: Any, size: int, wanted: int) -> bytes:
+    handle.seek(max(0, size - wanted))
+    data: bytes = handle.read(wanted)
+    return data
+
+
+def _check_text_column(path: str, schema: pa.Schema, text_column: str) -> None:
+    if text_column not in schema.names:
+        raise BroetchenError(
+            f"{path}: no column {text_column[:_SHOWN_CHARACTERS]!r}; the file has "
+            f"{listed(schema.names, 20) or 'no columns'}: set text_column to one of them"
+        )
+    if schema.names.count(text_column) > 1:
+        raise BroetchenError(
+            f"{path}: has {schema.names.count(text_column)} columns {text_column[:_SHOWN_CHARACTERS]!r}, and nothing "
+            "tells which one is meant; rename all but one"
+        )
+    kind = schema.field(text_column).type
+    value = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if not (pa.types.is_string(value) or pa.types.is_large_string(value) or _is_binary(value)):
+        raise BroetchenError(f"{path}: column {text_column!r} is {kind}, not text; set text_column to a column of text")
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def row_group_facts(metadata: pq.FileMetaData, index: int, column: int) -> RowGroup:
+    """What planning needs of row group `index`; the text is in the column with the number `column`."""
+    group = metadata.row_group(index)
+    chunk = group.column(column)
+    return RowGroup(group.num_rows, chunk.total_uncompressed_size, chunk.total_compressed_size)
+
+
+def column_paths(metadata: pq.FileMetaData) -> list[str]:
+    """The columns as they are stored, by their number: of nested ones, each leaf is one, as `list.element`."""
+    return [metadata.schema.column(i).path for i in range(metadata.num_columns)]
+
+
+def column_extent(column: pq.ColumnChunkMetaData) -> tuple[int, int]:
+    """Where a column chunk lies in its file, as (start, end) in bytes."""
+    start = column.data_page_offset
+    if column.has_dictionary_page and column.dictionary_page_offset:
+        start = min(start, column.dictionary_page_offset)
+    return start, start + column.total_compressed_size
+
+
+def row_group_extent(group: pq.RowGroupMetaData) -> tuple[int, int]:
+    """Where all of a row group lies in its file, as (start, end) in bytes."""
+    chunks = [column_extent(group.column(column)) for column in range(group.num_columns)]
+    return min(start for start, _ in chunks), max(end for _, end in chunks)

@@ -1,0 +1,61 @@
+"""Source files, wherever they lie: which ones patterns name, and how each is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+
+from transforms.errors import BroetchenError, one_line
+from transforms.files import hub_path
+from transforms.files import storage as files
+from transforms.parquet.read_ahead import ReadAhead
+
+
+def expand_sources(patterns: Iterable[str]) -> list[tuple[str, int]]:
+    """The files that `patterns` name, as (path, size in bytes), in the order of their paths, each once.
+
+    Raises:
+        BroetchenError: a pattern matches nothing.
+    """
+    found: dict[str, int] = {}
+    for pattern in patterns:
+        matches = files.list_files(pattern)
+        if not matches:
+            raise BroetchenError(f"{pattern}: no file matches; check the path, and that you may read it")
+        found.update(matches)
+    return sorted(found.items())
+
+
+def is_on_hub(path: str) -> bool:
+    """Whether `path` names a file on the hub."""
+    return FileSystems.get_scheme(path) == hub_path.SCHEME
+
+
+def open_source(path: str, read_before: int = 0) -> Any:
+    """A file to be read in parts, as a seekable binary one: a `ReadAhead` where it lies on the hub.
+
+    Args:
+        path: the file.
+        read_before: bytes that the same reader has read of other files; see `ReadAhead`.
+
+    Raises:
+        BroetchenError: it cannot be opened.
+    """
+    try:
+        # pyarrow opens local files natively, without the interpreter lock; Beam's file objects serve the others.
+        if files.is_local(path):
+            return pa.OSFile(path)
+        if is_on_hub(path):
+            return ReadAhead(lambda: _open_remote(path), read_before)
+        # Beam's handles of other stores fetch 16 MiB and more for any read: several at once fetch it many times.
+        return _open_remote(path)
+    except OSError as error:
+        raise BroetchenError(f"{path}: cannot be opened: {one_line(error)}") from error
+
+
+def _open_remote(path: str) -> Any:
+    return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)

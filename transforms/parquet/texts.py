@@ -1,0 +1,247 @@
+"""The text of parquet files, batch by batch.
+
+Reading is by row group and streams: memory is bounded by one batch, not by the row group. Of a file on the hub the
+column chunks that are wanted are fetched, the next pieces while the last ones are worked on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from transforms.errors import BroetchenError, one_line
+from transforms.parquet.footer import RowGroup, column_extent, column_paths, row_group_extent, row_group_facts
+from transforms.parquet.read_ahead import ReadAhead
+from transforms.parquet.source_files import is_on_hub, open_source
+from transforms.texts import BATCH_TEXT_BYTES, TextBatch, to_texts
+
+_MAX_BATCH_ROWS = 8192
+_READ_BUFFER_BYTES = 1 << 20
+# Where larger pieces are fetched ahead; a reader that stops early has fetched a buffer in vain.
+_FETCHING_BUFFER_BYTES = 128 << 10
+# That the number of an entry of a dictionary takes at most in a data page, with what describes the page.
+_INDEX_BYTES = 8
+
+
+def read_texts(
+    path: str, row_groups: Iterable[int], text_column: str, *, with_columns: bool = False, ahead: bool = True
+) -> Iterator[tuple[int, TextBatch]]:
+    """Streams the text column of some row groups, in the order given, or all columns.
+
+    Args:
+        ahead: whether to fetch the next pieces of a file on the hub meanwhile; not for who only looks at the beginning.
+
+    Yields:
+        (row group, batch), with batches of about `BATCH_TEXT_BYTES` of text.
+
+    Raises:
+        BroetchenError: the file is damaged; the message names the row group.
+    """
+    with _OpenedFile(path, list(row_groups), text_column, with_columns=with_columns, ahead=ahead) as opened:
+        yield from opened.batches()
+
+
+def read_files(
+    row_groups: Sequence[tuple[str, int]],
+    text_column: str,
+    *,
+    with_columns: bool = False,
+    with_left_out: bool = False,
+    planned: Sequence[tuple[int, RowGroup]] | None = None,
+) -> Iterator[tuple[tuple[str, int], TextBatch]]:
+    """Streams row groups of several files, as `read_texts` does; a file on the hub is opened while the last is read.
+
+    Args:
+        with_columns: whether to read all columns.
+        with_left_out: whether to tell which rows were left out.
+        planned: what each of the row groups was when it was planned: (size of its file in bytes, row group).
+
+    Yields:
+        ((path, row group), batch)
+
+    Raises:
+        BroetchenError: a file is damaged, or is not what was planned; the message names it and the row group.
+    """
+    expected = planned if planned is not None else [None] * len(row_groups)
+    runs = [
+        (path, [group for (_, group), _ in members], [facts for _, facts in members if facts is not None])
+        for path, run in itertools.groupby(zip(row_groups, expected, strict=True), key=lambda member: member[0][0])
+        for members in [list(run)]
+    ]
+    read_before = 0
+
+    def open_run(number: int) -> _OpenedFile:
+        path, groups, facts = runs[number]
+        return _OpenedFile(
+            path,
+            groups,
+            text_column,
+            planned=facts,
+            with_columns=with_columns,
+            with_left_out=with_left_out,
+            read_before=read_before,
+        )
+
+    with ThreadPoolExecutor(1, thread_name_prefix="open-next") as pool:
+        following: Future[_OpenedFile] | None = None
+        try:
+            for number, (path, *_) in enumerate(runs):
+                opened, following = following.result() if following else open_run(number), None
+                with opened:
+                    if number + 1 < len(runs) and is_on_hub(runs[number + 1][0]):
+                        following = pool.submit(open_run, number + 1)
+                    for group, batch in opened.batches():
+                        yield (path, group), batch
+                    read_before += opened.stored_bytes
+        finally:
+            if following:
+                # The reader has stopped: what may be wrong with the next file does not matter.
+                with contextlib.suppress(Exception), following.result():
+                    pass
+
+
+class _OpenedFile:
+    """A parquet file from which some row groups will be read; on the hub, its first pieces are being fetched."""
+
+    def __init__(
+        self,
+        path: str,
+        row_groups: Sequence[int],
+        text_column: str,
+        *,
+        planned: Sequence[tuple[int, RowGroup]] = (),
+        with_columns: bool,
+        with_left_out: bool = False,
+        ahead: bool = True,
+        read_before: int = 0,
+    ) -> None:
+        self._path, self._row_groups = path, row_groups
+        self._text_column, self._with_columns, self._with_left_out = text_column, with_columns, with_left_out
+        self._handle = open_source(path, read_before)
+        fetches_ahead = isinstance(self._handle, ReadAhead)
+        # Column chunks of several columns are read in turns, unless all of a row group is read before it is decoded:
+        # then the next groups can be fetched meanwhile.
+        whole_groups = fetches_ahead and ahead and with_columns
+        try:
+            # Pre-buffering holds all that is wanted of a row group in memory.
+            buffer_size = _FETCHING_BUFFER_BYTES if fetches_ahead else _READ_BUFFER_BYTES
+            open_parquet = functools.partial(
+                pq.ParquetFile,
+                self._handle,
+                pre_buffer=whole_groups,
+                buffer_size=buffer_size,
+                # Where a writer has put some: not all have.
+                page_checksum_verification=True,
+            )
+            self._parquet = open_parquet()
+            metadata = self._parquet.metadata
+            leaves = column_paths(metadata)
+            if planned:
+                self._check_planned(planned, leaves)
+            elif text_column not in leaves or max(row_groups, default=-1) >= metadata.num_row_groups:
+                raise OSError("it has changed since its footer was read; run it again, while nobody changes it")
+            self._leaf = leaves.index(text_column)
+            groups = [metadata.row_group(group) for group in row_groups]
+            if any(_is_all_dictionary(group, self._leaf) for group in groups):
+                self._parquet = open_parquet(metadata=metadata, read_dictionary=[text_column])
+        except BaseException as error:
+            self._handle.close()
+            if isinstance(error, pa.ArrowException | OSError):
+                raise BroetchenError(f"{path}: cannot be read as parquet: {one_line(error)}") from error
+            raise
+        self.stored_bytes = sum(map(self._stored_bytes, groups))
+        if ahead and fetches_ahead:
+            self._handle.plan(
+                row_group_extent(group) if whole_groups else column_extent(group.column(self._leaf)) for group in groups
+            )
+
+    def _check_planned(self, planned: Sequence[tuple[int, RowGroup]], leaves: Sequence[str]) -> None:
+        """A source that has changed since would give a dataset that is not what its manifest says."""
+        metadata = self._parquet.metadata
+        self._handle.seek(0, os.SEEK_END)
+        found_size = self._handle.tell()
+        for group, (size, facts) in zip(self._row_groups, planned, strict=True):
+            found = None
+            if found_size == size and group < metadata.num_row_groups and self._text_column in leaves:
+                found = row_group_facts(metadata, group, leaves.index(self._text_column))
+            if found != facts:
+                raise BroetchenError(
+                    f"{self._path}: has changed since this build planned it ({size:,} bytes then, {found_size:,} now; "
+                    f"row group {group} is another): run it again, while nobody changes the source"
+                )
+
+    def __enter__(self) -> _OpenedFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._handle.close()
+
+    def batches(self) -> Iterator[tuple[int, TextBatch]]:
+        text_column = self._text_column
+        wanted = None if self._with_columns else [text_column]
+        for group in self._row_groups:
+            metadata = self._parquet.metadata.row_group(group)
+            rows, stored, read = _batch_rows(metadata, self._leaf), self._stored_bytes(metadata), 0
+            try:
+                batches = self._parquet.iter_batches(rows, [group], wanted, use_threads=False)
+                for batch in itertools.chain.from_iterable(_in_small_parts(one, text_column) for one in batches):
+                    texts = batch.column(batch.schema.get_field_index(text_column))
+                    found = to_texts(
+                        texts,
+                        pa.table(batch) if self._with_columns else None,
+                        text_column,
+                        first_row=read if self._with_left_out else None,
+                    )
+                    yield group, dataclasses.replace(found, stored_bytes=stored)
+                    stored, read = 0, read + len(texts)
+                if read != metadata.num_rows:
+                    raise OSError(f"it holds {read:,} rows, and by the footer {metadata.num_rows:,}")
+            except (pa.ArrowException, OSError) as error:
+                raise BroetchenError(
+                    f"{self._path}: row group {group} cannot be read ({one_line(error)}); the file is damaged: fetch "
+                    "it again"
+                ) from error
+
+    def _stored_bytes(self, group: pq.RowGroupMetaData) -> int:
+        leaves = range(group.num_columns) if self._with_columns else [self._leaf]
+        return sum(group.column(leaf).total_compressed_size for leaf in leaves)
+
+
+def _is_all_dictionary(group: pq.RowGroupMetaData, leaf: int) -> bool:
+    """Whether a column chunk is a dictionary and numbers of its entries: few bytes in the file can be much text."""
+    column = group.column(leaf)
+    if not column.has_dictionary_page or not column.dictionary_page_offset:
+        return False
+    dictionary = column.data_page_offset - column.dictionary_page_offset
+    return bool(column.total_compressed_size - dictionary <= _INDEX_BYTES * max(1, group.num_rows))
+
+
+def _in_small_parts(batch: pa.RecordBatch, text_column: str) -> Iterator[pa.RecordBatch]:
+    """A batch in parts of about `BATCH_TEXT_BYTES` of text, where its text is a dictionary."""
+    column = batch.column(batch.schema.get_field_index(text_column))
+    if not pa.types.is_dictionary(column.type) or not len(column):
+        yield batch
+        return
+    lengths = pc.fill_null(pc.take(pc.binary_length(column.dictionary), column.indices), 0)
+    ends = np.cumsum(lengths.to_numpy(zero_copy_only=False), dtype=np.int64)
+    start = 0
+    while start < len(ends):
+        before = int(ends[start - 1]) if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, before + BATCH_TEXT_BYTES, side="right")))
+        yield batch.slice(start, stop - start)
+        start = stop
+
+
+def _batch_rows(group: pq.RowGroupMetaData, leaf: int) -> int:
+    mean = max(1, group.column(leaf).total_uncompressed_size // max(1, group.num_rows))
+    return max(1, min(_MAX_BATCH_ROWS, BATCH_TEXT_BYTES // mean))

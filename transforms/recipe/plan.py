@@ -1,0 +1,204 @@
+"""Plans datasets: footers and a small sample in, shards and a fingerprint out.
+
+The fingerprint names everything that decides the output's bytes. Work that an earlier run left under the same
+fingerprint is taken up again; work under another one is not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import logging
+import posixpath
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import apache_beam as beam
+import pyarrow as pa
+import pyarrow.compute as pc
+from apache_beam.pvalue import AsDict
+
+from transforms.coders import register_json_coder
+from transforms.encoding.pool import borrow_encoder, choose_engine, leading_documents
+from transforms.errors import BroetchenError
+from transforms.parquet.footer import SourceFile
+from transforms.parquet.read import ReadFooters, TextSource
+from transforms.parquet.texts import read_texts
+from transforms.recipe.shard_plan import PlannedShard, ShardTask, lay_out_shards, order_row_groups
+from transforms.recipe.spec import DatasetSpec
+from transforms.tokenizer.spec import ChosenEngine
+
+_LOGGER = logging.getLogger(__name__)
+
+# Changes whenever the same config, source and tokenizer would give other bytes.
+FORMAT_VERSION = 1
+
+_SAMPLE_TEXT_BYTES = 256 << 10
+
+
+@register_json_coder
+@dataclasses.dataclass(frozen=True)
+class DatasetPlan:
+    """How one dataset is built.
+
+    Attributes:
+        files: the source, in the order in which it is read.
+        shards: all shards that the source makes, more than the budget may need.
+        tokens_per_byte: tokens, BOS and EOS included, for each byte of the column before compression, from a sample.
+        engine: the one that will encode: it was asked for, or it agreed with the reference on the sample.
+    """
+
+    dataset: str
+    files: tuple[SourceFile, ...]
+    shards: tuple[PlannedShard, ...]
+    tokens_per_byte: float
+    engine: ChosenEngine
+    fingerprint: str
+    work_folder: str
+
+    def task(self, ordinal: int, stop_after: int | None) -> ShardTask:
+        shard = self.shards[ordinal]
+        files = [(self.files[file], group) for file, group in shard.row_groups]
+        return ShardTask(
+            dataset=self.dataset,
+            work_folder=self.work_folder,
+            engine=self.engine,
+            ordinal=ordinal,
+            row_groups=tuple((file.path, group) for file, group in files),
+            planned=tuple((file.size, file.row_groups[group]) for file, group in files),
+            rows=shard.rows,
+            text_bytes=shard.text_bytes,
+            stop_after=stop_after,
+        )
+
+
+def byte_deciding_versions(spec: DatasetSpec) -> dict[str, str]:
+    """The installed versions of the libraries that may decide bytes: ids by the one, files by the other."""
+    libraries = {"tokenizers", "pyarrow" if spec.records.format == "parquet" else "array_record"}
+    if spec.on_bad_rows == "quarantine":
+        libraries.add("pyarrow")
+    return {name: importlib.metadata.version(name) for name in sorted(libraries, reverse=True)}
+
+
+def fingerprint(spec: DatasetSpec, source: Sequence[SourceFile]) -> str:
+    """SHA-256 over all that decides the dataset's bytes: config, tokenizer, source, format and library versions."""
+    parts = {
+        "format": FORMAT_VERSION,
+        "versions": byte_deciding_versions(spec),
+        "config": spec.config,
+        "tokenizer": spec.tokenizer.sha256,
+        "source": [(spec.shown_path(file.path), file.size, file.footer_sha256, file.checksum) for file in source],
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def plan_dataset(spec: DatasetSpec, source: Iterable[SourceFile]) -> DatasetPlan:
+    """Plans one dataset from its footers, reading a sample of its first documents.
+
+    Raises:
+        BroetchenError: the source has no text, or its first documents cannot be read.
+        UsageError: the engine that was asked for cannot be used.
+    """
+    ordered = tuple(sorted(source, key=lambda file: file.path))
+    groups = order_row_groups(ordered, spec.order, spec.seed)
+    sample = read_sample(spec, ordered, groups)
+    with borrow_encoder(spec.tokenizer, "tokenizers") as reference:
+        encoded = reference.encode(sample.texts)
+    added = sum(token is not None for token in (spec.records.bos_id, spec.records.eos_id))
+    tokens = len(encoded.ids) + added * len(sample.texts)
+    what = f"dataset {spec.name}"
+    engine, reason = choose_engine(what, spec.tokenizer, spec.engine, [(sample.texts, encoded)])
+    if reason is not None:
+        _LOGGER.warning("%s: encoding with tokenizers, which is slower, since gigatoken %s", what, reason)
+    mark = fingerprint(spec, ordered)
+    return DatasetPlan(
+        dataset=spec.name,
+        files=ordered,
+        shards=lay_out_shards(ordered, groups, spec.target_text_bytes),
+        tokens_per_byte=max(1, tokens) / sample.column_bytes,
+        engine=engine,
+        fingerprint=mark,
+        work_folder=posixpath.join(spec.work_root, mark[:16]),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """The first documents of a dataset, and the bytes that their rows take in the column before compression."""
+
+    texts: pa.LargeStringArray
+    column_bytes: float
+
+
+def read_sample(spec: DatasetSpec, source: Sequence[SourceFile], groups: Iterable[tuple[int, int]]) -> Sample:
+    """Reads about 256 KiB of text, at least one document.
+
+    Raises:
+        BroetchenError: there is no document at all.
+    """
+    for file, group in groups:
+        footer = source[file].row_groups[group]
+        for _, batch in read_texts(source[file].path, [group], spec.text_column, ahead=False):
+            if not len(batch.texts):
+                continue
+            texts = leading_documents(batch.texts, _SAMPLE_TEXT_BYTES)
+            rows = batch.rows * len(texts) / len(batch.texts)
+            held = pc.sum(pc.binary_length(texts)).as_py()
+            if held > 2 * _SAMPLE_TEXT_BYTES:  # a long document, which takes long to encode
+                texts = pc.utf8_slice_codeunits(texts, 0, _SAMPLE_TEXT_BYTES)
+                rows *= pc.sum(pc.binary_length(texts)).as_py() / held
+            return Sample(texts, max(1.0, footer.text_bytes * rows / footer.rows))
+    raise BroetchenError(f"dataset {spec.name}: column {spec.text_column!r} holds no text in any of its files")
+
+
+def _source_of(name: str, spec: DatasetSpec) -> TextSource:
+    return TextSource(name, spec.sources, spec.text_column)
+
+
+class _PlanDataset(beam.DoFn):
+    def process(
+        self, element: tuple[str, Iterable[SourceFile]], specs: Mapping[str, DatasetSpec]
+    ) -> Iterator[tuple[str, DatasetPlan]]:
+        name, source = element
+        yield name, plan_dataset(specs[name], source)
+
+
+class PlanDatasets(
+    beam.PTransform[beam.PCollection[tuple[str, DatasetSpec]], beam.PCollection[tuple[str, DatasetPlan]]]
+):
+    """(name, DatasetSpec) in, (name, DatasetPlan) out. Files are expanded and footers read in parallel.
+
+    The names must differ.
+
+    Example:
+        >>> from transforms.arrayrecord.records import RecordSpec
+        >>> from transforms.tokenizer.spec import TokenizerSpec
+        >>> from transforms.tokenizer.file import load_tokenizer
+        >>> path = "samples/tokenizer.json"
+        >>> tokenizer = TokenizerSpec(path, load_tokenizer(path).sha256, None, "<|eos|>", special_tokens="text")
+        >>> spec = DatasetSpec(
+        ...     name="english", mix="example", sources=("samples/corpora/fineweb_english/*.parquet",), source_roots=(),
+        ...     text_column="text", order="sequential", seed=0, budgets={"train": 1000, "eval": 100},
+        ...     on_shortfall="fail", records=RecordSpec("tokens", max_tokens=256, bos_id=None, eos_id=1),
+        ...     target_size=64 << 10, group_size=1, compression="zstd", tokenizer=tokenizer, engine="auto",
+        ...     output="out", config={},
+        ... )
+        >>> with beam.Pipeline() as pipeline:
+        ...     plans = pipeline | beam.Create([("english", spec)]) | PlanDatasets()
+        ...     shown = plans | beam.MapTuple(lambda name, plan: print(name, len(plan.files), len(plan.shards) > 5))
+        english 2 True
+
+    Raises:
+        BroetchenError: (when run) a source is missing or damaged, or holds no text.
+        UsageError: (when run) the engine that was asked for cannot be used.
+    """
+
+    def expand(self, named: beam.PCollection[tuple[str, DatasetSpec]]) -> beam.PCollection[tuple[str, DatasetPlan]]:
+        return (
+            named
+            | "Sources" >> beam.MapTuple(_source_of).with_output_types(TextSource)
+            | "ReadFooters" >> ReadFooters()
+            | "ByDataset" >> beam.GroupByKey()
+            | "Plan" >> beam.ParDo(_PlanDataset(), AsDict(named)).with_output_types(tuple[str, DatasetPlan])
+        )

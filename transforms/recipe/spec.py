@@ -1,0 +1,107 @@
+"""What a dataset is built from: the resolved config of one dataset, as the pipeline's steps need it."""
+
+from __future__ import annotations
+
+import dataclasses
+import posixpath
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from transforms.arrayrecord.records import Format, RecordSpec
+from transforms.coders import register_ordered_json_coder
+from transforms.recipe.shard_plan import Order
+from transforms.tokenizer.spec import Engine, TokenizerSpec
+
+Shortfall = Literal["fail", "keep"]
+OnBadRows = Literal["fail", "skip", "quarantine"]
+
+# Bytes of a shard file per byte of text, before the footers' sizes decide where shards end. Measured on the sample
+# corpora (65,536-entry BPE, group size 1); only the size of shards hangs on it, and only roughly.
+_FILE_BYTES_PER_TEXT_BYTE: Mapping[tuple[Format, str], float] = {
+    ("tokens", "zstd"): 0.35,
+    ("tokens", "brotli"): 0.35,
+    ("tokens", "snappy"): 0.38,
+    ("tokens", "none"): 0.46,
+    ("text", "zstd"): 0.45,
+    ("text", "brotli"): 0.45,
+    ("text", "snappy"): 0.65,
+    ("text", "none"): 1.0,
+    ("parquet", "zstd"): 0.37,
+    ("parquet", "brotli"): 0.35,
+    ("parquet", "snappy"): 0.55,
+    ("parquet", "none"): 1.0,
+}
+
+
+@register_ordered_json_coder
+@dataclasses.dataclass(frozen=True)
+class DatasetSpec:
+    """One dataset to build.
+
+    Attributes:
+        sources: glob patterns, as they are opened.
+        source_roots: pairs (folder as opened, the same as the config writes it): what a manifest shows of a path.
+        budgets: tokens by split, in the order in which the splits lie in the stream.
+        target_size: bytes of a shard file, about.
+        output: the folder of all datasets; this one's is `output/name`.
+        config: the part of the config that decides this dataset's bytes, as plain JSON types. It is a part of the
+            fingerprint, and what the manifest's readers go by; `transforms.dataset.manifest` says which keys they need.
+            The manifest shows it in this order.
+        on_bad_rows: what becomes of rows that hold no text: the build fails, or they are left out and counted, or they
+            are also written beside the dataset.
+        overwrite: whether to replace a dataset that another config left at the output.
+    """
+
+    name: str
+    mix: str
+    sources: tuple[str, ...]
+    source_roots: tuple[tuple[str, str], ...]
+    text_column: str
+    order: Order
+    seed: int
+    budgets: Mapping[str, int]
+    on_shortfall: Shortfall
+    records: RecordSpec
+    target_size: int
+    group_size: int
+    compression: str
+    tokenizer: TokenizerSpec
+    engine: Engine
+    output: str
+    config: Mapping[str, Any]
+    on_bad_rows: OnBadRows = "skip"
+    overwrite: bool = False
+
+    @property
+    def folder(self) -> str:
+        return posixpath.join(self.output, self.name)
+
+    @property
+    def work_root(self) -> str:
+        """Where this dataset's unfinished work lies, out of the way of every reader's glob."""
+        return posixpath.join(self.folder, ".broetchen")
+
+    @property
+    def need(self) -> int:
+        """Tokens of all splits."""
+        return sum(self.budgets.values())
+
+    @property
+    def target_text_bytes(self) -> int:
+        """Text that makes a shard of about `target_size`."""
+        return max(1, round(self.target_size / self._file_bytes_per_text_byte))
+
+    def file_bytes(self, text_bytes: int) -> int:
+        """About the size of a shard's file with so much text."""
+        return round(text_bytes * self._file_bytes_per_text_byte)
+
+    @property
+    def _file_bytes_per_text_byte(self) -> float:
+        return _FILE_BYTES_PER_TEXT_BYTE[self.records.format, self.compression.partition(":")[0]]
+
+    def shown_path(self, path: str) -> str:
+        """A source path as the config would write it, so that a manifest is the same on every machine."""
+        for opened, written in self.source_roots:
+            if path.startswith(opened):
+                return written + path[len(opened) :]
+        return path

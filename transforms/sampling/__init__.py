@@ -1,0 +1,1 @@
+"""A bounded look into a finished dataset."""

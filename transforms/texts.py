@@ -1,0 +1,153 @@
+"""Batches of documents: what of a column of strings or bytes is text, and which rows are left out, and why."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+# Enough text for a batch to keep an encoder busy, and small enough to stay in a processor's cache.
+BATCH_TEXT_BYTES = 1 << 20
+
+NULL, EMPTY, NOT_TEXT = "null", "empty", "not_text"
+
+LEFT_OUT_SCHEMA = pa.schema([("row", pa.int64()), ("reason", pa.string()), ("value", pa.large_binary())])
+"""Rows that are no documents: their number in the row group, from 0, why, and the bytes of the text column."""
+_NOTHING_LEFT_OUT = LEFT_OUT_SCHEMA.empty_table()
+
+
+@dataclasses.dataclass(frozen=True)
+class TextBatch:
+    """Documents of consecutive rows, and how many rows were left out, by reason.
+
+    `texts` has no nulls, no empty strings, and is valid UTF-8. `table` holds the same rows with all their columns, the
+    text as a string, where they were asked for. `stored_bytes` is not 0 in the first batch of a row group: the bytes
+    that are read for it, of the wanted columns as the file stores them. `left_out` are the rows that `skipped` counts,
+    by `LEFT_OUT_SCHEMA` and in their order, where those were asked for.
+    """
+
+    texts: pa.LargeStringArray
+    skipped: Mapping[str, int]
+    table: pa.Table | None = None
+    stored_bytes: int = 0
+    left_out: pa.Table | None = None
+
+    @property
+    def rows(self) -> int:
+        return len(self.texts) + sum(self.skipped.values())
+
+    @property
+    def text_bytes(self) -> int:
+        return int(pc.sum(pc.binary_length(self.texts)).as_py() or 0)
+
+
+def to_texts(
+    column: pa.Array, table: pa.Table | None = None, text_column: str = "text", *, first_row: int | None = None
+) -> TextBatch:
+    """The documents of a column of strings or bytes, plain or dictionary-encoded.
+
+    Rows that are null, empty, or not valid UTF-8 are left out and counted.
+
+    Args:
+        table: the rows with all their columns, if those are to be kept; the column is its `text_column`.
+        first_row: the number of the column's first row, if the batch is to tell which rows were left out.
+    """
+    skipped: Counter[str] = Counter()
+    left_out: list[pa.Table] = []
+    rows = None if first_row is None else pa.array(range(first_row, first_row + len(column)), pa.int64())
+
+    def keep(reason: str, kept: pa.Array) -> None:
+        nonlocal column, table, rows
+        skipped[reason] += len(column) - (pc.sum(kept).as_py() or 0)
+        if rows is not None:
+            left_out.append(_left_out(rows, column, reason, kept))
+            rows = rows.filter(kept)
+        column = column.filter(kept)
+        table = table.filter(kept) if table is not None else None
+
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if column.null_count:
+        keep(NULL, column.is_valid())
+    try:
+        column.validate(full=True)
+        column = column.cast(pa.large_string())
+    except pa.ArrowInvalid:
+        raw = column.cast(pa.large_binary(), safe=False)
+        keep(NOT_TEXT, pa.array([_is_utf8(value) for value in raw.to_pylist()], pa.bool_()))
+        column = column.cast(pa.large_binary(), safe=False).cast(pa.large_string())
+    lengths = pc.binary_length(column)
+    if len(column) and pc.min(lengths).as_py() == 0:
+        keep(EMPTY, pc.greater(lengths, 0))
+    if table is not None:
+        table = table.set_column(table.schema.get_field_index(text_column), text_column, column.cast(pa.string()))
+    return TextBatch(
+        column,
+        dict(skipped),
+        table,
+        left_out=None if rows is None else pa.concat_tables([_NOTHING_LEFT_OUT, *left_out]).sort_by("row"),
+    )
+
+
+def text_batches(documents: Iterable[bytes]) -> Iterator[pa.LargeStringArray]:
+    """Documents in batches of about `BATCH_TEXT_BYTES`; those that are empty or not valid UTF-8 are left out.
+
+    >>> [len(batch) for batch in text_batches([b"a" * BATCH_TEXT_BYTES, b"b", b"", b"c"])]
+    [1, 2]
+    """
+    batch: list[bytes] = []
+    size = 0
+    for document in documents:
+        batch.append(document)
+        size += len(document)
+        if size >= BATCH_TEXT_BYTES:
+            yield to_texts(pa.array(batch, pa.large_binary())).texts
+            batch, size = [], 0
+    if batch:
+        yield to_texts(pa.array(batch, pa.large_binary())).texts
+
+
+def _left_out(rows: pa.Array, column: pa.Array, reason: str, kept: pa.Array) -> pa.Table:
+    left = pc.invert(kept)
+    values = column.filter(left).cast(pa.large_binary(), safe=False)
+    return pa.table([rows.filter(left), pa.repeat(reason, len(values)), values], schema=LEFT_OUT_SCHEMA)
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def text_buffers(texts: pa.LargeStringArray) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """The data and offsets of an array without nulls, slices included.
+
+    Returns:
+        data, uint8, shape (bytes,), and offsets, int64, shape (texts + 1,), which need not begin with 0; text i is
+        `data[offsets[i]:offsets[i + 1]]`.
+
+    >>> _, offsets = text_buffers(pa.array(["ab", "ü", "c"], pa.large_string()).slice(1))
+    >>> offsets.tolist()
+    [2, 4, 5]
+    """
+    _, offsets, data = texts.buffers()
+    if offsets is None or data is None or not len(texts):  # as Arrow may leave them where there is no text
+        return np.empty(0, dtype=np.uint8), np.zeros(len(texts) + 1, dtype=np.int64)
+    return (
+        np.frombuffer(data, dtype=np.uint8),
+        np.frombuffer(offsets, dtype=np.int64)[texts.offset : texts.offset + len(texts) + 1],
+    )
+
+
+def text_array(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> pa.LargeStringArray:
+    """The array of such data, which must be valid UTF-8 in each text, and offsets."""
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
+    return cast("pa.LargeStringArray", pa.Array.from_buffers(pa.large_string(), len(offsets) - 1, buffers))

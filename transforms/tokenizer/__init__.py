@@ -1,0 +1,1 @@
+"""A tokenizer: how it is named, and the file that it is."""
