@@ -19,7 +19,7 @@ RUN pip install --no-cache-dir --no-deps .
 # What a flex template is started by, and what it runs
 COPY --from=gcr.io/dataflow-templates-base/python312-template-launcher-base:latest \
     /opt/google/dataflow/python_template_launcher /opt/google/dataflow/python_template_launcher
-ENV FLEX_TEMPLATE_PYTHON_PY_FILE=/opt/broetchen/beam_pipelines/build_mix.py
+ENV FLEX_TEMPLATE_PYTHON_PY_FILE=/opt/broetchen/beam_pipelines/serve/flex_template.py
 
 # Beam's own entry point, which the service starts
 ENTRYPOINT ["/opt/apache/beam/boot"]

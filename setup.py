@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 setup(
     packages=find_packages(include=["beam_pipelines*", "launch*", "mix_configs", "samples", "transforms*"]),
     package_data={
-        "beam_pipelines": ["report/*.jinja", "flex_template.json"],
+        "beam_pipelines": ["report/*.jinja", "serve/flex_template.json"],
         "launch": ["configs/*.yaml", "models/*.yml", "tpu/vm/*.sh", "requirements/*.in", "requirements/*.lock"],
         "mix_configs": ["**/*.yaml", "README.md"],
         "samples": ["README.md", "tokenizer.json", "corpora/*/*.parquet", "licenses/*.txt"],

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import typer
@@ -63,9 +63,10 @@ def run(command: Callable[[], Any], *, debug: bool) -> int:
     return 0
 
 
-def main() -> None:
-    """The entry point of `broetchen`."""
-    code = run(app, debug="--debug" in sys.argv)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The entry point of `broetchen`; `arguments` are those of the command line where none are given."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    code = run(lambda: app(given, prog_name="broetchen"), debug="--debug" in given)
     if code:
         # Threads that Beam leaves behind after an error may be deep in native code, which aborts the process when the
         # interpreter is taken down under it.
@@ -74,7 +75,3 @@ def main() -> None:
         sys.stderr.flush()
         os._exit(code)
     sys.exit()
-
-
-if __name__ == "__main__":
-    main()

@@ -16,13 +16,8 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from beam_pipelines.config import mix as mix_config
-from beam_pipelines.config import sections as mix_sections
-from beam_pipelines.config import sources as mix_sources
-from beam_pipelines.config import values as mix_values
-from launch.config import tpu as tpu_config
-from launch.config import training as local_config
-from launch.config import training as training_config
+from beam_pipelines.config import mix, sections, sources, values
+from launch.config import tpu, training
 from transforms.config.section import Name, Section, Text
 from transforms.errors import UsageError
 from transforms.quantities import format_size
@@ -30,17 +25,17 @@ from transforms.quantities import format_size
 _SECTIONS: dict[str, type[Section]] = {
     section.__name__: section
     for section in (
-        mix_config.MixConfig,
-        mix_sections.TokenizerConfig,
-        mix_sections.RecordsConfig,
-        mix_sections.ShardsConfig,
-        mix_sections.DatasetConfig,
-        mix_sources.HubDataset,
-        training_config.TrainingConfig,
-        training_config.DataConfig,
-        local_config.LocalConfig,
-        tpu_config.TpuVmConfig,
-        tpu_config.XpkConfig,
+        mix.MixConfig,
+        sections.TokenizerConfig,
+        sections.RecordsConfig,
+        sections.ShardsConfig,
+        sections.DatasetConfig,
+        sources.HubDataset,
+        training.TrainingConfig,
+        training.DataConfig,
+        training.LocalConfig,
+        tpu.TpuVmConfig,
+        tpu.XpkConfig,
     )
 }
 # What the documents call a type of the schemas; they explain these words above the tables.
@@ -48,27 +43,27 @@ _WORDS: list[tuple[Any, str]] = [
     (Name, "name"),
     (str, "text"),
     (bool, "switch"),
-    (mix_values.Count, "count"),
-    (mix_values.Budget, "count ≥ 1"),
-    (mix_values.TargetSize, "size ≥ 1 byte"),
-    (mix_values.Share, "share > 0 %"),
-    (mix_sources.Sources, "path, hub dataset, or list of them"),
-    (training_config.Outputs, "path, or list of them"),
-    (training_config.Shares, "mapping of names to shares, or list of these"),
+    (values.Count, "count"),
+    (values.Budget, "count ≥ 1"),
+    (values.TargetSize, "size ≥ 1 byte"),
+    (values.Share, "share > 0 %"),
+    (sources.Sources, "path, hub dataset, or list of them"),
+    (training.Outputs, "path, or list of them"),
+    (training.Shares, "mapping of names to shares, or list of these"),
     (tuple[Text, ...], "list of names"),
-    (tpu_config.AcceleratorName, "slice"),
-    (tpu_config.Zone, "zone"),
-    (tpu_config.Project, "project id"),
-    (tpu_config.ResourceName, "lower-case name"),
-    (tpu_config.Network, "network"),
-    (tpu_config.ServiceAccount, "service account"),
-    (tpu_config.Duration, "duration"),
-    (tpu_config.PricePerHour, "US dollars ≥ 0"),
-    (tpu_config.CacheSize, "size ≥ 1 MiB, or 0"),
-    (tpu_config.CacheFolder, "absolute path"),
-    (tpu_config.Image, "image"),
+    (tpu.AcceleratorName, "slice"),
+    (tpu.Zone, "zone"),
+    (tpu.Project, "project id"),
+    (tpu.ResourceName, "lower-case name"),
+    (tpu.Network, "network"),
+    (tpu.ServiceAccount, "service account"),
+    (tpu.Duration, "duration"),
+    (tpu.PricePerHour, "US dollars ≥ 0"),
+    (tpu.CacheSize, "size ≥ 1 MiB, or 0"),
+    (tpu.CacheFolder, "absolute path"),
+    (tpu.Image, "image"),
 ]
-_SIZES = (mix_values.TargetSize, tpu_config.CacheSize)
+_SIZES = (values.TargetSize, tpu.CacheSize)
 _MARKED = re.compile(r"(?<=<!-- schema: )(\w+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
 # A document, which the reader of another one has beside it.
 _DOCUMENT = re.compile(r"docs/([\w-]+\.md)")

@@ -75,7 +75,7 @@ def main() -> int:
             *("--direct", str(corpus.directory), str(output)),
         ],
         "broetchen train-tokenizer": lambda output: [
-            *(sys.executable, "-m", "beam_pipelines.tokenizers.train", "--config", str(corpus.directory), *common),
+            *(sys.executable, "-m", "beam_pipelines", "train-tokenizer", str(corpus.directory), *common),
             *("--output", str(output), "--eval-data", str(checked), f"--trainer={arguments.trainer}"),
         ],
     }

@@ -95,7 +95,7 @@ def main() -> int:
         },
     }
     (run / "mix.yaml").write_text(yaml.safe_dump(config))
-    broetchen = [sys.executable, "-m", "beam_pipelines.cli"]
+    broetchen = [sys.executable, "-m", "beam_pipelines"]
     output = str(run / "output")
     built = measure_apart([*broetchen, "vocab", str(run / "mix.yaml"), "--output", output, "--quiet"], run / "log.txt")
     counted = measure_apart(

@@ -6,7 +6,7 @@ A target turns a job into commands. Commands are lists of arguments from here on
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,31 +57,3 @@ class TrainingJob:
     parameters: Mapping[str, Value]
     files: tuple[JobFile, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
-
-
-def comment(text: str) -> str:
-    """A line that says what follows.
-
-    >>> comment("a\\nrm -rf b")
-    '# a rm -rf b'
-    """
-    return f"# {' '.join(text.split())}"
-
-
-def command_lines(command: Command) -> str:
-    """A command, below what it is for."""
-    return f"{comment(command.purpose)}\n{command.shown()}"
-
-
-def file_lines(folder: str, file: JobFile) -> str:
-    """What writes a file: its content as it is, which no shell looks into."""
-    end = "END_OF_FILE"
-    while end in file.content.split("\n"):
-        end += "_"
-    content = file.content if file.content.endswith("\n") or not file.content else f"{file.content}\n"
-    return f"{comment(file.purpose)}\ncat > {shlex.quote(f'{folder}/{file.name}')} <<'{end}'\n{content}{end}"
-
-
-def script(parts: Iterable[str]) -> str:
-    """The parts, apart from each other."""
-    return "\n\n".join(parts) + "\n"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from transforms.errors import UsageError
-from transforms.files import storage as files
+from transforms.files import storage
 
 GS = "gs://"
 """What the names in buckets begin with."""
@@ -45,7 +45,7 @@ class LocalPlace:
         Raises:
             UsageError: it is no local path.
         """
-        if not files.is_local(uri):
+        if not storage.is_local(uri):
             raise UsageError(
                 f"{uri} is not on this machine, where the trainer reads; copy it here (gcloud storage cp --recursive), "
                 "or mount its bucket with gcsfuse, and name the folder"
@@ -111,7 +111,7 @@ class Mounts:
         for mounted in sorted(self.mounts, key=len, reverse=True):
             if uri == mounted or uri.startswith(f"{mounted}/"):
                 return posixpath.join(self.mounts[mounted], uri[len(mounted) :].lstrip("/")).rstrip("/")
-        if files.is_local(uri):
+        if storage.is_local(uri):
             return _absolute(uri)
         if not uri.startswith(GS):
             raise UsageError(f"{uri}: MaxText reads local paths and gs:// alone; copy it there")

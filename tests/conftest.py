@@ -9,7 +9,7 @@ from huggingface_hub import close_session
 from hypothesis import settings
 
 from tests.support.services.gcs_emulator import gcs_bucket, gcs_prefix
-from transforms.files import hub as hf_filesystem
+from transforms.files import hub
 
 __all__ = ["gcs_bucket", "gcs_prefix"]
 
@@ -30,7 +30,7 @@ def hf_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
     What this process remembers of a hub's files is forgotten, too, and connections to the last hub are closed: another
     one at its address would not get their requests.
     """
-    hf_filesystem._file.cache_clear()
+    hub._file.cache_clear()
     close_session()
     folder = tmp_path_factory.getbasetemp() / "hf-home"
     shutil.rmtree(folder, ignore_errors=True)

@@ -18,8 +18,8 @@ from beam_pipelines.commands.options import (
     TableFormat,
     load_mix,
 )
+from beam_pipelines.config.text_corpus import Container, text_settings
 from beam_pipelines.console import terminal
-from beam_pipelines.jobs.build import Container, text_settings
 
 Output = Annotated[str, typer.Option(metavar="URI", help="Where the datasets go: a folder or gs://bucket/folder.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace datasets that another config left there.")]
@@ -44,10 +44,10 @@ def build(
     """
     terminal.start(debug=debug)
     mix = load_mix(config, settings, source_root)
-    from beam_pipelines.jobs import build as build_mix
+    from beam_pipelines.jobs import build as job
     from beam_pipelines.tables.datasets import print_build
 
-    summary = build_mix.build(
+    summary = job.build(
         mix,
         output,
         datasets=dataset or (),
@@ -111,10 +111,10 @@ def plan(
     """Show what a build would read and write, from footers and a small sample, or from counts in a ledger."""
     terminal.start(debug=debug)
     mix = load_mix(config, settings, source_root)
-    from beam_pipelines.jobs import plan as plan_mix
+    from beam_pipelines.jobs import plan as job
     from beam_pipelines.tables.sources import print_plan
 
-    outlooks = plan_mix.plan(mix, datasets=dataset or (), engine=engine, ledger=ledger)
+    outlooks = job.plan(mix, datasets=dataset or (), engine=engine, ledger=ledger)
     print_plan(terminal.output(), outlooks, output_format)
 
 
@@ -134,14 +134,14 @@ def download(
     """
     terminal.start(debug=debug)
     mix = load_mix(config, settings)
-    from beam_pipelines.jobs import download as download_sources
+    from beam_pipelines.jobs import download as job
     from beam_pipelines.tables.datasets import print_downloads
 
-    found = download_sources.downloads(mix, to, dataset or ())
+    found = job.downloads(mix, to, dataset or ())
     if dry_run:
         print_downloads(terminal.output(), found)
         return
-    fetched = download_sources.download(found, quiet=quiet)
+    fetched = job.download(found, quiet=quiet)
     terminal.print_as_is(terminal.output(), f"{fetched} of {len(found)} files fetched, the others were there: {to}")
 
 
@@ -154,13 +154,12 @@ def demo(
 ) -> None:
     """Build a mix of five datasets from the embedded sample corpora, verify it, and show the table."""
     terminal.start(debug=debug)
-    from beam_pipelines.jobs import build as build_mix
-    from beam_pipelines.jobs import verify as verify_output
-    from beam_pipelines.jobs.build import demo_config
+    from beam_pipelines.jobs import build as job
+    from beam_pipelines.jobs.verify import verify
     from beam_pipelines.tables.datasets import print_build, print_verified
 
-    summary = build_mix.build(
-        demo_config(),
+    summary = job.build(
+        job.demo_config(),
         output,
         engine=engine,
         overwrite=True,
@@ -169,4 +168,4 @@ def demo(
     )
     console = terminal.output()
     print_build(console, summary, output)
-    print_verified(console, verify_output.verify(output, beam_arguments=context.args))
+    print_verified(console, verify(output, beam_arguments=context.args))

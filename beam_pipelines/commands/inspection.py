@@ -45,11 +45,11 @@ def count(
     Shows subtokens, documents, bytes, and tokens per document (mean, median, 99th percentile); see docs/counting.md.
     """
     terminal.start(debug=debug)
-    from beam_pipelines.jobs import count as count_subtokens
+    from beam_pipelines.jobs import count as job
     from beam_pipelines.tables.sources import counts_text, print_counts
-    from transforms.files import storage as files
+    from transforms.files import storage
 
-    counts = count_subtokens.count(
+    counts = job.count(
         what,
         lambda config: load_mix(config, settings),
         datasets=dataset or (),
@@ -61,7 +61,7 @@ def count(
     )
     print_counts(terminal.output(), counts, output_format)
     if output is not None:
-        files.write_bytes(output, counts_text(counts, output_format).encode())
+        storage.write_bytes(output, counts_text(counts, output_format).encode())
 
 
 def verify(
@@ -72,10 +72,10 @@ def verify(
 ) -> None:
     """Read everything back with Grain's reader and hold it against the manifests."""
     terminal.start(debug=debug)
-    from beam_pipelines.jobs import verify as verify_output
+    from beam_pipelines.jobs import verify as job
     from beam_pipelines.tables.datasets import print_verified
 
-    manifests = verify_output.verify(output, engine=engine, beam_arguments=context.args)
+    manifests = job.verify(output, engine=engine, beam_arguments=context.args)
     print_verified(terminal.output(), manifests)
 
 

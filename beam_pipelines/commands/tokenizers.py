@@ -54,16 +54,16 @@ def train_tokenizer(
     """Train a byte-level BPE tokenizer, check that no text is lost, and write what transformers and MaxText load."""
     terminal.start(debug=debug)
     from beam_pipelines.tables.tokenizers import print_training
-    from beam_pipelines.tokenizers import corpus as tokenizer_corpus
+    from beam_pipelines.tokenizers import corpus as corpora
     from beam_pipelines.tokenizers import train as job
     from transforms.quantities import parse_size
 
     if what.endswith((".yaml", ".yml")):
-        corpus = tokenizer_corpus.corpus_of_config(load_mix(what, settings), dataset or ())
+        corpus = corpora.corpus_of_config(load_mix(what, settings), dataset or ())
     else:
-        corpus = tokenizer_corpus.corpus_at(what, dataset or (), text_column)
+        corpus = corpora.corpus_at(what, dataset or (), text_column)
     if eval_data is not None:
-        evaluation = tokenizer_corpus.corpus_at(eval_data, (), text_column)
+        evaluation = corpora.corpus_at(eval_data, (), text_column)
         corpus = dataclasses.replace(corpus, evaluation=evaluation.parts)
     summary = job.train_tokenizer(
         corpus,
@@ -113,12 +113,12 @@ def eval_tokenizer(
     """
     terminal.start(debug=debug)
     from beam_pipelines.tables import evaluation_plot
-    from beam_pipelines.tables import tokenizers as evaluation_tables
-    from beam_pipelines.tokenizers import evaluate as evaluate_tokenizer
+    from beam_pipelines.tables import tokenizers as tables
+    from beam_pipelines.tokenizers import evaluate as job
 
     if plot is not None:
         evaluation_plot.check_plot_path(plot)
-    evaluation = evaluate_tokenizer.evaluate(
+    evaluation = job.evaluate(
         tokenizers or (),
         data or (),
         text_column=text_column,
@@ -126,8 +126,8 @@ def eval_tokenizer(
         engine=engine,
         beam_arguments=context.args,
     )
-    evaluation_tables.print_evaluation(terminal.output(), evaluation, output_format)
+    tables.print_evaluation(terminal.output(), evaluation, output_format)
     if json_file is not None:
-        evaluation_tables.write_json(evaluation, json_file)
+        tables.write_json(evaluation, json_file)
     if plot is not None:
         evaluation_plot.plot_evaluation(evaluation, plot)

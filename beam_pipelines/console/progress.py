@@ -25,7 +25,7 @@ from rich.text import Text
 from beam_pipelines.console import terminal
 from transforms.building.status import DatasetStatus, StatusReader
 from transforms.errors import BroetchenError
-from transforms.files import storage as files
+from transforms.files import storage
 from transforms.quantities import format_size
 from transforms.recipe.spec import DatasetSpec
 
@@ -53,7 +53,7 @@ def follow_build(specs: Sequence[DatasetSpec], *, quiet: bool) -> Iterator[None]
 @contextlib.contextmanager
 def _polling(specs: Sequence[DatasetSpec], show: Callable[[Statuses], None]) -> Iterator[None]:
     readers = {spec.name: StatusReader(spec) for spec in specs}
-    interval = _LOCAL_INTERVAL_S if all(files.is_local(spec.output) for spec in specs) else _REMOTE_INTERVAL_S
+    interval = _LOCAL_INTERVAL_S if all(storage.is_local(spec.output) for spec in specs) else _REMOTE_INTERVAL_S
     done = threading.Event()
 
     def poll() -> None:

@@ -1,7 +1,4 @@
-"""Counts subtokens: of a config's sources, of parquet files, or of what was built. It only counts: no ids are kept.
-
-python -m beam_pipelines.jobs.count --config CONFIG_OR_URI [--ledger URI] [Beam options]
-"""
+"""Counts subtokens: of a config's sources, of parquet files, or of what was built. It only counts: no ids are kept."""
 
 from __future__ import annotations
 
@@ -14,25 +11,21 @@ from apache_beam.pvalue import AsDict
 
 from beam_pipelines.config.mix import MixConfig
 from beam_pipelines.jobs.specs import chosen_datasets, keep_tokenizer
-from beam_pipelines.runners.dataflow import with_dataflow_defaults
-from beam_pipelines.runners.failures import plain_errors
-from beam_pipelines.runners.forked import waiting_workers
-from beam_pipelines.runners.job import scratch_folder
-from beam_pipelines.runners.local import local_workers, worker_processes
-from beam_pipelines.runners.options import pipeline_options
+from beam_pipelines.runners.job import job_folder, run_job
+from beam_pipelines.runners.local import work_seconds
 from transforms.counting.count_tokens import BuiltShard, CountBuiltShards, CountSpec, CountTokens, built_shards
 from transforms.counting.ledger import CountLedger
 from transforms.counting.text_count import TextCount
 from transforms.dataset.manifest import find_manifests
-from transforms.encoding.pool import know_tokenizer, warm_encoder
+from transforms.encoding.pool import expected_engine, know_tokenizer, warm_encoder
 from transforms.errors import BroetchenError, UsageError
-from transforms.files import storage as files
+from transforms.files import storage
 from transforms.parquet.source_files import expand_sources
 from transforms.tokenizer.file import TokenizerFile, load_tokenizer
 from transforms.tokenizer.spec import Engine, SpecialTokens, TokenizerSpec
 
 _WILDCARDS = "*?["
-# In one process, start-up left out; measured on the benchmark's corpus.
+# With gigatoken in one process, start-up left out; measured on the benchmark's corpus.
 _TOKENS_PER_S = 40_000_000
 # A byte of parquet, compressed as it is and with other columns in it, holds about half a token.
 _TOKENS_PER_STORED_BYTE = 0.5
@@ -70,7 +63,7 @@ class Counting:
         Raises:
             UsageError: the tokenizer cannot be loaded, or the pattern is on a filesystem that Beam does not know.
         """
-        files.check_scheme(pattern)
+        storage.check_scheme(pattern)
         self._add_source(pattern, (pattern,), text_column, self._keep(load_tokenizer(tokenizer), "text"))
 
     def add_built(self, output: str, datasets: Sequence[str] = ()) -> None:
@@ -121,14 +114,19 @@ class Counting:
         for tokenizer in {spec.tokenizer for spec in self.specs.values()}:
             warm_encoder(tokenizer, self._engine)
 
-    def expected_tokens(self) -> int:
-        """Roughly, from the sizes of files.
+    def work_s(self) -> float:
+        """About how long one process counts, from the sizes of files.
 
         Raises:
             BroetchenError: a pattern matches nothing.
         """
-        stored = sum(size for spec in self.specs.values() for _, size in expand_sources(spec.sources))
-        return round(stored * _TOKENS_PER_STORED_BYTE) + sum(shard.shard.tokens for shard in self.shards)
+        seconds = 0.0
+        for spec in self.specs.values():
+            tokens = _TOKENS_PER_STORED_BYTE * sum(size for _, size in expand_sources(spec.sources))
+            seconds += work_seconds(tokens, _TOKENS_PER_S, expected_engine(spec.tokenizer, self._engine))
+        for built in self.shards:
+            seconds += work_seconds(built.shard.tokens, _TOKENS_PER_S, built.shard.expected_engine())
+        return seconds
 
 
 def count(
@@ -169,9 +167,7 @@ def count(
         )
     if datasets and len(patterns) == len(what):
         raise UsageError(f"--dataset {datasets[0]}: parquet files have no datasets; leave it out")
-    beam_arguments = with_dataflow_defaults(beam_arguments)
-    options = pipeline_options(beam_arguments)
-    with scratch_folder(options, "count") as scratch:
+    with job_folder(beam_arguments, "count") as scratch:
         counting = Counting(engine, scratch)
         for one in what:
             if _is_config(one):
@@ -192,11 +188,9 @@ def _is_parquet(what: str) -> bool:
 
 
 def _run(counting: Counting, scratch: str, ledger: str | None, beam_arguments: Sequence[str]) -> dict[str, TextCount]:
-    work_s = counting.expected_tokens() / _TOKENS_PER_S
-    options = pipeline_options([*beam_arguments, *local_workers(beam_arguments, work_s)])
     result = posixpath.join(scratch, "counts.json")
-    workers = waiting_workers(worker_processes(options), counting.warm_encoders)
-    with workers, plain_errors(), workers.pipeline(options) as pipeline:
+    ready = run_job(beam_arguments, work_s=counting.work_s(), prepare=counting.warm_encoders)
+    with ready as job, job.pipeline() as pipeline:
         of_sources = (
             pipeline
             | "Sources" >> beam.Create(list(counting.specs), reshuffle=False).with_output_types(str)
@@ -209,7 +203,7 @@ def _run(counting: Counting, scratch: str, ledger: str | None, beam_arguments: S
         )
         counts = (of_sources, of_shards) | beam.Flatten()
         _ = pipeline | "Once" >> beam.Create([result]) | "Write" >> beam.Map(_write_counts, AsDict(counts))
-    found = json.loads(files.read_bytes(result))
+    found = json.loads(storage.read_bytes(result))
     counted = {name: TextCount.from_plain(found[name]) if name in found else TextCount() for name in counting.names}
     for name, spec in counting.specs.items():
         if not counted[name].documents:
@@ -221,4 +215,4 @@ def _run(counting: Counting, scratch: str, ledger: str | None, beam_arguments: S
 
 
 def _write_counts(path: str, counts: Mapping[str, TextCount]) -> None:
-    files.write_bytes(path, json.dumps({name: count.to_plain() for name, count in counts.items()}).encode())
+    storage.write_bytes(path, json.dumps({name: count.to_plain() for name, count in counts.items()}).encode())

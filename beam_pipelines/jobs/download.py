@@ -1,7 +1,4 @@
-"""Downloads the hub files that a mix config names, so that a build can read them by `--source-root`.
-
-python -m beam_pipelines.jobs.download --config CONFIG --to URI
-"""
+"""Downloads the hub files that a mix config names, so that a build can read them by `--source-root`."""
 
 from __future__ import annotations
 

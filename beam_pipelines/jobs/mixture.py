@@ -1,7 +1,4 @@
-"""Writes MaxText's mixture file for built datasets: weights a record that give the wanted shares of the tokens.
-
-python -m beam_pipelines.jobs.mixture --config OUTPUT --output FILE
-"""
+"""Writes MaxText's mixture file for built datasets: weights a record that give the wanted shares of the tokens."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ from launch.mixture.file import eval_files, mixture_json, train_mixture
 from launch.mixture.outlook import Outlook, outlook
 from launch.places import Mounts
 from transforms.errors import UsageError
-from transforms.files import storage as files
+from transforms.files import storage
 from transforms.quantities import parse_percent
 
 if TYPE_CHECKING:
@@ -115,9 +112,9 @@ def write_mixture(
         with _progress(simulated, quiet) as advance:
             simulation = simulate(mixture, weights, simulated, epochs=epochs, advance=advance)
     if output is not None:
-        files.write_bytes(output, train.encode())
+        storage.write_bytes(output, train.encode())
     if eval_output is not None and evaluation is not None:
-        files.write_bytes(eval_output, evaluation.encode())
+        storage.write_bytes(eval_output, evaluation.encode())
     return MixtureSummary(mixture, shares is None, found, training, simulation)
 
 

@@ -1,7 +1,4 @@
-"""Plans a build without starting it: what would be read and written, from footers and a sample of each source.
-
-python -m beam_pipelines.jobs.plan --config CONFIG [--ledger URI]
-"""
+"""Plans a build without starting it: what would be read and written, from footers and a sample of each source."""
 
 from __future__ import annotations
 
@@ -75,16 +72,9 @@ def plan(
     names = chosen_datasets(config, datasets)
     tokenizer = load_config_tokenizer(config)
     with tempfile.TemporaryDirectory(prefix="broetchen-plan-") as scratch:
-        specs = dataset_specs(
-            config,
-            names,
-            tokenizer,
-            keep_tokenizer(tokenizer, scratch),
-            output=scratch,
-            engine=engine,
-            overwrite=False,
-        )
-        return [_outlook(spec, None if ledger is None else CountLedger(ledger.rstrip("/"))) for spec in specs.values()]
+        keep_tokenizer(tokenizer, scratch)
+        specs = dataset_specs(config, names, tokenizer, output=scratch, engine=engine, overwrite=False)
+        return [_outlook(spec, None if ledger is None else CountLedger(ledger.rstrip("/"))) for spec in specs]
 
 
 def _outlook(spec: DatasetSpec, ledger: CountLedger | None) -> DatasetOutlook:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from beam_pipelines.config.mix import MixConfig
 from transforms.arrayrecord.records import RecordSpec
 from transforms.encoding.pool import know_tokenizer
 from transforms.errors import UsageError
-from transforms.files import storage as files
+from transforms.files import storage
 from transforms.recipe.spec import DatasetSpec
 from transforms.tokenizer.file import TokenizerFile, load_tokenizer
 from transforms.tokenizer.spec import Engine, TokenizerSpec
@@ -29,7 +30,7 @@ def chosen_datasets(config: MixConfig, wanted: Sequence[str]) -> list[str]:
     names = [name for name in config.datasets if not wanted or name in wanted]
     for name in names:
         for source in config.sources(name):
-            files.check_scheme(source)
+            storage.check_scheme(source)
     return names
 
 
@@ -55,59 +56,63 @@ def load_config_tokenizer(config: MixConfig) -> TokenizerFile:
     return tokenizer
 
 
+def tokenizer_path(tokenizer: TokenizerFile, output: str) -> str:
+    """Where a tokenizer lies beside what is built with it, under its hash: workers and trainers find it there."""
+    return posixpath.join(output, f"tokenizer-{tokenizer.sha256[:12]}", "tokenizer.json")
+
+
 def keep_tokenizer(tokenizer: TokenizerFile, output: str) -> str:
-    """Puts the tokenizer beside the output, under its hash, where workers and trainers find it; returns its path."""
-    folder = posixpath.join(output, f"tokenizer-{tokenizer.sha256[:12]}")
-    parts = {"tokenizer.json": tokenizer.json, "tokenizer_config.json": tokenizer.config_json}
-    for name, content in parts.items():
-        path = posixpath.join(folder, name)
-        if content is not None and not files.exists(path):
-            files.write_bytes(path, content.encode())
-    return posixpath.join(folder, "tokenizer.json")
-
-
-def tokenizer_spec(config: MixConfig, tokenizer: TokenizerFile, path: str) -> TokenizerSpec:
-    """The tokenizer as the pipeline's steps need it, at `path`; this process needs not load it again."""
-    spec = TokenizerSpec(
-        path=path,
-        sha256=tokenizer.sha256,
-        bos_token=tokenizer.bos_token,
-        eos_token=tokenizer.eos_token,
-        special_tokens=config.tokenizer.special_tokens,
-    )
-    know_tokenizer(spec, tokenizer)
-    return spec
+    """Puts the tokenizer beside the output; returns its path, which is `tokenizer_path`."""
+    path = tokenizer_path(tokenizer, output)
+    config_path = posixpath.join(posixpath.dirname(path), "tokenizer_config.json")
+    for part, content in ((path, tokenizer.json), (config_path, tokenizer.config_json)):
+        if content is not None and not storage.exists(part):
+            storage.write_bytes(part, content.encode())
+    return path
 
 
 def dataset_specs(
     config: MixConfig,
     datasets: Sequence[str],
     tokenizer: TokenizerFile,
-    tokenizer_path: str,
     *,
     output: str,
     engine: Engine,
     overwrite: bool,
-) -> dict[str, DatasetSpec]:
-    """What each of `datasets` is built from, by name."""
+) -> list[DatasetSpec]:
+    """What each of `datasets` is built from, in their order.
+
+    Nothing is written. The tokenizer has to lie at `tokenizer_path` before a step encodes in another process; this one
+    need not load it again.
+    """
     budgets = config.budgets()
     records = config.records
-    specs = {}
-    for name in datasets:
-        dataset = config.datasets[name]
-        specs[name] = DatasetSpec(
+    known = TokenizerSpec(
+        path=tokenizer_path(tokenizer, output),
+        sha256=tokenizer.sha256,
+        bos_token=tokenizer.bos_token,
+        eos_token=tokenizer.eos_token,
+        special_tokens=config.tokenizer.special_tokens,
+    )
+    know_tokenizer(known, tokenizer)
+    written = config.as_written()
+
+    def spec_of(name: str) -> DatasetSpec:
+        dataset, budget = config.datasets[name], budgets[name]
+        on_shortfall, on_bad_rows = config.shortfall(name), config.bad_rows(name)
+        return DatasetSpec(
             name=name,
             mix=config.name,
             sources=config.sources(name),
             source_roots=tuple(
-                (files.fixed_folder(config.resolve(source)), files.fixed_folder(source)) for source in dataset.paths
+                (storage.fixed_folder(config.resolve(source)), storage.fixed_folder(source)) for source in dataset.paths
             ),
             text_column=dataset.text_column,
             order=dataset.order,
             seed=config.seed,
-            budgets={"train": budgets[name].train} | ({"eval": budgets[name].eval} if budgets[name].eval else {}),
-            on_shortfall=config.shortfall(name),
-            on_bad_rows=config.bad_rows(name),
+            budgets={"train": budget.train} | ({"eval": budget.eval} if budget.eval else {}),
+            on_shortfall=on_shortfall,
+            on_bad_rows=on_bad_rows,
             records=RecordSpec(
                 format=records.format,
                 max_tokens=records.max_tokens,
@@ -117,27 +122,34 @@ def dataset_specs(
             target_size=config.shards.target_size,
             group_size=config.shards.group_size,
             compression=config.shards.compression,
-            tokenizer=tokenizer_spec(config, tokenizer, tokenizer_path),
+            tokenizer=known,
             engine=engine,
             output=output,
-            config=_deciding_config(config, name),
+            config=_deciding_config(written, name, budget.train, on_shortfall, on_bad_rows),
             overwrite=overwrite,
         )
-    return specs
+
+    return [spec_of(name) for name in datasets]
 
 
-def _deciding_config(config: MixConfig, name: str) -> dict[str, object]:
-    """The part of the config that decides the bytes of one dataset: not the other datasets, nor where things lie."""
-    written, budget = config.as_written(), config.budgets()[name]
+def _deciding_config(
+    written: Mapping[str, Any], name: str, train_tokens: int, on_shortfall: str, on_bad_rows: str
+) -> dict[str, object]:
+    """The part of a config that decides the bytes of one dataset: not the other datasets, nor where things lie.
+
+    Args:
+        written: the whole config (`MixConfig.as_written`).
+        name: of the dataset; the rest is what the config means by it.
+    """
     undecided = ("share", "tokens", "on_bad_rows", "allow_unpinned")
     dataset = {key: value for key, value in written["datasets"][name].items() if key not in undecided}
     # A build that fails on bad rows, if it does not, writes the bytes of one that skips them.
-    if config.bad_rows(name) == "quarantine":
+    if on_bad_rows == "quarantine":
         dataset["on_bad_rows"] = "quarantine"
     return {
         "records": written["records"],
         "shards": written["shards"],
-        "special_tokens": config.tokenizer.special_tokens,
-        "seed": config.seed,
-        "dataset": dataset | {"tokens": budget.train, "on_shortfall": config.shortfall(name)},
+        "special_tokens": written["tokenizer"]["special_tokens"],
+        "seed": written["seed"],
+        "dataset": dataset | {"tokens": train_tokens, "on_shortfall": on_shortfall},
     }

@@ -1,7 +1,4 @@
-"""Verifies finished datasets: every record is read back with Grain's own reader and held against the manifest.
-
-python -m beam_pipelines.jobs.verify --output URI [Beam options]
-"""
+"""Verifies finished datasets: every record is read back with Grain's own reader and held against the manifest."""
 
 from __future__ import annotations
 
@@ -10,11 +7,8 @@ from collections.abc import Mapping, Sequence
 import apache_beam as beam
 from apache_beam.pvalue import AsList
 
-from beam_pipelines.runners.dataflow import with_dataflow_defaults
-from beam_pipelines.runners.failures import plain_errors
-from beam_pipelines.runners.forked import waiting_workers
-from beam_pipelines.runners.local import local_workers, worker_processes
-from beam_pipelines.runners.options import pipeline_options
+from beam_pipelines.runners.job import run_job
+from beam_pipelines.runners.local import work_seconds
 from transforms.building.quarantine import QuarantineCheck, VerifyQuarantine, quarantine_checks, quarantine_problems
 from transforms.dataset.manifest import Manifest, find_manifests
 from transforms.dataset.verify import ShardCheck, VerifyShards, dataset_problems, raise_problems, shard_checks
@@ -37,7 +31,8 @@ def verify(output: str, *, engine: Engine = "auto", beam_arguments: Sequence[str
     Raises:
         BroetchenError: no dataset is there, or something is wrong; the message has a line for each thing.
     """
-    manifests = find_manifests(output.rstrip("/"))
+    output = output.rstrip("/") or "/"
+    manifests = find_manifests(output)
     known = [
         problem
         for folder, manifest in manifests.items()
@@ -45,11 +40,8 @@ def verify(output: str, *, engine: Engine = "auto", beam_arguments: Sequence[str
     ]
     checks = [check for folder, manifest in manifests.items() for check in shard_checks(folder, manifest, engine)]
     left_out = [check for folder, manifest in manifests.items() for check in quarantine_checks(folder, manifest)]
-    beam_arguments = with_dataflow_defaults(beam_arguments, output.rstrip("/"))
-    work_s = sum(check.tokens for check in checks) / _TOKENS_PER_S
-    options = pipeline_options([*beam_arguments, *local_workers(beam_arguments, work_s)])
-    workers = waiting_workers(worker_processes(options))
-    with workers, plain_errors(), workers.pipeline(options) as pipeline:
+    work_s = sum(work_seconds(check.tokens, _TOKENS_PER_S, check.expected_engine()) for check in checks)
+    with run_job(beam_arguments, work_s=work_s, output=output) as job, job.pipeline() as pipeline:
         in_shards = (
             pipeline
             | "Shards" >> beam.Create(checks, reshuffle=False).with_output_types(ShardCheck)

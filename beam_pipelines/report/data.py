@@ -15,7 +15,7 @@ from transforms.dataset.manifest import Manifest, SplitEntry, find_manifests
 from transforms.dataset.verify import tokenizer_of
 from transforms.encoding.pool import tokenizer_file
 from transforms.errors import BroetchenError, UsageError
-from transforms.files import storage as files
+from transforms.files import storage
 from transforms.sampling.packing import Packing, pack_first_fit
 from transforms.sampling.split_sample import SplitSample, sample_split
 
@@ -198,7 +198,7 @@ def _pack_mixture(datasets: Sequence[DatasetReport], length: int, bins: int) -> 
 
 def _written(folder: str, manifest: Manifest) -> tuple[WrittenFile, ...]:
     extension = file_extension(manifest.config["records"]["format"])
-    times = files.modified_times(posixpath.join(folder, f"*.{extension}"))
+    times = storage.modified_times(posixpath.join(folder, f"*.{extension}"))
     found = [
         WrittenFile(manifest.dataset, shard.tokens, times[path])
         for split in manifest.splits.values()

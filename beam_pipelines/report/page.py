@@ -21,7 +21,7 @@ from beam_pipelines.report.charts import Chart
 from beam_pipelines.report.data import TRAIN, DatasetReport, OutputReport
 from beam_pipelines.report.looks import LOOKS
 from transforms.dataset.manifest import SourceEntry
-from transforms.files import storage as files
+from transforms.files import storage
 from transforms.files.hub_path import HubPath
 from transforms.quantities import format_size
 from transforms.sampling.split_sample import Excerpt
@@ -86,7 +86,7 @@ def render_report(report: OutputReport, drawn: Iterable[Chart]) -> str:
         throughput=_throughput(report),
         tokenizers=_tokenizers(report),
         versions=sorted({pair for one in report.datasets for pair in one.manifest.versions.items()}),
-        is_local=files.is_local(report.output),
+        is_local=storage.is_local(report.output),
         sampled=not all(one.sample.whole for one in report.datasets),
         framed=_framed(report),
         obstacles=_obstacles(report),

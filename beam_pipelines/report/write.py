@@ -1,7 +1,4 @@
-"""Writes a report on built datasets: one HTML page that a browser opens without a network, and its charts as PNGs.
-
-python -m beam_pipelines.report.write --config OUTPUT --output FILE
-"""
+"""Writes a report on built datasets: one HTML page that a browser opens without a network, and its charts as PNGs."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from beam_pipelines.console import terminal
 from beam_pipelines.report.charts import charts
 from beam_pipelines.report.data import DEFAULT_BATCH, OutputReport, read_report
 from beam_pipelines.report.page import render_report
-from transforms.files import storage as files
+from transforms.files import storage
 
 
 def write_report(
@@ -42,10 +39,10 @@ def write_report(
         report = read_report(output, length=length, batch=batch, advance=advance)
         drawn = charts(report)
         rendered = render_report(report, drawn)
-    files.write_bytes(page, rendered.encode())
+    storage.write_bytes(page, rendered.encode())
     if png_folder is not None:
         for chart in drawn:
-            files.write_bytes(files.join(png_folder, f"{chart.name}.png"), chart.png())
+            storage.write_bytes(storage.join(png_folder, f"{chart.name}.png"), chart.png())
     return report
 
 

@@ -11,7 +11,8 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOpt
 
 from beam_pipelines.runners.options import runner_name
 from transforms.errors import UsageError
-from transforms.files import storage as files
+from transforms.files import storage
+from transforms.recipe.spec import DatasetSpec
 
 SETUP_FILE = Path(__file__).resolve().parents[2] / "setup.py"
 
@@ -39,16 +40,16 @@ def with_dataflow_defaults(arguments: Sequence[str], output: str | None = None) 
     return [*dataflow_defaults(arguments, output), *arguments]
 
 
-def check_reachable(dataset: str, sources: Iterable[str]) -> None:
-    """Checks that Dataflow's workers can read a dataset's sources.
+def check_reachable(specs: Iterable[DatasetSpec]) -> None:
+    """Checks that Dataflow's workers can read the sources of datasets.
 
     Raises:
         UsageError: one is on this machine's own disk.
     """
-    for source in sources:
-        if files.is_local(source):
+    for spec in specs:
+        for source in filter(storage.is_local, spec.sources):
             raise UsageError(
-                f"datasets.{dataset}.source: {source} is on this machine, where Dataflow's workers cannot read it; "
+                f"datasets.{spec.name}.source: {source} is on this machine, where Dataflow's workers cannot read it; "
                 "copy it to a bucket (gs://…), or take it from the hub (hf://…)"
             )
 

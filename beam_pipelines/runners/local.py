@@ -1,4 +1,4 @@
-"""How many processes a local run takes."""
+"""How many processes a local run takes, by how long one would take."""
 
 from __future__ import annotations
 
@@ -9,9 +9,24 @@ from collections.abc import Sequence
 import psutil
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 
+from transforms.tokenizer.spec import ChosenEngine
+
 # What a second process costs: an encoder of its own, and the engine's way between processes.
 _WORK_WORTH_PROCESSES_S = 2.0
 _MEMORY_PER_WORKER = 1 << 30
+# What `tokenizers` encodes in one process, whatever is done with the ids then; see docs/benchmarks.md.
+_REFERENCE_TOKENS_PER_S = 500_000
+
+
+def work_seconds(tokens: float, tokens_per_s: float, engine: ChosenEngine | None) -> float:
+    """About how long one process works.
+
+    Args:
+        tokens: to be encoded, or read.
+        tokens_per_s: with gigatoken, or without any encoding.
+        engine: what will encode; None where nothing does.
+    """
+    return tokens / tokens_per_s + (tokens / _REFERENCE_TOKENS_PER_S if engine == "tokenizers" else 0)
 
 
 def local_workers(arguments: Sequence[str], work_s: float) -> list[str]:

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from transforms.errors import UsageError
 from transforms.evaluation.metrics import metric
-from transforms.files import storage as files
+from transforms.files import storage
 
 if TYPE_CHECKING:
     from beam_pipelines.tokenizers.evaluate import Evaluation
@@ -63,7 +63,7 @@ def plot_evaluation(evaluation: Evaluation, path: str) -> None:
     with rc_context({"svg.hashsalt": "broetchen", "axes.spines.top": False, "axes.spines.right": False}):
         figure = _draw(evaluation)
         figure.savefig(buffer, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
-    files.write_bytes(path, buffer.getvalue())
+    storage.write_bytes(path, buffer.getvalue())
 
 
 def _draw(evaluation: Evaluation) -> Figure:

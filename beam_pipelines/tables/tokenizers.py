@@ -16,7 +16,7 @@ from beam_pipelines.tokenizers.evaluate import Evaluation
 from beam_pipelines.tokenizers.folder import TOKENIZER
 from beam_pipelines.tokenizers.train import TrainingSummary
 from transforms.evaluation.metrics import METRICS, Metric
-from transforms.files import storage as files
+from transforms.files import storage
 
 
 def print_training(console: Console, summary: TrainingSummary) -> None:
@@ -32,7 +32,7 @@ def print_training(console: Console, summary: TrainingSummary) -> None:
         "round trip": f"complete: {checked.what}, {checked.text.documents:,} documents, {checked.text.bytes:,} bytes",
         "bytes per token": f"{checked.text.bytes / checked.tokens:.3f}",
         "seconds": f"{summary.seconds:.1f}",
-        "tokenizer": files.join(summary.output, TOKENIZER),
+        "tokenizer": storage.join(summary.output, TOKENIZER),
     }
     table = Table(box=box.SIMPLE_HEAD, show_header=False, pad_edge=False)
     for name, value in rows.items():
@@ -48,7 +48,7 @@ def write_json(evaluation: Evaluation, path: str) -> None:
     Raises:
         BroetchenError: it cannot be written.
     """
-    files.write_bytes(path, (_as_json(evaluation) + "\n").encode())
+    storage.write_bytes(path, (_as_json(evaluation) + "\n").encode())
 
 
 def _as_json(evaluation: Evaluation) -> str:

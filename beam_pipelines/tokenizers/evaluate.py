@@ -1,7 +1,4 @@
-"""Evaluates tokenizers on parquet text: fertility, compression, Rényi efficiency and more, by group of the data.
-
-python -m beam_pipelines.tokenizers.evaluate --tokenizer TOKENIZER --data NAME=GLOB … [Beam options]
-"""
+"""Evaluates tokenizers on parquet text: fertility, compression, Rényi efficiency and more, by group of the data."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ import hashlib
 import itertools
 import json
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -18,11 +15,9 @@ import pyarrow as pa
 
 from beam_pipelines.config.mix import load_config
 from beam_pipelines.jobs.specs import chosen_datasets, keep_tokenizer
-from beam_pipelines.runners.dataflow import with_dataflow_defaults
-from beam_pipelines.runners.failures import plain_errors
-from beam_pipelines.runners.job import scratch_folder
-from beam_pipelines.runners.options import pipeline_options
-from transforms.encoding.pool import choose_engine, encode_samples
+from beam_pipelines.runners.job import job_folder, run_job
+from beam_pipelines.runners.local import work_seconds
+from transforms.encoding.pool import choose_engine, encode_samples, expected_engine, know_tokenizer
 from transforms.errors import UsageError
 from transforms.evaluation.evaluate import EvaluateTokenizers, Pair, sample_texts
 from transforms.evaluation.metrics import measure
@@ -35,10 +30,16 @@ from transforms.evaluation.tokenizers import (
     plain_text_spec,
     split_name,
 )
-from transforms.files import storage as files
+from transforms.files import storage
 from transforms.parquet.read import TextSource
+from transforms.parquet.source_files import expand_sources
 from transforms.tokenizer.file import TokenizerFile
 from transforms.tokenizer.spec import ChosenEngine, Engine
+
+# With gigatoken in one process, start-up left out; measured on the sample corpora. Words are counted in Python.
+_TOKENS_PER_S = 3_000_000
+# A byte of parquet, compressed as it is and with other columns in it, holds about half a token.
+_TOKENS_PER_STORED_BYTE = 0.5
 
 ALL = "All"
 """The name of all groups together, which no group has."""
@@ -66,7 +67,7 @@ def read_groups(data: Sequence[str], text_column: str = "text") -> list[TextSour
         name = given_name or "data"
         if not pattern.strip():
             raise UsageError(f"--data {one!r}: names no file; write --data NAME=FOLDER/*.parquet")
-        files.check_scheme(pattern)
+        storage.check_scheme(pattern)
         patterns.setdefault(name, []).append(pattern)
     both = next((name for name in patterns if name in configured), None)
     if both:
@@ -157,11 +158,13 @@ def evaluate(
     """
     groups = {group.name: group for group in read_groups(data, text_column)}
     loaded, left_out = load_tokenizers(tokenizers, with_public=with_public)
-    options = pipeline_options(with_dataflow_defaults(beam_arguments))
-    samples = [sample_texts(group) for group in groups.values()]
-    with scratch_folder(options, "eval") as scratch:
+    with (
+        job_folder(beam_arguments, "eval") as scratch,
+        run_job(beam_arguments, work_s=_work_s(loaded, groups.values(), engine)) as job,
+    ):
+        samples = [sample_texts(group) for group in groups.values()]
         ready = {one.name: _make_ready(one, scratch, engine, samples) for one in loaded}
-        with plain_errors(), beam.Pipeline(options=options) as pipeline:
+        with job.pipeline() as pipeline:
             _ = (
                 pipeline
                 | "Groups" >> beam.Create(list(groups))
@@ -170,12 +173,31 @@ def evaluate(
             )
         coder = StatisticsCoder()
         statistics = {
-            key: coder.decode(files.read_bytes(_statistics_path(scratch, key)))
+            key: coder.decode(storage.read_bytes(_statistics_path(scratch, key)))
             for key in itertools.product(ready, groups)
         }
     for name in ready:
         statistics[name, ALL] = sum((statistics[name, group] for group in groups), TokenStatistics())
     return Evaluation(tuple(ready.values()), (*groups, ALL), statistics, left_out)
+
+
+def _work_s(loaded: Iterable[LoadedTokenizer], groups: Iterable[TextSource], wanted: Engine) -> float:
+    """About how long one process evaluates, from the sizes of files.
+
+    Raises:
+        BroetchenError: a pattern matches nothing.
+    """
+    stored = sum(size for group in groups for _, size in expand_sources(group.patterns))
+    tokens = _TOKENS_PER_STORED_BYTE * stored
+    return sum(work_seconds(tokens, _TOKENS_PER_S, _expected_engine(one, wanted)) for one in loaded)
+
+
+def _expected_engine(loaded: LoadedTokenizer, wanted: Engine) -> ChosenEngine:
+    if not isinstance(loaded.content, TokenizerFile):
+        return "tokenizers"  # The other libraries are about as fast.
+    spec = plain_text_spec(loaded.source, loaded.content.sha256)
+    know_tokenizer(spec, loaded.content)
+    return expected_engine(spec, wanted)
 
 
 def _make_ready(
@@ -191,13 +213,13 @@ def _make_ready(
     else:
         sha256 = hashlib.sha256(content).hexdigest()
         path = posixpath.join(scratch, f"tokenizer-{sha256[:12]}")
-        files.write_bytes(path, content)
+        storage.write_bytes(path, content)
     return EvaluatedTokenizer(loaded.name, loaded.source, loaded.kind, engine, path, sha256, loaded.vocabulary)
 
 
 def _write_statistics(element: tuple[Pair, TokenStatistics], scratch: str) -> None:
     key, statistics = element
-    files.write_bytes(_statistics_path(scratch, key), StatisticsCoder().encode(statistics))
+    storage.write_bytes(_statistics_path(scratch, key), StatisticsCoder().encode(statistics))
 
 
 def _statistics_path(scratch: str, key: Pair) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from transforms.bpe.styles import BOS_TOKEN
 from transforms.errors import BroetchenError, UsageError
-from transforms.files import storage as files
+from transforms.files import storage
 
 TOKENIZER = "tokenizer.json"
 _CONFIG, _SPECIAL_TOKENS_MAP, _MANIFEST = "tokenizer_config.json", "special_tokens_map.json", "manifest.json"
@@ -25,12 +25,14 @@ def check_output(output: str, *, overwrite: bool) -> None:
         BroetchenError: nothing can be written there.
     """
     names = (TOKENIZER, _CONFIG, _SPECIAL_TOKENS_MAP, _MANIFEST)
-    there = [name for name in names if files.exists(files.join(output, name))]
+    there = [name for name in names if storage.exists(storage.join(output, name))]
     if there and not overwrite:
-        raise UsageError(f"{files.join(output, there[0])}: is there already; choose another folder, or add --overwrite")
-    probe = files.temporary_path(files.join(output, TOKENIZER))
-    files.write_bytes(probe, b"")
-    files.delete([probe])
+        raise UsageError(
+            f"{storage.join(output, there[0])}: is there already; choose another folder, or add --overwrite"
+        )
+    probe = storage.temporary_path(storage.join(output, TOKENIZER))
+    storage.write_bytes(probe, b"")
+    storage.delete([probe])
 
 
 def tokenizer_files(
@@ -69,14 +71,14 @@ def write_files(output: str, contents: Mapping[str, bytes]) -> None:
     Raises:
         BroetchenError: one cannot be written.
     """
-    paths = {files.join(output, name): content for name, content in contents.items()}
+    paths = {storage.join(output, name): content for name, content in contents.items()}
     try:
-        files.delete([files.join(output, _MANIFEST)])
+        storage.delete([storage.join(output, _MANIFEST)])
         for path, content in paths.items():
-            files.write_bytes(path, content)
+            storage.write_bytes(path, content)
     except BaseException:
         with contextlib.suppress(BroetchenError):
-            files.delete(reversed(paths))
+            storage.delete(reversed(paths))
         raise
 
 

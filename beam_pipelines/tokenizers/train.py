@@ -1,7 +1,5 @@
 """Trains a byte-level BPE tokenizer on a vocabulary corpus, checks it, and writes what transformers and MaxText load.
 
-python -m beam_pipelines.tokenizers.train --config CONFIG_OR_URI --output URI [--style gpt-4] [options]
-
 Training runs on one machine, with all its threads: merges need the counts of all words in one place.
 """
 
@@ -18,7 +16,7 @@ from beam_pipelines.console.progress import text_progress
 from beam_pipelines.tokenizers.check import HeldOut, RoundTrip, check_tokenizer
 from beam_pipelines.tokenizers.corpus import Corpus, description
 from beam_pipelines.tokenizers.folder import check_output, tokenizer_files, write_files
-from transforms.bpe import train as bpe_training
+from transforms.bpe import train as bpe
 from transforms.bpe.corpus import PartCount, TextPart, TextStream, spread_sample
 from transforms.bpe.memory import available_memory, memory_warning
 from transforms.bpe.styles import EOS_TOKEN, STYLES, check_bytes, check_vocab_size, merge_count, special_tokens
@@ -88,10 +86,8 @@ def train_tokenizer(
     started = time.monotonic()
     if style not in STYLES:
         raise UsageError(f"--style {style}: there is no such style; take one of {', '.join(STYLES)}")
-    if trainer not in bpe_training.TRAINERS:
-        raise UsageError(
-            f"--trainer {trainer}: there is no such trainer; take one of {', '.join(bpe_training.TRAINERS)}"
-        )
+    if trainer not in bpe.TRAINERS:
+        raise UsageError(f"--trainer {trainer}: there is no such trainer; take one of {', '.join(bpe.TRAINERS)}")
     form = STYLES[style]
     special = special_tokens(eos_token, more_special_tokens)
     check_vocab_size(vocab_size, special)
@@ -106,7 +102,7 @@ def train_tokenizer(
         batches = bar.follow(stream, then="merging")
         if not corpus.evaluation:
             batches = kept.kept_out(batches)
-        tokenizer = bpe_training.TRAINERS[trainer](form, batches, vocab_size, special)
+        tokenizer = bpe.TRAINERS[trainer](form, batches, vocab_size, special)
     check_bytes(tokenizer)
     checked = check_tokenizer(tokenizer, form, corpus, limits, kept, check_all=check_all, quiet=quiet)
 

@@ -31,7 +31,7 @@ def build_command(source: str, tokens: int, folder: Path, shard_size: str, optio
     path = folder / "mix.yaml"
     path.write_text(yaml.safe_dump(config))
     return [
-        *(sys.executable, "-m", "beam_pipelines.jobs.build", "--config", str(path)),
+        *(sys.executable, "-m", "beam_pipelines", "build", str(path)),
         *("--output", str(folder / "output"), "--quiet", *options),
     ]
 

@@ -25,11 +25,11 @@ from launch.export.cpu_program import cpu_arguments, run_on_cpu
 from launch.export.model import ExportedModel, exported_model
 from launch.export.run import export_folder
 from launch.job import Value
-from launch.local import environment as python_environment
+from launch.local import environment
 from launch.local.environment import trainer_python
 from launch.maxtext.checkpoints import checkpoint_folder, chosen_step
 from transforms.errors import BroetchenError, UsageError
-from transforms.files import storage as files
+from transforms.files import storage
 
 _PROGRAMS = Path(__file__).parent / "programs"
 # Two sequences that are long enough for positions to matter.
@@ -85,11 +85,11 @@ def maxtext_logits(config: TrainingConfig, *, step: int | None) -> MaxTextLogits
     """
     chosen = chosen_step(config, step)
     folder = export_folder(config, chosen)
-    if not files.is_local(folder) or not Path(folder, "config.json").exists():
+    if not storage.is_local(folder) or not Path(folder, "config.json").exists():
         raise BroetchenError(f"{folder} has no exported model on this machine; export it first")
     model = exported_model(config)
     trainer = trainer_python(config, "cpu").ensure()
-    checkpoint = files.join(checkpoint_folder(config, chosen), "items")
+    checkpoint = storage.join(checkpoint_folder(config, chosen), "items")
     with tempfile.TemporaryDirectory(prefix="broetchen-") as temporary:
         scratch = Path(temporary)
         ids = np.random.default_rng(0).integers(
@@ -108,7 +108,7 @@ def check_export(expected: MaxTextLogits, *, prompts: Sequence[str]) -> ExportCh
     Raises:
         BroetchenError: transformers cannot load it, or it is another model than MaxText's.
     """
-    generator = python_environment.generation().ensure()
+    generator = environment.generation().ensure()
     with tempfile.TemporaryDirectory(prefix="broetchen-") as temporary:
         scratch = Path(temporary)
         ids, logits = scratch / "ids.npy", scratch / "logits.npy"

@@ -22,12 +22,12 @@ from tokenizers import Tokenizer
 
 from launch.config.training import TrainingConfig
 from launch.job import TrainingJob
-from launch.maxtext import settings as maxtext_settings
 from launch.maxtext.model import find_model
+from launch.maxtext.settings import read as read_settings
 from launch.maxtext.tokenizer import find_tokenizer
 from launch.mixture.datasets import read_mixture
 from transforms.errors import UsageError
-from transforms.files import storage as files
+from transforms.files import storage
 from transforms.quantities import shown
 
 # MaxText's name for a model whose sizes are all its own, and the one whose mapping fits it where it is like Llama.
@@ -88,7 +88,7 @@ def exported_model(config: TrainingConfig) -> ExportedModel:
     tokenizer = find_tokenizer(config, mixture)
     model = find_model(config)
     job = TrainingJob(config.name, {**model.parameters, **config.parameters}, model.files)
-    reading = maxtext_settings.read(job, devices=1)
+    reading = read_settings(job, devices=1)
     if reading.problems:
         key, what = reading.problems[0]
         raise UsageError(f"{config.name}: {key or 'parameters'} {what}")
@@ -135,8 +135,8 @@ def write_tokenizer(model: ExportedModel, folder: Path) -> None:
     """Writes the tokenizer as it is; where nothing names its special tokens, a tokenizer_config.json that does."""
     folder.mkdir()
     for name in ("tokenizer.json", "tokenizer_config.json"):
-        if files.exists(path := files.join(model.tokenizer, name)):
-            (folder / name).write_bytes(files.read_bytes(path))
+        if storage.exists(path := storage.join(model.tokenizer, name)):
+            (folder / name).write_bytes(storage.read_bytes(path))
     if not (folder / "tokenizer_config.json").exists():
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         named = {"bos_token": model.bos_id, "eos_token": model.eos_id}

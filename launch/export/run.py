@@ -14,7 +14,7 @@ from launch.job import Value
 from launch.local.environment import trainer_python
 from launch.maxtext.checkpoints import checkpoint_folder, chosen_step, run_folder
 from transforms.errors import BroetchenError
-from transforms.files import storage as files
+from transforms.files import storage
 from transforms.quantities import format_size
 
 _LOGGER = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ _CONVERTER = "maxtext.checkpoint_conversion.to_huggingface"
 
 def export_folder(config: TrainingConfig, step: int) -> str:
     """Where the export of a step is: beside the run's checkpoints."""
-    return files.join(run_folder(config), "huggingface", str(step))
+    return storage.join(run_folder(config), "huggingface", str(step))
 
 
 def export_run(config: TrainingConfig, *, step: int | None = None) -> str:
@@ -46,7 +46,7 @@ def export_run(config: TrainingConfig, *, step: int | None = None) -> str:
     python = trainer_python(config, "cpu").ensure()
     target = export_folder(config, chosen)
     _LOGGER.info("%s: converts the checkpoint of step %d", config.name, chosen)
-    local = files.is_local(target)
+    local = storage.is_local(target)
     if local:
         Path(target).parent.mkdir(parents=True, exist_ok=True)
     # Beside the target, where it can be renamed to it.
@@ -65,7 +65,7 @@ def export_run(config: TrainingConfig, *, step: int | None = None) -> str:
             made.rename(target)
         else:
             for path in sorted(made.iterdir(), key=lambda path: path.name == "config.json"):
-                files.upload(str(path), files.join(target, path.name))
+                storage.upload(str(path), storage.join(target, path.name))
     return target
 
 
@@ -80,14 +80,14 @@ def _convert(model: ExportedModel, weights: Path, tokenizer: Path, made: Path, p
 
 def _weights(checkpoint: str, scratch: Path) -> Path:
     """The weights of a checkpoint on this machine: those on gs:// are copied, with what Beam reads them by."""
-    if files.is_local(checkpoint):
+    if storage.is_local(checkpoint):
         return Path(checkpoint, "items")
     copy = scratch / "checkpoint"
-    found = files.list_files(files.join(checkpoint, "**"))
+    found = storage.list_files(storage.join(checkpoint, "**"))
     _LOGGER.info("copies %s, %s", checkpoint, format_size(sum(size for _, size in found)))
     for path, _ in found:
         target = copy / path[len(checkpoint) :].lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)
-        with files.local_copy(path, str(scratch)) as part:
+        with storage.local_copy(path, str(scratch)) as part:
             shutil.move(part, target)
     return copy / "items"

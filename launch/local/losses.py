@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from launch.local.log import History, Step
-from transforms.files import storage as files
+from transforms.files import storage
 
 # Okabe and Ito 2008, "Color Universal Design": blue and orange are told apart by people with any colour vision.
 _TRAIN, _EVAL = "#0072B2", "#E69F00"
@@ -78,7 +78,7 @@ def plot_losses(history: History, title: str, path: str) -> None:
         unique = dict(zip(labels, handles, strict=True))
         panel.legend(list(unique.values()), list(unique), frameon=False)
         figure.savefig(buffer, format="png", dpi=150)
-    files.write_bytes(path, buffer.getvalue())
+    storage.write_bytes(path, buffer.getvalue())
 
 
 def _starts(steps: Sequence[Step]) -> list[list[Step]]:

@@ -21,10 +21,10 @@ from typing import Any
 
 from rich.console import Console
 
-from launch import job as shell_script
+from launch import shell_script
 from launch.config.training import LocalConfig, TrainingConfig
 from launch.job import Command, TrainingJob, Value
-from launch.local import environment as python_environment
+from launch.local import environment
 from launch.local.environment import trainer_python
 from launch.local.log import EventFolder, History
 from launch.local.losses import plot_losses, print_losses
@@ -37,7 +37,7 @@ from launch.places import LocalPlace
 from launch.processes import last_lines
 from transforms.config.document import Problem
 from transforms.errors import BroetchenError, UsageError
-from transforms.files import storage as files
+from transforms.files import storage
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -144,7 +144,7 @@ class Local:
 
     def _folder(self) -> Path:
         output = self._config.output_directory()
-        if not files.is_local(output):
+        if not storage.is_local(output):
             raise UsageError(
                 f"output: {output} is not on this machine, where `--target local` keeps its checkpoints; name a folder "
                 f"(--set output=FOLDER){self._elsewhere()}"
@@ -170,7 +170,7 @@ class Local:
             "log_period": 1,
         }
         if "jax_cache_dir" not in self._config.parameters:
-            extra["jax_cache_dir"] = python_environment.compiled_folder()
+            extra["jax_cache_dir"] = environment.compiled_folder()
         if gpu and "attention" not in self._config.parameters:
             # What MaxText would choose by itself masks no packed sequences there.
             extra["attention"] = "dot_product"

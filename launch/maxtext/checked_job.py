@@ -1,7 +1,7 @@
 """From a training config to the job that it asks for, checked before anything is paid for.
 
-MaxText itself reads the job's command (`maxtext_settings`), and what it makes of it is held against the data and its
-tokenizer (`training_checks`).
+MaxText itself reads the job's command (`launch.maxtext.settings`), and what it makes of it is held against the data and
+its tokenizer (`launch.maxtext.checks`).
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any
 
 from launch.config.training import SET_BY, TrainingConfig
 from launch.job import JobFile, TrainingJob, Value
-from launch.maxtext import checks as training_checks
-from launch.maxtext import settings as maxtext_settings
+from launch.maxtext import checks
 from launch.maxtext.command import FILES
 from launch.maxtext.model import find_model, shipped_models
+from launch.maxtext.settings import read as read_settings
 from launch.maxtext.tokenizer import find_tokenizer
 from launch.mixture.datasets import Mixture, Shares, read_mixture
 from launch.mixture.file import eval_files, mixture_json, train_mixture
@@ -87,9 +87,7 @@ def checked_job(
         files=(*model.files, JobFile(_MIXTURE, weights, "the mixture's weights")),
     )
     settings = _settings(config, job, devices)
-    found = list(
-        training_checks.findings(config.parameters, settings, mixture, shares, tokenizer, evaluates=config.data.eval)
-    )
+    found = list(checks.findings(config.parameters, settings, mixture, shares, tokenizer, evaluates=config.data.eval))
     for finding in found:
         if not finding.fatal:
             _LOGGER.warning("%s: %s: %s", config.name, finding.key, finding.what)
@@ -101,7 +99,7 @@ def checked_job(
 def _settings(config: TrainingConfig, job: TrainingJob, devices: int) -> Mapping[str, Any]:
     """All of MaxText's settings, as it reads the job's command itself."""
     with config.blamed("data"):  # a folder's name that MaxText would read otherwise
-        reading = maxtext_settings.read(job, devices)
+        reading = read_settings(job, devices)
     if reading.problems:
         # A name that MaxText does not know may be meant for one of ours.
         ours = f"; launch/models has {', '.join(shipped_models())}" if "model_name" in job.parameters else ""

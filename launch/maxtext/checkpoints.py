@@ -6,7 +6,7 @@ import re
 
 from launch.config.training import TrainingConfig
 from transforms.errors import BroetchenError
-from transforms.files import storage as files
+from transforms.files import storage
 
 # Orbax's mark of a checkpoint that is whole.
 _COMMITTED = re.compile(r".*/checkpoints/(\d+)/commit_success\.txt")
@@ -14,17 +14,17 @@ _COMMITTED = re.compile(r".*/checkpoints/(\d+)/commit_success\.txt")
 
 def run_folder(config: TrainingConfig) -> str:
     """What a run writes is here: a local path or gs://…."""
-    return files.join(config.output_directory(), config.name)
+    return storage.join(config.output_directory(), config.name)
 
 
 def checkpoint_folder(config: TrainingConfig, step: int) -> str:
     """Where the checkpoint of a step is."""
-    return files.join(run_folder(config), "checkpoints", str(step))
+    return storage.join(run_folder(config), "checkpoints", str(step))
 
 
 def checkpoint_steps(run: str) -> list[int]:
     """The steps that a run has whole checkpoints of, by the run's folder."""
-    found = files.list_files(files.join(run, "checkpoints", "*", "commit_success.txt"))
+    found = storage.list_files(storage.join(run, "checkpoints", "*", "commit_success.txt"))
     return sorted(int(match[1]) for path, _ in found if (match := _COMMITTED.fullmatch(path)))
 
 

@@ -17,7 +17,7 @@ from launch.config.training import TrainingConfig
 from launch.job import JobFile, Value
 from transforms.config.document import Problem
 from transforms.errors import BroetchenError
-from transforms.files import storage as files
+from transforms.files import storage
 
 MODELS = Path(__file__).parents[1] / "models"
 """The shipped model files."""
@@ -54,7 +54,7 @@ def find_model(config: TrainingConfig) -> Model:
         return Model({"model_name": name, "override_model_config": True}, ())
     path = config.resolve(name)
     try:
-        content = files.read_bytes(path).decode()
+        content = storage.read_bytes(path).decode()
         parsed = yaml.safe_load(content)
     except (BroetchenError, UnicodeDecodeError, yaml.YAMLError) as error:
         what = f"is no model file: {' '.join(str(error).split())}"
@@ -62,6 +62,6 @@ def find_model(config: TrainingConfig) -> Model:
     if not isinstance(parsed, Mapping) or parsed.get("base_config") != "base.yml":
         what = f"{path} does not begin from MaxText's own config; write `base_config: base.yml` into it"
         raise config.refusal([Problem(("model",), what)])
-    stem = files.split(path)[1].rpartition(".")[0]
+    stem = storage.split(path)[1].rpartition(".")[0]
     file = f"{stem if _SAFE.fullmatch(stem) else 'model'}{_SUFFIX}"
     return Model({}, (JobFile(file, content, "the model, over MaxText's base.yml"),))

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from launch.config.training import TrainingConfig
 from launch.mixture.datasets import Mixture
 from transforms.errors import UsageError
-from transforms.files import storage as files
+from transforms.files import storage
 from transforms.tokenizer.file import load_tokenizer
 
 _FILE = "tokenizer.json"
@@ -54,8 +54,8 @@ def find_tokenizer(config: TrainingConfig, mixture: Mixture) -> TrainingTokenize
 
 def _find(path: str, mixture: Mixture) -> TrainingTokenizer:
     loaded = load_tokenizer(path)
-    folder, name = files.split(path) if path.endswith((".json", ".gz")) else (path, _FILE)
-    if name != _FILE or not files.exists(files.join(folder, _FILE)):
+    folder, name = storage.split(path) if path.endswith((".json", ".gz")) else (path, _FILE)
+    if name != _FILE or not storage.exists(storage.join(folder, _FILE)):
         raise UsageError(
             f"{path}: MaxText loads a folder with a {_FILE} in it; unpack or rename it, and name its folder"
         )

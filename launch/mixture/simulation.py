@@ -23,7 +23,7 @@ from transforms.dataset.manifest import ShardEntry
 from transforms.dataset.verify import tokenizer_of
 from transforms.encoding.pool import borrow_encoder
 from transforms.errors import BroetchenError
-from transforms.files import storage as files
+from transforms.files import storage
 from transforms.tokenizer.spec import TokenizerSpec
 
 _BATCH_RECORDS = 256
@@ -79,7 +79,7 @@ def simulate(
     Raises:
         BroetchenError: a shard is missing or damaged.
     """
-    shuffled = all(files.is_local(one.folder) for one in mixture.components)
+    shuffled = all(storage.is_local(one.folder) for one in mixture.components)
     names = sorted(weights)
     needed = dict(zip(names, drawn(list(map(grain_integers(weights).__getitem__, names)), records), strict=True))
     counted: Counter[str] = Counter()
@@ -127,7 +127,7 @@ def _first_shards(shards: Sequence[ShardEntry], records: int) -> Iterator[ShardE
 def _source(folder: str, shards: Sequence[ShardEntry]) -> Iterator[grain.ArrayRecordDataSource]:
     """Grain's source over shards, which have as many records as their manifest says."""
     with contextlib.ExitStack() as stack:
-        paths = [stack.enter_context(files.local_copy(posixpath.join(folder, shard.file))) for shard in shards]
+        paths = [stack.enter_context(storage.local_copy(posixpath.join(folder, shard.file))) for shard in shards]
         try:
             source = stack.enter_context(grain.ArrayRecordDataSource(paths))
             found = len(source)

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
-from launch import job as shell_script
+from launch import shell_script
 from launch.job import Command, JobFile, TrainingJob
 from launch.maxtext.command import arguments
 

@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from launch import job as shell_script
+from launch import shell_script
 from launch.config.tpu import TpuVmConfig
 from launch.config.training import TrainingConfig
 from launch.job import Command, JobFile

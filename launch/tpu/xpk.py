@@ -14,8 +14,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from launch import job as shell_script
-from launch import processes
+from launch import processes, shell_script
 from launch.config.tpu import XpkConfig
 from launch.config.training import TrainingConfig
 from launch.job import Command, JobFile, TrainingJob

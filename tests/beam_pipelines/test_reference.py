@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from beam_pipelines import reference as config_reference
+from beam_pipelines import reference
 from beam_pipelines.config.mix import MixConfig
 from launch.config.training import TrainingConfig, load_training_config
 from tests.support.command import run_command
@@ -34,7 +34,7 @@ def sections(hint: Any) -> Iterator[type[Section]]:
 def test_a_documents_tables_are_those_of_the_schema(document: Path) -> None:
     """If it fails: make docs."""
     text = document.read_text(encoding="utf-8")
-    assert config_reference.with_tables(text) == text
+    assert reference.with_tables(text) == text
 
 
 def test_each_section_of_a_config_has_its_table() -> None:
@@ -45,7 +45,7 @@ def test_each_section_of_a_config_has_its_table() -> None:
 
 def test_a_section_that_is_none() -> None:
     with pytest.raises(UsageError, match=r"no section Mix in the schema; it has MixConfig, "):
-        config_reference.with_tables("<!-- schema: Mix -->\n<!-- end -->\n")
+        reference.with_tables("<!-- schema: Mix -->\n<!-- end -->\n")
 
 
 @pytest.mark.parametrize("name", ["config.md", "training-tpu.md"])

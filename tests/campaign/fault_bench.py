@@ -22,7 +22,7 @@ from tests.support.command import COMMAND, kill_session
 from tests.support.forks import Forked, ForkServer
 from tests.support.killed_builds import check_nothing_is_half_there, tree, write_mix
 from tests.support.services.gcs_emulator import Handler, emulated_bucket
-from transforms.files import storage as files
+from transforms.files import storage
 
 TOKENS = {"a": 60_000, "b": 40_000}
 _ENGINE = ("--engine", "tokenizers")
@@ -121,7 +121,7 @@ class FaultBench:
 
     def check_half(self, output: str) -> None:
         """Checks that nothing is half there: of a local output, as the bucket's are looked at by their requests."""
-        if files.is_local(output):
+        if storage.is_local(output):
             check_nothing_is_half_there(Path(output), self.reference)
         else:
             final = {name: digest for name, digest in _tree(output).items() if not re.search(r"(^|/)\.", name)}
@@ -142,7 +142,7 @@ class FaultBench:
     def clear(self, name: str) -> None:
         """Deletes the output of a trial, in the folder and in the bucket, which gets slower the more it holds."""
         shutil.rmtree(self.folder / name, ignore_errors=True)
-        files.delete_tree(f"{self.bucket}/{name}")
+        storage.delete_tree(f"{self.bucket}/{name}")
 
 
 def check_clean_failure(code: int | None, errors: str, expected: str) -> None:
@@ -179,7 +179,7 @@ def _store() -> dict[str, str]:
 
 
 def _tree(output: str) -> dict[str, str]:
-    if files.is_local(output):
+    if storage.is_local(output):
         return tree(Path(output))
-    names = [path for path, _ in files.list_files(f"{output}/**")]
-    return {name.removeprefix(f"{output}/"): hashlib.sha256(files.read_bytes(name)).hexdigest() for name in names}
+    names = [path for path, _ in storage.list_files(f"{output}/**")]
+    return {name.removeprefix(f"{output}/"): hashlib.sha256(storage.read_bytes(name)).hexdigest() for name in names}

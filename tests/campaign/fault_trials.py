@@ -25,7 +25,7 @@ from tests.support.command import kill_session, workers_of
 from tests.support.forks import Forked
 from tests.support.killed_builds import State, wait_for
 from tests.support.services.fault_proxy import fault_proxy
-from transforms.files import storage as files
+from transforms.files import storage
 
 _WAIT_S = 120.0
 _WORKERS = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")
@@ -305,7 +305,7 @@ def stale_lock(bench: FaultBench, chance: random.Random, name: str) -> Done:
     output = f"{chance.choice((str(bench.folder), bench.bucket))}/{name}"
     holder = bench.fork(output)
     lock = f"{output}/.broetchen.lock"
-    while holder.poll(0.001) is None and not files.exists(lock):
+    while holder.poll(0.001) is None and not storage.exists(lock):
         pass
     os.kill(holder.pid, signal.SIGSTOP)
     held = holder.returncode is None

@@ -62,16 +62,16 @@ def _merged(content: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, An
 def build_by_steps(config: MixConfig, output: str, between: Callable[[], None] = lambda: None) -> None:
     """The steps of `BuildDatasets`, one after the other; `between` is called when the datasets have been planned."""
     tokenizer = load_config_tokenizer(config)
-    path = keep_tokenizer(tokenizer, output)
+    keep_tokenizer(tokenizer, output)
     names = chosen_datasets(config, ())
-    specs = dataset_specs(config, names, tokenizer, path, output=output, engine="auto", overwrite=False)
+    specs = dataset_specs(config, names, tokenizer, output=output, engine="auto", overwrite=False)
     plans = {}
-    for name, spec in specs.items():
+    for spec in specs:
         found = expand_sources(spec.sources)
-        plans[name] = plan_dataset(spec, [read_footer(file, size, spec.text_column) for file, size in found])
+        plans[spec.name] = plan_dataset(spec, [read_footer(file, size, spec.text_column) for file, size in found])
     between()
-    for name, spec in specs.items():
-        plan = plans[name]
+    for spec in specs:
+        plan = plans[spec.name]
         if find_finished(spec, plan) is not None:
             continue
         counts: list[ShardCount] = []

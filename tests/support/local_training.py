@@ -10,7 +10,7 @@ import psutil
 import pytest
 import yaml
 
-from launch.local import environment as python_environment
+from launch.local import environment
 from launch.local.log import EventFolder, History
 from tests.support.command import run_command
 from tests.support.corpora import SAMPLES, documents_of, write_parquet
@@ -116,4 +116,4 @@ def trainers(output: Path) -> list[int]:
 @pytest.fixture(scope="module")
 def trainer() -> Path:
     """The trainer's own environment, which is made where this machine has none yet."""
-    return python_environment.trainer("cpu").ensure()
+    return environment.trainer("cpu").ensure()

@@ -180,22 +180,15 @@ def test_plan_prints_json_and_a_table(mix: Path) -> None:
     assert "a will probably lack" in table
 
 
-@pytest.mark.parametrize(
-    ("module", "option"),
-    [
-        ("build_mix", "--config"),
-        ("plan_mix", "--config"),
-        ("count_subtokens", "--config"),
-        ("verify_output", "--output"),
-    ],
-)
-def test_each_job_is_a_module_too(mix: Path, built: Path, module: str, option: str) -> None:
+def test_the_package_is_the_command_too(mix: Path, built: Path) -> None:
     """The build is a second one, which finds everything done."""
-    what = built if option == "--output" else mix
-    others = ["--output", str(built)] if module == "build_mix" else []
-    result = run_command(option, what, *others, module=f"beam_pipelines.{module}")
-    assert result.returncode == 0, result.stderr
-    assert re.search(r"^ a +", result.stdout, re.MULTILINE)
+    for arguments in (("build", str(mix), "--output", str(built)), ("verify", str(built))):
+        result = run_command(*arguments, module="beam_pipelines")
+        assert result.returncode == 0, result.stderr
+        assert re.search(r"^ a +", result.stdout, re.MULTILINE)
+    result = run_command("build", mix, module="beam_pipelines")
+    assert result.returncode == 2
+    assert "Usage: broetchen build" in result.stderr
 
 
 def test_help_names_every_command_and_each_has_its_own() -> None:

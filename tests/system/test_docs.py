@@ -28,7 +28,7 @@ from beam_pipelines.runners.options import _parser
 from tests.support.command import run_command
 from tests.support.corpora import SAMPLES
 from tests.support.documents import DOCUMENTS, ROOT, anchors, blocks, code_spans, commands, links
-from transforms.files import storage as files
+from transforms.files import storage
 
 COMMANDS = [(document, command) for document in DOCUMENTS for command in commands(document)]
 #: what stands for something that only the reader has
@@ -53,10 +53,8 @@ def arguments_of(command: list[str]) -> list[str] | None:
     match command:
         case ["broetchen", *arguments]:
             return arguments
-        case ["python", "-m", module, *arguments] if module.startswith("beam_pipelines."):
-            source = Path(str(importlib.util.find_spec(module).origin)).read_text(encoding="utf-8")  # type: ignore[union-attr]
-            if started := re.search(r'module_main\("([\w-]+)", "([\w-]+)"\)', source):
-                return [started[1], *(part for part in arguments if part != started[2])]
+        case ["python", "-m", "beam_pipelines", *arguments]:
+            return arguments
     return None
 
 
@@ -142,7 +140,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, gcs_bucket: str) -> Path:
         for source in sorted((SAMPLES / "corpora" / sample).glob("*.parquet")):
             (folder / "corpora" / language).mkdir(parents=True, exist_ok=True)
             shutil.copy(source, folder / "corpora" / language / source.name)
-            files.write_bytes(f"{gcs_bucket}/{language}/{source.name}", source.read_bytes())
+            storage.write_bytes(f"{gcs_bucket}/{language}/{source.name}", source.read_bytes())
     german = folder / "corpora" / "german" / "000_00000.parquet"
     shutil.copy(german, folder / "corpora" / "news.parquet")
     (folder / "corpora" / "fineweb-2" / "deu_Latn" / "train").mkdir(parents=True)
@@ -169,7 +167,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, gcs_bucket: str) -> Path:
     build(built, str(folder / "my-mix"), quiet=True)
     for path in (folder / "my-mix").rglob("*"):
         if path.is_file():
-            files.write_bytes(f"{gcs_bucket}/{path.relative_to(folder)}", path.read_bytes())
+            storage.write_bytes(f"{gcs_bucket}/{path.relative_to(folder)}", path.read_bytes())
     build(
         load_config(str(folder / "mix.yaml"), overrides={"records.format": "parquet"}),
         str(folder / "vocab-corpus"),

@@ -14,8 +14,7 @@ from tests.support.corpora import SAMPLES
 from tests.support.services.hub_server import HubServer
 from tests.transforms.files.test_hub import CORPUS, shards, write_config
 from transforms.errors import BroetchenError
-from transforms.files import hub_copy as verified_copy
-from transforms.files import storage as files
+from transforms.files import hub_copy, storage
 
 
 @pytest.fixture
@@ -68,7 +67,7 @@ def test_a_copy_that_was_cut_short_is_continued(hub: HubServer, source: str, tmp
     target.parent.mkdir()
     (tmp_path / "to" / "file.part").write_bytes(original[:-1000])
     done: list[int] = []
-    assert verified_copy.copy_verified(source, str(target), len(original), done.append)
+    assert hub_copy.copy_verified(source, str(target), len(original), done.append)
     assert target.read_bytes() == original
     assert sum(done) == len(original)
     assert 0 < hub.fetched.total() < 70_000
@@ -77,28 +76,30 @@ def test_a_copy_that_was_cut_short_is_continued(hub: HubServer, source: str, tmp
 
 def test_a_wrong_beginning_is_found_by_the_hash_and_fetched_anew(hub: HubServer, source: str, tmp_path: Path) -> None:
     target = tmp_path / "file"
-    size = files.size(source)
+    size = storage.size(source)
     (tmp_path / "file.part").write_bytes(b"x" * 1000)
     with pytest.raises(BroetchenError, match="has another hash than the hub says"):
-        verified_copy.copy_verified(source, str(target), size, lambda _: None)
+        hub_copy.copy_verified(source, str(target), size, lambda _: None)
     assert not target.exists()
-    assert verified_copy.copy_verified(source, str(target), size, lambda _: None)
+    assert hub_copy.copy_verified(source, str(target), size, lambda _: None)
     assert target.stat().st_size == size
 
 
 def test_to_a_bucket(hub: HubServer, source: str, gcs_prefix: str) -> None:
-    size = files.size(source)
-    assert verified_copy.copy_verified(source, f"{gcs_prefix}/a/file", size, lambda _: None)
-    assert [(path, length) for path, length in files.list_files(f"{gcs_prefix}/**")] == [(f"{gcs_prefix}/a/file", size)]
-    assert files.read_bytes(f"{gcs_prefix}/a/file") == FileSystems.open(source).read()
+    size = storage.size(source)
+    assert hub_copy.copy_verified(source, f"{gcs_prefix}/a/file", size, lambda _: None)
+    assert [(path, length) for path, length in storage.list_files(f"{gcs_prefix}/**")] == [
+        (f"{gcs_prefix}/a/file", size)
+    ]
+    assert storage.read_bytes(f"{gcs_prefix}/a/file") == FileSystems.open(source).read()
 
 
 def test_wrong_content_never_gets_a_name_in_a_bucket(hub: HubServer, source: str, gcs_prefix: str) -> None:
-    size = files.size(source)
+    size = storage.size(source)
     done: list[int] = []
     with pytest.raises(BroetchenError, match="has another hash than the hub says"):
-        verified_copy.copy_verified(source, f"{gcs_prefix}/a/file", size - 1, done.append)
-    assert files.list_files(f"{gcs_prefix}/**") == []
+        hub_copy.copy_verified(source, f"{gcs_prefix}/a/file", size - 1, done.append)
+    assert storage.list_files(f"{gcs_prefix}/**") == []
 
 
 def test_the_folder_is_named_as_it_is(config: Path, tmp_path: Path) -> None:

@@ -114,11 +114,9 @@ def test_a_step_without_a_type_is_found() -> None:
 def test_a_spec_keeps_the_order_of_its_splits_and_of_what_its_manifest_shows(tmp_path: Path) -> None:
     config = demo_config()
     tokenizer = load_config_tokenizer(config)
-    specs = dataset_specs(
-        config, list(config.datasets), tokenizer, "tokenizer.json", output=str(tmp_path), engine="auto", overwrite=True
-    )
+    specs = dataset_specs(config, list(config.datasets), tokenizer, output=str(tmp_path), engine="auto", overwrite=True)
     coder = registry.get_coder(DatasetSpec)
-    for spec in specs.values():
+    for spec in specs:
         encoded = coder.encode(spec)
         found = coder.decode(encoded)
         assert found == spec

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from array_record.python import array_record_module
 
 from transforms.errors import BroetchenError
-from transforms.files import storage as files
+from transforms.files import storage
 
 _BATCH_RECORDS = 512
 
@@ -27,7 +27,7 @@ class RecordReader:
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> RecordReader:
-        local = self._stack.enter_context(files.local_copy(self._path))
+        local = self._stack.enter_context(storage.local_copy(self._path))
         try:
             self._reader = array_record_module.ArrayRecordReader(local, "readahead_buffer_size:0,max_parallelism:0")
         except (ValueError, RuntimeError) as error:

@@ -19,7 +19,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 from transforms.arrayrecord.writer import ShardWriter, writer_options
 from transforms.coders import register_json_coder
 from transforms.errors import UsageError
-from transforms.files import storage as files
+from transforms.files import storage
 from transforms.files.staged import WrittenShard
 
 _RECORDS_A_CALL = 1024
@@ -169,7 +169,7 @@ class _Publish(beam.DoFn):
         if publication.source is None:
             self._layout.writer(publication.target).close()
         else:
-            files.rename(publication.source, publication.target, size=publication.bytes)
+            storage.rename(publication.source, publication.target, size=publication.bytes)
         return [publication.target]
 
 
@@ -180,7 +180,7 @@ class _Finish(beam.DoFn):
         self._layout = layout
 
     def process(self, _: bytes, names: Sequence[str]) -> Sequence[str]:
-        files.delete_tree(self._layout.temporary)
+        storage.delete_tree(self._layout.temporary)
         return sorted(names)
 
 
@@ -273,9 +273,9 @@ class WriteToArrayRecord(beam.PTransform[beam.PCollection[bytes], beam.PCollecti
                 "-SSSSS-of-NNNNN, or write one shard"
             )
         prefix = os.fspath(file_path_prefix)
-        files.check_scheme(prefix)
-        folder, name = files.split(prefix)
-        if not files.split(f"{prefix}{shard_name_template}{file_name_suffix}")[1]:
+        storage.check_scheme(prefix)
+        folder, name = storage.split(prefix)
+        if not storage.split(f"{prefix}{shard_name_template}{file_name_suffix}")[1]:
             raise UsageError(f"{prefix!r} and the suffix {file_name_suffix!r} make a folder, not the name of a file")
         self._num_shards = num_shards
         self._limit = target_shard_size
@@ -283,7 +283,7 @@ class WriteToArrayRecord(beam.PTransform[beam.PCollection[bytes], beam.PCollecti
             prefix=prefix,
             suffix=file_name_suffix,
             template=shard_name_template,
-            temporary=files.temporary_path(posixpath.join(folder, name or "array_record")),
+            temporary=storage.temporary_path(posixpath.join(folder, name or "array_record")),
             group_size=group_size,
             compression=compression,
         )

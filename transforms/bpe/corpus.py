@@ -19,7 +19,7 @@ from transforms.arrayrecord.reader import RecordReader
 from transforms.arrayrecord.records import FEATURE
 from transforms.dataset.manifest import Manifest, manifest_path, read_manifest
 from transforms.errors import BroetchenError, UsageError
-from transforms.files import storage as files
+from transforms.files import storage
 from transforms.parquet.footer import read_footer
 from transforms.parquet.source_files import expand_sources
 from transforms.parquet.texts import read_texts
@@ -91,9 +91,9 @@ def parquet_part(name: str, sources: Mapping[str, str], text_column: str) -> Tex
 def _as_written(path: str, sources: Mapping[str, str]) -> str:
     """A file's path with the fixed part of the pattern that found it as that was written."""
     for opened, written in sources.items():
-        folder = files.fixed_folder(opened)
+        folder = storage.fixed_folder(opened)
         if path.startswith(folder):
-            return files.fixed_folder(written) + path.removeprefix(folder)
+            return storage.fixed_folder(written) + path.removeprefix(folder)
     return posixpath.basename(path)
 
 
@@ -122,9 +122,9 @@ def find_parts(location: str, text_column: str = "text", split: str = "train") -
     if split != "train":
         return []
     here = posixpath.join(folder, f"*{_SUFFIX}")
-    if files.list_files(here):
+    if storage.list_files(here):
         return [parquet_part(_name(folder), {here: _portable(here)}, text_column)]
-    below = [posixpath.dirname(path) for path, _ in files.list_files(posixpath.join(folder, f"*/*{_SUFFIX}"))]
+    below = [posixpath.dirname(path) for path, _ in storage.list_files(posixpath.join(folder, f"*/*{_SUFFIX}"))]
     if not below:
         raise BroetchenError(
             f"{location}: no dataset that was built as text, and no parquet files in it or one folder below; name such "
@@ -138,12 +138,12 @@ def find_parts(location: str, text_column: str = "text", split: str = "train") -
 
 def is_portable(pattern: str) -> bool:
     """Whether a path as somebody wrote it means the same on every machine, or at least next to the same config."""
-    return not (files.is_local(pattern) and posixpath.isabs(pattern))
+    return not (storage.is_local(pattern) and posixpath.isabs(pattern))
 
 
 def _portable(pattern: str) -> str:
     """A pattern without the folders above it, which for local files are this machine's."""
-    return posixpath.basename(pattern) if files.is_local(pattern) else pattern
+    return posixpath.basename(pattern) if storage.is_local(pattern) else pattern
 
 
 def _name(location: str) -> str:
@@ -153,8 +153,8 @@ def _name(location: str) -> str:
 
 
 def _manifests(folder: str) -> dict[str, Manifest]:
-    beside = [posixpath.dirname(path) for path, _ in files.list_files(posixpath.join(folder, "*", "manifest.json"))]
-    folders = [folder] if files.exists(manifest_path(folder)) else beside
+    beside = [posixpath.dirname(path) for path, _ in storage.list_files(posixpath.join(folder, "*", "manifest.json"))]
+    folders = [folder] if storage.exists(manifest_path(folder)) else beside
     return {one: manifest for one in folders if (manifest := read_manifest(one))}
 
 

@@ -23,7 +23,7 @@ from transforms.building.work_folder import WorkFolder, quarantine_folder
 from transforms.coders import register_json_coder
 from transforms.dataset.manifest import Manifest, QuarantineEntry, ShardEntry, manifest_path, read_manifest
 from transforms.errors import BroetchenError
-from transforms.files import storage as files
+from transforms.files import storage
 from transforms.recipe.plan import DatasetPlan, PlanDatasets
 from transforms.recipe.shard_plan import ShardTask, next_shards, sure_shards
 from transforms.recipe.spec import DatasetSpec
@@ -64,7 +64,7 @@ def find_finished(spec: DatasetSpec, plan: DatasetPlan) -> Manifest | None:
     except BroetchenError:
         if not spec.overwrite:
             raise
-    files.delete([manifest_path(spec.folder)])
+    storage.delete([manifest_path(spec.folder)])
     return None
 
 
@@ -80,11 +80,11 @@ def _check_finished(spec: DatasetSpec, plan: DatasetPlan, manifest: Manifest) ->
             f"{spec.folder}: {sum(manifest.skipped.values()):,} rows of its source held no text and were left out, and "
             "now on_bad_rows is fail; build it at another --output to see the first one, or set on_bad_rows: skip"
         )
-    sizes = dict(files.list_files(f"{spec.folder}/*.{spec.records.extension}"))
+    sizes = dict(storage.list_files(f"{spec.folder}/*.{spec.records.extension}"))
     entries: list[ShardEntry | QuarantineEntry] = [*manifest.quarantine]
     entries += [shard for split in manifest.splits.values() for shard in split.shards]
     if manifest.quarantine:
-        sizes |= files.list_files(posixpath.join(quarantine_folder(spec.folder), "*"))
+        sizes |= storage.list_files(posixpath.join(quarantine_folder(spec.folder), "*"))
     if any(sizes.get(f"{spec.folder}/{entry.file}") != entry.bytes for entry in entries):
         raise BroetchenError(
             f"{spec.folder}: files that its manifest names are gone or cut short; --overwrite rebuilds it"
@@ -108,8 +108,8 @@ class _FindFinished(beam.DoFn):
         else:
             # A build that was killed right after it had written the manifest left its work behind, and in a bucket,
             # where a rename ends with a deletion, the manifest's temporary file.
-            files.delete_tree(spec.work_root)
-            files.delete_temporary(spec.folder)
+            storage.delete_tree(spec.work_root)
+            storage.delete_temporary(spec.folder)
             tokens = sum(split.tokens for split in manifest.splits.values())
             yield TaggedOutput(_FINISHED, BuildResult(name, tokens, built=False))
 

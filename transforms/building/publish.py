@@ -28,7 +28,7 @@ from transforms.dataset.manifest import (
 )
 from transforms.encoding.pool import tokenizer_file
 from transforms.errors import BroetchenError
-from transforms.files import storage as files
+from transforms.files import storage
 from transforms.files.staged import check_space
 from transforms.recipe.plan import FORMAT_VERSION, DatasetPlan, byte_deciding_versions
 from transforms.recipe.spec import DatasetSpec
@@ -58,7 +58,7 @@ def publish_shard(spec: DatasetSpec, task: PublishTask) -> PublishedShard:
     work, count = WorkFolder(task.work_folder, task.extension), task.count
     final = posixpath.join(spec.folder, task.file)
     if task.whole:
-        files.rename(work.shard(count.ordinal), final, size=count.file_bytes)
+        storage.rename(work.shard(count.ordinal), final, size=count.file_bytes)
         return PublishedShard(
             task.split,
             task.index,
@@ -73,7 +73,7 @@ def publish_shard(spec: DatasetSpec, task: PublishTask) -> PublishedShard:
     rewritten = posixpath.join(task.work_folder, task.file)
     shard = work.shard(count.ordinal)
     # A remote shard is read from a copy.
-    check_space(rewritten, count.file_bytes * (1 if files.is_local(rewritten) else 2))
+    check_space(rewritten, count.file_bytes * (1 if storage.is_local(rewritten) else 2))
     if task.piece is not None:
         tokens, documents = task.piece.take, documents_within(work.lengths(count.ordinal), task.piece)
         ids = token_format(spec)
@@ -91,7 +91,7 @@ def publish_shard(spec: DatasetSpec, task: PublishTask) -> PublishedShard:
         with texts.writer(rewritten) as writer:
             texts.copy(writer, shard, task.spans)
         written = writer.close()
-    files.rename(rewritten, final, size=written.bytes)
+    storage.rename(rewritten, final, size=written.bytes)
     return PublishedShard(
         task.split, task.index, task.file, tokens, documents, written.records, written.bytes, written.sha256
     )
@@ -126,11 +126,11 @@ def finish_dataset(
                 "nothing was finished. This is a defect of Brötchen: please report it with the config"
             )
     wanted = {posixpath.join(spec.folder, shard.file) for split in manifest.splits.values() for shard in split.shards}
-    found = files.list_files(posixpath.join(spec.folder, f"*.{spec.records.extension}"))
-    files.delete([path for path, _ in found if path not in wanted])
-    files.delete_temporary(spec.folder)
+    found = storage.list_files(posixpath.join(spec.folder, f"*.{spec.records.extension}"))
+    storage.delete([path for path, _ in found if path not in wanted])
+    storage.delete_temporary(spec.folder)
     write_manifest(spec.folder, manifest)
-    files.delete_tree(spec.work_root)
+    storage.delete_tree(spec.work_root)
     return manifest
 
 

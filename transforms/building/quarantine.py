@@ -27,7 +27,7 @@ from transforms.building.work_folder import WorkFolder, quarantine_folder, quara
 from transforms.coders import register_json_coder
 from transforms.dataset.manifest import Manifest, QuarantineEntry
 from transforms.errors import BroetchenError
-from transforms.files import storage as files
+from transforms.files import storage
 from transforms.files.staged import WrittenShard
 from transforms.parquet.shard import ParquetRows, ParquetShardWriter
 from transforms.recipe.spec import DatasetSpec
@@ -107,12 +107,12 @@ def publish_quarantine(spec: DatasetSpec, work: WorkFolder, counts: Iterable[Sha
     held = [count for count in counts if count.quarantine_bytes]
     folder = quarantine_folder(spec.folder)
     if not held:
-        files.delete_tree(folder)
+        storage.delete_tree(folder)
         return []
 
     def publish(count: ShardCount) -> QuarantineEntry:
         final = posixpath.join(folder, quarantine_name(count.ordinal))
-        files.rename(work.quarantine(count.ordinal), final, size=count.quarantine_bytes)
+        storage.rename(work.quarantine(count.ordinal), final, size=count.quarantine_bytes)
         return QuarantineEntry(
             file=posixpath.relpath(final, spec.folder),
             rows={reason: rows for reason, rows in sorted(count.skipped.items()) if rows},
@@ -123,8 +123,8 @@ def publish_quarantine(spec: DatasetSpec, work: WorkFolder, counts: Iterable[Sha
     with ThreadPoolExecutor(_RENAMES_AT_A_TIME, thread_name_prefix="quarantine") as pool:
         entries = list(pool.map(publish, held))
     wanted = {posixpath.join(spec.folder, entry.file) for entry in entries}
-    files.delete([path for path, _ in files.list_files(posixpath.join(folder, "*")) if path not in wanted])
-    files.delete_temporary(folder)
+    storage.delete([path for path, _ in storage.list_files(posixpath.join(folder, "*")) if path not in wanted])
+    storage.delete_temporary(folder)
     return entries
 
 
@@ -132,7 +132,7 @@ def quarantine_problems(folder: str, manifest: Manifest) -> list[str]:
     """What is wrong with the files of left-out rows as manifest and folder show them, before any is read."""
     problems = []
     entries = manifest.quarantine
-    found = dict(files.list_files(posixpath.join(quarantine_folder(folder), "*")))
+    found = dict(storage.list_files(posixpath.join(quarantine_folder(folder), "*")))
     named = {posixpath.join(folder, entry.file) for entry in entries}
     problems += [f"{path}: missing" for path in sorted(named - found.keys())]
     problems += [f"{path}: not in the manifest" for path in sorted(found.keys() - named)]
@@ -167,12 +167,12 @@ def quarantine_checks(folder: str, manifest: Manifest) -> Iterator[QuarantineChe
 
 def quarantine_file_problems(check: QuarantineCheck) -> list[str]:
     """What is wrong with one file of left-out rows: its size, checksum and rows by reason. Empty if it is sound."""
-    if not files.exists(check.path):
+    if not storage.exists(check.path):
         return []  # `quarantine_problems` has said so
     problems = []
     rows: Counter[str] = Counter()
     try:
-        with files.local_copy(check.path) as local:
+        with storage.local_copy(check.path) as local:
             with open(local, "rb") as handle:
                 digest, size = hashlib.file_digest(handle, "sha256").hexdigest(), handle.tell()
             if size != check.size:

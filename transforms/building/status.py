@@ -12,7 +12,7 @@ from transforms.building.work_folder import BUDGETS, PUBLICATION, Budgets
 from transforms.coders import from_json
 from transforms.dataset.manifest import NAME, Manifest, read_manifest
 from transforms.errors import BroetchenError
-from transforms.files import storage as files
+from transforms.files import storage
 from transforms.recipe.spec import DatasetSpec
 
 # Until a shard of the dataset is finished, what a token takes in a file; only a progress bar hangs on it.
@@ -37,9 +37,9 @@ class StatusReader:
 
     def read(self) -> DatasetStatus:
         spec = self._spec
-        for path, _ in files.list_files(f"{spec.work_root}/*/shard-*.json"):
+        for path, _ in storage.list_files(f"{spec.work_root}/*/shard-*.json"):
             if path not in self._counts:
-                self._counts[path] = from_json(ShardCount, files.read_bytes(path))
+                self._counts[path] = from_json(ShardCount, storage.read_bytes(path))
         if (manifest := read_manifest(spec.folder)) is not None:
             done = _finished(manifest)
             return DatasetStatus(done.tokens, done.shards, finished=True)
@@ -50,7 +50,7 @@ class StatusReader:
         return DatasetStatus(min(spec.need, expected), len(self._counts), finished=False)
 
     def _unfinished_bytes(self) -> int:
-        if not files.is_local(self._spec.work_root):
+        if not storage.is_local(self._spec.work_root):
             return 0
         total = 0
         for path in Path(self._spec.work_root).glob("*/.shard-*"):
@@ -88,7 +88,7 @@ def read_progress(output: str) -> list[DatasetProgress]:
     """
     output = output.rstrip("/") or "/"
     found: dict[str, DatasetProgress] = {}
-    for path, _ in files.list_files(posixpath.join(output, "*", ".broetchen", "*", BUDGETS)):
+    for path, _ in storage.list_files(posixpath.join(output, "*", ".broetchen", "*", BUDGETS)):
         try:
             progress = _unfinished(path)
         except BroetchenError:
@@ -100,7 +100,7 @@ def read_progress(output: str) -> list[DatasetProgress]:
         # Under two fingerprints, that of an older config is left behind.
         if known is None or known.tokens <= progress.tokens:
             found[progress.dataset] = progress
-    for path, _ in files.list_files(posixpath.join(output, "*", NAME)):
+    for path, _ in storage.list_files(posixpath.join(output, "*", NAME)):
         if (manifest := read_manifest(posixpath.dirname(path))) is not None:
             found[manifest.dataset] = _finished(manifest)
     if not found:
@@ -123,11 +123,13 @@ def _finished(manifest: Manifest) -> DatasetProgress:
 
 def _unfinished(budgets_path: str) -> DatasetProgress:
     folder = posixpath.dirname(budgets_path)
-    wanted = sum(from_json(Budgets, files.read_bytes(budgets_path)).tokens.values())
-    counts = [from_json(ShardCount, files.read_bytes(path)) for path, _ in files.list_files(f"{folder}/shard-*.json")]
+    wanted = sum(from_json(Budgets, storage.read_bytes(budgets_path)).tokens.values())
+    counts = [
+        from_json(ShardCount, storage.read_bytes(path)) for path, _ in storage.list_files(f"{folder}/shard-*.json")
+    ]
     return DatasetProgress(
         dataset=folder.split("/")[-3],
-        state="publishing" if files.exists(f"{folder}/{PUBLICATION}") else "tokenizing",
+        state="publishing" if storage.exists(f"{folder}/{PUBLICATION}") else "tokenizing",
         wanted=wanted,
         tokens=min(wanted, sum(count.tokens for count in counts)),
         shards=len(counts),

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from transforms.budget.token_budget import ShardCount
 from transforms.coders import from_json, to_json
 from transforms.errors import BroetchenError
-from transforms.files import storage as files
+from transforms.files import storage
 
 BUDGETS, PUBLICATION = "budgets.json", "publication.json"
 
@@ -83,16 +83,16 @@ class WorkFolder:
 
     def finish(self, count: ShardCount, lengths: npt.NDArray[np.uint32]) -> None:
         """Marks a shard, whose file is already in place, as finished."""
-        files.write_bytes(self._lengths(count.ordinal), lengths.astype("<u4").tobytes())
-        files.write_bytes(self._count(count.ordinal), to_json(count).encode())
+        storage.write_bytes(self._lengths(count.ordinal), lengths.astype("<u4").tobytes())
+        storage.write_bytes(self._count(count.ordinal), to_json(count).encode())
 
     def finished(self, ordinal: int) -> ShardCount | None:
         """The count of a finished shard whose files are still there, here or already under their final names."""
-        if not files.exists(self._count(ordinal)):
+        if not storage.exists(self._count(ordinal)):
             return None
         count = self._read(ShardCount, self._count(ordinal))
         places = [self.shard(ordinal)]
-        if files.exists(self._publication()):
+        if storage.exists(self._publication()):
             name = self._read(Publication, self._publication()).names.get(ordinal)
             places += [name] if name else []
         if not _is_at_one_of(places, count.file_bytes):
@@ -105,22 +105,22 @@ class WorkFolder:
 
     def lengths(self, ordinal: int) -> npt.NDArray[np.uint32]:
         """Tokens of each document of a finished shard, uint32 [documents]."""
-        return np.frombuffer(files.read_bytes(self._lengths(ordinal)), "<u4")
+        return np.frombuffer(storage.read_bytes(self._lengths(ordinal)), "<u4")
 
     def write_budgets(self, tokens: Mapping[str, int]) -> None:
         path = self._file(BUDGETS)
-        if not files.exists(path):
-            files.write_bytes(path, to_json(Budgets(dict(tokens))).encode())
+        if not storage.exists(path):
+            storage.write_bytes(path, to_json(Budgets(dict(tokens))).encode())
 
     def write_publication(self, publication: Publication) -> None:
-        files.write_bytes(self._publication(), to_json(publication).encode())
+        storage.write_bytes(self._publication(), to_json(publication).encode())
 
     def _read[T](self, cls: type[T], path: str) -> T:
         try:
-            return from_json(cls, files.read_bytes(path))
+            return from_json(cls, storage.read_bytes(path))
         except ValueError as error:
             raise BroetchenError(f"{path}: damaged ({error}); delete the folder {self.path} and build again") from error
 
 
 def _is_at_one_of(places: Iterable[str], size: int) -> bool:
-    return any(files.exists(place) and files.size(place) == size for place in places)
+    return any(storage.exists(place) and storage.size(place) == size for place in places)

@@ -25,7 +25,7 @@ from transforms.dataset.manifest import Manifest
 from transforms.dataset.verify import ShardCheck, shard_checks
 from transforms.encoding.pool import borrow_encoder, choose_engine, encode_samples, leading_documents
 from transforms.errors import BroetchenError
-from transforms.files import storage as files
+from transforms.files import storage
 from transforms.parquet.footer import SourceFile, read_footer
 from transforms.parquet.read import ReadFooters, TextSource
 from transforms.parquet.texts import read_texts
@@ -267,7 +267,7 @@ def count_shard(built: BuiltShard) -> TextCount:
 
 def _texts_in(shard: ShardCheck) -> Iterator[pa.LargeStringArray]:
     if shard.format == "parquet":
-        groups = range(len(read_footer(shard.path, files.size(shard.path), shard.text_column).row_groups))
+        groups = range(len(read_footer(shard.path, storage.size(shard.path), shard.text_column).row_groups))
         for _, batch in read_texts(shard.path, groups, shard.text_column):
             yield batch.texts
         return

@@ -24,7 +24,7 @@ from typing import Any
 
 from transforms.counting.text_count import TextCount
 from transforms.errors import BroetchenError
-from transforms.files import storage as files
+from transforms.files import storage
 from transforms.parquet.footer import SourceFile
 from transforms.tokenizer.spec import TokenizerSpec
 
@@ -58,7 +58,7 @@ class Counted:
     @classmethod
     def of(cls, source: SourceFile, text_column: str, tokenizer: TokenizerSpec) -> Counted:
         return cls(
-            files.split(source.path)[1],
+            storage.split(source.path)[1],
             source.size,
             source.footer_sha256,
             text_column,
@@ -91,7 +91,7 @@ class CountLedger:
             BroetchenError: the folder cannot be listed.
         """
         found: dict[int, TextCount] = {}
-        for path, _ in files.list_files(posixpath.join(self.folder, counted.key, "*.json")):
+        for path, _ in storage.list_files(posixpath.join(self.folder, counted.key, "*.json")):
             try:
                 found |= _read(path, counted, source)
             except (_UnsoundError, BroetchenError) as error:
@@ -111,7 +111,7 @@ class CountLedger:
         entry = {"format": _FORMAT, "format_version": _FORMAT_VERSION, "sha256": _digest(body), **body}
         name = f"{min(counts):05d}-{max(counts):05d}.json"
         data = json.dumps(entry, separators=(",", ":"), ensure_ascii=False).encode()
-        files.write_bytes(posixpath.join(self.folder, counted.key, name), data)
+        storage.write_bytes(posixpath.join(self.folder, counted.key, name), data)
 
 
 def _digest(value: Any) -> str:
@@ -120,7 +120,7 @@ def _digest(value: Any) -> str:
 
 def _read(path: str, counted: Counted, source: SourceFile) -> dict[int, TextCount]:
     try:
-        entry = json.loads(files.read_bytes(path))
+        entry = json.loads(storage.read_bytes(path))
     except ValueError as error:
         raise _UnsoundError("it is not JSON, or cut short") from error
     if not isinstance(entry, dict) or entry.get("format") != _FORMAT:

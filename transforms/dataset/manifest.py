@@ -14,7 +14,7 @@ from typing import Any, Literal
 import pydantic
 
 from transforms.errors import BroetchenError
-from transforms.files import storage as files
+from transforms.files import storage
 
 NAME = "manifest.json"
 
@@ -112,7 +112,7 @@ def manifest_path(folder: str) -> str:
 
 def write_manifest(folder: str, manifest: Manifest) -> None:
     """Makes a dataset of `folder`, whose shards are all in place."""
-    files.write_bytes(manifest_path(folder), (manifest.model_dump_json(indent=1) + "\n").encode())
+    storage.write_bytes(manifest_path(folder), (manifest.model_dump_json(indent=1) + "\n").encode())
 
 
 def read_manifest(folder: str) -> Manifest | None:
@@ -122,10 +122,10 @@ def read_manifest(folder: str) -> Manifest | None:
         BroetchenError: it is damaged, or of another version of the format.
     """
     path = manifest_path(folder)
-    if not files.exists(path):
+    if not storage.exists(path):
         return None
     try:
-        return Manifest.model_validate_json(files.read_bytes(path))
+        return Manifest.model_validate_json(storage.read_bytes(path))
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the whole"
@@ -143,8 +143,8 @@ def find_manifests(output: str) -> dict[str, Manifest]:
     """
     folders = (
         [output]
-        if files.exists(manifest_path(output))
-        else [posixpath.dirname(path) for path, _ in files.list_files(posixpath.join(output, "*", NAME))]
+        if storage.exists(manifest_path(output))
+        else [posixpath.dirname(path) for path, _ in storage.list_files(posixpath.join(output, "*", NAME))]
     )
     found = {folder: manifest for folder in folders if (manifest := read_manifest(folder))}
     if not found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import posixpath
@@ -15,11 +16,11 @@ from transforms.arrayrecord.example import decode_ids, decode_text
 from transforms.arrayrecord.records import FEATURE, Format, file_extension
 from transforms.coders import register_json_coder
 from transforms.dataset.manifest import Manifest, ShardEntry
-from transforms.encoding.pool import borrow_encoder
+from transforms.encoding.pool import borrow_encoder, expected_engine
 from transforms.errors import BroetchenError
-from transforms.files import storage as files
+from transforms.files import storage
 from transforms.parquet.shard import ParquetRows
-from transforms.tokenizer.spec import Engine, TokenizerSpec
+from transforms.tokenizer.spec import ChosenEngine, Engine, TokenizerSpec
 
 _BATCH_RECORDS = 256
 _MOST_PROBLEMS = 5
@@ -47,13 +48,19 @@ class ShardCheck:
     def path(self) -> str:
         return posixpath.join(self.folder, self.file)
 
+    def expected_engine(self) -> ChosenEngine | None:
+        """What will probably encode the shard's text; None where it holds ids, or its tokenizer cannot be loaded."""
+        with contextlib.suppress(BroetchenError):
+            return None if self.format == "tokens" else expected_engine(self.tokenizer, self.engine)
+        return None
+
 
 def tokenizer_of(folder: str, manifest: Manifest) -> TokenizerSpec:
     """The tokenizer of a dataset, as it lies beside the datasets; it adds no BOS or EOS."""
     tokenizer = manifest.tokenizer
     return TokenizerSpec(
         path=posixpath.normpath(posixpath.join(folder, tokenizer.path))
-        if files.is_local(folder)
+        if storage.is_local(folder)
         else (posixpath.join(posixpath.dirname(folder), tokenizer.path.removeprefix("../"))),
         sha256=tokenizer.sha256,
         bos_token=None,
@@ -110,7 +117,7 @@ def dataset_problems(folder: str, manifest: Manifest) -> list[str]:
         problems.append(f"{folder}: the manifest's budgets are {budgets}, and its config's {configured}")
     if dataset["on_shortfall"] != "keep" and any(split.missing for split in manifest.splits.values()):
         problems.append(f"{folder}: tokens are missing, and its config does not keep a short source")
-    present = {posixpath.basename(path) for path, _ in files.list_files(posixpath.join(folder, f"*.{extension}"))}
+    present = {posixpath.basename(path) for path, _ in storage.list_files(posixpath.join(folder, f"*.{extension}"))}
     named = {entry.file for entry in entries}
     problems += [f"{folder}/{file}: missing" for file in sorted(named - present)]
     problems += [f"{folder}/{file}: not in the manifest" for file in sorted(present - named)]
@@ -119,10 +126,10 @@ def dataset_problems(folder: str, manifest: Manifest) -> list[str]:
 
 def shard_problems(check: ShardCheck) -> list[str]:
     """What is wrong with one shard file: its size, checksum, record count, records and tokens. Empty if it is sound."""
-    if not files.exists(check.path):
+    if not storage.exists(check.path):
         return []  # `dataset_problems` has said so
     try:
-        with files.local_copy(check.path) as local:
+        with storage.local_copy(check.path) as local:
             return _file_problems(check, local)
     except BroetchenError as error:
         return [str(error)]

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from transforms.encoding.encoded import Encoded, first_difference
 from transforms.encoding.encoders import Encoder, make_encoder
-from transforms.encoding.gigatoken import GigatokenUnfitError
+from transforms.encoding.gigatoken import GigatokenUnfitError, gigatoken_input
 from transforms.errors import BroetchenError, UsageError
 from transforms.tokenizer.file import TokenizerFile, load_tokenizer
 from transforms.tokenizer.spec import ChosenEngine, Engine, TokenizerSpec
@@ -58,6 +58,21 @@ def warm_encoder(spec: TokenizerSpec, engine: Engine) -> None:
         borrow_encoder(spec, "gigatoken" if engine == "auto" else engine) as encoder,
     ):
         encoder.encode(pa.array(["Käse"], pa.large_string()))
+
+
+def expected_engine(spec: TokenizerSpec, wanted: Engine) -> ChosenEngine:
+    """What will probably encode, from the tokenizer's settings alone: no encoder is made, and no thread started.
+
+    Raises:
+        BroetchenError: the tokenizer's file is not the one that the build was started with.
+    """
+    if wanted != "auto":
+        return wanted
+    try:
+        gigatoken_input(tokenizer_file(spec), spec.special_tokens)
+    except GigatokenUnfitError:
+        return "tokenizers"
+    return "gigatoken"
 
 
 @functools.cache

@@ -22,7 +22,7 @@ from transforms.encoding.pool import borrow_encoder
 from transforms.errors import BroetchenError, UsageError
 from transforms.evaluation.foreign import FOREIGN_ENCODERS, ForeignKind, foreign_kind
 from transforms.evaluation.vocabulary import Vocabulary, vocabulary_of
-from transforms.files import storage as files
+from transforms.files import storage
 from transforms.tokenizer.file import TokenizerFile, load_tokenizer
 from transforms.tokenizer.spec import ChosenEngine, TokenizerSpec
 
@@ -69,7 +69,7 @@ def plain_text_spec(path: str, sha256: str) -> TokenizerSpec:
 
 @functools.cache
 def _foreign_encoder(tokenizer: EvaluatedTokenizer) -> Encoder:
-    return FOREIGN_ENCODERS[tokenizer.kind](files.read_bytes(tokenizer.file))
+    return FOREIGN_ENCODERS[tokenizer.kind](storage.read_bytes(tokenizer.file))
 
 
 _NAME = re.compile(r"([A-Za-z0-9][\w.-]*)=(.*)", re.ASCII | re.DOTALL)
@@ -144,7 +144,7 @@ def _load_as(name: str, path: str, *, given: str) -> LoadedTokenizer:
         tokenizer = load_tokenizer(hub[1], revision=hub[2])
         return LoadedTokenizer(name, given, "tokenizers", tokenizer, vocabulary_of(tokenizer))
     if not path.endswith((".json", ".gz")) and _is_file(path):
-        data = files.read_bytes(path)
+        data = storage.read_bytes(path)
         if not data.lstrip().startswith(b"{"):
             kind = foreign_kind(data)
             try:
@@ -160,7 +160,7 @@ def _load_as(name: str, path: str, *, given: str) -> LoadedTokenizer:
 
 
 def _is_file(path: str) -> bool:
-    return os.path.isfile(path) if files.is_local(path) else files.exists(path)
+    return os.path.isfile(path) if storage.is_local(path) else storage.exists(path)
 
 
 def load_public() -> tuple[list[LoadedTokenizer], dict[str, str]]:

@@ -12,7 +12,7 @@ from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from transforms.errors import BroetchenError
-from transforms.files import storage as files
+from transforms.files import storage
 from transforms.files.errors import explain
 
 _CHUNK_BYTES = 4 << 20
@@ -35,15 +35,15 @@ def copy_verified(source: str, target: str, size: int, advance: Callable[[int], 
     Raises:
         BroetchenError: the source cannot be read, the target cannot be written, or the content is not the hub's.
     """
-    if files.exists(target) and files.size(target) == size:
+    if storage.exists(target) and storage.size(target) == size:
         advance(size)
         return False
     with FileSystems.open(source, compression_type=CompressionTypes.UNCOMPRESSED) as remote:
         content = _VerifiedContent(source, remote, size, str(FileSystems.checksum(source)), advance)
-        if files.is_local(target):
+        if storage.is_local(target):
             _write_local(content, size, target)
         else:
-            files.write_stream(content, size, target)
+            storage.write_stream(content, size, target)
     return True
 
 
@@ -96,7 +96,7 @@ class _VerifiedContent:
 def _write_local(content: _VerifiedContent, size: int, target: str) -> None:
     """Continues the copy that an earlier run has left beside the target, and gives it its name when it is whole."""
     unfinished = f"{target}.part"
-    files.makedirs(files.split(target)[0])
+    storage.makedirs(storage.split(target)[0])
     try:
         with open(unfinished, "a+b") as part:
             if part.tell() > size:
@@ -106,9 +106,9 @@ def _write_local(content: _VerifiedContent, size: int, target: str) -> None:
             shutil.copyfileobj(content, part, _CHUNK_BYTES)
             part.flush()
             os.fsync(part.fileno())
-        files.rename(unfinished, target, size=size)
+        storage.rename(unfinished, target, size=size)
     except _WrongContentError:
-        files.delete([unfinished])
+        storage.delete([unfinished])
         raise
     except OSError as error:
         reason, advice = explain(error)

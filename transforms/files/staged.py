@@ -18,7 +18,7 @@ from typing import NoReturn, Self
 
 from transforms.coders import register_json_coder
 from transforms.errors import BroetchenError, UsageError
-from transforms.files import storage as files
+from transforms.files import storage
 from transforms.files.errors import explain
 from transforms.quantities import format_size
 
@@ -28,8 +28,8 @@ def scratch_folder(path: str, scratch_dir: str | None = None) -> str:
 
     Without a `scratch_dir` that is the system's folder for temporary files, which `TMPDIR` names.
     """
-    if files.is_local(path):
-        return files.split(path)[0] or "."
+    if storage.is_local(path):
+        return storage.split(path)[0] or "."
     return scratch_dir or tempfile.gettempdir()
 
 
@@ -45,7 +45,7 @@ def check_space(path: str, needed: int) -> None:
         existing = os.path.dirname(existing)
     free = shutil.disk_usage(existing).free
     if free < needed:
-        elsewhere = "choose another --output" if files.is_local(path) else "set TMPDIR to a folder with more"
+        elsewhere = "choose another --output" if storage.is_local(path) else "set TMPDIR to a folder with more"
         raise BroetchenError(
             f"{path}: it takes about {format_size(needed)} on the disk of {folder}, which has {format_size(free)} "
             f"free; free some space, {elsewhere}, or make shards.target_size smaller"
@@ -115,10 +115,10 @@ class StagedShard(abc.ABC):
                 os.fsync(file.fileno())
                 checksum = hashlib.file_digest(file, "sha256").hexdigest()
                 size = os.fstat(file.fileno()).st_size
-            if files.is_local(self._path):
-                files.rename(self._temporary, self._path)
+            if storage.is_local(self._path):
+                storage.rename(self._temporary, self._path)
             else:
-                files.upload(self._temporary, self._path)
+                storage.upload(self._temporary, self._path)
         except BaseException as error:
             self._fail(error)
         self._written = WrittenShard(self._path, self._records, size, checksum)
@@ -166,13 +166,13 @@ class StagedShard(abc.ABC):
 
 
 def _create_temporary(path: str, scratch_dir: str | None) -> str:
-    _, name = files.split(path)
+    _, name = storage.split(path)
     if not name:
         raise UsageError(f"{path}: a shard needs a file name, and this is a folder")
     folder = scratch_folder(path, scratch_dir)
-    if files.is_local(path):
-        files.makedirs(folder)
-    temporary = files.temporary_path(os.path.join(folder, name))
+    if storage.is_local(path):
+        storage.makedirs(folder)
+    temporary = storage.temporary_path(os.path.join(folder, name))
     try:
         # Writers open files late, and then cannot say much about what is wrong.
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))

@@ -19,7 +19,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from transforms.coders import to_json
 from transforms.errors import BroetchenError
-from transforms.files import storage as files
+from transforms.files import storage
 from transforms.files.errors import explain
 from transforms.locks.gcs import LockHeldError, Timing, hold_object
 from transforms.locks.interruption import interruptible
@@ -50,10 +50,10 @@ def hold_output(output: str, timing: Timing | None = None) -> Iterator[None]:
     ...     os.listdir(output)
     ['.broetchen.lock']
     """
-    files.check_scheme(output)
-    path = files.join(output, LOCK_FILE)
+    storage.check_scheme(output)
+    path = storage.join(output, LOCK_FILE)
     try:
-        if files.is_local(output):
+        if storage.is_local(output):
             with _hold_file(output, path, this_process()):
                 yield
         elif FileSystems.get_scheme(output) == "gs":

@@ -12,7 +12,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from transforms.coders import register_json_coder
 from transforms.errors import BroetchenError, listed, one_line
-from transforms.files import storage as files
+from transforms.files import storage
 from transforms.parquet.source_files import open_source
 
 _TAIL_BYTES = 64 << 10
@@ -90,7 +90,7 @@ def read_footer(path: str, size: int, text_column: str) -> SourceFile:
         path=path,
         size=size,
         footer_sha256=hashlib.sha256(footer).hexdigest(),
-        checksum=None if files.is_local(path) else str(FileSystems.checksum(path)),
+        checksum=None if storage.is_local(path) else str(FileSystems.checksum(path)),
         row_groups=groups,
     )
 

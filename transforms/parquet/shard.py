@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from transforms.errors import BroetchenError, one_line
-from transforms.files import storage as files
+from transforms.files import storage
 from transforms.files.staged import StagedShard
 
 # A row group is written once it holds this much; readers take one at a time.
@@ -109,7 +109,7 @@ class ParquetRows:
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> ParquetRows:
-        local = self._stack.enter_context(files.local_copy(self._path))
+        local = self._stack.enter_context(storage.local_copy(self._path))
         try:
             self._file = self._stack.enter_context(pq.ParquetFile(local, pre_buffer=False))
         except (pa.ArrowException, OSError) as error:

@@ -10,8 +10,7 @@ from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from transforms.errors import BroetchenError, one_line
-from transforms.files import hub_path
-from transforms.files import storage as files
+from transforms.files import hub_path, storage
 from transforms.parquet.read_ahead import ReadAhead
 
 
@@ -23,7 +22,7 @@ def expand_sources(patterns: Iterable[str]) -> list[tuple[str, int]]:
     """
     found: dict[str, int] = {}
     for pattern in patterns:
-        matches = files.list_files(pattern)
+        matches = storage.list_files(pattern)
         if not matches:
             raise BroetchenError(f"{pattern}: no file matches; check the path, and that you may read it")
         found.update(matches)
@@ -47,7 +46,7 @@ def open_source(path: str, read_before: int = 0) -> Any:
     """
     try:
         # pyarrow opens local files natively, without the interpreter lock; Beam's file objects serve the others.
-        if files.is_local(path):
+        if storage.is_local(path):
             return pa.OSFile(path)
         if is_on_hub(path):
             return ReadAhead(lambda: _open_remote(path), read_before)

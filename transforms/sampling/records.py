@@ -18,7 +18,7 @@ from transforms.dataset.manifest import Manifest, ShardEntry
 from transforms.dataset.verify import tokenizer_of
 from transforms.encoding.pool import borrow_encoder
 from transforms.errors import BroetchenError
-from transforms.files import storage as files
+from transforms.files import storage
 from transforms.parquet.footer import read_footer
 from transforms.parquet.texts import read_texts
 from transforms.sampling.runs import Run
@@ -128,7 +128,7 @@ def _record_texts(path: str, shard: ShardEntry, run: Run) -> Iterator[pa.LargeSt
 
 def row_group_ends(path: str, text_column: str) -> list[int]:
     """The number of rows of a parquet file up to the end of each of its row groups."""
-    groups = read_footer(path, files.size(path), text_column).row_groups
+    groups = read_footer(path, storage.size(path), text_column).row_groups
     return list(itertools.accumulate(group.rows for group in groups))
 
 

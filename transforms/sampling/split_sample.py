@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from transforms.counting.text_count import Lengths
 from transforms.dataset.manifest import Manifest
-from transforms.files import storage as files
+from transforms.files import storage
 from transforms.sampling.records import Framing, Record, id_records, row_group_ends, text_records
 from transforms.sampling.runs import Run, at_row_groups, in_few_shards, spread_runs
 
@@ -95,7 +95,7 @@ def sample_split(
     paths = [posixpath.join(folder, shard.file) for shard in entry.shards]
     found = _Found(min(most, entry.records), excerpts)
     runs = spread_runs([shard.records for shard in entry.shards], most)
-    if not files.is_local(folder) and entry.records > most:
+    if not storage.is_local(folder) and entry.records > most:
         runs = in_few_shards([shard.records for shard in entry.shards], most, _COPIED_SHARDS)
     if records["format"] == "parquet" and entry.records > most:
         text_column = manifest.config["dataset"]["text_column"]

@@ -22,7 +22,7 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntr
 from tokenizers import Tokenizer
 
 from transforms.errors import BroetchenError, UsageError, one_line
-from transforms.files import storage as files
+from transforms.files import storage
 from transforms.files.hub_path import COMMIT
 
 _LOGGER = logging.getLogger(__name__)
@@ -184,19 +184,19 @@ def _fetch(repository: str, revision: str | None, name: str) -> _File | None:
 def _read_files(path: str) -> tuple[_File, _File | None]:
     """As `_read_hub`, from a file system."""
     if path.endswith((".json", ".gz")) or os.path.isfile(path):
-        folder, candidates = files.split(path)[0], [path]
+        folder, candidates = storage.split(path)[0], [path]
     else:
-        folder, candidates = path, [files.join(path, name) for name in _FILE_NAMES]
+        folder, candidates = path, [storage.join(path, name) for name in _FILE_NAMES]
     for candidate in candidates:
-        if files.exists(candidate):
-            config = files.join(folder, _CONFIG_NAME) if folder else _CONFIG_NAME
-            return _read(candidate), _read(config) if files.exists(config) else None
+        if storage.exists(candidate):
+            config = storage.join(folder, _CONFIG_NAME) if folder else _CONFIG_NAME
+            return _read(candidate), _read(config) if storage.exists(config) else None
     raise UsageError(f"there is no {' and no '.join(candidates)}; check `path` of the tokenizer")
 
 
 def _read(path: str) -> _File:
     """A file, unpacked where it is a .gz."""
-    data = files.read_bytes(path)
+    data = storage.read_bytes(path)
     try:
         return _File(path, gzip.decompress(data) if path.endswith(".gz") else data)
     except (EOFError, OSError, zlib.error) as error:

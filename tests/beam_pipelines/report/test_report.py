@@ -43,7 +43,7 @@ from tests.support.corpora import EOS, TOKENIZER, documents_of, reference_ids, w
 from tests.support.reading import read_ids
 from transforms.dataset.manifest import find_manifests
 from transforms.errors import BroetchenError
-from transforms.files import storage as files
+from transforms.files import storage
 from transforms.sampling.packing import pack_first_fit
 from transforms.sampling.split_sample import sample_split
 from transforms.sampling.token_pieces import token_pieces
@@ -502,18 +502,18 @@ def test_charts_are_drawn_in_every_look(report: OutputReport) -> None:
 def test_a_report_on_a_bucket_is_that_of_a_local_output(gcs_prefix: str, output: Path, page: str) -> None:
     for path in sorted(output.rglob("*")):
         if path.is_file():
-            files.upload(str(path), f"{gcs_prefix}/{path.relative_to(output)}")
+            storage.upload(str(path), f"{gcs_prefix}/{path.relative_to(output)}")
     write_report(gcs_prefix, f"{gcs_prefix}/page/report.html", png_folder=f"{gcs_prefix}/page", quiet=True)
-    found = files.read_bytes(f"{gcs_prefix}/page/report.html").decode()
+    found = storage.read_bytes(f"{gcs_prefix}/page/report.html").decode()
     assert "in a bucket, when they were published" in found
     cut = slice(0, found.index('<section id="throughput"'))
     assert found[cut] == page[cut]
-    assert files.read_bytes(f"{gcs_prefix}/page/mixture.png").startswith(b"\x89PNG")
+    assert storage.read_bytes(f"{gcs_prefix}/page/mixture.png").startswith(b"\x89PNG")
     folder = f"{gcs_prefix}/plain"
     sample = sample_split(folder, find_manifests(folder)[folder], "train", most_records=8)
     assert (len(sample.records), sample.whole) == (8, False)
-    shard = sorted(path for path, _ in files.list_files(f"{folder}/train-*"))[0]
-    files.delete([shard])
+    shard = sorted(path for path, _ in storage.list_files(f"{folder}/train-*"))[0]
+    storage.delete([shard])
     with pytest.raises(BroetchenError, match=re.escape(shard)):
         read_report(gcs_prefix)
 

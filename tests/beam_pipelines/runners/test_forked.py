@@ -39,8 +39,8 @@ def test_workers_are_forks_of_the_command_and_end_with_it(tmp_path: Path) -> Non
     assert tree(tmp_path / "out") == tree(tmp_path / "alone") != {}
 
 
-def test_the_module_of_a_job_forks_its_workers_too(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "beam_pipelines.jobs.build", "--config", str(CONFIG)]
+def test_the_module_form_forks_its_workers_too(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "beam_pipelines", "build", str(CONFIG)]
     with subprocess.Popen([*command, "--output", str(tmp_path / "out"), *TWO], stderr=subprocess.DEVNULL) as process:
         workers = wait_for_workers(process)
         assert [worker.cmdline() for worker in workers] == [psutil.Process(process.pid).cmdline()] * 2

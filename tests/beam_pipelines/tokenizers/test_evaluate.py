@@ -34,10 +34,10 @@ from tests.support.small_tokenizers import GPT2, byte_characters, byte_level, tr
 from tests.transforms.evaluation.test_statistics import naive_lines, naive_words
 from transforms.encoding.splits import PROVEN_SPLITS
 from transforms.errors import BroetchenError, UsageError
-from transforms.evaluation import tokenizers as named_tokenizers
+from transforms.evaluation import tokenizers as named
 from transforms.evaluation.foreign import TiktokenEncoder, split_as_llama3
 from transforms.evaluation.tokenizers import PUBLIC_TOKENIZERS, load_public
-from transforms.files import storage as files
+from transforms.files import storage
 from transforms.tokenizer.spec import Engine
 
 GERMAN = documents_of((SAMPLES / "corpora/fineweb2_german").glob("*.parquet"))
@@ -156,9 +156,9 @@ def test_buckets_hold_data_tokenizers_and_results(
     data: tuple[dict[str, list[str]], list[str]], trained: dict[str, Path], gcs_prefix: str
 ) -> None:
     local = data[1][1].removeprefix("english=").replace("*", "0")
-    files.upload(local, f"{gcs_prefix}/data/0.parquet")
-    files.upload(str(trained["words"]), f"{gcs_prefix}/words.json")
-    files.upload(str(MAXTEXT / PUBLIC_TOKENIZERS["llama2"]), f"{gcs_prefix}/llama2.model")
+    storage.upload(local, f"{gcs_prefix}/data/0.parquet")
+    storage.upload(str(trained["words"]), f"{gcs_prefix}/words.json")
+    storage.upload(str(MAXTEXT / PUBLIC_TOKENIZERS["llama2"]), f"{gcs_prefix}/llama2.model")
     sources = ["words.json", "llama2.model"]
     evaluation = evaluate(
         [f"{gcs_prefix}/{source}" for source in sources],
@@ -170,7 +170,7 @@ def test_buckets_hold_data_tokenizers_and_results(
     write_json(evaluation, f"{gcs_prefix}/out.json")
     plot_evaluation(evaluation, f"{gcs_prefix}/out.svg")
     # Nothing is left of the work.
-    left = {path.removeprefix(f"{gcs_prefix}/") for path, _ in files.list_files(f"{gcs_prefix}/**")}
+    left = {path.removeprefix(f"{gcs_prefix}/") for path, _ in storage.list_files(f"{gcs_prefix}/**")}
     assert left == {"data/0.parquet", *sources, "out.json", "out.svg"}
 
 
@@ -220,7 +220,7 @@ def test_a_public_tokenizer_that_does_not_load_is_left_out(
 ) -> None:
     # A later MaxText may have other files.
     chosen = {"llama2": PUBLIC_TOKENIZERS["llama2"], "gone": "tokenizer.gone"}
-    monkeypatch.setattr(named_tokenizers, "PUBLIC_TOKENIZERS", chosen)
+    monkeypatch.setattr(named, "PUBLIC_TOKENIZERS", chosen)
     assert [one.name for one in load_public()[0]] == ["llama2"]
     with caplog.at_level(logging.WARNING):
         evaluation = evaluate([], data[1][1:], with_public=True)
@@ -326,9 +326,9 @@ def test_plots_of_other_kinds_are_refused(small: Evaluation, tmp_path: Path) -> 
 
 
 def test_the_command(data: tuple[dict[str, list[str]], list[str]], trained: dict[str, Path], tmp_path: Path) -> None:
-    given = ["--tokenizer", f"mine={trained['bpe-german']}", "--data", data[1][1], "--format", "json"]
+    given = ["eval-tokenizer", f"mine={trained['bpe-german']}", "--data", data[1][1], "--format", "json"]
     given += ["--plot", str(tmp_path / "plot.png"), "--json", str(tmp_path / "results.json")]
-    done = run_command(*given, module="beam_pipelines.tokenizers.evaluate")
+    done = run_command(*given, module="beam_pipelines")
     assert (done.returncode, done.stderr) == (0, "")
     found = json.loads(done.stdout)
     assert json.loads((tmp_path / "results.json").read_text()) == found

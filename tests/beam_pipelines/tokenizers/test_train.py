@@ -24,13 +24,13 @@ from beam_pipelines.tokenizers.corpus import Corpus, corpus_at, corpus_of_config
 from beam_pipelines.tokenizers.train import TrainingSummary, train_tokenizer
 from tests.support.command import run_command
 from tests.support.corpora import SAMPLES, TOKENIZER, documents_of, write_parquet
-from transforms.bpe import train as bpe_training
+from transforms.bpe import train as bpe
 from transforms.bpe.corpus import TextStream, find_parts, parquet_part
 from transforms.bpe.memory import distinct_words, memory_warning
 from transforms.bpe.styles import SPECIAL_TOKENS, STYLES, TokenizerStyle, check_bytes, check_round_trip, special_tokens
 from transforms.encoding.encoders import GigatokenEncoder, ReferenceEncoder
 from transforms.errors import BroetchenError, UsageError
-from transforms.files import storage as files
+from transforms.files import storage
 from transforms.tokenizer.file import load_tokenizer
 
 SAMPLE = SAMPLES / "corpora" / "fineweb_edu_english"
@@ -148,8 +148,8 @@ def test_threads_files_and_batches_do_not_matter(tmp_path: Path, monkeypatch: py
         monkeypatch.setenv("RAYON_NUM_THREADS", threads)
         monkeypatch.setenv("TOKENIZERS_PARALLELISM", parallel)
         outputs.append(tmp_path / f"out-{threads}")
-        arguments = ("--config", tmp_path / corpus, "--vocab-size", "3000", "--output", outputs[-1])
-        done = run_command(*arguments, module="beam_pipelines.tokenizers.train")
+        arguments = ("train-tokenizer", tmp_path / corpus, "--vocab-size", "3000", "--output", outputs[-1])
+        done = run_command(*arguments, module="beam_pipelines")
         assert done.returncode == 0, done.stderr
     first, second = outputs
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
@@ -265,12 +265,12 @@ def test_output_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_no_file_is_left_where_one_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: str, data: bytes, write: Any = files.write_bytes) -> None:
+    def refuse(path: str, data: bytes, write: Any = storage.write_bytes) -> None:
         if path.endswith("manifest.json"):
             raise BroetchenError(f"{path}: disk full")
         write(path, data)
 
-    monkeypatch.setattr(files, "write_bytes", refuse)
+    monkeypatch.setattr(storage, "write_bytes", refuse)
     with pytest.raises(BroetchenError, match="disk full"):
         train(SAMPLE, tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
@@ -279,8 +279,8 @@ def test_no_file_is_left_where_one_cannot_be_written(tmp_path: Path, monkeypatch
 def test_buckets(gcs_prefix: str, trained: Path) -> None:
     train(SAMPLE, f"{gcs_prefix}/tokenizer", style="nanochat")
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "manifest.json"):
-        assert files.read_bytes(f"{gcs_prefix}/tokenizer/{name}") == (trained / "nanochat" / name).read_bytes()
-    assert len(files.list_files(f"{gcs_prefix}/tokenizer/*")) == 4
+        assert storage.read_bytes(f"{gcs_prefix}/tokenizer/{name}") == (trained / "nanochat" / name).read_bytes()
+    assert len(storage.list_files(f"{gcs_prefix}/tokenizer/*")) == 4
 
 
 def test_special_tokens(tmp_path: Path) -> None:
@@ -430,7 +430,7 @@ def test_unknown_style(tmp_path: Path) -> None:
 
 
 def test_gigatoken_trains_the_same_tokenizer(tmp_path: Path) -> None:
-    outputs = [tmp_path / trainer for trainer in bpe_training.TRAINERS]
+    outputs = [tmp_path / trainer for trainer in bpe.TRAINERS]
     for output in outputs:
         train(GERMAN, output, style="gpt-neox", trainer=output.name, vocab_size=8000)
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "manifest.json"):
@@ -439,7 +439,7 @@ def test_gigatoken_trains_the_same_tokenizer(tmp_path: Path) -> None:
 
 def by_trainer(texts: list[str], vocab_size: int) -> list[str]:
     batches = [pa.array(texts[::2], pa.large_string()), pa.array(texts[1::2], pa.large_string())]
-    by_name = bpe_training.TRAINERS
+    by_name = bpe.TRAINERS
     return [trainer(STYLES["gpt-neox"], batches, vocab_size, special_tokens()).to_str() for trainer in by_name.values()]
 
 
@@ -458,6 +458,6 @@ def test_gigatoken_leaves_to_tokenizers_what_it_may_not_know(caplog: pytest.LogC
     assert found == expected
     assert "no more pairs to merge" in caplog.text
     with pytest.raises(UsageError, match="splits text as GPT-2 does, and style nanochat does not"):
-        bpe_training.train_by_gigatoken(STYLES["nanochat"], [], 300, special_tokens())
+        bpe.train_by_gigatoken(STYLES["nanochat"], [], 300, special_tokens())
     with pytest.raises(BroetchenError, match="the corpus is empty"):
-        bpe_training.train_by_gigatoken(STYLES["gpt-neox"], [], 300, special_tokens())
+        bpe.train_by_gigatoken(STYLES["gpt-neox"], [], 300, special_tokens())

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from launch.local import environment as python_environment
-from launch.local.environment import PythonEnvironment
+from launch.local.environment import PythonEnvironment, cache_folder, generation, trainer
+from tests.support.documents import ROOT
 from transforms.errors import BroetchenError
 
 
@@ -113,21 +113,21 @@ def test_a_package_of_another_hash_is_refused(tmp_path):
 
 
 def test_where_environments_are_kept(tmp_path, monkeypatch):
-    assert python_environment.cache_folder() == tmp_path / "cache"
+    assert cache_folder() == tmp_path / "cache"
     monkeypatch.delenv("BROETCHEN_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "shared"))
-    assert python_environment.cache_folder() == tmp_path / "shared" / "broetchen"
+    assert cache_folder() == tmp_path / "shared" / "broetchen"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert python_environment.cache_folder() == tmp_path / "home" / ".cache" / "broetchen"
+    assert cache_folder() == tmp_path / "home" / ".cache" / "broetchen"
 
 
 @pytest.mark.parametrize(
     ("made", "names"),
     [
-        (python_environment.trainer("cpu"), {"maxtext==0.2.5", "jax", "grain", "orbax-checkpoint"}),
-        (python_environment.trainer("gpu"), {"maxtext==0.2.5", "jax-cuda12-plugin"}),
-        (python_environment.generation(), {"torch", "transformers"}),
+        (trainer("cpu"), {"maxtext==0.2.5", "jax", "grain", "orbax-checkpoint"}),
+        (trainer("gpu"), {"maxtext==0.2.5", "jax-cuda12-plugin"}),
+        (generation(), {"torch", "transformers"}),
     ],
 )
 def test_lock_files_name_versions_and_hashes(made, names):
@@ -142,7 +142,7 @@ def test_trainers_have_the_versions_of_the_tpus_trainer():
     """What is tried here is what runs there; only a GPU needs packages that a TPU does not."""
 
     def versions(name: str) -> dict[str, str]:
-        lock = Path(python_environment.__file__).parents[1] / "requirements" / f"trainer_requirements_{name}.lock"
+        lock = ROOT / "launch" / "requirements" / f"trainer_requirements_{name}.lock"
         # The lock files hold for other systems too, where no TPU is.
         lines = [line for line in lock.read_text().splitlines() if "==" in line.partition(" ")[0]]
         here = [line.split()[0] for line in lines if "win32" not in line and "emscripten" not in line]

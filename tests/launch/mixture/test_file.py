@@ -27,7 +27,7 @@ from tests.support.reading import read_ids, read_texts
 from transforms.arrayrecord.example import decode_ids, decode_text
 from transforms.arrayrecord.records import FEATURE
 from transforms.errors import BroetchenError, UsageError
-from transforms.files import storage as files
+from transforms.files import storage
 
 HERE = Mounts({})
 TOKENS = {"long": 4000, "short": 3000, "mid": 1000}
@@ -277,7 +277,7 @@ def test_a_single_eval_split_is_a_pattern_alone(mixture: Mixture) -> None:
 def test_datasets_in_a_bucket(gcs_prefix: str, tmp_path: Path) -> None:
     remote = build_output(tmp_path, f"{gcs_prefix}/out {HOSTILE[4:8]}")
     mixture = read_mixture([f"{remote}/"], list(TOKENS))
-    assert files.read_bytes(mixture.tokenizer) == TOKENIZER.read_bytes()
+    assert storage.read_bytes(mixture.tokenizer) == TOKENIZER.read_bytes()
     shares = mixture.shares(EQUAL)
     one, *_ = mixture.components
     bucket = "/".join(gcs_prefix.split("/")[:3])

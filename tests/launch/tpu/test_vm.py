@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from launch.job import JobFile, file_lines
+from launch.job import JobFile
 from launch.maxtext.command import arguments
+from launch.shell_script import file_lines
 from launch.tpu.gcloud import GcloudError
 from launch.tpu.job_folder import LOCK
 from launch.tpu.slice import PreemptedError

@@ -22,7 +22,7 @@ from beam_pipelines.runners.dataflow import SETUP_FILE, dataflow_defaults, with_
 from tests.support.command import run_command
 from tests.support.corpora import SAMPLES
 from transforms.errors import UsageError
-from transforms.files import storage as files
+from transforms.files import storage
 
 RECIPE = SAMPLES.parent / "mix_configs" / "30-50-5-5-10" / "mix.yaml"
 RUNNER = ["--runner=DataflowRunner", "--project=broetchen-tests", "--region=europe-west4"]
@@ -76,17 +76,17 @@ def staged(gcs_bucket: str) -> Staged:
     output, template = f"{gcs_bucket}/dataflow/out", f"{gcs_bucket}/dataflow/template.json"
     config = load_config(RECIPE, overrides={"tokenizer.path": str(SAMPLES / "tokenizer.json")})
     summary = build(config, output, beam_arguments=[*RUNNER, f"--template_location={template}"], quiet=True)
-    found = [path for path, _ in files.list_files(f"{output}/.dataflow/staging/**")]
-    contents = {path.rpartition("/")[2]: files.read_bytes(path) for path in found}
+    found = [path for path, _ in storage.list_files(f"{output}/.dataflow/staging/**")]
+    contents = {path.rpartition("/")[2]: storage.read_bytes(path) for path in found}
     graph = beam_runner_api_pb2.Pipeline.FromString(contents["pipeline.pb"])
-    return Staged(output, summary, files.read_bytes(template), graph, contents)
+    return Staged(output, summary, storage.read_bytes(template), graph, contents)
 
 
 def test_the_job_is_staged_and_nothing_is_built(staged: Staged) -> None:
     assert staged.summary.template is not None
     assert staged.summary.template.endswith("/dataflow/template.json")
     assert not staged.summary.manifests
-    assert not files.list_files(f"{staged.output}/*/manifest.json")
+    assert not storage.list_files(f"{staged.output}/*/manifest.json")
     assert set(staged.files) == {"pipeline.pb", "workflow.tar.gz", "submission_environment_dependencies.txt"}
 
 
@@ -171,13 +171,13 @@ def remote_config(gcs_prefix: str) -> str:
     """A mix of one dataset, with its source and its tokenizer in the bucket."""
     source = next(SAMPLES.glob("corpora/fineweb_english/*.parquet"))
     for path in (source, SAMPLES / "tokenizer.json"):
-        files.upload(str(path), f"{gcs_prefix}/{path.name}")
+        storage.upload(str(path), f"{gcs_prefix}/{path.name}")
     content = {
         "name": "remote",
         "tokenizer": {"path": "tokenizer.json"},
         "datasets": {"english": {"tokens": 1000, "source": source.name}},
     }
-    files.write_bytes(f"{gcs_prefix}/mix.yaml", yaml.safe_dump(content).encode())
+    storage.write_bytes(f"{gcs_prefix}/mix.yaml", yaml.safe_dump(content).encode())
     return f"{gcs_prefix}/mix.yaml"
 
 
@@ -187,7 +187,7 @@ def test_the_command_says_where_the_template_is(remote_config: str, gcs_prefix: 
     done = run_command("build", remote_config, "--output", f"{gcs_prefix}/out", "--quiet", *arguments)
     assert done.returncode == 0, done.stderr
     assert template in done.stdout.replace("\n", "")
-    assert files.exists(template)
+    assert storage.exists(template)
 
 
 def test_sources_on_this_machine_are_refused(gcs_prefix: str) -> None:
@@ -210,7 +210,7 @@ def test_a_flex_template_starts_what_its_image_names(remote_config: str, gcs_pre
     (script,) = re.findall(
         r"^ENV FLEX_TEMPLATE_PYTHON_PY_FILE=/opt/broetchen/(.+)$", (root / "Dockerfile").read_text(), re.M
     )
-    metadata = json.loads((root / "beam_pipelines" / "flex_template.json").read_text())
+    metadata = json.loads((root / "beam_pipelines" / "serve" / "flex_template.json").read_text())
     values = {
         "config": remote_config,
         "output": f"{gcs_prefix}/out",
@@ -228,5 +228,5 @@ def test_a_flex_template_starts_what_its_image_names(remote_config: str, gcs_pre
     arguments += [*RUNNER, "--job_name=launched", f"--template_location={template}"]
     done = subprocess.run([sys.executable, root / script, *arguments], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    (pool,) = json.loads(files.read_bytes(template))["environment"]["workerPools"]
+    (pool,) = json.loads(storage.read_bytes(template))["environment"]["workerPools"]
     assert pool["workerHarnessContainerImage"] == values["sdk_container_image"]

@@ -18,7 +18,7 @@ from apache_beam.runners.dask.dask_runner import DaskRunner
 from distributed import LocalCluster, default_client
 
 from beam_pipelines.config.mix import load_config
-from beam_pipelines.jobs.specs import dataset_specs, load_config_tokenizer
+from beam_pipelines.jobs.specs import dataset_specs, keep_tokenizer, load_config_tokenizer
 from tests.support.command import run_command
 from tests.support.corpora import SAMPLES
 from transforms.building.datasets import BuildDatasets
@@ -76,15 +76,15 @@ def test_dask_still_cannot_build(tmp_path: Path) -> None:
     """If this fails, DaskRunner may have become fit for use: see docs/engines.md."""
     config = load_config(CONFIG, overrides={"total_tokens": "60_000"})
     tokenizer = load_config_tokenizer(config)
+    keep_tokenizer(tokenizer, str(tmp_path))
     specs = dataset_specs(
-        config, list(config.datasets), tokenizer, str(SAMPLES / "tokenizer.json"),
-        output=str(tmp_path), engine="tokenizers", overwrite=False,
-    )  # fmt: skip
+        config, list(config.datasets), tokenizer, output=str(tmp_path), engine="tokenizers", overwrite=False
+    )
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
         pipeline = beam.Pipeline(
             runner=DaskRunner(), options=PipelineOptions([f"--dask_client_address={cluster.scheduler_address}"])
         )
-        _ = pipeline | beam.Create(list(specs.values()), reshuffle=False) | BuildDatasets()
+        _ = pipeline | beam.Create(specs, reshuffle=False) | BuildDatasets()
         with contextlib.suppress(AttributeError):
             pipeline.run().wait_until_finish()
         default_client().close()

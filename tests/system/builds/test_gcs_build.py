@@ -15,7 +15,7 @@ from tests.support.command import run_command
 from tests.support.corpora import SAMPLES
 from transforms.dataset.manifest import Manifest, find_manifests, read_manifest
 from transforms.errors import BroetchenError
-from transforms.files import storage as files
+from transforms.files import storage
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +31,9 @@ def root(gcs_bucket: str) -> str:
     """A folder of the bucket that holds the parts of the repository that the demo needs."""
     root = f"{gcs_bucket}/demo"
     config = SAMPLES.parent / "mix_configs" / "demo.yaml"
-    files.upload(str(config), f"{root}/mix_configs/demo.yaml")
+    storage.upload(str(config), f"{root}/mix_configs/demo.yaml")
     for path in [SAMPLES / "tokenizer.json", *SAMPLES.glob("corpora/*/*.parquet")]:
-        files.upload(str(path), f"{root}/samples/{path.relative_to(SAMPLES)}")
+        storage.upload(str(path), f"{root}/samples/{path.relative_to(SAMPLES)}")
     return root
 
 
@@ -50,7 +50,7 @@ def remote(config: MixConfig, root: str) -> str:
 
 
 def names(folder: str) -> list[str]:
-    return [path.removeprefix(f"{folder}/") for path, _ in files.list_files(f"{folder}/**")]
+    return [path.removeprefix(f"{folder}/") for path, _ in storage.list_files(f"{folder}/**")]
 
 
 def test_the_bucket_holds_the_same_files_as_a_folder(local: Path, remote: str) -> None:
@@ -58,7 +58,7 @@ def test_the_bucket_holds_the_same_files_as_a_folder(local: Path, remote: str) -
     assert names(remote) == sorted(expected)
     for name, path in expected.items():
         if path.name != "manifest.json":
-            found = files.read_bytes(f"{remote}/{name}")
+            found = storage.read_bytes(f"{remote}/{name}")
             assert hashlib.sha256(found).digest() == hashlib.sha256(path.read_bytes()).digest(), name
 
 
@@ -122,12 +122,12 @@ def test_count_of_a_bucket(remote: str) -> None:
 
 def test_a_damaged_shard_in_the_bucket_is_named(config: MixConfig, remote: str, root: str) -> None:
     name = "fineweb_english"
-    for path, _ in [*files.list_files(f"{remote}/{name}/*"), *files.list_files(f"{remote}/tokenizer-*/*")]:
-        files.write_bytes(path.replace("/out/", "/damaged/"), files.read_bytes(path))
+    for path, _ in [*storage.list_files(f"{remote}/{name}/*"), *storage.list_files(f"{remote}/tokenizer-*/*")]:
+        storage.write_bytes(path.replace("/out/", "/damaged/"), storage.read_bytes(path))
     shard = f"{root}/damaged/{name}/train-00000-of-00001.arecord"
-    content = bytearray(files.read_bytes(shard))
+    content = bytearray(storage.read_bytes(shard))
     content[len(content) // 2] ^= 1
-    files.write_bytes(shard, bytes(content))
+    storage.write_bytes(shard, bytes(content))
     result = run_command("verify", f"{root}/damaged")
     assert result.returncode == 1
     assert f"{shard}: sha256" in result.stderr

@@ -18,7 +18,7 @@ from tests.support.corpora import SAMPLES
 from tests.support.services.fault_proxy import Fault, FaultProxy, fault_proxy
 from tests.system.builds.test_gcs_build import without_places
 from transforms.dataset.manifest import read_manifest
-from transforms.files import storage as files
+from transforms.files import storage
 
 OVERRIDES = {"total_tokens": "20000"}
 DEMO = SAMPLES.parent / "mix_configs" / "demo.yaml"
@@ -37,23 +37,23 @@ def test_files_survive_a_tenth_of_faults(proxy: FaultProxy, gcs_prefix: str) -> 
     content = random.Random(0).randbytes(100_000)
     for number in range(12):
         path = f"{gcs_prefix}/{number}"
-        files.write_bytes(path, content)
-        assert files.read_bytes(path) == content
-    assert [size for _, size in files.list_files(f"{gcs_prefix}/*")] == [len(content)] * 12
+        storage.write_bytes(path, content)
+        assert storage.read_bytes(path) == content
+    assert [size for _, size in storage.list_files(f"{gcs_prefix}/*")] == [len(content)] * 12
     assert set(proxy.faults) == set(Fault)
 
 
 def upload_demo(prefix: str) -> str:
     """Puts the demo's config, tokenizer and sources into a bucket, and tells where the config is."""
-    files.upload(str(DEMO), f"{prefix}/mix_configs/demo.yaml")
+    storage.upload(str(DEMO), f"{prefix}/mix_configs/demo.yaml")
     for path in [SAMPLES / "tokenizer.json", *SAMPLES.glob("corpora/*/*.parquet")]:
-        files.upload(str(path), f"{prefix}/samples/{path.relative_to(SAMPLES)}")
+        storage.upload(str(path), f"{prefix}/samples/{path.relative_to(SAMPLES)}")
     return f"{prefix}/mix_configs/demo.yaml"
 
 
 def check_equal(remote: str, local: Path) -> None:
     expected = {str(path.relative_to(local)): path for path in local.rglob("*") if path.is_file()}
-    assert [path.removeprefix(f"{remote}/") for path, _ in files.list_files(f"{remote}/**")] == sorted(expected)
+    assert [path.removeprefix(f"{remote}/") for path, _ in storage.list_files(f"{remote}/**")] == sorted(expected)
     for name, path in expected.items():
         if path.name == "manifest.json":
             there, here = (read_manifest(posixpath.dirname(one)) for one in (f"{remote}/{name}", str(path)))
@@ -61,7 +61,7 @@ def check_equal(remote: str, local: Path) -> None:
             assert here is not None
             assert without_places(there) == without_places(here)
         else:
-            assert files.read_bytes(f"{remote}/{name}") == path.read_bytes(), name
+            assert storage.read_bytes(f"{remote}/{name}") == path.read_bytes(), name
 
 
 @pytest.mark.slow
@@ -85,12 +85,12 @@ def test_a_build_that_is_killed_amid_faults_goes_on(proxy: FaultProxy, gcs_prefi
     build(load_config(str(DEMO), overrides=overrides), str(local), datasets=one[1:], quiet=True)
     config = upload_demo(gcs_prefix)
     with started_command("build", config, "--output", remote, *one, *settings) as process:
-        while process.poll() is None and not files.list_files(f"{remote}/*/.broetchen/*/shard-*.json"):
+        while process.poll() is None and not storage.list_files(f"{remote}/*/.broetchen/*/shard-*.json"):
             time.sleep(0.05)
         killed = process.poll() is None
         kill_session(process)
     assert killed
-    finished = files.list_files(f"{remote}/*/.broetchen/*/shard-*.json")
+    finished = storage.list_files(f"{remote}/*/.broetchen/*/shard-*.json")
     assert finished
     done = run_command("build", config, "--output", remote, *one, *settings)
     assert done.returncode == 0, done.stderr
@@ -105,4 +105,4 @@ def test_a_ledger_in_a_bucket_amid_faults(proxy: FaultProxy, gcs_prefix: str) ->
     )
     assert first.returncode == again.returncode == 0, first.stderr + again.stderr
     assert first.stdout == again.stdout
-    assert files.list_files(f"{ledger}/**")
+    assert storage.list_files(f"{ledger}/**")

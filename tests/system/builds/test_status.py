@@ -16,7 +16,7 @@ from tests.support.corpora import SAMPLES, TOKENIZER
 from transforms.building.status import read_progress
 from transforms.building.work_folder import BUDGETS
 from transforms.errors import BroetchenError
-from transforms.files import storage as files
+from transforms.files import storage
 
 
 def make_config(folder: Path, **tokens: int) -> MixConfig:
@@ -64,23 +64,23 @@ def test_a_dataset_that_is_finished_while_its_work_is_read(
 ) -> None:
     shutil.copytree(output, tmp_path / "out")
     manifest = tmp_path / "out" / "large" / "manifest.json"
-    read_bytes = files.read_bytes
+    read_bytes = storage.read_bytes
 
     def finish_and_read(path: str) -> bytes:
         if "/large/.broetchen/" in path and not manifest.exists():
             content = (output / "small" / "manifest.json").read_text().replace('"small"', '"large"')
             manifest.write_text(content)
-            files.delete_tree(str(tmp_path / "out" / "large" / ".broetchen"))
+            storage.delete_tree(str(tmp_path / "out" / "large" / ".broetchen"))
         return read_bytes(path)
 
-    monkeypatch.setattr(files, "read_bytes", finish_and_read)
+    monkeypatch.setattr(storage, "read_bytes", finish_and_read)
     large, _ = read_progress(str(tmp_path / "out"))
     assert (large.dataset, large.state) == ("large", "finished")
 
 
 def test_in_a_bucket(output: Path, gcs_prefix: str) -> None:
     for path in output.rglob("*.json"):
-        files.upload(str(path), f"{gcs_prefix}/{path.relative_to(output)}")
+        storage.upload(str(path), f"{gcs_prefix}/{path.relative_to(output)}")
     assert read_progress(gcs_prefix) == read_progress(str(output))
 
 

@@ -18,7 +18,7 @@ from tests.support.corpora import SAMPLES, reference_ids, write_parquet
 from tests.support.reading import read_texts
 from tests.system.builds.test_build import RUNS, draw_mix, flat, make_config, manifest_of, mixes, tree
 from transforms.errors import BroetchenError
-from transforms.files import storage as files
+from transforms.files import storage
 
 ROWS = {"format": "parquet"}
 
@@ -77,7 +77,7 @@ def test_a_bucket_gets_the_same_bytes(tmp_path: Path, gcs_prefix: str) -> None:
     local = {path.relative_to(tmp_path / "out" / "a"): path for path in (tmp_path / "out" / "a").glob("*.*")}
     assert len(local) > 3
     for name, path in local.items():
-        assert files.read_bytes(f"{gcs_prefix}/out/a/{name}") == path.read_bytes()
+        assert storage.read_bytes(f"{gcs_prefix}/out/a/{name}") == path.read_bytes()
     verify(f"{gcs_prefix}/out")
 
 

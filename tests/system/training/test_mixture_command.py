@@ -218,7 +218,7 @@ def test_exit_codes(demo: Path, tmp_path: Path) -> None:
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.startswith("broetchen: it is not certain which share is whose")
     assert len(result.stderr.splitlines()) == 1
-    result = run_command("--config", tmp_path / "nothing", module="beam_pipelines.jobs.mixture")
+    result = run_command("mix", tmp_path / "nothing", "--output", tmp_path / "mixture.json")
     assert (result.returncode, result.stdout) == (1, "")
     assert "no finished dataset here" in result.stderr
     assert not list(tmp_path.iterdir())

@@ -16,7 +16,7 @@ from launch.maxtext.checkpoints import checkpoint_steps
 from tests.support.command import run_command
 from tests.support.local_training import EOS, LENGTH, config_file, data, history, trainer
 from transforms.errors import BroetchenError
-from transforms.files import storage as files
+from transforms.files import storage
 
 __all__ = ["data", "trainer"]
 
@@ -144,17 +144,17 @@ def test_a_checkpoint_in_a_bucket_is_exported_into_the_bucket(data, trained, exp
     ]
     for path in sources:
         below = f"training/run/{path.relative_to(run)}" if path.is_relative_to(run) else str(path.relative_to(data))
-        files.write_bytes(f"{gcs_prefix}/{below}", path.read_bytes())
+        storage.write_bytes(f"{gcs_prefix}/{below}", path.read_bytes())
     content = yaml.safe_load(config_file(data, tmp_path).read_text())
     content |= {"output": f"{gcs_prefix}/training", "data": {"outputs": f"{gcs_prefix}/tokens"}}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(content))
     target = f"{gcs_prefix}/training/run/huggingface/11"
     assert export_run(load_training_config(tmp_path / "run.yaml")) == target
-    assert [path for path, _ in files.list_files(f"{target}/*")] == [
+    assert [path for path, _ in storage.list_files(f"{target}/*")] == [
         f"{target}/{path.name}" for path in sorted(exported.iterdir())
     ]
     for path in exported.iterdir():
-        found = files.read_bytes(f"{target}/{path.name}")
+        found = storage.read_bytes(f"{target}/{path.name}")
         if path.suffix == ".json":
             assert json.loads(found) == json.loads(path.read_bytes())
         else:

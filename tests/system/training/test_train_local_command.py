@@ -11,7 +11,7 @@ import yaml
 
 from launch.config.training import load_training_config
 from launch.export.model import exported_model
-from launch.local import environment as python_environment
+from launch.local import environment as environments
 from launch.maxtext.model import shipped_models
 from tests.support.command import run_command
 from tests.support.local_training import config_file, data
@@ -49,7 +49,7 @@ def test_a_dry_run_shows_a_script_and_leaves_nothing(data, tmp_path):
     ended = run_command("train", config_file(data, output), "--dry-run")
     assert ended.returncode == 0, ended.stderr
     assert [path.name for path in output.iterdir()] == ["run.yaml"]
-    environment = python_environment.trainer("cpu")
+    environment = environments.trainer("cpu")
     assert f"--require-hashes --compile-bytecode -r {environment.lock}" in ended.stdout
     assert f"{environment.python} -m maxtext.trainers.pre_train.train {output}/run/job/small.yml" in ended.stdout
     checked = subprocess.run(["sh", "-n"], input=ended.stdout, text=True, capture_output=True, check=False)

@@ -21,7 +21,7 @@ from tests.support import documents
 from tests.support.documents import ROOT
 from tests.support.services.recording_gcloud import Recorder
 from transforms.errors import BroetchenError, UsageError
-from transforms.files import storage as files
+from transforms.files import storage
 
 DOCUMENTS = [document for document in documents.DOCUMENTS if document.name.startswith("training")]
 ACTIONS = {"status", "logs", "stop", "delete", "export"}
@@ -61,7 +61,7 @@ def working(tmp_path_factory: pytest.TempPathFactory, gcs_bucket: str) -> Path:
                 for count in ("budget", "tokens", "records"):
                     split[count] *= LARGER
             content = json.dumps(manifest).encode()
-        files.write_bytes(f"{gcs_bucket}/30-50-5-5-10/{path.parent.name}/{path.name}", content)
+        storage.write_bytes(f"{gcs_bucket}/30-50-5-5-10/{path.parent.name}/{path.name}", content)
     shutil.copytree(ROOT / "launch", folder / "launch", ignore=shutil.ignore_patterns("__pycache__", "*.py"))
     for config in (folder / "launch" / "configs").glob("*.yaml"):
         config.write_text(config.read_text().replace("gs://my-bucket", gcs_bucket))

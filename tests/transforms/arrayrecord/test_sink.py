@@ -19,10 +19,10 @@ from apache_beam.transforms import trigger
 from apache_beam.transforms.window import FixedWindows, GlobalWindows
 from grain.python import ArrayRecordDataSource
 
-from transforms.arrayrecord import sink as array_record_sink
+from transforms.arrayrecord import sink
 from transforms.arrayrecord.sink import WriteToArrayRecord, shard_name
 from transforms.errors import UsageError
-from transforms.files import storage as files
+from transforms.files import storage
 
 RECORDS = [f"record {i} ".encode() * (i % 20) for i in range(300)]
 
@@ -33,11 +33,11 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def names(root: str) -> list[str]:
-    return [path.removeprefix(f"{root}/") for path, _ in files.list_files(f"{root}/**")]
+    return [path.removeprefix(f"{root}/") for path, _ in storage.list_files(f"{root}/**")]
 
 
 def read(root: str, name: str) -> list[bytes]:
-    with files.local_copy(f"{root}/{name}") as local:
+    with storage.local_copy(f"{root}/{name}") as local:
         return list(ArrayRecordDataSource([local]))
 
 
@@ -134,9 +134,9 @@ def test_names_without_a_beginning(tmp_path):
 
 
 def test_files_of_the_same_names_are_replaced_and_others_left_alone(root):
-    files.write_bytes(f"{root}/train-00000-of-00001.arecord", b"an older one")
-    files.write_bytes(f"{root}/train-00001-of-00002.arecord", b"of another run")
-    files.write_bytes(f"{root}/train", b"unrelated")
+    storage.write_bytes(f"{root}/train-00000-of-00001.arecord", b"an older one")
+    storage.write_bytes(f"{root}/train-00001-of-00002.arecord", b"of another run")
+    storage.write_bytes(f"{root}/train", b"unrelated")
     with beam.Pipeline() as pipeline:
         _ = pipeline | beam.Create([b"new"]) | WriteToArrayRecord(f"{root}/train", num_shards=1)
     assert names(root) == ["train", "train-00000-of-00001.arecord", "train-00001-of-00002.arecord"]
@@ -148,7 +148,7 @@ def test_options_reach_the_files(tmp_path):
     for compression in ("none", "zstd"):
         folder = str(tmp_path / compression)
         write(folder, [b"x" * 1_000_000], group_size=2, compression=compression)
-        sizes[compression] = files.size(f"{folder}/{names(folder)[0]}")
+        sizes[compression] = storage.size(f"{folder}/{names(folder)[0]}")
     assert sizes["zstd"] < 300_000 < 1_000_000 < sizes["none"]
 
 
@@ -175,7 +175,7 @@ def test_bundles_that_run_three_times(root, arguments):
 def test_a_step_that_fails_after_its_work_and_is_tried_again(tmp_path, monkeypatch, step, arguments):
     failures = tmp_path / "failures"
     failures.mkdir()
-    original: Any = getattr(array_record_sink, step)
+    original: Any = getattr(sink, step)
 
     class FailsAtFirst(original):  # type: ignore[misc]
         def process(self, *arguments):
@@ -185,7 +185,7 @@ def test_a_step_that_fails_after_its_work_and_is_tried_again(tmp_path, monkeypat
                 raise OSError("the first attempts fail")
             return outputs
 
-    monkeypatch.setattr(array_record_sink, step, FailsAtFirst)
+    monkeypatch.setattr(sink, step, FailsAtFirst)
     root = str(tmp_path / "root")
     # This runner tries failed bundles again.
     write(root, RECORDS[:50], runner=BundleBasedDirectRunner(), **arguments)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from transforms.arrayrecord.writer import ShardWriter, writer_options
 from transforms.errors import BroetchenError, UsageError
-from transforms.files import storage as files
+from transforms.files import storage
 from transforms.files.staged import WrittenShard
 
 RECORDS = [b"first", b"", b"third" * 1000, bytes(range(256))]
@@ -36,11 +36,11 @@ def write(path: str, records: list[bytes], **options) -> WrittenShard:
 
 
 def names(root: str) -> list[str]:
-    return [path.removeprefix(f"{root}/") for path, _ in files.list_files(f"{root}/**")]
+    return [path.removeprefix(f"{root}/") for path, _ in storage.list_files(f"{root}/**")]
 
 
 def read(path: str) -> list[bytes]:
-    with files.local_copy(path) as local:
+    with storage.local_copy(path) as local:
         return list(ArrayRecordDataSource([local]))
 
 
@@ -49,9 +49,9 @@ def test_a_shard(root, tmp_path):
     with ShardWriter(path, scratch_dir=str(tmp_path)) as writer:
         writer.write(RECORDS[0])
         writer.write_many(RECORDS[1:])
-        assert not files.exists(path)
+        assert not storage.exists(path)
         written = writer.close()
-    data = files.read_bytes(path)
+    data = storage.read_bytes(path)
     assert written == WrittenShard(path, len(RECORDS), len(data), hashlib.sha256(data).hexdigest())
     assert writer.close() is written
     assert read(path) == RECORDS
@@ -210,9 +210,9 @@ def test_a_writer_that_is_killed_publishes_nothing(root, tmp_path):
         assert process.stdout.readline() == "wrote\n"
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert not files.exists(f"{root}/a.arecord")
-    folder = root if files.is_local(root) else str(tmp_path)
-    assert len(files.delete_temporary(folder)) == 1
+    assert not storage.exists(f"{root}/a.arecord")
+    folder = root if storage.is_local(root) else str(tmp_path)
+    assert len(storage.delete_temporary(folder)) == 1
     assert names(root) == []
 
 
@@ -242,7 +242,7 @@ def test_killed_at_any_moment_there_is_the_whole_file_or_none(tmp_path):
 
 
 def test_folders_that_cannot_be_written(tmp_path, gcs_prefix):
-    files.write_bytes(str(tmp_path / "file"), b"")
+    storage.write_bytes(str(tmp_path / "file"), b"")
     with pytest.raises(BroetchenError, match=r"/file/below: cannot be made a folder .* a part of the path is a file"):
         ShardWriter(str(tmp_path / "file" / "below" / "a"))
     with pytest.raises(BroetchenError, match=r"a: cannot be written, by way of .*absent/\.a.* \(No such file or dir"):

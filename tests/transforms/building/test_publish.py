@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from beam_pipelines.config.mix import load_config
-from beam_pipelines.jobs.specs import dataset_specs, load_config_tokenizer
+from beam_pipelines.jobs.specs import dataset_specs, keep_tokenizer, load_config_tokenizer
 from tests.support.corpora import TOKENIZER
 from transforms.arrayrecord.example import encode_ids
 from transforms.arrayrecord.writer import ShardWriter
@@ -28,9 +28,9 @@ def spec(tmp_path: Path) -> DatasetSpec:
     config = load_config(str(tmp_path / "mix.yaml"))
     tokenizer = load_config_tokenizer(config)
     output = str(tmp_path / "out")
-    return dataset_specs(config, ["a"], tokenizer, str(TOKENIZER), output=output, engine="tokenizers", overwrite=False)[
-        "a"
-    ]
+    keep_tokenizer(tokenizer, output)
+    (found,) = dataset_specs(config, ["a"], tokenizer, output=output, engine="tokenizers", overwrite=False)
+    return found
 
 
 @pytest.mark.parametrize("held", [0, 4, 6])

@@ -24,7 +24,7 @@ from tests.support.corpora import write_parquet
 from tests.system.builds.test_build import make_config, manifest_of, tree
 from transforms.building.quarantine import SCHEMA
 from transforms.errors import BroetchenError
-from transforms.files import storage as files
+from transforms.files import storage
 from transforms.texts import to_texts
 
 BAD: list[bytes | None] = [None, b"", b"\xff\xfe", b"\xed\xa0\x80", b"\xc0\xaf", b"gut \xf0\x9f"]
@@ -232,8 +232,8 @@ def test_quarantine_in_a_bucket(corpus: Path, gcs_prefix: str) -> None:
     build(config, f"{gcs_prefix}/out", quiet=True)
     verify(f"{gcs_prefix}/out")
     found = {
-        path.removeprefix(f"{gcs_prefix}/out/"): files.read_bytes(path)
-        for path, _ in files.list_files(f"{gcs_prefix}/out/**")
+        path.removeprefix(f"{gcs_prefix}/out/"): storage.read_bytes(path)
+        for path, _ in storage.list_files(f"{gcs_prefix}/out/**")
     }
     assert found == {
         str(path.relative_to(corpus / "out")): path.read_bytes()
@@ -241,4 +241,4 @@ def test_quarantine_in_a_bucket(corpus: Path, gcs_prefix: str) -> None:
         if path.is_file()
     }
     build(bad_config(corpus, "skip", tokens=60), f"{gcs_prefix}/out", overwrite=True, quiet=True)
-    assert not files.list_files(f"{gcs_prefix}/out/a/_quarantine/*")
+    assert not storage.list_files(f"{gcs_prefix}/out/a/_quarantine/*")

@@ -10,13 +10,13 @@ from gcp_storage_emulator.handlers import objects
 
 from tests.support.services.gcs_emulator import Handler
 from transforms.errors import BroetchenError
-from transforms.files import storage as files
+from transforms.files import storage
 
 
 @pytest.fixture
 def paths(gcs_prefix: str) -> tuple[str, str]:
     source, target = f"{gcs_prefix}/work/shard-00000.arecord", f"{gcs_prefix}/train-00000-of-00001.arecord"
-    files.write_bytes(source, b"new")
+    storage.write_bytes(source, b"new")
     return source, target
 
 
@@ -25,10 +25,10 @@ def write_before_copies(monkeypatch: pytest.MonkeyPatch, path: str, content: byt
     bucket, _, name = path.removeprefix("gs://").partition("/")
     left, server = iter(range(times)), os.environ["STORAGE_EMULATOR_HOST"]
 
-    def write(storage: Any) -> None:
+    def write(bucket_storage: Any) -> None:
         for _ in left:
             resource = objects._make_object_resource(server, bucket, name, "application/octet-stream", len(content))
-            storage.create_file(bucket, name, content, objects._checksums(content, resource))
+            bucket_storage.create_file(bucket, name, content, objects._checksums(content, resource))
             return
 
     monkeypatch.setattr(Handler, "before_copy", staticmethod(write))
@@ -38,18 +38,18 @@ def write_before_copies(monkeypatch: pytest.MonkeyPatch, path: str, content: byt
 def test_a_rename_replaces_and_leaves_no_source(paths: tuple[str, str], before: bytes | None) -> None:
     source, target = paths
     if before is not None:
-        files.write_bytes(target, before)
-    files.rename(source, target)
-    assert files.read_bytes(target) == b"new"
-    assert not files.exists(source)
+        storage.write_bytes(target, before)
+    storage.rename(source, target)
+    assert storage.read_bytes(target) == b"new"
+    assert not storage.exists(source)
 
 
 def test_a_rename_may_be_repeated(paths: tuple[str, str]) -> None:
     source, target = paths
-    files.rename(source, target, size=3)
-    files.rename(source, target, size=3)
+    storage.rename(source, target, size=3)
+    storage.rename(source, target, size=3)
     with pytest.raises(BroetchenError, match="check the path"):
-        files.rename(source, target)
+        storage.rename(source, target)
 
 
 @pytest.mark.parametrize("before", [None, b"old"])
@@ -58,20 +58,20 @@ def test_what_another_process_has_written_meanwhile_is_not_replaced(
 ) -> None:
     source, target = paths
     if before is not None:
-        files.write_bytes(target, before)
+        storage.write_bytes(target, before)
     write_before_copies(monkeypatch, target, b"theirs")
     with pytest.raises(BroetchenError, match="another process has written it meanwhile"):
-        files.rename(source, target)
-    assert files.read_bytes(target) == b"theirs"
-    assert files.read_bytes(source) == b"new"
+        storage.rename(source, target)
+    assert storage.read_bytes(target) == b"theirs"
+    assert storage.read_bytes(source) == b"new"
 
 
 def test_another_attempt_at_the_same_bytes_is_as_good(paths: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     source, target = paths
     write_before_copies(monkeypatch, target, b"new")
-    files.rename(source, target)
-    assert files.read_bytes(target) == b"new"
-    assert not files.exists(source)
+    storage.rename(source, target)
+    assert storage.read_bytes(target) == b"new"
+    assert not storage.exists(source)
 
 
 def test_a_source_that_changes_meanwhile_is_not_published(
@@ -80,6 +80,6 @@ def test_a_source_that_changes_meanwhile_is_not_published(
     source, target = paths
     write_before_copies(monkeypatch, source, b"other")
     with pytest.raises(BroetchenError, match="another process"):
-        files.rename(source, target)
-    assert not files.exists(target)
-    assert files.read_bytes(source) == b"other"
+        storage.rename(source, target)
+    assert not storage.exists(target)
+    assert storage.read_bytes(source) == b"other"

@@ -22,7 +22,7 @@ from tests.support.corpora import SAMPLES, TOKENIZER, documents_of, write_parque
 from tests.support.services.hub_server import COMMIT, HubServer
 from transforms.dataset.manifest import read_manifest
 from transforms.errors import BroetchenError, UsageError
-from transforms.files import storage as files
+from transforms.files import storage
 from transforms.files.hub import _file
 from transforms.files.hub_path import HubPath
 
@@ -69,21 +69,21 @@ def shards(output: Path) -> dict[str, bytes]:
 def test_paths_are_matched_sized_and_read_by_range(hub: HubServer, folder: Path) -> None:
     pattern = hub.source(CORPUS, "data/part-[01].*")
     paths = [folder / "data" / f"part-{number}.parquet" for number in (0, 1)]
-    assert files.list_files(pattern) == [
+    assert storage.list_files(pattern) == [
         (hub.source(CORPUS, f"data/{path.name}"), path.stat().st_size) for path in paths
     ]
-    assert [path for path, _ in files.list_files(hub.source(CORPUS, "**.md"))] == [hub.source(CORPUS, "README.md")]
-    assert files.list_files(hub.source(CORPUS, "none/*.parquet")) == []
+    assert [path for path, _ in storage.list_files(hub.source(CORPUS, "**.md"))] == [hub.source(CORPUS, "README.md")]
+    assert storage.list_files(hub.source(CORPUS, "none/*.parquet")) == []
     first = hub.source(CORPUS, "data/part-0.parquet")
-    assert files.size(first) == paths[0].stat().st_size
+    assert storage.size(first) == paths[0].stat().st_size
     assert FileSystems.checksum(first) == hub.etag(paths[0])
-    assert not files.exists(hub.source(CORPUS, "data/part-9.parquet"))
+    assert not storage.exists(hub.source(CORPUS, "data/part-9.parquet"))
     with FileSystems.open(first) as handle:
         handle.seek(-8, 2)
         assert handle.read() == paths[0].read_bytes()[-8:]
         handle.seek(1000)
         assert handle.read(300_000) == paths[0].read_bytes()[1000:301_000]
-    assert files.read_bytes(hub.source(CORPUS, "README.md")) == b"a corpus\n"
+    assert storage.read_bytes(hub.source(CORPUS, "README.md")) == b"a corpus\n"
 
 
 def test_any_beam_io_takes_such_paths(hub: HubServer, folder: Path) -> None:
@@ -168,7 +168,7 @@ def test_an_address_of_the_store_is_used_again_and_asked_for_anew_when_it_expire
 def test_a_revision_that_does_not_exist(hub: HubServer) -> None:
     path = hub.source(CORPUS, "data/*.parquet", revision="f" * 40)
     with pytest.raises(BroetchenError, match=r"@f{40}/data/: the repository has no such revision"):
-        files.list_files(path)
+        storage.list_files(path)
 
 
 def test_a_private_repository_needs_a_token_which_stays_secret(
@@ -204,7 +204,7 @@ def test_a_file_that_changes_under_its_etag(hub: HubServer, tmp_path: Path) -> N
 def test_only_full_commits_are_read(hub: HubServer) -> None:
     for path in (hub.source(CORPUS, "README.md", revision="main"), f"hf://datasets/{CORPUS}/README.md"):
         with pytest.raises(BroetchenError, match="not pinned to a full commit hash"):
-            files.read_bytes(path)
+            storage.read_bytes(path)
 
 
 def test_an_unpinned_source_is_taken_where_that_is_allowed_and_its_commit_kept(
@@ -279,9 +279,9 @@ A corpus in two languages.
 def test_nothing_is_written(hub: HubServer) -> None:
     path = hub.source(CORPUS, "new.txt")
     for change in (
-        lambda: files.write_bytes(path, b""),
-        lambda: files.delete([path]),
-        lambda: files.rename(path, path + "2"),
+        lambda: storage.write_bytes(path, b""),
+        lambda: storage.delete([path]),
+        lambda: storage.rename(path, path + "2"),
     ):
         with pytest.raises(BroetchenError, match="the hub is only read here"):
             change()
@@ -290,7 +290,7 @@ def test_nothing_is_written(hub: HubServer) -> None:
 def test_a_hub_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(BroetchenError, match="the hub cannot be reached"):
-        files.exists(f"hf://datasets/{CORPUS}@{COMMIT}/README.md")
+        storage.exists(f"hf://datasets/{CORPUS}@{COMMIT}/README.md")
 
 
 @pytest.mark.parametrize("text", ["hf://models/a/b@c/d", "hf://datasets/a", "hf://datasets/a/b@c/../d", "a/b"])

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from transforms.errors import BroetchenError, UsageError
-from transforms.files import storage as files
+from transforms.files import storage
 
 
 @pytest.fixture(params=["local", "gcs"])
@@ -22,24 +22,24 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def names(root: str) -> list[str]:
-    return [path.removeprefix(f"{root}/") for path, _ in files.list_files(f"{root}/**")]
+    return [path.removeprefix(f"{root}/") for path, _ in storage.list_files(f"{root}/**")]
 
 
 def test_write_read_and_replace(root):
-    path = files.join(root, "folder", "data.gz")  # a name that Beam would otherwise compress and decompress
-    assert not files.exists(path)
-    files.write_bytes(path, b"first")
-    files.write_bytes(path, b"second one")
-    assert files.exists(path)
-    assert files.read_bytes(path) == b"second one"
-    assert files.size(path) == 10
+    path = storage.join(root, "folder", "data.gz")  # a name that Beam would otherwise compress and decompress
+    assert not storage.exists(path)
+    storage.write_bytes(path, b"first")
+    storage.write_bytes(path, b"second one")
+    assert storage.exists(path)
+    assert storage.read_bytes(path) == b"second one"
+    assert storage.size(path) == 10
     assert names(root) == ["folder/data.gz"]
 
 
 def test_an_empty_file(root):
-    files.write_bytes(f"{root}/empty", b"")
-    assert files.size(f"{root}/empty") == 0
-    assert files.read_bytes(f"{root}/empty") == b""
+    storage.write_bytes(f"{root}/empty", b"")
+    assert storage.size(f"{root}/empty") == 0
+    assert storage.read_bytes(f"{root}/empty") == b""
 
 
 class _BreaksHalfWay(io.BytesIO):
@@ -56,33 +56,33 @@ class _BreaksHalfWay(io.BytesIO):
 
 def test_a_write_that_breaks_half_way_leaves_what_was_there(root):
     path = f"{root}/file"
-    files.write_bytes(path, b"old")
+    storage.write_bytes(path, b"old")
     with pytest.raises(BroetchenError, match=r"/file: cannot be written \(Input/output error\)"):
-        files.write_stream(_BreaksHalfWay(), 1 << 40, path)
-    assert files.read_bytes(path) == b"old"
+        storage.write_stream(_BreaksHalfWay(), 1 << 40, path)
+    assert storage.read_bytes(path) == b"old"
     assert names(root) == ["file"]
 
 
 def test_a_source_that_ends_early_is_not_published(root):
     with pytest.raises(BroetchenError, match="3 of 4 bytes arrived"):
-        files.write_stream(io.BytesIO(b"abc"), 4, f"{root}/file")
+        storage.write_stream(io.BytesIO(b"abc"), 4, f"{root}/file")
     assert names(root) == []
 
 
 def test_readers_see_the_old_content_or_the_new(tmp_path):
     path = str(tmp_path / "file")
     contents = [bytes([digit]) * 300_000 for digit in b"ab"]
-    files.write_bytes(path, contents[0])
+    storage.write_bytes(path, contents[0])
     seen, done = set(), threading.Event()
 
     def read() -> None:
         while not done.is_set():
-            seen.add(files.read_bytes(path))
+            seen.add(storage.read_bytes(path))
 
     reader = threading.Thread(target=read)
     reader.start()
     for turn in range(40):
-        files.write_bytes(path, contents[turn % 2])
+        storage.write_bytes(path, contents[turn % 2])
     done.set()
     reader.join()
     assert seen <= set(contents)
@@ -93,13 +93,13 @@ def test_upload_and_local_copy(root, tmp_path):
     local = tmp_path / "source"
     local.write_bytes(data)
     path = f"{root}/uploaded.bin"
-    files.upload(str(local), path)
+    storage.upload(str(local), path)
     assert names(root) == ["uploaded.bin"]
-    with files.local_copy(path, scratch_dir=str(tmp_path)) as copy:
+    with storage.local_copy(path, scratch_dir=str(tmp_path)) as copy:
         with open(copy, "rb") as file:
             assert hashlib.file_digest(file, "sha256").digest() == hashlib.sha256(data).digest()
-        assert (copy == path) == files.is_local(path)
-    assert os.path.exists(copy) == files.is_local(path)
+        assert (copy == path) == storage.is_local(path)
+    assert os.path.exists(copy) == storage.is_local(path)
     assert [entry.name for entry in tmp_path.iterdir() if entry.name.startswith("broetchen-")] == []
 
 
@@ -108,157 +108,160 @@ def test_upload_streams(tmp_path):
     with local.open("wb") as file:
         file.truncate(200_000_000)
     tracemalloc.start()
-    files.upload(str(local), str(tmp_path / "target"))
+    storage.upload(str(local), str(tmp_path / "target"))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert files.size(str(tmp_path / "target")) == 200_000_000
+    assert storage.size(str(tmp_path / "target")) == 200_000_000
     assert peak < 30_000_000
 
 
 def test_upload_of_nothing(root, tmp_path):
     with pytest.raises(BroetchenError, match=r"absent: cannot be read \(No such file or directory\); check the path"):
-        files.upload(str(tmp_path / "absent"), f"{root}/file")
+        storage.upload(str(tmp_path / "absent"), f"{root}/file")
     assert names(root) == []
 
 
 def test_rename_replaces(root):
-    files.write_bytes(f"{root}/a", b"new")
-    files.write_bytes(f"{root}/folder/b", b"old one")
-    files.rename(f"{root}/a", f"{root}/folder/b")
+    storage.write_bytes(f"{root}/a", b"new")
+    storage.write_bytes(f"{root}/folder/b", b"old one")
+    storage.rename(f"{root}/a", f"{root}/folder/b")
     assert names(root) == ["folder/b"]
-    assert files.read_bytes(f"{root}/folder/b") == b"new"
+    assert storage.read_bytes(f"{root}/folder/b") == b"new"
 
 
 def test_rename_to_a_new_folder_and_to_itself(root):
-    files.write_bytes(f"{root}/a", b"data")
-    files.rename(f"{root}/a", f"{root}/deep/er/b")
-    files.rename(f"{root}/deep/er/b", f"{root}/deep/er/b")
+    storage.write_bytes(f"{root}/a", b"data")
+    storage.rename(f"{root}/a", f"{root}/deep/er/b")
+    storage.rename(f"{root}/deep/er/b", f"{root}/deep/er/b")
     assert names(root) == ["deep/er/b"]
 
 
 def test_rename_may_be_repeated(root):
-    files.write_bytes(f"{root}/a", b"data")
+    storage.write_bytes(f"{root}/a", b"data")
     for _ in range(2):
-        files.rename(f"{root}/a", f"{root}/b", size=4)
-    assert files.read_bytes(f"{root}/b") == b"data"
+        storage.rename(f"{root}/a", f"{root}/b", size=4)
+    assert storage.read_bytes(f"{root}/b") == b"data"
 
 
 @pytest.mark.parametrize("size", [None, 5])
 def test_a_rename_that_was_not_done_before_fails(root, size):
-    files.write_bytes(f"{root}/b", b"data")  # somebody else's
+    storage.write_bytes(f"{root}/b", b"data")  # somebody else's
     with pytest.raises(BroetchenError, match=f"cannot be renamed to {root}/b .*; check the path"):
-        files.rename(f"{root}/a", f"{root}/b", size=size)
+        storage.rename(f"{root}/a", f"{root}/b", size=size)
 
 
 def test_list_files(root):
     for name in ("b-2", "b-1", "a-1", "folder/b-3"):
-        files.write_bytes(f"{root}/{name}", name.encode() * 2)
-    assert files.list_files(f"{root}/b-*") == [(f"{root}/b-1", 6), (f"{root}/b-2", 6)]
-    assert files.list_files(f"{root}/b-[2]") == [(f"{root}/b-2", 6)]
-    assert files.list_files(f"{root}/**-3") == [(f"{root}/folder/b-3", 20)]
-    assert files.list_files(f"{root}/a-1") == [(f"{root}/a-1", 6)]
-    assert files.list_files(f"{root}/none*") == []
-    assert files.list_files(f"{root}/folder") == []
+        storage.write_bytes(f"{root}/{name}", name.encode() * 2)
+    assert storage.list_files(f"{root}/b-*") == [(f"{root}/b-1", 6), (f"{root}/b-2", 6)]
+    assert storage.list_files(f"{root}/b-[2]") == [(f"{root}/b-2", 6)]
+    assert storage.list_files(f"{root}/**-3") == [(f"{root}/folder/b-3", 20)]
+    assert storage.list_files(f"{root}/a-1") == [(f"{root}/a-1", 6)]
+    assert storage.list_files(f"{root}/none*") == []
+    assert storage.list_files(f"{root}/folder") == []
 
 
 def test_list_files_of_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    files.write_bytes("a.txt", b"1")
-    files.write_bytes("folder/b.txt", b"22")
-    assert files.list_files("*.txt") == [("a.txt", 1)]
-    assert files.list_files("a.txt") == [("a.txt", 1)]
-    assert files.list_files("folder/*.txt") == [("folder/b.txt", 2)]
+    storage.write_bytes("a.txt", b"1")
+    storage.write_bytes("folder/b.txt", b"22")
+    assert storage.list_files("*.txt") == [("a.txt", 1)]
+    assert storage.list_files("a.txt") == [("a.txt", 1)]
+    assert storage.list_files("folder/*.txt") == [("folder/b.txt", 2)]
 
 
 def test_delete(root):
-    files.write_bytes(f"{root}/a", b"1")
-    files.write_bytes(f"{root}/b", b"2")
-    files.delete([f"{root}/a", f"{root}/absent", f"{root}/a"])
+    storage.write_bytes(f"{root}/a", b"1")
+    storage.write_bytes(f"{root}/b", b"2")
+    storage.delete([f"{root}/a", f"{root}/absent", f"{root}/a"])
     assert names(root) == ["b"]
 
 
 def test_delete_takes_names_literally(tmp_path, gcs_prefix):
     for name in ("x[1]", "x1", "x*", "xx"):
         (tmp_path / name).write_bytes(b"")
-    files.delete([str(tmp_path / "x[1]"), str(tmp_path / "x*")])
+    storage.delete([str(tmp_path / "x[1]"), str(tmp_path / "x*")])
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["x1", "xx"]
-    files.write_bytes(f"{gcs_prefix}/x1", b"")
+    storage.write_bytes(f"{gcs_prefix}/x1", b"")
     with pytest.raises(BroetchenError, match=r"a remote name with \* \? or \[ cannot be deleted"):
-        files.delete([f"{gcs_prefix}/x*"])
+        storage.delete([f"{gcs_prefix}/x*"])
     assert names(gcs_prefix) == ["x1"]
 
 
 def test_delete_tree(root):
     for name in ("tree/a", "tree/deep/b", "tree-2/c", "d"):
-        files.write_bytes(f"{root}/{name}", b"1")
-    files.delete_tree(f"{root}/tree")
-    files.delete_tree(f"{root}/tree")
+        storage.write_bytes(f"{root}/{name}", b"1")
+    storage.delete_tree(f"{root}/tree")
+    storage.delete_tree(f"{root}/tree")
     assert names(root) == ["d", "tree-2/c"]
-    assert not files.exists(f"{root}/tree")
+    assert not storage.exists(f"{root}/tree")
 
 
 def test_delete_temporary(root):
     for path in ("a", "b"):
-        files.write_bytes(f"{root}/{path}", b"1")
-        files.write_bytes(files.temporary_path(f"{root}/{path}"), b"1")
-    kept = files.temporary_path(f"{root}/deeper/c")
-    files.write_bytes(kept, b"1")
-    assert len(files.delete_temporary(root)) == 2
+        storage.write_bytes(f"{root}/{path}", b"1")
+        storage.write_bytes(storage.temporary_path(f"{root}/{path}"), b"1")
+    kept = storage.temporary_path(f"{root}/deeper/c")
+    storage.write_bytes(kept, b"1")
+    assert len(storage.delete_temporary(root)) == 2
     assert sorted(names(root)) == sorted(["a", "b", kept.removeprefix(f"{root}/")])
 
 
 def test_temporary_names_are_hidden_and_unique():
-    first, second = (files.temporary_path("gs://bucket/folder/train-00000.arecord") for _ in range(2))
+    first, second = (storage.temporary_path("gs://bucket/folder/train-00000.arecord") for _ in range(2))
     assert first != second
     assert first.startswith("gs://bucket/folder/.train-00000.arecord.tmp-")
-    assert files.temporary_path("name").startswith(".name.tmp-")
+    assert storage.temporary_path("name").startswith(".name.tmp-")
 
 
 def test_makedirs(root):
     for _ in range(2):
-        files.makedirs(f"{root}/a/b")
-    files.write_bytes(f"{root}/a/b/c", b"1")
+        storage.makedirs(f"{root}/a/b")
+    storage.write_bytes(f"{root}/a/b/c", b"1")
     assert names(root) == ["a/b/c"]
 
 
 def test_is_local():
-    assert files.is_local("relative/path")
-    assert files.is_local("/absolute:path//x")
-    assert not files.is_local("gs://bucket/x")
+    assert storage.is_local("relative/path")
+    assert storage.is_local("/absolute:path//x")
+    assert not storage.is_local("gs://bucket/x")
 
 
-@pytest.mark.parametrize("action", [files.size, files.read_bytes, lambda path: files.local_copy(path).__enter__()])
+@pytest.mark.parametrize(
+    "action", [storage.size, storage.read_bytes, lambda path: storage.local_copy(path).__enter__()]
+)
 def test_what_is_not_there(root, action):
     with pytest.raises(BroetchenError, match=r"/absent: cannot be .* \(.*[Nn]o[t ].*\); check the path"):
         action(f"{root}/absent")
 
 
 def test_a_folder_that_is_a_file(tmp_path):
-    files.write_bytes(str(tmp_path / "file"), b"1")
-    for action in (lambda path: files.write_bytes(path, b""), files.read_bytes):
+    storage.write_bytes(str(tmp_path / "file"), b"1")
+    for action in (lambda path: storage.write_bytes(path, b""), storage.read_bytes):
         with pytest.raises(BroetchenError, match=r"file/below: cannot be .* a part of the path is a file"):
             action(str(tmp_path / "file" / "below"))
     with pytest.raises(BroetchenError, match="this is a folder; name a file"):
-        files.read_bytes(str(tmp_path))
+        storage.read_bytes(str(tmp_path))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_no_permission(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(BroetchenError, match=r"file: cannot be written \(Permission denied\); get permission"):
-        files.write_bytes(str(tmp_path / "file"), b"")
+        storage.write_bytes(str(tmp_path / "file"), b"")
 
 
 def test_a_bucket_that_is_not_there(gcs_bucket):
-    for action in (lambda path: files.write_bytes(path, b""), lambda path: files.list_files(f"{path}*")):
+    for action in (lambda path: storage.write_bytes(path, b""), lambda path: storage.list_files(f"{path}*")):
         with pytest.raises(BroetchenError, match=r"^gs://absent/file.*HTTP 404 Not Found.*the bucket exists"):
             action("gs://absent/file")
     with pytest.raises(BroetchenError, match=r"^gs://absent: cannot be looked up .*; check the path"):
-        files.exists("gs://absent")
+        storage.exists("gs://absent")
 
 
 @pytest.mark.parametrize(
-    "action", [files.exists, files.read_bytes, files.list_files, files.makedirs, lambda path: files.delete([path])]
+    "action",
+    [storage.exists, storage.read_bytes, storage.list_files, storage.makedirs, lambda path: storage.delete([path])],
 )
 def test_an_unknown_scheme(action):
     with pytest.raises(UsageError, match=r"gopher://host/x: Beam has no filesystem for gopher://"):

@@ -20,7 +20,7 @@ from tests.support.corpora import SAMPLES
 from tests.support.services.fault_proxy import fault_proxy
 from transforms.coders import to_json
 from transforms.errors import BroetchenError, UsageError
-from transforms.files import storage as files
+from transforms.files import storage
 from transforms.locks.gcs import LockHeldError, Timing, hold_object
 from transforms.locks.output import LOCK_FILE, hold_output
 from transforms.locks.owner import LockOwner, read_owner, this_process
@@ -69,7 +69,7 @@ def holder(output: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def left(output: str) -> list[str]:
-    return [path for path, _ in files.list_files(files.join(output, "**"))]
+    return [path for path, _ in storage.list_files(storage.join(output, "**"))]
 
 
 def elsewhere() -> LockOwner:
@@ -87,16 +87,16 @@ def test_the_second_is_refused_until_the_first_is_done(output: str, holder: subp
     holder.communicate(b"")
     assert left(output) == []
     with hold_output(output):
-        assert left(output) == [files.join(output, LOCK_FILE)]
+        assert left(output) == [storage.join(output, LOCK_FILE)]
     assert left(output) == []
 
 
 def test_the_lock_of_a_killed_process_is_taken_over_at_once(output: str, holder: subprocess.Popen[bytes]) -> None:
     holder.kill()
     holder.wait()
-    assert left(output) == [files.join(output, LOCK_FILE)]
+    assert left(output) == [storage.join(output, LOCK_FILE)]
     with hold_output(output):
-        owner = read_owner(files.read_bytes(files.join(output, LOCK_FILE)))
+        owner = read_owner(storage.read_bytes(storage.join(output, LOCK_FILE)))
         assert owner is not None
         assert owner.process == os.getpid()
     assert left(output) == []
@@ -121,7 +121,7 @@ def test_a_build_is_refused_with_one_line(output: str) -> None:
         assert result.stdout == ""
         (line,) = result.stderr.splitlines()
         assert line.startswith(f"broetchen: {output}: another build is at work there (process {os.getpid()} on ")
-        assert left(output) == [files.join(output, LOCK_FILE)]
+        assert left(output) == [storage.join(output, LOCK_FILE)]
 
 
 def test_processes_that_contend_hold_it_one_at_a_time(tmp_path: Path) -> None:
@@ -190,11 +190,11 @@ def not_lost() -> Iterator[Callable[[], None]]:
 def test_a_lock_that_nobody_renews_is_taken_over(
     lock: str, content: bytes, caplog: pytest.LogCaptureFixture, not_lost: Callable[[], None]
 ) -> None:
-    files.write_bytes(lock, content)
+    storage.write_bytes(lock, content)
     caplog.set_level("INFO")
     with hold_object(lock, this_process(), QUICK, not_lost):
-        assert files.read_bytes(lock) != content
-    assert not files.exists(lock)
+        assert storage.read_bytes(lock) != content
+    assert not storage.exists(lock)
     assert "waiting up to 0 s to see whether" in caplog.text
 
 
@@ -210,7 +210,7 @@ def test_a_lock_that_is_renewed_is_not(lock: str, not_lost: Callable[[], None]) 
 
 
 def test_of_several_that_take_over_one_wins(lock: str, not_lost: Callable[[], None]) -> None:
-    files.write_bytes(lock, to_json(elsewhere()).encode())
+    storage.write_bytes(lock, to_json(elsewhere()).encode())
     all_have_tried = threading.Barrier(4)
 
     def take(_: int) -> str:
@@ -224,17 +224,17 @@ def test_of_several_that_take_over_one_wins(lock: str, not_lost: Callable[[], No
 
     with ThreadPoolExecutor(4) as pool:
         assert sorted(pool.map(take, range(4))) == ["held", "refused", "refused", "refused"]
-    assert not files.exists(lock)
+    assert not storage.exists(lock)
 
 
 def test_a_lock_that_this_process_made_without_hearing_of_it_is_its_own(
     lock: str, not_lost: Callable[[], None]
 ) -> None:
     owner = this_process()
-    files.write_bytes(lock, to_json(owner).encode())
+    storage.write_bytes(lock, to_json(owner).encode())
     with hold_object(lock, owner, PATIENT, not_lost):
-        assert files.exists(lock)
-    assert not files.exists(lock)
+        assert storage.exists(lock)
+    assert not storage.exists(lock)
 
 
 @pytest.mark.parametrize("then", ["deleted", "another's"])
@@ -242,21 +242,21 @@ def test_who_has_lost_the_lock_is_stopped(lock: str, gcs_prefix: str, then: str)
     def work() -> None:
         with hold_output(gcs_prefix, QUICK):
             if then == "deleted":
-                files.delete([lock])
+                storage.delete([lock])
             else:
-                files.write_bytes(lock, b"another's")
+                storage.write_bytes(lock, b"another's")
             threading.Event().wait(60)
             pytest.fail("still at work")
 
     with pytest.raises(BroetchenError, match="another build has taken it over"):
         work()
-    assert files.exists(lock) is (then == "another's")
+    assert storage.exists(lock) is (then == "another's")
 
 
 def test_a_thread_that_has_lost_the_lock_is_told_at_the_end(lock: str, gcs_prefix: str) -> None:
     def work() -> None:
         with hold_output(gcs_prefix, QUICK):
-            files.delete([lock])
+            storage.delete([lock])
             for thread in threading.enumerate():
                 if thread.name == "lock":
                     thread.join()
@@ -278,7 +278,7 @@ def test_it_is_held_through_faults(
                     threading.Event().wait(0.01)
         assert proxy.faults
     monkeypatch.undo()
-    assert not files.exists(lock)
+    assert not storage.exists(lock)
 
 
 def test_a_bucket_that_is_not_there_is_named(gcs_bucket: str) -> None:

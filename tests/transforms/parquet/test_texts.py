@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.corpora import write_parquet
 from transforms.errors import BroetchenError
-from transforms.files import storage as files
+from transforms.files import storage
 from transforms.parquet.texts import read_texts
 
 
@@ -40,7 +40,7 @@ def test_a_file_in_a_bucket_is_fetched_once(gcs_prefix: str, tmp_path: Path, mon
         ["".join(letters.choices("abcdefghijklmnopqrstuvwxyz", k=4000)) for _ in range(1500)] for _ in range(6)
     ]
     write_parquet(tmp_path / "a.parquet", row_groups)
-    files.upload(str(tmp_path / "a.parquet"), f"{gcs_prefix}/a.parquet")
+    storage.upload(str(tmp_path / "a.parquet"), f"{gcs_prefix}/a.parquet")
     sent = 0
     send_header = BaseHTTPRequestHandler.send_header
 

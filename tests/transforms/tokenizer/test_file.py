@@ -13,7 +13,7 @@ import pytest
 from tests.support.corpora import TOKENIZER
 from tests.support.small_tokenizers import added_token, byte_level
 from transforms.errors import BroetchenError, UsageError
-from transforms.files import storage as files
+from transforms.files import storage
 from transforms.tokenizer.file import load_tokenizer
 
 BOS, EOS = 256, 257
@@ -69,8 +69,8 @@ def test_compressed(tmp_path, name):
 
 
 def test_in_a_bucket(gcs_prefix):
-    files.write_bytes(f"{gcs_prefix}/tok/tokenizer.json", JSON)
-    files.write_bytes(f"{gcs_prefix}/tok/tokenizer_config.json", b'{"eos_token": "<|eos|>"}')
+    storage.write_bytes(f"{gcs_prefix}/tok/tokenizer.json", JSON)
+    storage.write_bytes(f"{gcs_prefix}/tok/tokenizer_config.json", b'{"eos_token": "<|eos|>"}')
     for path in (f"{gcs_prefix}/tok", f"{gcs_prefix}/tok/tokenizer.json"):
         tokenizer = load_tokenizer(path)
         assert (tokenizer.sha256, tokenizer.eos_id) == (SHA256, EOS)

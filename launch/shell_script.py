@@ -1,0 +1,36 @@
+"""A dry run's output: a script that does by hand what the run would do."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+
+from launch.job import Command, JobFile
+
+
+def comment(text: str) -> str:
+    """A line that says what follows.
+
+    >>> comment("a\\nrm -rf b")
+    '# a rm -rf b'
+    """
+    return f"# {' '.join(text.split())}"
+
+
+def command_lines(command: Command) -> str:
+    """A command, below what it is for."""
+    return f"{comment(command.purpose)}\n{command.shown()}"
+
+
+def file_lines(folder: str, file: JobFile) -> str:
+    """What writes a file: its content as it is, which no shell looks into."""
+    end = "END_OF_FILE"
+    while end in file.content.split("\n"):
+        end += "_"
+    content = file.content if file.content.endswith("\n") or not file.content else f"{file.content}\n"
+    return f"{comment(file.purpose)}\ncat > {shlex.quote(f'{folder}/{file.name}')} <<'{end}'\n{content}{end}"
+
+
+def script(parts: Iterable[str]) -> str:
+    """The parts, apart from each other."""
+    return "\n\n".join(parts) + "\n"
