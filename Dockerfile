@@ -10,6 +10,7 @@ RUN pip install --no-cache-dir --require-hashes -r requirements.lock
 
 COPY pyproject.toml setup.py README.md LICENSE ./
 COPY beam_pipelines ./beam_pipelines
+COPY broetchen ./broetchen
 COPY launch ./launch
 COPY mix_configs ./mix_configs
 COPY samples ./samples

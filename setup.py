@@ -6,7 +6,9 @@ The metadata is in pyproject.toml; this file lists code and data, and needs noth
 from setuptools import find_packages, setup
 
 setup(
-    packages=find_packages(include=["beam_pipelines*", "launch*", "mix_configs", "samples", "transforms*"]),
+    packages=find_packages(
+        include=["beam_pipelines*", "broetchen*", "launch*", "mix_configs", "samples", "transforms*"]
+    ),
     package_data={
         "beam_pipelines": ["report/*.jinja", "serve/flex_template.json"],
         "launch": ["configs/*.yaml", "models/*.yml", "tpu/vm/*.sh", "requirements/*.in", "requirements/*.lock"],

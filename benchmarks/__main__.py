@@ -18,11 +18,9 @@ from benchmarks.harness.contenders import CONTENDERS, Contender, Setting
 from benchmarks.harness.corpus import Corpus, CorpusSpec, make_corpus
 from benchmarks.harness.machine import machine, versions
 from benchmarks.harness.measure import ContenderFailed, measure_apart
+from benchmarks.harness.places import CACHE, ROOT, WARM_UP_MB
 from benchmarks.harness.same_work import Reference, WrongWork
 
-ROOT = Path(__file__).parents[1]
-CACHE = Path(__file__).with_name(".cache")
-WARM_UP_MB = 1
 SCALING_FACTOR = 10
 
 

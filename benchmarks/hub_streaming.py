@@ -14,7 +14,6 @@ import os
 import shutil
 import statistics
 import sys
-from pathlib import Path
 
 from rich import box
 from rich.console import Console
@@ -23,10 +22,10 @@ from rich.table import Table
 from benchmarks.harness.corpus import CorpusSpec, make_corpus
 from benchmarks.harness.machine import machine, versions
 from benchmarks.harness.measure import Measurement, measure_apart
-from benchmarks.harness.timed_build import ROOT, build_command, shard_hashes
+from benchmarks.harness.places import CACHE, ROOT
+from benchmarks.harness.timed_build import build_command, shard_hashes
 from tests.support.services.hub_server import HubServer
 
-CACHE = Path(__file__).with_name(".cache")
 REPOSITORY = "benchmarks/corpus"
 WANTED_RATIO = 1.15
 # The corpus holds more than this part of its bytes in tokens; the rest of it is not read.

@@ -21,14 +21,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.__main__ import CACHE, ROOT, WARM_UP_MB
 from benchmarks.harness.corpus import Corpus, CorpusSpec, make_corpus
 from benchmarks.harness.machine import machine, versions
 from benchmarks.harness.measure import ContenderFailed, Measurement, measure_apart
+from benchmarks.harness.places import CACHE, PEERS, ROOT, WARM_UP_MB
 from benchmarks.harness.report import GIB, Target
 from benchmarks.harness.same_work import WrongWork
 
-PEERS = Path(__file__).with_name("peers")
 WANTED_RATIO = 20.0
 
 

@@ -26,10 +26,8 @@ from tokenizers import pre_tokenizers, trainers
 from benchmarks.harness.corpus import CorpusSpec, make_corpus
 from benchmarks.harness.machine import machine, versions
 from benchmarks.harness.measure import Measurement, measure_apart
+from benchmarks.harness.places import CACHE, ROOT
 from transforms.bpe.styles import STYLES, special_tokens
-
-ROOT = Path(__file__).parents[1]
-CACHE = Path(__file__).with_name(".cache")
 
 
 def train_directly(corpus: Path, style: str, vocab_size: int, output: Path) -> None:

@@ -26,10 +26,9 @@ from rich.console import Console
 from benchmarks.harness.corpus import Corpus, CorpusSpec, make_corpus
 from benchmarks.harness.machine import machine, versions
 from benchmarks.harness.measure import measure_apart
+from benchmarks.harness.places import CACHE, ROOT
 from transforms.quantities import parse_count
 
-ROOT = Path(__file__).parents[1]
-CACHE = Path(__file__).with_name(".cache")
 # The recipe's mix, in percent.
 SHARES = {
     "fineweb2_german": 30,

@@ -15,7 +15,6 @@ import os
 import shutil
 import statistics
 import sys
-from pathlib import Path
 
 from rich import box
 from rich.console import Console
@@ -24,9 +23,9 @@ from rich.table import Table
 from benchmarks.harness.corpus import CorpusSpec, make_corpus
 from benchmarks.harness.machine import machine, versions
 from benchmarks.harness.measure import Measurement, measure_apart
-from benchmarks.harness.timed_build import ROOT, build_command, shard_hashes
+from benchmarks.harness.places import CACHE, ROOT
+from benchmarks.harness.timed_build import build_command, shard_hashes
 
-CACHE = Path(__file__).with_name(".cache")
 WANTED_RATIO = 1.8
 # The corpus holds more than this part of its bytes in tokens; the rest of it is not read.
 _TOKENS_PER_TEXT_BYTE = 0.217

@@ -1,1 +1,1 @@
-"""Starting the MaxText job on what was built: its command, its mixture file, and where it runs."""
+"""The start of MaxText on built datasets: its mixture, its command, and the machines that run it."""

@@ -1,1 +1,1 @@
-"""The schema of a mix config."""
+"""The schema of a mix config: sections, sources, values, and budgets that add up."""

@@ -163,7 +163,9 @@ def _given(datasets: Mapping[str, Any], key: str) -> dict[str, Any]:
     }
 
 
-def load_config(path: str | os.PathLike[str], *, overrides: Mapping[str, Any] | None = None) -> MixConfig:
+def load_config(
+    path: str | os.PathLike[str], *, overrides: Mapping[str, Any] | None = None, given_as: str = "--set"
+) -> MixConfig:
     """Reads and checks a mix config.
 
     Args:
@@ -171,10 +173,11 @@ def load_config(path: str | os.PathLike[str], *, overrides: Mapping[str, Any] | 
         overrides: values by dotted key, as `--set KEY=VALUE` gives them: `{"total_tokens": "400000", "records.format":
             "text", "datasets.german.share": "30%"}`. Text is read as the same text in the file would be (`true`,
             `null`, `[a, b]`); other values are taken as they are. They are checked like the file's own.
+        given_as: what an error calls an override.
 
     Raises:
         UsageError: the file is not there, is no YAML, or breaks the schema; the message has a line for each error.
         BroetchenError: the hub does not tell what an unpinned source, or one by name of dataset, is.
     """
-    config = section_of(MixConfig, open_document(_KIND, path, overrides))
+    config = section_of(MixConfig, open_document(_KIND, path, overrides, given_as=given_as))
     return config.model_copy(update={"datasets": pinned_datasets(config.datasets)})

@@ -1,1 +1,1 @@
-"""Terminal, progress, and the layout of tables."""
+"""Standard error and output, progress, and the layout of tables."""

@@ -24,6 +24,7 @@ _NEWS = (*_OURS, "apache_beam.runners.dataflow.")
 _WORKERS = {"apache_beam.runners.portability.local_job_service": "Worker: ", "root": ""}
 
 _console = Console(stderr=True)
+_is_command = False
 
 
 def console() -> Console:
@@ -49,12 +50,19 @@ def say(text: str) -> None:
 
 def start(*, debug: bool) -> None:
     """Sets up logging, and takes standard error away from everything but `console`, unless in `debug`."""
+    global _is_command
+    _is_command = True
     # By force, as Beam sets up logging of its own accord when its options are looked at.
     if debug:
         logging.basicConfig(format="%(name)s: %(message)s", level=logging.DEBUG, stream=sys.stderr, force=True)
         return
     logging.basicConfig(format="%(message)s", level=logging.INFO, handlers=[_Lines()], force=True)
     _take_stderr()
+
+
+def is_command() -> bool:
+    """Whether this process is a command of ours, which may end it; a script or a notebook that calls us is none."""
+    return _is_command
 
 
 def _take_stderr() -> None:
@@ -82,7 +90,7 @@ def _worker_message(entry: str) -> str | None:
     """The message of a worker's log entry if our code logged it.
 
     >>> here = Path(__file__).parents[2]
-    >>> _worker_message(f'message: "a \\u201cb\\u201d" log_location: "{here}/transforms/files.py:7"')
+    >>> _worker_message(f'message: "a \\u201cb\\u201d" log_location: "{here}/transforms/files/storage.py:7"')
     'a “b”'
     >>> _worker_message('message: "a" log_location: "/usr/lib/python3/logging/__init__.py:7"')
     """

@@ -130,7 +130,7 @@ class Counting:
 
 
 def count(
-    what: Sequence[str],
+    what: Sequence[str | MixConfig],
     load_config: Callable[[str], MixConfig],
     *,
     datasets: Sequence[str] = (),
@@ -143,7 +143,7 @@ def count(
     """Counts all of `what`, in one pipeline.
 
     Args:
-        what: mix configs (`.yaml`), parquet files or glob patterns of them, and folders of built datasets.
+        what: mix configs or their paths (`.yaml`), parquet files or glob patterns of them, folders of built datasets.
         load_config: reads a mix config.
         datasets: of configs and built outputs, only these.
         tokenizer, text_column: for parquet files; the others name theirs.
@@ -157,7 +157,7 @@ def count(
         UsageError: a config, a tokenizer, the engine or a dataset's name cannot be used.
         BroetchenError: a source is missing, damaged or without text, or a built shard is damaged.
     """
-    patterns = [one for one in what if _is_parquet(one)]
+    patterns = [one for one in what if isinstance(one, str) and _is_parquet(one)]
     if patterns and tokenizer is None:
         raise UsageError(f"{patterns[0]}: name the tokenizer to count with by --tokenizer PATH")
     if tokenizer is not None and not patterns:
@@ -170,8 +170,8 @@ def count(
     with job_folder(beam_arguments, "count") as scratch:
         counting = Counting(engine, scratch)
         for one in what:
-            if _is_config(one):
-                counting.add_config(load_config(one), datasets)
+            if isinstance(one, MixConfig) or _is_config(one):
+                counting.add_config(one if isinstance(one, MixConfig) else load_config(one), datasets)
             elif tokenizer is not None and _is_parquet(one):
                 counting.add_parquet(one, tokenizer, text_column)
             else:

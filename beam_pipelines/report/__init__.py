@@ -1,1 +1,1 @@
-"""The HTML report."""
+"""The HTML report on built datasets: its data, its charts, its page."""

@@ -11,8 +11,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from transforms.arrayrecord.records import file_extension
-from transforms.dataset.manifest import Manifest, SplitEntry, find_manifests
-from transforms.dataset.verify import tokenizer_of
+from transforms.dataset.manifest import Manifest, SplitEntry, find_manifests, tokenizer_of
 from transforms.encoding.pool import tokenizer_file
 from transforms.errors import BroetchenError, UsageError
 from transforms.files import storage

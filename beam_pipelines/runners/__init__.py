@@ -1,1 +1,1 @@
-"""How a job runs: options, Dataflow, local workers, failures."""
+"""The running of a job: options, Dataflow, local workers, failures."""

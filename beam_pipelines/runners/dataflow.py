@@ -1,4 +1,4 @@
-"""Beam's options for a run on Dataflow, where the command line does not give them; docs/dataflow.md explains each."""
+"""Dataflow: Beam's options where the command line does not give them (docs/dataflow.md), and the cost of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ends a local pipeline whose worker process has died, where Beam itself would wait for its answer for ever.
+"""Errors of a pipeline in plain words, the death of a worker process among them, for which Beam would wait for ever.
 
 Beam starts each worker of its multi-process mode from a thread, which raises an error when the worker has not ended
 well (`SubprocessSdkWorker.run` in `apache_beam/runners/portability/local_job_service.py`, 2.77). Nobody looks at that
@@ -52,7 +52,7 @@ def ended_with_workers() -> Iterator[None]:
                 before(arguments)
             elif not deadlines:
                 deadlines.append(_after(_NOTICED_S, interruption))
-                if interruption.in_main_thread:
+                if interruption.in_main_thread and terminal.is_command():
                     deadlines.append(_after(_NOTICED_S + _TIDIED_S, _give_up))
 
         threading.excepthook = notice

@@ -175,12 +175,12 @@ class _ForkedEnvironment(SubprocessSDKEnvironment):
 
 @WorkerHandler.register_environment(_URN, bytes)
 class _ForkedWorkerHandler(GrpcWorkerHandler):
-    """Like `SubprocessSdkWorkerHandler` in Beam's `worker_handlers.py`, for a process that is there already."""
+    """Like Beam's `SubprocessSdkWorkerHandler`, for a process that is there already."""
 
     def __init__(self, payload: bytes, state: Any, provision_info: Any, grpc_server: Any) -> None:
         super().__init__(state, provision_info, grpc_server)
         self._fork = _waiting[payload].take()
-        # A worker's death is told by an error in the thread of this name; see `worker_deaths`.
+        # A worker's death is told by an error in the thread of this name; see `failures`.
         self._ended = threading.Thread(name="run_worker", target=self._fork.wait, daemon=True)
 
     def start_worker(self) -> None:

@@ -1,1 +1,1 @@
-"""What each command prints."""
+"""The tables that commands print, one module for each subject."""

@@ -1,4 +1,4 @@
-"""The table of a build."""
+"""The tables of datasets: built, verified, unfinished and downloaded ones."""
 
 from __future__ import annotations
 

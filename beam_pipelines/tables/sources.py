@@ -1,4 +1,4 @@
-"""The table of a plan, and what else there is to say about a build before it starts."""
+"""The tables of sources: the plan of a build with its notes and cost, and counts of tokens."""
 
 from __future__ import annotations
 

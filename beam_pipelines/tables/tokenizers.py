@@ -1,4 +1,4 @@
-"""Shows an evaluation of tokenizers: tables for a terminal, JSON and CSV."""
+"""The tables of tokenizers: a training, and an evaluation side by side, for a terminal, as JSON and as CSV."""
 
 from __future__ import annotations
 

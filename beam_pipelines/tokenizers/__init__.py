@@ -1,1 +1,1 @@
-"""The jobs on tokenizers: training, evaluation, and what each writes."""
+"""The jobs on tokenizers: training, evaluation, and the files that they write."""

@@ -1,4 +1,4 @@
-"""Checks that a trained tokenizer gives back the text that it encodes."""
+"""Checks that a trained tokenizer gives back the text that it encodes, mostly text kept out of its training."""
 
 from __future__ import annotations
 

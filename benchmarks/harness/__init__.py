@@ -1,1 +1,1 @@
-"""What the benchmarks measure with: corpora, contenders, the meter, the report."""
+"""Tools of the benchmarks: corpora, contenders, the meter, the report."""

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from benchmarks.harness import same_work
 from benchmarks.harness.corpus import Corpus
+from benchmarks.harness.places import PEERS
 from benchmarks.harness.same_work import Content
-
-PEERS = Path(__file__).parents[1] / "peers"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-ROOT = Path(__file__).parents[2]
+from benchmarks.harness.places import ROOT
 
 
 def build_command(source: str, tokens: int, folder: Path, shard_size: str, options: Sequence[str] = ()) -> list[str]:

@@ -1,1 +1,1 @@
-"""The schema of a training config."""
+"""The schema of a training config, and the names and prices of TPUs."""

@@ -1,1 +1,1 @@
-"""Export to Hugging Face format."""
+"""Export of a checkpoint to Hugging Face format, and the check of an exported model."""

@@ -1,1 +1,1 @@
-"""Training on this machine."""
+"""Training on this machine: the trainer's environment and process, its log and progress."""

@@ -43,7 +43,7 @@ _LOGGER = logging.getLogger(__name__)
 
 _SHOWN_LINES = 25
 
-# What the lock files of `python_environment.trainer` leave out, by the parameters that ask for it.
+# What the lock files of `environment.trainer` leave out, by the parameters that ask for it.
 _REPORTING = {
     "use_vertex_tensorboard": "cloud-accelerator-diagnostics",
     "managed_mldiagnostics": "google-cloud-mldiagnostics",

@@ -1,1 +1,1 @@
-"""MaxText's command, settings and checks."""
+"""A run of MaxText: from the config to the checked job and its command, and the checkpoints that it leaves."""

@@ -1,7 +1,8 @@
 """Whether a run can go well: MaxText's settings against the data and its tokenizer. Pure functions, without I/O.
 
-What MaxText does with each combination was read from its input pipeline (`grain_data_processing.py`,
-`data_processing_utils.py`, `grain_tokenizer.py`, 0.2.5).
+What MaxText does with each combination was read from its input pipeline, 0.2.5
+(`maxtext/input_pipeline/grain_data_processing.py`, `maxtext/input_pipeline/data_processing_utils.py`,
+`maxtext/input_pipeline/grain_tokenizer.py`).
 """
 
 from __future__ import annotations

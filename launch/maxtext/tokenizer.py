@@ -2,8 +2,8 @@
 
 MaxText loads a folder by `transformers.AutoTokenizer` (`HFTokenizer` in `maxtext/input_pipeline/tokenizer.py`, 0.2.5),
 which knows BOS, EOS and padding from `tokenizer_config.json` alone. Where the id of a target is that of padding, its
-loss does not count (`shift_and_refine` in `input_pipeline_utils.py`); without a padding token that is the unknown
-token, and else the id 0 (`get_tokenizer_and_pad_id`).
+loss does not count (`shift_and_refine` in `maxtext/input_pipeline/input_pipeline_utils.py`); without a padding token
+that is the unknown token, and else the id 0 (`get_tokenizer_and_pad_id`).
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""MaxText's mixture of built datasets."""
+"""MaxText's mixture of built datasets: shares, weights and files, and how the mixing will go."""

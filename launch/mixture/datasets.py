@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
-from transforms.dataset.manifest import Manifest, find_manifests
-from transforms.dataset.verify import tokenizer_of
+from transforms.dataset.manifest import Manifest, find_manifests, tokenizer_of
 from transforms.errors import BroetchenError, UsageError
 
 _NAMED = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)=(?P<output>.+)")

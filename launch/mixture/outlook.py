@@ -1,7 +1,7 @@
 """What becomes of a mixture: the shares that Grain's integers give, which component ends first, and when.
 
-Grain draws records in an order that is fixed, so that all of it follows from the integers of `mixture_weights` and the
-records that there are. Exact arithmetic, without I/O.
+Grain draws records in an order that is fixed, so that all of it follows from the integers of `weights` and the records
+that there are. Exact arithmetic, without I/O.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import grain.python as grain
-import numpy as np
 import pyarrow as pa
 
 from launch.mixture.datasets import Mixture
@@ -19,12 +18,10 @@ from launch.mixture.outlook import drawn
 from launch.mixture.weights import grain_integers
 from transforms.arrayrecord.example import decode_ids, decode_text
 from transforms.arrayrecord.records import FEATURE
-from transforms.dataset.manifest import ShardEntry
-from transforms.dataset.verify import tokenizer_of
-from transforms.encoding.pool import borrow_encoder
+from transforms.dataset.manifest import ShardEntry, tokenizer_of
+from transforms.encoding.pool import token_counts
 from transforms.errors import BroetchenError
 from transforms.files import storage
-from transforms.tokenizer.spec import TokenizerSpec
 
 _BATCH_RECORDS = 256
 
@@ -149,11 +146,10 @@ def _token_counter(mixture: Mixture) -> Callable[[Sequence[bytes]], list[int]]:
         return lambda records: [len(decode_ids(record, FEATURE)) for record in records]
     first = mixture.components[0]
     tokenizer = tokenizer_of(first.folder, mixture.manifests[first.name])
-    return lambda records: _text_tokens(tokenizer, records)
 
+    def text_tokens(records: Sequence[bytes]) -> list[int]:
+        texts = [decode_text(record, FEATURE).decode() for record in records]
+        counts: list[int] = token_counts(tokenizer, "auto", pa.array(texts, pa.large_string())).tolist()
+        return counts
 
-def _text_tokens(tokenizer: TokenizerSpec, records: Sequence[bytes]) -> list[int]:
-    texts = [decode_text(record, FEATURE).decode() for record in records]
-    with borrow_encoder(tokenizer, "auto") as encoder:
-        lengths: list[int] = np.diff(encoder.encode(pa.array(texts, pa.large_string())).offsets).tolist()
-    return lengths
+    return text_tokens

@@ -1,1 +1,1 @@
-"""Training on TPUs."""
+"""Training on TPUs: slices of TPU VMs, clusters of GKE, and the consent to their cost."""

@@ -10,7 +10,7 @@ import tarfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("beam_pipelines", "launch", "mix_configs", "samples", "transforms")
+PACKAGES = ("beam_pipelines", "broetchen", "launch", "mix_configs", "samples", "transforms")
 
 
 @dataclasses.dataclass(frozen=True)

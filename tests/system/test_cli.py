@@ -331,7 +331,7 @@ def test_debug_shows_the_traceback(folder: Path, tmp_path: Path) -> None:
     result = run_command("build", config, "--output", tmp_path / "out", "--debug")
     assert result.returncode == 1
     assert "Traceback" in result.stderr
-    assert "parquet_texts.py" in result.stderr
+    assert "parquet/texts.py" in result.stderr
     assert re.match(r"broetchen: .*row group 0 cannot be read", result.stderr[result.stderr.rindex("broetchen: ") :])
 
 

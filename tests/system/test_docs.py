@@ -213,12 +213,18 @@ def test_the_commands_of_a_document_run(
     assert capsys.readouterr().out
 
 
-def test_the_pipeline_of_the_index_runs(working: Path) -> None:
-    (program,) = blocks(ROOT / "docs" / "README.md", "python")
-    exec(compile(program, "docs/README.md", "exec"), {})
-    assert [path.name for path in sorted((working / "out").iterdir())] == [
-        f"train-0000{index}-of-00002.arecord" for index in range(2)
-    ]
+@pytest.mark.parametrize(
+    "document", [document for document in DOCUMENTS if blocks(document, "python")], ids=lambda document: document.name
+)
+def test_the_programs_of_a_document_run(document: Path, working: Path) -> None:
+    """One after another, in one namespace, as in a notebook."""
+    names: dict[str, object] = {"__name__": "__main__"}
+    for program in blocks(document, "python"):
+        exec(compile(program, document.name, "exec"), names)
+    if document == ROOT / "docs" / "README.md":
+        assert [path.name for path in sorted((working / "out").iterdir())] == [
+            f"train-0000{index}-of-00002.arecord" for index in range(2)
+        ]
 
 
 # --- Links ------------------------------------------------------------------------------------------------------------
@@ -262,7 +268,7 @@ def texts_of_the_source() -> str:
     """Every text of our code, a line each."""
     nodes = (
         node
-        for package in ("beam_pipelines", "launch", "transforms")
+        for package in ("beam_pipelines", "broetchen", "launch", "transforms")
         for path in sorted((ROOT / package).rglob("*.py"))
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Constant | ast.JoinedStr)
@@ -291,7 +297,7 @@ def test_every_test_that_a_document_names_is_there() -> None:
     named = [
         (document, *found)
         for document in DOCUMENTS
-        for found in re.findall(r"\[`(test_\w+)`\]\(\.\./(tests/\w+\.py)\)", document.read_text(encoding="utf-8"))
+        for found in re.findall(r"\[`(test_\w+)`\]\(\.\./(tests/[\w/]+\.py)\)", document.read_text(encoding="utf-8"))
     ]
     assert len(named) > 20
     for document, test, path in named:

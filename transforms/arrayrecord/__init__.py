@@ -1,1 +1,1 @@
-"""ArrayRecord: `tf.train.Example`, records, reader, writer, `WriteToArrayRecord`."""
+"""ArrayRecord: records of `tf.train.Example`s, their reader and writer, and `WriteToArrayRecord`."""

@@ -14,16 +14,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transforms.arrayrecord.example import decode_text
-from transforms.arrayrecord.reader import RecordReader
-from transforms.arrayrecord.records import FEATURE
 from transforms.dataset.manifest import Manifest, manifest_path, read_manifest
+from transforms.dataset.reader import ShardReader
 from transforms.errors import BroetchenError, UsageError
 from transforms.files import storage
 from transforms.parquet.footer import read_footer
 from transforms.parquet.source_files import expand_sources
 from transforms.parquet.texts import read_texts
-from transforms.texts import text_batches, text_buffers
+from transforms.texts import text_buffers
 
 _SUFFIX = ".parquet"
 _WILDCARD = re.compile(r"[*?\[]")
@@ -57,8 +55,8 @@ class TextPart:
         """
         for path, size in zip(self.paths, self.sizes, strict=True):
             if self.text_column is None:
-                with RecordReader(path) as records:
-                    for texts in text_batches(decode_text(record, FEATURE) for record in records):
+                with ShardReader(path, "text") as shard:
+                    for texts in shard.texts():
                         yield texts, {}
             else:
                 groups = range(len(read_footer(path, size, self.text_column).row_groups))

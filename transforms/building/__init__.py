@@ -1,1 +1,1 @@
-"""The build of datasets: shards, cut, publish, and what lies in an output meanwhile."""
+"""The build of datasets as one PTransform: shards, cut, publication, and the unfinished work in an output."""

@@ -1,4 +1,4 @@
-"""Tokenizes shards: row groups in, one provisional ArrayRecord file and one small count out."""
+"""Tokenizes shards: row groups in, one provisional shard and one small count out."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Config files: YAML with lines, sections, and what paths in them mean; no key is known here."""
+"""Config files: YAML with lines, sections, and the meaning of paths in them; no key is known here."""

@@ -140,9 +140,17 @@ class Kind:
 class ConfigDocument:
     """A config file as plain data, with the line of each key, and the problems found so far."""
 
-    def __init__(self, name: str, kind: Kind) -> None:
+    def __init__(self, name: str, kind: Kind, given_as: str = "--set") -> None:
+        """An empty document.
+
+        Args:
+            name: of the file, as errors show it.
+            kind: what errors call it.
+            given_as: what errors call an override.
+        """
         self.name = name
         self.kind = kind
+        self._given_as = given_as
         self.data: Any = None
         self.problems: list[Problem] = []
         self._lines: dict[Loc, int] = {}
@@ -216,7 +224,7 @@ class ConfigDocument:
             return 0, f"{self.name}: {_dotted(loc)}: {problem.what}"
         if place in self._overridden:
             key = _printable(self._overridden[place])
-            return _AFTER_ALL_LINES, f"{self.name} (--set {key}): {_dotted(loc)}: {problem.what}"
+            return _AFTER_ALL_LINES, f"{self.name} ({self._given_as} {key}): {_dotted(loc)}: {problem.what}"
         return self._lines[place], f"{self.name}:{self._lines[place]}: {_dotted(loc)}: {problem.what}"
 
     @staticmethod
@@ -228,7 +236,7 @@ class ConfigDocument:
     def _typed(self, text: str, loc: Loc) -> Any:
         """`text` as the value of a key in the file. Only quotes and brackets start YAML: `*.parquet` is no alias."""
         if text[:1] in ("[", "{", '"', "'"):
-            part = ConfigDocument(f"{self.name} (--set {_printable(self._overridden[loc])})", self.kind)
+            part = ConfigDocument(f"{self.name} ({self._given_as} {_printable(self._overridden[loc])})", self.kind)
             part.parse(text.encode())
             self.problems += (Problem((*loc, *problem.loc), problem.what) for problem in part.problems)
             return part.data

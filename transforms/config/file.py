@@ -29,7 +29,11 @@ class ConfigFile(Section):
 
 
 def open_document(
-    kind: Kind, path: str | os.PathLike[str], overrides: Mapping[str, Any] | None = None
+    kind: Kind,
+    path: str | os.PathLike[str],
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    given_as: str = "--set",
 ) -> ConfigDocument:
     """A config file as plain data, with the overrides in it.
 
@@ -38,12 +42,13 @@ def open_document(
         path: a YAML file, local or on a filesystem that Beam knows (`gs://…`).
         overrides: values by dotted key, as `--set KEY=VALUE` gives them. Text is read as the same text in the file
             would be; other values are taken as they are. They are checked like the file's own.
+        given_as: what an error calls an override.
 
     Raises:
         UsageError: the file is not there, or is no YAML.
     """
     name = os.fspath(path)
-    document = ConfigDocument(name, kind)
+    document = ConfigDocument(name, kind, given_as)
     document.parse(_read(name))
     for key, value in (overrides or {}).items():
         document.override(key, value)

@@ -1,1 +1,1 @@
-"""Counts of tokens, and the ledger of counts."""
+"""Counts of tokens, and the ledger that remembers them."""

@@ -15,21 +15,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.pvalue import PCollection, TaggedOutput
 
-from transforms.arrayrecord.example import decode_ids, decode_text
-from transforms.arrayrecord.reader import RecordReader
-from transforms.arrayrecord.records import FEATURE
 from transforms.coders import register_json_coder
 from transforms.counting.ledger import Counted, CountLedger
 from transforms.counting.text_count import SumTextCounts, TextCount
 from transforms.dataset.manifest import Manifest
+from transforms.dataset.reader import ShardReader
 from transforms.dataset.verify import ShardCheck, shard_checks
-from transforms.encoding.pool import borrow_encoder, choose_engine, encode_samples, leading_documents
+from transforms.encoding.pool import choose_engine, encode_samples, leading_documents, token_counts
 from transforms.errors import BroetchenError
-from transforms.files import storage
-from transforms.parquet.footer import SourceFile, read_footer
+from transforms.parquet.footer import SourceFile
 from transforms.parquet.read import ReadFooters, TextSource
 from transforms.parquet.texts import read_texts
-from transforms.texts import text_batches
 from transforms.tokenizer.spec import ChosenEngine, Engine, TokenizerSpec
 
 _LOGGER = logging.getLogger(__name__)
@@ -125,10 +121,7 @@ def _tokens_of(
     name: str, tokenizer: TokenizerSpec, engine: Engine, texts: pa.LargeStringArray
 ) -> npt.NDArray[np.int64]:
     """The tokens of each document."""
-    if not len(texts):
-        return np.empty(0, np.int64)
-    with borrow_encoder(tokenizer, _engine_for(name, tokenizer, engine, texts)) as encoder:
-        return np.diff(encoder.encode(texts).offsets)
+    return token_counts(tokenizer, _engine_for(name, tokenizer, engine, texts) if len(texts) else engine, texts)
 
 
 class _LookUp(beam.DoFn):
@@ -247,32 +240,21 @@ def count_shard(built: BuiltShard) -> TextCount:
         BroetchenError: the shard is damaged, or holds other tokens than its manifest says.
     """
     shard = built.shard
-    if shard.format == "tokens":
-        with RecordReader(shard.path) as records:
-            tokens = sum(len(decode_ids(record, FEATURE)) for record in records)
-        count = TextCount(built.documents, tokens, None, None, None)
-    else:
-        lengths, text_bytes = [np.empty(0, np.int64)], 0
-        for texts in _texts_in(shard):
-            lengths.append(_tokens_of(built.name, shard.tokenizer, shard.engine, texts))
-            text_bytes += int(pc.sum(pc.binary_length(texts)).as_py() or 0)
-        count = dataclasses.replace(TextCount.of(np.concatenate(lengths), text_bytes, 0), skipped=None)
+    with ShardReader(shard.path, shard.format, shard.text_column) as reader:
+        if shard.format == "tokens":
+            count = TextCount(built.documents, sum(map(len, reader.ids())), None, None, None)
+        else:
+            lengths, text_bytes = [np.empty(0, np.int64)], 0
+            for texts in reader.texts():
+                lengths.append(_tokens_of(built.name, shard.tokenizer, shard.engine, texts))
+                text_bytes += int(pc.sum(pc.binary_length(texts)).as_py() or 0)
+            count = dataclasses.replace(TextCount.of(np.concatenate(lengths), text_bytes, 0), skipped=None)
     if count.tokens != shard.tokens:
         raise BroetchenError(
             f"{shard.path}: holds {count.tokens:,} tokens, and its manifest says {shard.tokens:,}; the file was "
             "changed or is damaged: see what broetchen verify says, and build it again"
         )
     return count
-
-
-def _texts_in(shard: ShardCheck) -> Iterator[pa.LargeStringArray]:
-    if shard.format == "parquet":
-        groups = range(len(read_footer(shard.path, storage.size(shard.path), shard.text_column).row_groups))
-        for _, batch in read_texts(shard.path, groups, shard.text_column):
-            yield batch.texts
-        return
-    with RecordReader(shard.path) as records:
-        yield from text_batches(decode_text(record, FEATURE) for record in records)
 
 
 class CountBuiltShards(beam.PTransform[PCollection[BuiltShard], PCollection[tuple[str, TextCount]]]):

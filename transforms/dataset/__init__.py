@@ -1,1 +1,1 @@
-"""Finished datasets: the manifest, and holding a dataset against it."""
+"""Finished datasets: the manifest, readers of shards and splits, and the check of a dataset against its manifest."""

@@ -15,6 +15,7 @@ import pydantic
 
 from transforms.errors import BroetchenError
 from transforms.files import storage
+from transforms.tokenizer.spec import TokenizerSpec
 
 NAME = "manifest.json"
 
@@ -152,3 +153,17 @@ def find_manifests(output: str) -> dict[str, Manifest]:
             f"{output}: no finished dataset here (no {NAME} in it or one folder below); build it first"
         )
     return found
+
+
+def tokenizer_of(folder: str, manifest: Manifest) -> TokenizerSpec:
+    """The tokenizer of a dataset, as it lies beside the datasets; it adds no BOS or EOS."""
+    tokenizer = manifest.tokenizer
+    return TokenizerSpec(
+        path=posixpath.normpath(posixpath.join(folder, tokenizer.path))
+        if storage.is_local(folder)
+        else (posixpath.join(posixpath.dirname(folder), tokenizer.path.removeprefix("../"))),
+        sha256=tokenizer.sha256,
+        bos_token=None,
+        eos_token=None,
+        special_tokens="token" if tokenizer.special_tokens == "token" else "text",
+    )

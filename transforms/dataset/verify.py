@@ -9,17 +9,16 @@ import posixpath
 from collections.abc import Iterable, Iterator, Sequence
 
 import apache_beam as beam
-import numpy as np
 import pyarrow as pa
 
 from transforms.arrayrecord.example import decode_ids, decode_text
 from transforms.arrayrecord.records import FEATURE, Format, file_extension
 from transforms.coders import register_json_coder
-from transforms.dataset.manifest import Manifest, ShardEntry
-from transforms.encoding.pool import borrow_encoder, expected_engine
+from transforms.dataset.manifest import Manifest, ShardEntry, tokenizer_of
+from transforms.dataset.reader import ShardReader
+from transforms.encoding.pool import expected_engine, token_counts
 from transforms.errors import BroetchenError
 from transforms.files import storage
-from transforms.parquet.shard import ParquetRows
 from transforms.tokenizer.spec import ChosenEngine, Engine, TokenizerSpec
 
 _BATCH_RECORDS = 256
@@ -53,20 +52,6 @@ class ShardCheck:
         with contextlib.suppress(BroetchenError):
             return None if self.format == "tokens" else expected_engine(self.tokenizer, self.engine)
         return None
-
-
-def tokenizer_of(folder: str, manifest: Manifest) -> TokenizerSpec:
-    """The tokenizer of a dataset, as it lies beside the datasets; it adds no BOS or EOS."""
-    tokenizer = manifest.tokenizer
-    return TokenizerSpec(
-        path=posixpath.normpath(posixpath.join(folder, tokenizer.path))
-        if storage.is_local(folder)
-        else (posixpath.join(posixpath.dirname(folder), tokenizer.path.removeprefix("../"))),
-        sha256=tokenizer.sha256,
-        bos_token=None,
-        eos_token=None,
-        special_tokens="token" if tokenizer.special_tokens == "token" else "text",
-    )
 
 
 def shard_checks(folder: str, manifest: Manifest, engine: Engine) -> Iterator[ShardCheck]:
@@ -199,24 +184,17 @@ def _text_records(check: ShardCheck, batch: Sequence[bytes]) -> Iterator[int | s
         except (BroetchenError, UnicodeDecodeError) as error:
             problems[index] = str(error)
             texts.append("")
-    for index, tokens in enumerate(_count(check, texts)):
+    counts = token_counts(check.tokenizer, check.engine, pa.array(texts, pa.large_string()))
+    for index, tokens in enumerate(counts.tolist()):
         yield problems.get(index, tokens)
 
 
 def _parquet_rows(check: ShardCheck, local: str) -> Iterator[tuple[int, int | str]]:
-    with ParquetRows(local) as rows:
+    with ShardReader(local, check.format, check.text_column) as shard:
         done = 0
-        for table in rows.between(0, len(rows)):
-            for batch in table.to_batches(_BATCH_RECORDS):
-                texts = batch.column(batch.schema.get_field_index(check.text_column)).to_pylist()
-                yield from enumerate(_count(check, texts), done)
-                done += len(texts)
-
-
-def _count(check: ShardCheck, texts: Sequence[str]) -> list[int]:
-    with borrow_encoder(check.tokenizer, check.engine) as encoder:
-        lengths: list[int] = np.diff(encoder.encode(pa.array(texts, pa.large_string())).offsets).tolist()
-    return lengths
+        for texts in shard.texts():
+            yield from enumerate(token_counts(check.tokenizer, check.engine, texts).tolist(), done)
+            done += len(texts)
 
 
 class _VerifyShard(beam.DoFn):
@@ -231,6 +209,7 @@ class VerifyShards(beam.PTransform[beam.PCollection[ShardCheck], beam.PCollectio
 
     Example:
         >>> import tempfile
+        >>> import numpy as np
         >>> from transforms.arrayrecord.example import encode_ids
         >>> from transforms.arrayrecord.writer import ShardWriter
         >>> folder = tempfile.TemporaryDirectory()

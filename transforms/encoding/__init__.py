@@ -1,1 +1,1 @@
-"""Documents to ids: engines, the pool of encoders, `Tokenize`."""
+"""Documents to ids: two engines that agree, the pool of encoders, and `Tokenize`."""

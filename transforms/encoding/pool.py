@@ -1,4 +1,4 @@
-"""Encoders kept per process and lent to one thread at a time.
+"""Encoders kept per process and lent to one thread at a time, and the choice of their engine.
 
 An encoder takes a quarter of a second and some 100 MB to make, and a pipeline has several steps that encode, each with
 a DoFn instance per thread. They share these.
@@ -11,6 +11,8 @@ import functools
 import threading
 from collections.abc import Iterable, Iterator
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -99,6 +101,18 @@ def borrow_encoder(spec: TokenizerSpec, engine: Engine) -> Iterator[Encoder]:
     finally:
         with _lock:
             idle.append(encoder)
+
+
+def token_counts(tokenizer: TokenizerSpec, engine: Engine, texts: pa.LargeStringArray) -> npt.NDArray[np.int64]:
+    """How many tokens each document makes: int64 [documents].
+
+    Raises:
+        BroetchenError: the tokenizer cannot be loaded, or has no tokens for some of the text.
+    """
+    if not len(texts):
+        return np.empty(0, np.int64)
+    with borrow_encoder(tokenizer, engine) as encoder:
+        return np.diff(encoder.encode(texts).offsets)
 
 
 def choose_engine(

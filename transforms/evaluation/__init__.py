@@ -1,1 +1,1 @@
-"""Evaluating tokenizers."""
+"""Evaluating tokenizers: statistics of text, the metrics that follow, and `EvaluateTokenizers`."""

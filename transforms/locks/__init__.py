@@ -1,1 +1,1 @@
-"""One build at an output: locks on files and buckets, who holds them, and how their loss ends a build."""
+"""One build at an output: locks on files and buckets, their owners, and the end of a build that loses its lock."""

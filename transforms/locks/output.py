@@ -2,8 +2,8 @@
 
 On a local filesystem the lock is `flock(2)` on a file, which the kernel lets go when its process ends, however it ends.
 On a network filesystem it holds as far as that carries `flock` from one machine to another: NFS does since Linux 2.6.12
-unless mounted with `nolock` or `local_lock`, gcsfuse does not. On `gs://` it is an object that is renewed (`gcs_lock`).
-Other filesystems have none.
+unless mounted with `nolock` or `local_lock`, gcsfuse does not. On `gs://` it is an object that is renewed
+(`transforms.locks.gcs`). Other filesystems have none.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Parquet: sources, footers, texts, shards of text."""
+"""Parquet: source files, footers, their text, shards of text, and `ReadParquet`."""

@@ -1,4 +1,4 @@
-"""The footers of all files of some sources, as one PTransform: what planning, counting and evaluating begin with."""
+"""Parquet as PTransforms: `ReadFooters`, with which plans, counts and evaluations begin, and `ReadParquet`."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a dataset is built from, and the plan that follows: the spec, the layout of shards, the fingerprint."""
+"""The spec that a dataset is built from, and the plan that follows: the layout of shards, the fingerprint."""

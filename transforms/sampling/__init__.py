@@ -1,1 +1,1 @@
-"""A bounded look into a finished dataset."""
+"""A bounded look into a finished dataset: runs of records, how they pack, and ids as text."""

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import bisect
 import dataclasses
 import itertools
 from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from transforms.arrayrecord.example import decode_ids, decode_text
-from transforms.arrayrecord.reader import RecordReader
-from transforms.arrayrecord.records import FEATURE
-from transforms.dataset.manifest import Manifest, ShardEntry
-from transforms.dataset.verify import tokenizer_of
+from transforms.dataset.manifest import Manifest, ShardEntry, tokenizer_of
+from transforms.dataset.reader import ShardReader
 from transforms.encoding.pool import borrow_encoder
-from transforms.errors import BroetchenError
-from transforms.files import storage
-from transforms.parquet.footer import read_footer
-from transforms.parquet.texts import read_texts
 from transforms.sampling.runs import Run
-from transforms.texts import text_batches
 
 # A document that goes on for so many records after the end of a run is not followed any further.
 _FOLLOWED_RECORDS = 4096
@@ -83,24 +73,22 @@ def id_records(path: str, shard: ShardEntry, run: Run, framing: Framing) -> Iter
     Raises:
         BroetchenError: the shard is missing or damaged, or has not as many records as the manifest says.
     """
-    with RecordReader(path) as reader:
-        _check_records(path, len(reader), shard)
+    with ShardReader(path, "tokens", expected=shard.records) as reader:
         start, end = max(0, run.first - 1), min(len(reader), run.last + _FOLLOWED_RECORDS)
         previous = None
-        for number, record in enumerate(reader.between(start, end), start):
-            ids = decode_ids(record, FEATURE)
+        for number, ids in enumerate(reader.ids(start, end), start):
             if number >= run.first:
                 yield Record(number, ids, framing.begins(previous, ids))
             previous = ids
 
 
 def text_records(path: str, shard: ShardEntry, run: Run, folder: str, manifest: Manifest) -> Iterator[Record]:
-    """The documents of text of a run, or, of parquet, to the end of the row group in which it ends, encoded.
+    """The documents of text of a run, encoded.
 
     Args:
         path: of the shard.
         shard: what the manifest says of it.
-        run: of parquet, one that begins with a row group.
+        run: of its documents.
         folder, manifest: of the dataset, beside which its tokenizer lies.
 
     Raises:
@@ -108,42 +96,11 @@ def text_records(path: str, shard: ShardEntry, run: Run, folder: str, manifest: 
         UsageError: the tokenizer cannot be loaded.
     """
     tokenizer, number = tokenizer_of(folder, manifest), run.first
-    if manifest.config["records"]["format"] == "parquet":
-        batches = _parquet_texts(path, shard, run, manifest.config["dataset"]["text_column"])
-    else:
-        batches = _record_texts(path, shard, run)
-    for texts in batches:
-        with borrow_encoder(tokenizer, "auto") as encoder:
-            encoded = encoder.encode(texts)
-        for start, end in itertools.pairwise(encoded.offsets.tolist()):
-            yield Record(number, encoded.ids[start:end], begins=True)
-            number += 1
-
-
-def _record_texts(path: str, shard: ShardEntry, run: Run) -> Iterator[pa.LargeStringArray]:
-    with RecordReader(path) as reader:
-        _check_records(path, len(reader), shard)
-        yield from text_batches(decode_text(record, FEATURE) for record in reader.between(run.first, run.last))
-
-
-def row_group_ends(path: str, text_column: str) -> list[int]:
-    """The number of rows of a parquet file up to the end of each of its row groups."""
-    groups = read_footer(path, storage.size(path), text_column).row_groups
-    return list(itertools.accumulate(group.rows for group in groups))
-
-
-def _parquet_texts(path: str, shard: ShardEntry, run: Run, text_column: str) -> Iterator[pa.LargeStringArray]:
-    """The documents from `run.first`, which begins a row group, to the end of the row group of the run's last."""
-    ends = row_group_ends(path, text_column)
-    _check_records(path, ends[-1] if ends else 0, shard)
-    groups = range(bisect.bisect_right(ends, run.first), bisect.bisect_left(ends, run.last) + 1)
-    for _, batch in read_texts(path, groups, text_column):
-        yield batch.texts
-
-
-def _check_records(path: str, found: int, shard: ShardEntry) -> None:
-    if found != shard.records:
-        raise BroetchenError(
-            f"{path}: holds {found:,} records, and its manifest says {shard.records:,}; the file was changed or is "
-            "damaged: see what broetchen verify says, and build it again"
-        )
+    record_format, text_column = manifest.config["records"]["format"], manifest.config["dataset"]["text_column"]
+    with ShardReader(path, record_format, text_column, expected=shard.records) as reader:
+        for texts in reader.texts(run.first, run.last):
+            with borrow_encoder(tokenizer, "auto") as encoder:
+                encoded = encoder.encode(texts)
+            for start, end in itertools.pairwise(encoded.offsets.tolist()):
+                yield Record(number, encoded.ids[start:end], begins=True)
+                number += 1

@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from transforms.counting.text_count import Lengths
 from transforms.dataset.manifest import Manifest
+from transforms.dataset.reader import row_group_ends
 from transforms.files import storage
-from transforms.sampling.records import Framing, Record, id_records, row_group_ends, text_records
+from transforms.sampling.records import Framing, Record, id_records, text_records
 from transforms.sampling.runs import Run, at_row_groups, in_few_shards, spread_runs
 
 # A remote shard of records is copied whole, as array_record reads it with a request for each record.

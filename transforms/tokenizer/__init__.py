@@ -1,1 +1,1 @@
-"""A tokenizer: how it is named, and the file that it is."""
+"""A tokenizer: its name and settings, and its file."""

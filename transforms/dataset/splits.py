@@ -1,0 +1,214 @@
+"""Built datasets as sequences of records: what a script or a Grain pipeline reads them by."""
+
+from __future__ import annotations
+
+import bisect
+import functools
+import itertools
+import operator
+import posixpath
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from typing import Any, SupportsIndex
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from tokenizers import Tokenizer
+
+from transforms.dataset.manifest import Manifest, find_manifests, tokenizer_of
+from transforms.dataset.reader import ShardReader
+from transforms.encoding.pool import borrow_encoder, tokenizer_file
+from transforms.errors import BroetchenError, UsageError
+from transforms.files import storage
+from transforms.tokenizer.spec import TokenizerSpec
+
+# Shards that a split keeps open: local ones take a file descriptor and an index each, remote ones a copy on disk.
+_OPEN_LOCAL, _OPEN_REMOTE = 64, 4
+
+
+class Record:
+    """A record of a split: a document, or in a dataset of ids a piece of at most `records.max_tokens` of one.
+
+    Attributes:
+        ids: int64 [tokens], as they are in the record, or as its text encodes to (without BOS and EOS).
+        text: as it is in the record, or what its ids decode to without the BOS and EOS that the build added. A record
+            of ids may begin or end within a character, which then shows as U+FFFD; and its text is the normalized one
+            where the tokenizer normalizes.
+    """
+
+    def __init__(
+        self, tokenizer: TokenizerSpec, *, ids: npt.NDArray[np.int64] | None, text: str | None, added: tuple[int, ...]
+    ) -> None:
+        self._tokenizer, self._ids, self._text, self._added = tokenizer, ids, text, added
+
+    @property
+    def ids(self) -> npt.NDArray[np.int64]:
+        if self._ids is None:
+            with borrow_encoder(self._tokenizer, "tokenizers") as encoder:
+                self._ids = encoder.encode(pa.array([self._text], pa.large_string())).ids.astype(np.int64)
+        return self._ids
+
+    @property
+    def text(self) -> str:
+        if self._text is None:
+            assert self._ids is not None
+            ids = self._ids.tolist()
+            start, end = ids[:1] and ids[0] in self._added, ids[1:] and ids[-1] in self._added
+            self._text = _decoder(self._tokenizer).decode(ids[bool(start) : len(ids) - bool(end)], False)
+        return self._text
+
+    def __repr__(self) -> str:
+        shown = self.text if len(self.text) <= 40 else f"{self.text[:39]}…"
+        return f"Record({len(self.ids)} ids, {shown!r})"
+
+
+@functools.lru_cache(maxsize=4)
+def _decoder(tokenizer: TokenizerSpec) -> Tokenizer:
+    return Tokenizer.from_str(tokenizer_file(tokenizer).json)
+
+
+class SplitRecords:
+    """The records of one split by their number, in the order of the build: shard after shard.
+
+    A Grain `RandomAccessDataSource`: `grain.MapDataset.source(split)` reads from it, with threads and with processes.
+    Shards are opened when a record of theirs is first asked for, and stay open, as far as they are not many.
+    """
+
+    def __init__(self, folder: str, manifest: Manifest, split: str) -> None:
+        entry, records = manifest.splits[split], manifest.config["records"]
+        self._name, self._tokens, self._folder = f"{manifest.dataset}/{split}", entry.tokens, folder
+        self._format, self._text_column = records["format"], manifest.config["dataset"]["text_column"]
+        self._shards = [(posixpath.join(folder, shard.file), shard.records, shard.bytes) for shard in entry.shards]
+        self._ends = list(itertools.accumulate(shard.records for shard in entry.shards))
+        self._fingerprint = manifest.fingerprint
+        self._tokenizer = tokenizer_of(folder, manifest)
+        added = (manifest.tokenizer.bos_id, manifest.tokenizer.eos_id)
+        self._added = tuple(token for token in added if token is not None)
+        self._most_open = _OPEN_LOCAL if storage.is_local(folder) else _OPEN_REMOTE
+        self._forget()
+
+    def _forget(self) -> None:
+        self._lock, self._open = threading.Lock(), OrderedDict[int, ShardReader]()
+
+    @property
+    def tokens(self) -> int:
+        """The tokens of all its records."""
+        return self._tokens
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __getitem__(self, index: SupportsIndex) -> Record:
+        """A record by its number; from the end where that is negative.
+
+        Raises:
+            IndexError: there is none of that number.
+            BroetchenError: its shard is missing, damaged, or not the one that the manifest describes.
+        """
+        number = operator.index(index)
+        number += len(self) if number < 0 else 0
+        if not 0 <= number < len(self):
+            raise IndexError(f"{self._name}: no record {index}; it has {len(self):,}")
+        shard = bisect.bisect_right(self._ends, number)
+        within = number - (self._ends[shard - 1] if shard else 0)
+        with self._lock:
+            reader = self._reader(shard)
+            if self._format != "tokens":
+                return Record(self._tokenizer, ids=None, text=reader.text(within), added=())
+            return Record(self._tokenizer, ids=next(reader.ids(within, within + 1)), text=None, added=self._added)
+
+    def __iter__(self) -> Iterator[Record]:
+        return (self[number] for number in range(len(self)))
+
+    def close(self) -> None:
+        """Closes the shards that are open, and deletes copies of remote ones. Reading opens them again."""
+        with self._lock:
+            while self._open:
+                self._open.popitem()[1].__exit__()
+
+    def _reader(self, shard: int) -> ShardReader:
+        if shard not in self._open:
+            path, records, size = self._shards[shard]
+            if (found := storage.size(path)) != size:
+                raise BroetchenError(
+                    f"{path}: {found:,} bytes, and its manifest says {size:,}; the file was changed or is damaged: see "
+                    "what broetchen verify says, and build it again"
+                )
+            while len(self._open) >= self._most_open:
+                self._open.popitem(last=False)[1].__exit__()
+            self._open[shard] = ShardReader(path, self._format, self._text_column, expected=records).__enter__()
+        self._open.move_to_end(shard)
+        return self._open[shard]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_open")}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget()
+
+    def __repr__(self) -> str:
+        # Grain's DataLoader compares it to tell whether a checkpoint belongs to the same data.
+        return f"SplitRecords({self._name}, records={len(self)}, fingerprint={self._fingerprint})"
+
+
+class BuiltDataset(Mapping[str, SplitRecords]):
+    """A built dataset: its splits by name, `train` first.
+
+    Attributes:
+        folder: where it lies.
+        manifest: what it is made of.
+    """
+
+    def __init__(self, folder: str, manifest: Manifest) -> None:
+        self.folder, self.manifest = folder, manifest
+        self._splits = {name: SplitRecords(folder, manifest, name) for name in manifest.splits}
+
+    def __getitem__(self, split: str) -> SplitRecords:
+        if split not in self._splits:
+            raise KeyError(f"{self.folder} has no split {split!r}; it has {', '.join(self._splits)}")
+        return self._splits[split]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._splits)
+
+    def __len__(self) -> int:
+        return len(self._splits)
+
+    def close(self) -> None:
+        """Closes all shards that are open; `with open_dataset(…) as dataset` does at the end of its block."""
+        for split in self._splits.values():
+            split.close()
+
+    def __enter__(self) -> BuiltDataset:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        splits = ", ".join(f"{name}: {len(records):,} records" for name, records in self.items())
+        return f"BuiltDataset({self.folder}, {splits})"
+
+
+def open_dataset(uri: str) -> BuiltDataset:
+    """Opens a built dataset: `open_dataset("my-mix/german")["train"][0].text`.
+
+    Nothing but the manifest is read; a shard is held against it when it is opened. `broetchen verify` checks all of it.
+
+    Args:
+        uri: the dataset's folder, local or on any filesystem that Beam knows (`gs://…`). Remote shards are copied to
+            the folder for temporary files, four at a time for each split: for random access to many, copy them first.
+
+    Raises:
+        UsageError: several datasets lie there; the message names them.
+        BroetchenError: no finished dataset is there, or its manifest is damaged.
+    """
+    found = find_manifests(uri.rstrip("/") or "/")
+    if len(found) > 1:
+        names = ", ".join(posixpath.basename(folder) for folder in found)
+        raise UsageError(f"{uri}: holds several datasets ({names}); open one of them, such as {next(iter(found))}")
+    ((folder, manifest),) = found.items()
+    return BuiltDataset(folder, manifest)
