@@ -31,6 +31,8 @@ INSTALL_PROJECT := $(UV) pip install --quiet --python $(BIN)/python --no-deps --
 COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile --quiet --python $(BIN)/python --universal \
 	--python-version 3.12 --generate-hashes --no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade)
 
+PYTEST := $(BIN)/python -m pytest -q -n auto --dist loadfile
+
 # The environments beside ours; a TPU VM is one platform, the others may be any.
 COMPILE_OTHER := $(UV) pip compile --quiet --python-version 3.12 --generate-hashes --no-annotate --no-header \
 	--no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade)
@@ -47,7 +49,7 @@ ifneq ($(shell cat $(MADE) 2>/dev/null)$(wildcard $(BUSY)),$(CURDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo tokenizer-demo train-demo test lint format docs bench lock clean distclean
+.PHONY: help demo tokenizer-demo train-demo test test-slow lint format docs bench lock clean distclean
 
 help: ## list the targets
 	@echo "make demo and make test set up .venv by themselves; they need Python 3.12."
@@ -75,8 +77,11 @@ train-demo: $(RUN) ## train a tiny Llama by MaxText on the demo mix, resume, exp
 	$(BIN)/broetchen train launch/configs/train-demo.yaml export
 	$(BIN)/python -m launch.export.check launch/configs/train-demo.yaml
 
-test: $(DEV) ## run all tests
-	$(BIN)/python -m pytest -q -n auto --dist loadfile $(PYTEST_ARGS)
+test: $(DEV) ## run the fast tests, in less than five minutes
+	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
+
+test-slow: $(DEV) ## run the slow tests: those that train, kill builds, or try many faults
+	$(PYTEST) -m slow $(PYTEST_ARGS)
 
 lint: $(DEV) ## check style and types: ruff, mypy
 	$(BIN)/ruff check .

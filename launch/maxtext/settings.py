@@ -77,7 +77,7 @@ def read(job: TrainingJob, devices: int) -> Reading:
         environment |= {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
         try:
             ended = subprocess.run(
-                [sys.executable, "-m", "launch.maxtext.settings", question, answer],
+                [sys.executable, "-P", "-m", "launch.maxtext.settings", question, answer],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,

@@ -86,10 +86,11 @@ def test_changes_that_cannot_be_are_named(mix: Path, changes: dict[str, Any], me
         broetchen.load_mix(mix, **changes)
 
 
+TWO = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]
+
+
 @pytest.mark.parametrize(
-    "options",
-    [[], ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]],
-    ids=["one process", "two processes"],
+    "options", [[], pytest.param(TWO, marks=pytest.mark.slow)], ids=["one process", "two processes"]
 )
 def test_a_build_beside_threads_is_silent_and_that_of_the_command(
     mix: Path, tmp_path: Path, thread: threading.Thread, capfd: pytest.CaptureFixture[str], options: list[str]
@@ -164,6 +165,7 @@ SCRIPT = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_a_script_keeps_its_streams_log_and_signals(mix: Path, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(textwrap.dedent(SCRIPT))

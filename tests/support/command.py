@@ -60,6 +60,7 @@ def run_command(
 # What nothing reads while it is imported, so that a fork can be given it.
 _READ_LATE = frozenset(
     {
+        "BROETCHEN_CACHE",
         "CLOUD_STORAGE_EMULATOR_ENDPOINT",
         "GOOGLE_APPLICATION_CREDENTIALS",
         "GOOGLE_CLOUD_PROJECT",
@@ -84,6 +85,7 @@ class _Forks:
             name: value for name, value in environment.items() if name not in {"PYTEST_CURRENT_TEST", *_READ_LATE}
         }
         if self._server is None or wanted != self._environment:
+            self._server = None  # Nobody is to use it again, not even where a test's timeout comes now.
             self._stack.close()
             self._server, self._environment = self._stack.enter_context(ForkServer(wanted)), wanted
         return self._server
@@ -160,22 +162,24 @@ def run_on_terminal(*arguments: str | Path, columns: int, interrupt_at: str | No
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (40, columns))
     shown = b""
-    with subprocess.Popen(
-        _command_line(arguments, None),
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        start_new_session=True,
-        preexec_fn=_own_terminal,
-        env={**environment, "TERM": "xterm-256color"},
-    ) as process:
+    with (
+        subprocess.Popen(
+            _command_line(arguments, None),
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+            preexec_fn=_own_terminal,
+            env={**environment, "TERM": "xterm-256color"},
+        ) as process,
+        _killed_when_given_up(process),
+    ):
         os.close(theirs)
         deadline = time.monotonic() + 2 * _TIMEOUT_S
         with contextlib.suppress(OSError):  # how Linux says that nobody has the other end any more
             while part := os.read(ours, 1 << 16):
                 shown += part
                 if time.monotonic() > deadline:
-                    kill_session(process)
                     raise AssertionError(
                         f"it hangs; was Ctrl-C pressed: {interrupt_at is None}; {_plain(shown)[-2000:]}"
                     )
@@ -184,6 +188,16 @@ def run_on_terminal(*arguments: str | Path, columns: int, interrupt_at: str | No
                     interrupt_at = None
         os.close(ours)
         return process.wait(_TIMEOUT_S), _plain(shown)
+
+
+@contextlib.contextmanager
+def _killed_when_given_up(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Kills a started command where the block fails, as by a test's timeout; else `Popen` would wait for its end."""
+    try:
+        yield
+    except BaseException:
+        kill_session(process)
+        raise
 
 
 def _own_terminal() -> None:

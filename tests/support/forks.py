@@ -114,11 +114,18 @@ class ForkServer:
             "armed_by": armed_by,
             "folder": os.getcwd(),
         }
-        if self._last is not None:
-            self._last.kill()
-        self._process.stdin.write(f"{json.dumps(order)}\n".encode())
-        pid = _read_line(self._process.stdout.fileno())
-        assert pid, "the process that was to fork could not; its standard error says why"
+        try:
+            if self._last is not None:
+                self._last.kill()
+            self._process.stdin.write(f"{json.dumps(order)}\n".encode())
+            pid = _read_line(self._process.stdout.fileno())
+            assert pid, "the process that was to fork could not; its standard error says why"
+        except BaseException:
+            # As by a test's timeout: the next order would take for its own what is answered to this one.
+            self._last = None
+            self.__exit__()
+            self.__enter__()
+            raise
         self._last = Forked(self._process, int(pid))
         return self._last
 

@@ -101,6 +101,7 @@ def one_dataset(source: Path, **others: Any) -> dict[str, Any]:
 # --- Commands that go well --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_demo_builds_exactly_what_it_wants_and_verifies_it(tmp_path: Path) -> None:
     started = time.monotonic()
     result = run_command("demo", "--output", tmp_path / "out")
@@ -141,6 +142,7 @@ def test_build_takes_chosen_datasets_settings_and_options_of_beam_in_any_order(m
     assert manifest.config["records"]["max_tokens"] == 5
 
 
+@pytest.mark.slow
 def test_verify_says_that_all_is_sound(built: Path) -> None:
     result = run_command("verify", built, *THREADS)
     assert (result.returncode, result.stderr) == (0, "")
@@ -180,9 +182,11 @@ def test_plan_prints_json_and_a_table(mix: Path) -> None:
     assert "a will probably lack" in table
 
 
-def test_the_package_is_the_command_too(mix: Path, built: Path) -> None:
+@pytest.mark.slow
+def test_the_package_is_the_command_too(mix: Path, built: Path, tmp_path: Path) -> None:
     """The build is a second one, which finds everything done."""
-    for arguments in (("build", str(mix), "--output", str(built)), ("verify", str(built))):
+    output = str(shutil.copytree(built, tmp_path / "out"))
+    for arguments in (("build", str(mix), "--output", output), ("verify", output)):
         result = run_command(*arguments, module="beam_pipelines")
         assert result.returncode == 0, result.stderr
         assert re.search(r"^ a +", result.stdout, re.MULTILINE)
@@ -191,6 +195,7 @@ def test_the_package_is_the_command_too(mix: Path, built: Path) -> None:
     assert "Usage: broetchen build" in result.stderr
 
 
+@pytest.mark.slow
 def test_help_names_every_command_and_each_has_its_own() -> None:
     commands = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
     assert {"build", "plan", "count", "verify", "demo"} <= set(commands)
@@ -222,6 +227,7 @@ assert "pyarrow" not in sys.modules
 # --- On a terminal ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_bars_and_a_table_that_fits(mix: Path, tmp_path: Path) -> None:
     code, shown = run_on_terminal("build", mix, "--output", tmp_path / "out", "--engine=tokenizers", columns=80)
     assert code == 0
@@ -318,6 +324,7 @@ def test_a_column_that_is_not_there(folder: Path, tmp_path: Path) -> None:
     check_error(result, 1, r"a/0\.parquet: no column 'body'; the file has id, text: set text_column")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_a_damaged_file_is_named_without_a_traceback(folder: Path, tmp_path: Path, mode: str) -> None:
     config = write_mix(tmp_path, "mix.yaml", **one_dataset(damaged(folder, tmp_path / "a")))
@@ -335,6 +342,7 @@ def test_debug_shows_the_traceback(folder: Path, tmp_path: Path) -> None:
     assert re.match(r"broetchen: .*row group 0 cannot be read", result.stderr[result.stderr.rindex("broetchen: ") :])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["in memory", "processes"])
 def test_a_short_source_says_by_how_much_and_the_others_are_published(
     mix: Path, tmp_path: Path, folder: Path, mode: str
@@ -354,6 +362,7 @@ def test_an_output_that_cannot_be_written(mix: Path, tmp_path: Path) -> None:
     check_error(result, 1, r"file/out/.*cannot be written \(Not a directory\); a part of the path is a file")
 
 
+@pytest.mark.slow
 def test_a_full_disk(mix: Path, built: Path, tmp_path: Path) -> None:
     """The tokenizer, which is the largest file, is there already; the first shard does not fit."""
     (tokenizer,) = built.glob("tokenizer-*")
@@ -363,6 +372,7 @@ def test_a_full_disk(mix: Path, built: Path, tmp_path: Path) -> None:
     assert not list((tmp_path / "out").glob("*/*.arecord"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["in memory", "processes"])
 def test_a_warning_is_one_plain_line_from_wherever_it_comes(folder: Path, tmp_path: Path, mode: str) -> None:
     split = split_then_bytes(r"\p{N}{1,2}|\p{L}+|[^\p{N}\p{L}]+")

@@ -77,6 +77,7 @@ def sample_counts() -> dict[str, TextCount]:
     return counts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runner", RUNNERS)
 @pytest.mark.parametrize("engine", ["tokenizers", "gigatoken"])
 def test_samples_count_as_tokenizers_does(
@@ -150,6 +151,7 @@ def test_built_ids_are_read_again_and_the_rest_is_unknown(corpus: Path) -> None:
         count([str(corpus / "out")], no_config, datasets=["b"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("record_format", ["text", "parquet"])
 def test_built_texts_are_counted_as_texts(corpus: Path, record_format: str) -> None:
     config = load_config(str(write_config(corpus, records={"format": record_format})))
@@ -173,6 +175,7 @@ def test_a_built_shard_that_was_exchanged_is_an_error(corpus: Path) -> None:
         count([str(corpus / "out")], no_config)
 
 
+@pytest.mark.slow
 def test_sources_and_built_datasets_together(corpus: Path) -> None:
     config = write_config(corpus)
     build(load_config(str(config)), str(corpus / "out"), quiet=True)
@@ -326,6 +329,7 @@ def test_parts_hold_all_row_groups_in_order_and_are_small(sizes: list[int], limi
     assert all(len(part) == 1 or sum(sizes[group] for group in part) <= limit for part in parts)
 
 
+@pytest.mark.slow
 def test_asking_for_gigatoken_where_it_cannot_be_used(corpus: Path) -> None:
     plain = json.loads(TOKENIZER.read_text())
     plain["pre_tokenizer"] = {"type": "Whitespace"}

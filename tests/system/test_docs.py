@@ -213,6 +213,7 @@ def test_the_commands_of_a_document_run(
     assert capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "document", [document for document in DOCUMENTS if blocks(document, "python")], ids=lambda document: document.name
 )

@@ -103,6 +103,7 @@ def check_estimates(outlooks: Mapping[str, DatasetOutlook], manifests: Mapping[s
         assert found.seconds > 0
 
 
+@pytest.mark.slow
 def test_the_sources_hold_about_what_is_estimated(
     config: MixConfig, outlooks: Mapping[str, DatasetOutlook], counts: Mapping[str, TextCount]
 ) -> None:
@@ -118,6 +119,7 @@ def test_a_build_of_the_demo_is_about_what_was_planned(
     check_estimates(outlooks, built(config, tmp_path))
 
 
+@pytest.mark.slow
 def test_a_build_in_large_shards_is_about_what_was_planned(tmp_path: Path) -> None:
     overrides = {"shards.target_size": "1MiB", "total_tokens": "1.2M"}
     config = load_config(str(SAMPLES.parent / "mix_configs" / "demo.yaml"), overrides=overrides)

@@ -1,6 +1,7 @@
 """The project's frame: lock files, dependencies, the package's contents, the samples, the README's commands."""
 
 import ast
+import functools
 import json
 import re
 import shutil
@@ -111,6 +112,10 @@ def test_python_version_is_the_required_one() -> None:
     assert not requirement.specifier.contains("3.13")
 
 
+_distributions = functools.cache(packages_distributions)
+
+
+@functools.cache
 def imported_names(folder: Path) -> dict[str, Path]:
     """Top-level names that the modules of `folder` import absolutely, with one file that does."""
     names: dict[str, Path] = {}
@@ -135,7 +140,7 @@ def test_imports_are_declared(folder: str) -> None:
     if folder not in PACKAGES:
         for group in project["dependency-groups"].values():
             declared |= names_of(group)
-    distributions = packages_distributions()
+    distributions = _distributions()
     ours = {*PACKAGES, "tests", "benchmarks"}
     ours |= {path.stem for path in (ROOT / folder).glob("*.py")}
     for name, path in imported_names(ROOT / folder).items():
@@ -183,6 +188,7 @@ def test_make_names_what_to_do_without_python(tmp_path: Path) -> None:
     assert not (tmp_path / ".venv").exists()
 
 
+@pytest.mark.slow
 def test_package_holds_code_configs_and_samples(tmp_path: Path) -> None:
     """The sdist is made as Beam makes it from `--setup_file`; the wheel is what a worker installs from that sdist."""
     built = build_package(tmp_path)

@@ -37,7 +37,12 @@ class RecordReader:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._stack.close()
+        try:
+            self._stack.close()
+        except (ValueError, RuntimeError) as error:
+            # A damaged file may open as one without records, and is told to be damaged when it is closed.
+            if not any(exception):
+                raise BroetchenError(f"{self._path}: cannot be read as ArrayRecord: {error}") from error
 
     def __len__(self) -> int:
         return int(self._reader.num_records())

@@ -64,7 +64,8 @@ class ShardReader:
             self._records = self._stack.enter_context(RecordReader(self._path))
         found = len(self)
         if self._expected not in (None, found):
-            self._stack.close()
+            with contextlib.suppress(BroetchenError):
+                self._stack.close()
             raise BroetchenError(
                 f"{self._path}: holds {found:,} records, and its manifest says {self._expected:,}; the file was "
                 "changed or is damaged: see what broetchen verify says, and build it again"

@@ -481,6 +481,7 @@ def test_a_tokenizer_that_is_gone(output: Path, tmp_path: Path) -> None:
     assert "is not beside the dataset any more" in text
 
 
+@pytest.mark.slow
 def test_the_pngs_are_pictures(output: Path, tmp_path: Path) -> None:
     write_report(str(output), str(tmp_path / "report.html"), png_folder=str(tmp_path / "png"), quiet=True)
     names = sorted(path.name for path in (tmp_path / "png").iterdir())
@@ -590,9 +591,11 @@ def served(folder: Path) -> Iterator[tuple[str, list[str]]]:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=str(folder))) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}", asked
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}", asked
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @pytest.mark.slow

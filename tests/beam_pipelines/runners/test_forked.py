@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 from apache_beam.options.pipeline_options import DirectOptions
 
 from beam_pipelines.runners.forked import waiting_workers
@@ -28,6 +29,7 @@ def wait_for_workers(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     return workers
 
 
+@pytest.mark.slow
 def test_workers_are_forks_of_the_command_and_end_with_it(tmp_path: Path) -> None:
     with started_command("build", CONFIG, "--output", tmp_path / "out", *TWO) as process:
         workers = wait_for_workers(process)
@@ -39,6 +41,7 @@ def test_workers_are_forks_of_the_command_and_end_with_it(tmp_path: Path) -> Non
     assert tree(tmp_path / "out") == tree(tmp_path / "alone") != {}
 
 
+@pytest.mark.slow
 def test_the_module_form_forks_its_workers_too(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "beam_pipelines", "build", str(CONFIG)]
     with subprocess.Popen([*command, "--output", str(tmp_path / "out"), *TWO], stderr=subprocess.DEVNULL) as process:
@@ -47,6 +50,7 @@ def test_the_module_form_forks_its_workers_too(tmp_path: Path) -> None:
         process.kill()
 
 
+@pytest.mark.slow
 def test_forks_that_wait_end_when_their_driver_is_killed(tmp_path: Path) -> None:
     with started_command("build", CONFIG, "--output", tmp_path / "out", *TWO) as process:
         workers = wait_for_workers(process)
@@ -55,6 +59,7 @@ def test_forks_that_wait_end_when_their_driver_is_killed(tmp_path: Path) -> None
         assert not psutil.wait_procs(workers, timeout=60)[1]
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_workers_too(tmp_path: Path) -> None:
     output = tmp_path / "out"
     code, shown = run_on_terminal(

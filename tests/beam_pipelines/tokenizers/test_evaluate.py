@@ -113,6 +113,7 @@ def naive_metrics(path: Path, documents: Sequence[str]) -> dict[str, float]:
     }
 
 
+@pytest.mark.slow
 def test_metrics_are_those_of_direct_computation_with_either_engine(
     data: tuple[dict[str, list[str]], list[str]], trained: dict[str, Path]
 ) -> None:
@@ -137,6 +138,7 @@ def test_metrics_are_those_of_direct_computation_with_either_engine(
     assert without_speed(slow)["results"] == without_speed(evaluation)["results"]
 
 
+@pytest.mark.slow
 def test_worker_processes_and_other_row_groups_give_the_same(
     data: tuple[dict[str, list[str]], list[str]], trained: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -177,6 +179,7 @@ def test_buckets_hold_data_tokenizers_and_results(
 # --- Public tokenizers ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_all_public_tokenizers_of_maxtext_load_and_encode_as_their_libraries_do(
     data: tuple[dict[str, list[str]], list[str]],
 ) -> None:
@@ -325,6 +328,7 @@ def test_plots_of_other_kinds_are_refused(small: Evaluation, tmp_path: Path) -> 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_command(data: tuple[dict[str, list[str]], list[str]], trained: dict[str, Path], tmp_path: Path) -> None:
     given = ["eval-tokenizer", f"mine={trained['bpe-german']}", "--data", data[1][1], "--format", "json"]
     given += ["--plot", str(tmp_path / "plot.png"), "--json", str(tmp_path / "results.json")]

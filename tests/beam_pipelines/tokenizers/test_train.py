@@ -84,6 +84,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_command_trains_what_transformers_and_maxtext_load(tmp_path: Path) -> None:
     output = tmp_path / "tokenizer[b]"
     done = run_command("train-tokenizer", SAMPLE, "--style", "gpt-neox", "--vocab-size", "2000", "--output", output)
@@ -106,6 +107,7 @@ def test_command_trains_what_transformers_and_maxtext_load(tmp_path: Path) -> No
     assert (maxtext.bos_id, maxtext.eos_id) == (0, 9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", STYLE_NAMES)
 def test_transformers_gives_the_same_ids(trained: Path, style: str) -> None:
     loaded = transformers.AutoTokenizer.from_pretrained(str(trained / style))
@@ -137,6 +139,7 @@ def test_merges_are_those_of_tokenizers_itself(trained: Path, style: str) -> Non
     assert model_of(found) == model_of(reference(documents, style, 1000))
 
 
+@pytest.mark.slow
 def test_threads_files_and_batches_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     documents = documents_of(GERMAN.glob("*.parquet"))
     write_parquet(tmp_path / "one" / "c.parquet", [documents])
@@ -162,6 +165,7 @@ def test_threads_files_and_batches_do_not_matter(tmp_path: Path, monkeypatch: py
     assert str(tmp_path) not in json.dumps(one)
 
 
+@pytest.mark.slow
 def test_held_out_documents_are_not_trained_on(tmp_path: Path) -> None:
     documents = documents_of(GERMAN.glob("*.parquet"))
     train(GERMAN, tmp_path / "out")
@@ -247,6 +251,7 @@ def test_damaged_corpus(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_output_that_is_there(tmp_path: Path) -> None:
     output = tmp_path / "out"
     train(SAMPLE, output)
@@ -264,6 +269,7 @@ def test_output_that_cannot_be_written(tmp_path: Path) -> None:
         train(SAMPLE, tmp_path / "file" / "out")
 
 
+@pytest.mark.slow
 def test_no_file_is_left_where_one_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: str, data: bytes, write: Any = storage.write_bytes) -> None:
         if path.endswith("manifest.json"):
@@ -276,6 +282,7 @@ def test_no_file_is_left_where_one_cannot_be_written(tmp_path: Path, monkeypatch
     assert not list((tmp_path / "out").iterdir())
 
 
+@pytest.mark.slow
 def test_buckets(gcs_prefix: str, trained: Path) -> None:
     train(SAMPLE, f"{gcs_prefix}/tokenizer", style="nanochat")
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "manifest.json"):
@@ -347,6 +354,7 @@ def test_max_bytes_is_divided_by_the_budgets(two_datasets: Path) -> None:
     assert summary.checked.text.documents == 124
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("records", ["text", "parquet"])
 def test_built_text_is_the_corpus_and_its_eval_split_the_check(tmp_path: Path, records: str) -> None:
     documents = documents_of(SAMPLE.glob("*.parquet"))
@@ -429,6 +437,7 @@ def test_unknown_style(tmp_path: Path) -> None:
         train_tokenizer(Corpus([], {"a": Fraction(1)}), str(tmp_path / "out"), style="gpt-9")
 
 
+@pytest.mark.slow
 def test_gigatoken_trains_the_same_tokenizer(tmp_path: Path) -> None:
     outputs = [tmp_path / trainer for trainer in bpe.TRAINERS]
     for output in outputs:

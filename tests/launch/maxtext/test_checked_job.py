@@ -55,6 +55,7 @@ def refusal(path: Path) -> str:
 # --- Jobs -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_maxtext_reads_the_job_as_it_was_meant(built, tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.WARNING)
     monkeypatch.setenv("M_STEPS", "12345")
@@ -113,11 +114,13 @@ def test_maxtext_reads_the_job_as_it_was_meant(built, tmp_path, monkeypatch, cap
     assert "a-run: checkpoint_period: 100 is beyond the 8 steps" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_model_of_maxtexts_takes_parameters_over_it(built):
     settings = checked(training_config(built, {"base_num_decoder_layers": 2}, model="llama3.1-8b")).settings
     assert (settings["num_decoder_layers"], settings["vocab_size"], settings["emb_dim"]) == (2, 128256, 4096)
 
 
+@pytest.mark.slow
 def test_a_model_file_of_ones_own(built):
     path = training_config(built, model="my model.yml")
     model = built / "my model.yml"
@@ -135,6 +138,7 @@ def test_a_model_file_of_ones_own(built):
     assert "model: is no model file: " in refusal(path)
 
 
+@pytest.mark.slow
 def test_texts_are_tokenized_whole_and_end_with_eos(texts):
     parameters = checked(training_config(texts, tokenizer="tokenizer")).job.parameters
     expected = {
@@ -155,6 +159,7 @@ def line_of(path: Path, key: str) -> int:
     return next(number for number, line in enumerate(path.read_text().splitlines(), 1) if line.strip().startswith(key))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("parameters", "messages"),
     [
@@ -185,11 +190,13 @@ def test_all_that_cannot_go_well_is_said_with_its_line(built, parameters, messag
         assert f"run.yaml:{line_of(path, f'{key}:')}: parameters.{message}" in said
 
 
+@pytest.mark.slow
 def test_what_goes_with_nothing_else_is_refused_by_maxtext(built):
     said = refusal(training_config(built, {"use_tokamax_splash": True, "use_jax_splash": True}))
     assert "parameters: MaxText refuses them: At most one of `use_tokamax_splash` and `use_jax_splash`" in said
 
 
+@pytest.mark.slow
 def test_a_model_that_nobody_has(built):
     said = refusal(training_config(built, model="llama3.1-8"))
     assert 'model: "llama3.1-8" is none of the 87 that MaxText 0.2.5 knows; did you mean llama3.1-8b or' in said
@@ -202,6 +209,7 @@ def test_a_folder_that_maxtext_would_read_otherwise_is_refused(built, tmp_path):
     assert "has `${`, which MaxText would replace; rename it" in refusal(training_config(folder))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

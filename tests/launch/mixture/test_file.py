@@ -105,6 +105,7 @@ def counted(records: Iterator[bytes]) -> Counter[tuple[int, ...]]:
 # --- What the manifests say -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_components_are_as_the_manifests_count_them(output: str, mixture: Mixture) -> None:
     assert [(one.name, one.tokens, one.budget, one.eval_tokens) for one in mixture.components] == [
         (name, tokens, tokens, 900) for name, tokens in TOKENS.items()
@@ -165,6 +166,7 @@ def test_datasets_of_other_builds_combine_under_names_of_their_own(output: str, 
     assert read_mixture([f"{output}/mid", f"{output}/../out/long"]).in_given_order
 
 
+@pytest.mark.slow
 def test_tokens_and_text_do_not_go_together(output: str, text_output: str) -> None:
     message = "other and long do not go together: records.format is text for the one .*, and tokens for the other"
     with pytest.raises(UsageError, match=message):
@@ -192,6 +194,7 @@ def test_datasets_that_do_not_go_together(
         read_mixture([f"{output}/long", str(copy)])
 
 
+@pytest.mark.slow
 def test_parquet_is_none_of_maxtexts_mixtures(tmp_path: Path) -> None:
     output = build_output(tmp_path, records={"format": "parquet"})
     with pytest.raises(UsageError, match="its shards are parquet files"):
@@ -212,6 +215,7 @@ def test_maxtext_reads_just_the_train_splits(mixture: Mixture, tmp_path: Path) -
     assert found.total() >= expected.total() - 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shares", [EQUAL, [Fraction(50), Fraction(5), Fraction(45)]])
 def test_maxtext_draws_the_wanted_shares_of_the_tokens(
     mixture: Mixture, shares: list[Fraction], tmp_path: Path
@@ -274,6 +278,7 @@ def test_a_single_eval_split_is_a_pattern_alone(mixture: Mixture) -> None:
 # --- Buckets ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_datasets_in_a_bucket(gcs_prefix: str, tmp_path: Path) -> None:
     remote = build_output(tmp_path, f"{gcs_prefix}/out {HOSTILE[4:8]}")
     mixture = read_mixture([f"{remote}/"], list(TOKENS))
@@ -321,6 +326,7 @@ def test_a_simulation_draws_what_maxtext_draws(mixture: Mixture, tmp_path: Path)
         assert simulation.records[one.name] == (ids_of(one.folder, "train") & records).total()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epochs", [1, 1000])
 def test_simulated_text_is_counted_by_its_tokenizer(text_output: str, epochs: int) -> None:
     mixture = read_mixture([text_output], list(TOKENS))

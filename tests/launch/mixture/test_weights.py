@@ -62,6 +62,7 @@ def grain_draws(weights: Mapping[str, float], records: Mapping[str, int | None],
     return list(itertools.islice(mixed, most))
 
 
+@pytest.mark.slow
 @given(mixtures())
 def test_grain_draws_by_the_integers_that_were_wanted(mixture: tuple[list[Component], dict[str, Fraction]]) -> None:
     integers = wanted_integers(record_weights(*mixture))

@@ -27,6 +27,7 @@ CAPACITY = (
 )
 
 
+@pytest.mark.slow
 def test_a_request_is_found_again(cloud: Recorder, make_vm: MakeVm) -> None:
     cloud.add_request("nano-demo-1", labels={"broetchen": "nano-demo-1"}, states=["WAITING_FOR_RESOURCES", "ACTIVE"])
     start(make_vm())
@@ -51,6 +52,7 @@ def test_a_label_may_be_the_slices_alone(cloud: Recorder, make_vm: MakeVm) -> No
     assert len(cloud.trained()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", ["SUSPENDED", "FAILED", "SUSPENDING"])
 def test_a_request_that_has_ended_is_made_anew(cloud: Recorder, make_vm: MakeVm, state: str) -> None:
     after = {"SUSPENDING": ["SUSPENDING", "SUSPENDED"]}.get(state, [state])

@@ -39,6 +39,7 @@ from transforms.errors import BroetchenError
 __all__ = ["cloud", "corpus", "make_vm", "no_canary"]
 
 
+@pytest.mark.slow
 def test_a_run_starts(cloud: Recorder, make_vm: MakeVm, caplog: pytest.LogCaptureFixture) -> None:
     cloud.play(
         states=["CREATING", "ACCEPTED", "WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE"],
@@ -96,6 +97,7 @@ def test_a_job_that_runs_is_left_alone(cloud: Recorder, make_vm: MakeVm, capfd: 
     assert len(cloud.trained()) == 1
 
 
+@pytest.mark.slow
 def test_a_trainer_that_fails_is_started_again_a_few_times(
     cloud: Recorder, make_vm: MakeVm, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -114,6 +116,7 @@ def test_a_trainer_that_fails_is_started_again_a_few_times(
         vm.logs(follow=True)
 
 
+@pytest.mark.slow
 def test_a_preempted_run_goes_on(cloud: Recorder, make_vm: MakeVm, capfd: pytest.CaptureFixture[str]) -> None:
     cloud.play(meanwhile=["preempted", "-", "inactive"])
     vm = make_vm(spot=True)
@@ -126,6 +129,7 @@ def test_a_preempted_run_goes_on(cloud: Recorder, make_vm: MakeVm, capfd: pytest
     assert len(list(cloud.folder.glob("former-*"))) == 1
 
 
+@pytest.mark.slow
 def test_a_preempted_run_waits_where_that_is_wanted(cloud: Recorder, make_vm: MakeVm) -> None:
     cloud.play(meanwhile=["preempted", "-"])
     vm = make_vm(spot=True, resume_preempted=False)
@@ -137,6 +141,7 @@ def test_a_preempted_run_waits_where_that_is_wanted(cloud: Recorder, make_vm: Ma
     assert len(cloud.calls("gcloud", "create")) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "said"), [("deleted", "start the run first"), ("deleted-slice", "somebody has deleted")]
 )

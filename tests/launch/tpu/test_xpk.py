@@ -45,6 +45,7 @@ def make_xpk(tmp_path: Path, corpus: str, cloud: Recorder, monkeypatch: pytest.M
     return make
 
 
+@pytest.mark.slow
 def test_a_workload_starts_once(cloud: Recorder, make_xpk: MakeXpk, capfd: pytest.CaptureFixture[str]) -> None:
     cloud.play(maxtext_is_missing=1)
     xpk = make_xpk(spot=True)

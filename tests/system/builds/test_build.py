@@ -102,6 +102,7 @@ def draw_mix(
     return budgets, documents
 
 
+@pytest.mark.slow
 @settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(mixes, st.integers(1, 9), st.booleans(), st.booleans(), st.data())
 def test_any_corpora_give_the_first_ids_of_their_documents(
@@ -130,6 +131,7 @@ def test_any_corpora_give_the_first_ids_of_their_documents(
     shutil.rmtree(folder)
 
 
+@pytest.mark.slow
 @settings(max_examples=8, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(mixes, st.data())
 def test_any_text_corpora_are_exact_when_counted_by_tokenizers_alone(
@@ -191,7 +193,9 @@ def built(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, s
     return tree(output)
 
 
-@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize(
+    "run", [run if run == "in memory" else pytest.param(run, marks=pytest.mark.slow) for run in RUNS]
+)
 @pytest.mark.parametrize("engine", ["tokenizers", "gigatoken"])
 def test_every_runner_and_engine_gives_the_same_bytes(
     corpus: Path, built: dict[str, str], tmp_path: Path, run: str, engine: str
@@ -201,6 +205,7 @@ def test_every_runner_and_engine_gives_the_same_bytes(
     assert tree(tmp_path / "out") == built
 
 
+@pytest.mark.slow
 def test_datasets_one_after_another_give_the_same_bytes(corpus: Path, built: dict[str, str], tmp_path: Path) -> None:
     for name in ("b", "a"):
         build(make_config(corpus, DATASETS), str(tmp_path), datasets=[name], quiet=True)
@@ -255,6 +260,7 @@ def test_a_short_source_is_kept_where_the_config_says_so(corpus: Path, tmp_path:
     verify(str(tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("record_format", ["text", "parquet"])
 def test_text_is_read_on_behind_a_long_document_without_a_cut(tmp_path: Path, record_format: str) -> None:
     """No prefix of the first document has one token, and the document is longer than what is read in reserve."""
@@ -279,6 +285,7 @@ def test_the_manifest_counts_what_was_left_out(tmp_path: Path) -> None:
     assert manifest.source[0].row_groups == [0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("special_tokens", ["text", "token"])
 @pytest.mark.parametrize("engine", ["tokenizers", "gigatoken"])
 def test_a_special_token_in_a_document_is_what_the_config_says(

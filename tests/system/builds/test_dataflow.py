@@ -82,6 +82,7 @@ def staged(gcs_bucket: str) -> Staged:
     return Staged(output, summary, storage.read_bytes(template), graph, contents)
 
 
+@pytest.mark.slow
 def test_the_job_is_staged_and_nothing_is_built(staged: Staged) -> None:
     assert staged.summary.template is not None
     assert staged.summary.template.endswith("/dataflow/template.json")
@@ -110,6 +111,7 @@ def test_specs_travel_as_json(staged: Staged) -> None:
     assert b"JsonCoder" in parts.coders[parts.pcollections[output].coder_id].spec.payload
 
 
+@pytest.mark.slow
 def test_steps_load_where_only_the_staged_package_is(staged: Staged, tmp_path: Path) -> None:
     package, steps, elsewhere = (tmp_path / name for name in ("package", "steps", "elsewhere"))
     for folder in (package, steps, elsewhere):
@@ -181,6 +183,7 @@ def remote_config(gcs_prefix: str) -> str:
     return f"{gcs_prefix}/mix.yaml"
 
 
+@pytest.mark.slow
 def test_the_command_says_where_the_template_is(remote_config: str, gcs_prefix: str) -> None:
     template = f"{gcs_prefix}/template.json"
     arguments = [*RUNNER, f"--template_location={template}"]
@@ -205,6 +208,7 @@ def test_jobs_that_only_read_have_the_same_defaults(gcs_prefix: str) -> None:
     assert with_dataflow_defaults(["--runner=DirectRunner"]) == ["--runner=DirectRunner"]
 
 
+@pytest.mark.slow
 def test_a_flex_template_starts_what_its_image_names(remote_config: str, gcs_prefix: str) -> None:
     root = SAMPLES.parent
     (script,) = re.findall(

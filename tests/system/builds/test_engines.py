@@ -64,6 +64,7 @@ def test_a_portable_job_service_writes_the_same_bytes(job_service: str, tmp_path
     assert tree(tmp_path / "there") == tree(tmp_path / "here") != {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["DaskRunner", "dask", "apache_beam.runners.dask.dask_runner.DaskRunner"])
 def test_dask_is_refused_with_the_reason(name: str, tmp_path: Path) -> None:
     refused = run_command("build", CONFIG, "--output", tmp_path / "out", f"--runner={name}")
@@ -72,6 +73,7 @@ def test_dask_is_refused_with_the_reason(name: str, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_dask_still_cannot_build(tmp_path: Path) -> None:
     """If this fails, DaskRunner may have become fit for use: see docs/engines.md."""
     config = load_config(CONFIG, overrides={"total_tokens": "60_000"})
@@ -85,7 +87,9 @@ def test_dask_still_cannot_build(tmp_path: Path) -> None:
             runner=DaskRunner(), options=PipelineOptions([f"--dask_client_address={cluster.scheduler_address}"])
         )
         _ = pipeline | beam.Create(specs, reshuffle=False) | BuildDatasets()
-        with contextlib.suppress(AttributeError):
-            pipeline.run().wait_until_finish()
-        default_client().close()
+        try:
+            with contextlib.suppress(AttributeError):
+                pipeline.run().wait_until_finish()
+        finally:
+            default_client().close()
     assert not list(tmp_path.glob("*/manifest.json"))

@@ -33,6 +33,7 @@ def proxy(gcs_bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultPro
         yield proxy
 
 
+@pytest.mark.slow
 def test_files_survive_a_tenth_of_faults(proxy: FaultProxy, gcs_prefix: str) -> None:
     content = random.Random(0).randbytes(100_000)
     for number in range(12):
@@ -97,6 +98,7 @@ def test_a_build_that_is_killed_amid_faults_goes_on(proxy: FaultProxy, gcs_prefi
     check_equal(remote, local)
 
 
+@pytest.mark.slow
 def test_a_ledger_in_a_bucket_amid_faults(proxy: FaultProxy, gcs_prefix: str) -> None:
     config, ledger = upload_demo(gcs_prefix), f"{gcs_prefix}/ledger"
     first, again = (

@@ -102,6 +102,7 @@ def test_killed_with_its_worker_processes(config: Path, reference: dict[str, str
     assert tree(state.output) == reference
 
 
+@pytest.mark.slow
 def test_what_killed_builds_leave_is_cleared_away(
     config: Path, undisturbed: Path, reference: dict[str, str], tmp_path: Path
 ) -> None:

@@ -28,6 +28,7 @@ def read_rows(folder: Path, split: str) -> list[dict[str, object]]:
     return [row for path in paths for row in pq.read_table(path).to_pylist()]
 
 
+@pytest.mark.slow
 @settings(max_examples=8, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(mixes, st.data())
 def test_rows_are_exact_and_keep_their_columns(
@@ -52,6 +53,7 @@ def test_rows_are_exact_and_keep_their_columns(
     shutil.rmtree(folder)
 
 
+@pytest.mark.slow
 def test_every_runner_gives_the_same_bytes(tmp_path: Path) -> None:
     for file in range(2):
         write_parquet(
@@ -68,6 +70,7 @@ def test_every_runner_gives_the_same_bytes(tmp_path: Path) -> None:
     assert sum(name.startswith("a/train-") for name in outputs[0]) > 2
 
 
+@pytest.mark.slow
 def test_a_bucket_gets_the_same_bytes(tmp_path: Path, gcs_prefix: str) -> None:
     rows = [f"Zeile {number} mit Wörtern {number * 7}" for number in range(60)]
     write_parquet(tmp_path / "a" / "0.parquet", [rows[:20], rows[20:40], rows[40:]])
@@ -96,6 +99,7 @@ def test_files_with_other_columns_are_fitted_or_refused(tmp_path: Path) -> None:
         build(make_config(tmp_path, {"a": {"tokens": tokens}}, records=ROWS), str(tmp_path / "other"), quiet=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("container", "extension"), [("parquet", "parquet"), ("arrayrecord", "arecord")])
 def test_the_command_builds_text_of_any_config(tmp_path: Path, container: str, extension: str) -> None:
     config = SAMPLES.parent / "mix_configs" / "demo.yaml"

@@ -41,6 +41,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
+@pytest.mark.slow
 def test_a_config_gives_the_order_of_shares(demo: Path) -> None:
     config = str(Path(__file__).parents[3] / "mix_configs" / "demo.yaml")
     summary = write_mixture([config, str(demo)], None, shares="30,50,5,5,10")
@@ -91,6 +92,7 @@ def test_the_demo_mix_comes_out_with_the_shares_of_its_config(demo: Path, tmp_pa
     assert len(line.split(";")) == len(SHARES)
 
 
+@pytest.mark.slow
 def test_other_shares_come_out_as_they_were_wanted(demo: Path) -> None:
     summary = write_mixture([str(demo)], None, shares=named(OTHERS), epochs=1000, simulated=4000)
     rows = rows_of(summary)
@@ -224,6 +226,7 @@ def test_exit_codes(demo: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_docs_run(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Word for word, in a folder with the demo's output."""
     (tmp_path / "demo-output").symlink_to(demo)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,7 +96,7 @@ def exported(data: Path, trained: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_an_export_is_the_model_that_was_trained(data, trained, exported):
+def test_an_export_is_the_model_that_was_trained(data, trained, exported, tmp_path):
     path = config_file(data, trained, steps=12)
     folder = exported
     assert {file.name for file in folder.iterdir()} == {
@@ -120,12 +122,11 @@ def test_an_export_is_the_model_that_was_trained(data, trained, exported):
     assert check.texts[0].startswith("Berlin ist")
     assert len(check.texts[0]) > len("Berlin ist")
     # The check is one: with other positions it is another model.
+    other = Path(shutil.copytree(folder, tmp_path / "other"))
     config["rope_parameters"]["rope_theta"] = 100.0
-    (folder / "config.json").write_text(json.dumps(config))
+    (other / "config.json").write_text(json.dumps(config))
     with pytest.raises(BroetchenError, match="is another model"):
-        check_export(expected, prompts=[])
-    config["rope_parameters"]["rope_theta"] = 10_000.0
-    (folder / "config.json").write_text(json.dumps(config))
+        check_export(dataclasses.replace(expected, export=str(other)), prompts=[])
 
 
 @pytest.mark.slow

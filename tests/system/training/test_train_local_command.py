@@ -44,7 +44,9 @@ def test_a_trainer_that_fails_is_reported_with_the_end_of_its_log(data, tmp_path
     assert "Traceback" not in ended.stderr
 
 
-def test_a_dry_run_shows_a_script_and_leaves_nothing(data, tmp_path):
+@pytest.mark.slow
+def test_a_dry_run_shows_a_script_and_leaves_nothing(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("BROETCHEN_CACHE", str(tmp_path / "cache"))  # its own, which does not stay empty
     output = tmp_path / "out"
     ended = run_command("train", config_file(data, output), "--dry-run")
     assert ended.returncode == 0, ended.stderr
@@ -60,6 +62,7 @@ def test_a_dry_run_shows_a_script_and_leaves_nothing(data, tmp_path):
     assert "--require-hashes" not in run_command("train", config_file(data, output), "--dry-run").stdout
 
 
+@pytest.mark.slow
 def test_a_dry_run_can_be_pasted(data, tmp_path):
     """What it runs sees the job's files, no token, and leaves its log where `logs` finds it."""
     python = tmp_path / "a python"
@@ -85,6 +88,7 @@ def test_a_log_is_printed_to_the_letter(data, tmp_path):
     assert run_command("train", path, "logs").stdout == text
 
 
+@pytest.mark.slow
 def test_what_is_not_on_this_machine_is_refused(data, tmp_path):
     path = config_file(data, tmp_path)
     for setting, message in (
@@ -102,6 +106,7 @@ def test_what_is_not_on_this_machine_is_refused(data, tmp_path):
     assert "name a folder (--set output=FOLDER), or give --target tpu-vm\n" in ended.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "value"),
     [("rope_type", "default"), ("logits_via_embedding", True), ("decoder_block", "gemma"), ("use_qk_norm", True)],
@@ -123,6 +128,7 @@ def test_nothing_to_export_or_to_show(data, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", shipped_models())
 def test_the_shipped_models_can_be_exported(data, tmp_path, name):
     content = yaml.safe_load(config_file(data, tmp_path).read_text())

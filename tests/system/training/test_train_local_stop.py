@@ -44,6 +44,10 @@ def started(path: Path) -> Iterator[subprocess.Popen[bytes]]:
     ) as process:
         try:
             yield process
+        except BaseException:
+            # Also one whose command was killed: it trains without an end, beside all later tests.
+            run_command("train", path, "stop")
+            raise
         finally:
             if process.poll() is None:
                 process.terminate()
@@ -129,9 +133,12 @@ def interrupted(data: Path, trainer: Path, tmp_path_factory: pytest.TempPathFact
     build_data(data, "text")
     output = tmp_path_factory.mktemp("interrupted")
     path = config_file(data, output, "text", **ENDLESS, grain_worker_count=1)
-    # More steps than are compared.
-    code, shown = run_on_terminal("train", path, columns=160, interrupt_at=rf"([{COMPARED}-9]|\d\d)/1000000 +loss ")
-    assert trainers(output) == []
+    try:
+        # More steps than are compared.
+        code, shown = run_on_terminal("train", path, columns=160, interrupt_at=rf"([{COMPARED}-9]|\d\d)/1000000 +loss ")
+        assert trainers(output) == []
+    finally:
+        run_command("train", path, "stop")  # of a trainer that outlives its command, beside all later tests
     return Interrupted(output, history(output), code, shown)
 
 

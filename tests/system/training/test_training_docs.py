@@ -83,7 +83,8 @@ def test_there_are_commands():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
-def test_a_command_of_the_documents(command, working, monkeypatch, cloud, capsys, gcs_bucket):
+def test_a_command_of_the_documents(command, working, tmp_path, monkeypatch, cloud, capsys, gcs_bucket):
+    working = Path(shutil.copytree(working, tmp_path / "working"))
     monkeypatch.chdir(working)
     arguments = [argument.replace("gs://my-bucket", gcs_bucket) for argument in command]
     acts = any(action in arguments for action in ACTIONS)

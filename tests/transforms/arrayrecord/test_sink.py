@@ -77,6 +77,7 @@ MODES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", MODES)
 @pytest.mark.parametrize("arguments", [{}, {"num_shards": 3}])
 def test_workers(root, options, arguments):
@@ -152,6 +153,7 @@ def test_options_reach_the_files(tmp_path):
     assert sizes["zstd"] < 300_000 < 1_000_000 < sizes["none"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [{}, {"num_shards": 3}, {"target_shard_size": 5_000}])
 def test_bundles_that_run_three_times(root, arguments):
     """The runner repeats every bundle and keeps the last one's outputs: as if the attempts before it had been lost."""
@@ -159,6 +161,7 @@ def test_bundles_that_run_three_times(root, arguments):
     assert read_all(root) == sorted(RECORDS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("step", "arguments"),
     [
@@ -193,6 +196,7 @@ def test_a_step_that_fails_after_its_work_and_is_tried_again(tmp_path, monkeypat
     assert read_all(root) == sorted(RECORDS[:50])
 
 
+@pytest.mark.slow
 def test_a_pipeline_that_is_killed_publishes_nothing(root):
     process = subprocess.Popen(
         [
@@ -221,10 +225,12 @@ def test_a_pipeline_that_is_killed_publishes_nothing(root):
         text=True,
     )
     assert process.stdout is not None
-    for _ in range(25):
-        assert process.stdout.readline() == "record\n"
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    try:
+        for _ in range(25):
+            assert process.stdout.readline() == "record\n"
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
     left = names(root)
     assert left
     assert all(name.startswith(".train.tmp-") for name in left)

@@ -192,6 +192,7 @@ def test_a_full_disk(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_writer_that_is_killed_publishes_nothing(root, tmp_path):
     process = run_python(
         """
@@ -206,16 +207,19 @@ def test_a_writer_that_is_killed_publishes_nothing(root, tmp_path):
         str(tmp_path),
     )
     assert process.stdout is not None
-    for _ in range(300):
-        assert process.stdout.readline() == "wrote\n"
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    try:
+        for _ in range(300):
+            assert process.stdout.readline() == "wrote\n"
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
     assert not storage.exists(f"{root}/a.arecord")
     folder = root if storage.is_local(root) else str(tmp_path)
     assert len(storage.delete_temporary(folder)) == 1
     assert names(root) == []
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_there_is_the_whole_file_or_none(tmp_path):
     process = run_python(
         """

@@ -69,6 +69,7 @@ def test_the_rows_left_out_are_told_in_their_order(values: list[bytes | None], f
     assert batch.left_out.equals(to_texts(pa.array(values, pa.binary()).dictionary_encode(), first_row=first).left_out)
 
 
+@pytest.mark.slow
 @settings(max_examples=4, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(st.lists(st.lists(rows, min_size=1, max_size=3), min_size=1, max_size=3), st.sampled_from(["tokens", "parquet"]))
 def test_quarantine_holds_the_rows_that_the_manifest_counts_and_changes_no_shard(
@@ -147,6 +148,7 @@ def test_fail_does_not_accept_what_skip_has_left(corpus: Path) -> None:
         build(bad_config(corpus, "fail", tokens=60), str(output), quiet=True)
 
 
+@pytest.mark.slow
 def test_fail_does_not_accept_the_unfinished_work_of_skip(corpus: Path) -> None:
     output = corpus / "out"
     with pytest.raises(BroetchenError, match="the source is exhausted"):
@@ -155,6 +157,7 @@ def test_fail_does_not_accept_the_unfinished_work_of_skip(corpus: Path) -> None:
         build(bad_config(corpus, "fail", tokens=10_000), str(output), quiet=True)
 
 
+@pytest.mark.slow
 def test_without_bad_rows_all_policies_write_the_same(tmp_path: Path) -> None:
     write(tmp_path, [[[*GOOD], [*GOOD]]])
     build(bad_config(tmp_path, "skip", tokens=20), str(tmp_path / "skip"), quiet=True)
@@ -164,6 +167,7 @@ def test_without_bad_rows_all_policies_write_the_same(tmp_path: Path) -> None:
     assert set(tree(tmp_path / "quarantine")) == set(tree(tmp_path / "skip"))
 
 
+@pytest.mark.slow
 def test_overwriting_takes_the_quarantine_of_another_config_away(corpus: Path) -> None:
     output = corpus / "out"
     build(bad_config(corpus, "quarantine", tokens=60), str(output), quiet=True)
@@ -183,6 +187,7 @@ def damage(path: Path) -> None:
     path.write_bytes(data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
@@ -201,6 +206,7 @@ def test_verify_finds_a_quarantine_that_is_not_what_was_written(corpus: Path, ha
         verify(str(corpus / "out"))
 
 
+@pytest.mark.slow
 def test_a_finished_dataset_whose_quarantine_is_gone_is_not_finished(corpus: Path) -> None:
     build(bad_config(corpus, "quarantine", tokens=60), str(corpus / "out"), quiet=True)
     before = tree(corpus / "out")
@@ -226,6 +232,7 @@ def test_killed_builds_are_taken_up_again_with_their_quarantine(corpus: Path) ->
     assert tree(output) == tree(corpus / "whole")
 
 
+@pytest.mark.slow
 def test_quarantine_in_a_bucket(corpus: Path, gcs_prefix: str) -> None:
     config = bad_config(corpus, "quarantine", tokens=60)
     build(config, str(corpus / "out"), quiet=True)

@@ -58,6 +58,7 @@ def entries(folder: Path) -> list[Path]:
     return sorted((folder / "ledger").rglob("*.json"))
 
 
+@pytest.mark.slow
 def test_what_was_counted_is_not_read_again(corpus: Path, caplog: pytest.LogCaptureFixture) -> None:
     first = counted(corpus)
     assert first == expected(documents_of((corpus / "a").glob("*.parquet")), 60)
@@ -85,6 +86,7 @@ def test_a_source_that_changed_is_counted_anew_and_only_that(corpus: Path) -> No
     assert len(entries(corpus)) == 4
 
 
+@pytest.mark.slow
 def test_another_tokenizer_or_column_is_counted_anew(corpus: Path) -> None:
     write_parquet(corpus / "a" / "0.parquet", [ROWS])
     for number in (1, 2):
@@ -197,6 +199,7 @@ def test_a_ledger_that_knows_some_row_groups(corpus: Path) -> None:
     assert [path.name for path in sorted(shortened.parent.iterdir())] == ["00000-00003.json", "00001-00002.json"]
 
 
+@pytest.mark.slow
 def test_a_killed_count_goes_on_where_it_was(tmp_path: Path) -> None:
     rng = random.Random(6)
     for number in range(8):
@@ -215,6 +218,7 @@ def test_a_killed_count_goes_on_where_it_was(tmp_path: Path) -> None:
     assert counted(tmp_path) == whole
 
 
+@pytest.mark.slow
 def test_a_ledger_filled_by_several_processes(corpus: Path) -> None:
     pattern = f"{corpus}/a/*.parquet"
     workers = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]

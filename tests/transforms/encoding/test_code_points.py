@@ -110,12 +110,14 @@ def test_the_table():
         agreed()[0] = False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["gpt2", "o200k", "deepseek3"])
 def test_engines_split_alike_on_every_agreed_code_point(scheme):
     """These three tell apart all the classes that any scheme does: letters by case, marks, numbers, symbols, spaces."""
     assert unequal(probe(*(PROVEN_SPLITS[scheme] if scheme != "gpt2" else ())), AGREED) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", PROVEN_SPLITS)
 def test_engines_split_alike_in_every_scheme(scheme):
     """On all of Latin, Greek and Cyrillic, punctuation and symbols, and on a part of the rest."""

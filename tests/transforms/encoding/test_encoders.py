@@ -264,6 +264,7 @@ def test_a_slice_of_an_array():
         assert ids_of(encoder.encode(texts.slice(1, 4))) == ids_of(encoder.encode(large(texts.slice(1, 4).to_pylist())))
 
 
+@pytest.mark.slow
 def test_five_megabytes_in_one_document():
     text = "".join(sample_texts().to_pylist()) * 4
     assert len(text) > 5_000_000

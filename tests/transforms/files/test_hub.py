@@ -95,6 +95,7 @@ def test_any_beam_io_takes_such_paths(hub: HubServer, folder: Path) -> None:
         assert_that(pipeline | beam.io.ReadFromText(hub.source(CORPUS, "*.md")), equal_to(["a corpus"]))
 
 
+@pytest.mark.slow
 def test_a_streamed_build_equals_a_local_one_and_fetches_what_it_needs(
     hub: HubServer, folder: Path, tmp_path: Path
 ) -> None:
@@ -121,6 +122,7 @@ def test_a_streamed_build_equals_a_local_one_and_fetches_what_it_needs(
     assert run_command("verify", tmp_path / "streamed").returncode == 0
 
 
+@pytest.mark.slow
 def test_a_streamed_vocabulary_corpus_has_all_columns_and_fetches_each_byte_once(
     hub: HubServer, folder: Path, tmp_path: Path
 ) -> None:
@@ -144,6 +146,7 @@ def test_a_streamed_vocabulary_corpus_has_all_columns_and_fetches_each_byte_once
     assert hub.fetched.total() <= 1.05 * need + (3 << 20)
 
 
+@pytest.mark.slow
 def test_cut_connections_are_retried(hub: HubServer, folder: Path, tmp_path: Path) -> None:
     local = write_config(tmp_path / "local.yaml", str(folder / "data" / "part-0.parquet"), 400_000)
     streamed = write_config(tmp_path / "streamed.yaml", hub.source(CORPUS, "data/part-0.parquet"), 400_000)
@@ -171,6 +174,7 @@ def test_a_revision_that_does_not_exist(hub: HubServer) -> None:
         storage.list_files(path)
 
 
+@pytest.mark.slow
 def test_a_private_repository_needs_a_token_which_stays_secret(
     hub: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -207,6 +211,7 @@ def test_only_full_commits_are_read(hub: HubServer) -> None:
             storage.read_bytes(path)
 
 
+@pytest.mark.slow
 def test_an_unpinned_source_is_taken_where_that_is_allowed_and_its_commit_kept(
     hub: HubServer, folder: Path, tmp_path: Path
 ) -> None:
@@ -225,6 +230,7 @@ def test_an_unpinned_source_is_taken_where_that_is_allowed_and_its_commit_kept(
     assert manifest.config["dataset"]["source"] == [hub.source(CORPUS, "data/part-0.parquet")]
 
 
+@pytest.mark.slow
 def test_a_dataset_by_its_name_config_and_split(hub: HubServer, folder: Path, tmp_path: Path) -> None:
     hub.repositories[CORPUS] = mine = tmp_path / "mine"
     for number, place in enumerate(["data/deu_Latn/train", "data/deu_Latn/test", "data/fra_Latn/train"]):

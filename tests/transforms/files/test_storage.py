@@ -81,10 +81,12 @@ def test_readers_see_the_old_content_or_the_new(tmp_path):
 
     reader = threading.Thread(target=read)
     reader.start()
-    for turn in range(40):
-        storage.write_bytes(path, contents[turn % 2])
-    done.set()
-    reader.join()
+    try:
+        for turn in range(40):
+            storage.write_bytes(path, contents[turn % 2])
+    finally:
+        done.set()
+        reader.join()
     assert seen <= set(contents)
 
 
@@ -108,9 +110,11 @@ def test_upload_streams(tmp_path):
     with local.open("wb") as file:
         file.truncate(200_000_000)
     tracemalloc.start()
-    storage.upload(str(local), str(tmp_path / "target"))
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
+    try:
+        storage.upload(str(local), str(tmp_path / "target"))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
     assert storage.size(str(tmp_path / "target")) == 200_000_000
     assert peak < 30_000_000
 

@@ -81,6 +81,7 @@ def refused(owner: str) -> str:
     return rf"another build is at work there \({owner}.*, since 20.* UTC\); wait until .* or choose another --output"
 
 
+@pytest.mark.slow
 def test_the_second_is_refused_until_the_first_is_done(output: str, holder: subprocess.Popen[bytes]) -> None:
     with pytest.raises(BroetchenError, match=refused(f"process {holder.pid} on ")), hold_output(output):
         pytest.fail("two hold it")
@@ -91,6 +92,7 @@ def test_the_second_is_refused_until_the_first_is_done(output: str, holder: subp
     assert left(output) == []
 
 
+@pytest.mark.slow
 def test_the_lock_of_a_killed_process_is_taken_over_at_once(output: str, holder: subprocess.Popen[bytes]) -> None:
     holder.kill()
     holder.wait()
@@ -102,6 +104,7 @@ def test_the_lock_of_a_killed_process_is_taken_over_at_once(output: str, holder:
     assert left(output) == []
 
 
+@pytest.mark.slow
 def test_a_stopped_process_still_holds_it(output: str, holder: subprocess.Popen[bytes]) -> None:
     holder.send_signal(signal.SIGSTOP)
     with pytest.raises(BroetchenError, match=refused(f"process {holder.pid} on ")), hold_output(output):
@@ -124,10 +127,16 @@ def test_a_build_is_refused_with_one_line(output: str) -> None:
         assert left(output) == [storage.join(output, LOCK_FILE)]
 
 
+@pytest.mark.slow
 def test_processes_that_contend_hold_it_one_at_a_time(tmp_path: Path) -> None:
     command = [sys.executable, "-c", CONTENDER, str(tmp_path / "out"), str(tmp_path / "mark")]
     processes = [subprocess.Popen(command) for _ in range(3)]
-    assert [process.wait() for process in processes] == [0, 0, 0]
+    try:
+        assert [process.wait() for process in processes] == [0, 0, 0]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
     assert left(str(tmp_path / "out")) == []
 
 
@@ -211,7 +220,7 @@ def test_a_lock_that_is_renewed_is_not(lock: str, not_lost: Callable[[], None]) 
 
 def test_of_several_that_take_over_one_wins(lock: str, not_lost: Callable[[], None]) -> None:
     storage.write_bytes(lock, to_json(elsewhere()).encode())
-    all_have_tried = threading.Barrier(4)
+    all_have_tried = threading.Barrier(4, timeout=60)
 
     def take(_: int) -> str:
         try:

@@ -34,6 +34,7 @@ def test_a_damaged_page_names_file_and_row_group(tmp_path: Path) -> None:
         list(read_texts(str(path), [0, 1], "text"))
 
 
+@pytest.mark.slow
 def test_a_file_in_a_bucket_is_fetched_once(gcs_prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     letters = random.Random(1)
     row_groups = [
