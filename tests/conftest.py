@@ -18,9 +18,9 @@ settings.register_profile("broetchen", deadline=None, derandomize=os.environ.get
 settings.load_profile("broetchen")
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are processors, since many tests wait for what they have started."""
-    return (os.cpu_count() or 1) + 1
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """As many as there are processors, and for slow tests, many of which wait for what they have started, one more."""
+    return (os.cpu_count() or 1) + (config.option.markexpr != "not slow")
 
 
 @pytest.fixture

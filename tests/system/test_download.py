@@ -16,6 +16,8 @@ from tests.transforms.files.test_hub import CORPUS, shards, write_config
 from transforms.errors import BroetchenError
 from transforms.files import hub_copy, storage
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def hub(tmp_path: Path, hf_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
@@ -35,7 +37,6 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.slow
 def test_a_build_of_downloaded_files_equals_a_streamed_one(hub: HubServer, config: Path, tmp_path: Path) -> None:
     to = tmp_path / "corpora"
     listed = run_command("download", config, "--to", to, "--dry-run")
@@ -108,7 +109,6 @@ def test_the_folder_is_named_as_it_is(config: Path, tmp_path: Path) -> None:
     assert run_command("download", config, "--to", to).stdout.endswith(f"the others were there: {to}\n")
 
 
-@pytest.mark.slow
 def test_a_config_without_hub_files(tmp_path: Path) -> None:
     config = write_config(tmp_path / "mix.yaml", "here/*.parquet", 5)
     result = run_command("download", config, "--to", tmp_path / "to")

@@ -119,6 +119,7 @@ def documents_by_reference(output: Path, dataset: str, folder: str, split: str) 
     return [size for size in found if size > 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["train", "eval"])
 @pytest.mark.parametrize(("dataset", "folder"), [("plain", "plain"), ("hostile_texts", FOLDER)])
 def test_a_split_that_is_read_whole_has_the_documents_of_the_source(
@@ -445,6 +446,7 @@ def test_outputs_of_text(tmp_path: Path, record_format: str) -> None:
         )
 
 
+@pytest.mark.slow
 def test_records_that_do_not_say_where_documents_end(tmp_path: Path) -> None:
     output = built(tmp_path, records={"format": "tokens", "max_tokens": MAX_TOKENS})
     report = read_report(str(output))
@@ -453,6 +455,7 @@ def test_records_that_do_not_say_where_documents_end(tmp_path: Path) -> None:
     assert "Records of hostile_texts, plain have neither BOS nor EOS" in text
 
 
+@pytest.mark.slow
 def test_a_short_source_is_not_called_exact(tmp_path: Path) -> None:
     path = mix_of(tmp_path)
     content = yaml.safe_load(path.read_text())

@@ -104,5 +104,6 @@ assert not any(fork.is_running() for fork in forks), forks
 """
 
 
+@pytest.mark.slow
 def test_forks_that_are_not_needed_end_with_the_block() -> None:
     subprocess.run([sys.executable, "-c", _FORKS], check=True, timeout=120)

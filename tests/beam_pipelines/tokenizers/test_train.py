@@ -123,6 +123,7 @@ def test_transformers_gives_the_same_ids(trained: Path, style: str) -> None:
     assert [loaded.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS] == list(range(9))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", ["gpt-4", "gpt-neox"])
 def test_gigatoken_takes_it(trained: Path, style: str) -> None:
     file = load_tokenizer(str(trained / style))
@@ -420,6 +421,7 @@ def test_the_hash_of_a_stream_is_that_of_its_documents(
     assert hashes[0] == hashes[1] != hashes[2]
 
 
+@pytest.mark.slow
 def test_large_corpus_is_announced() -> None:
     texts = documents_of(SAMPLE.glob("*.parquet"))
     assert memory_warning(texts, 10**9, 10**12) is None

@@ -85,6 +85,7 @@ def test_the_machines_are_set_up_once(cloud: Recorder, make_vm: MakeVm, capfd: p
     assert (cloud.machine() / "etc/apt/sources.list.d/gcsfuse.list").read_text().startswith("deb [signed-by=")
 
 
+@pytest.mark.slow
 def test_a_job_that_runs_is_left_alone(cloud: Recorder, make_vm: MakeVm, capfd: pytest.CaptureFixture[str]) -> None:
     start(make_vm())
     start(make_vm())
@@ -198,6 +199,7 @@ def test_stop_and_delete(cloud: Recorder, make_vm: MakeVm, capfd: pytest.Capture
         vm.logs()
 
 
+@pytest.mark.slow
 def test_a_dry_run_can_be_pasted(cloud: Recorder, make_vm: MakeVm, capsys: pytest.CaptureFixture[str]) -> None:
     vm = make_vm()
     vm.start(dry_run=True)

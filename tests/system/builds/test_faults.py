@@ -12,6 +12,8 @@ from tests.campaign.fault_bench import FaultBench, check_clean_failure
 from tests.campaign.faults import KILLS, OTHERS, Tried, run_campaign, schedule, table
 from tests.support.forks import ForkServer
 
+pytestmark = pytest.mark.slow
+
 # The others start worker processes, wait for a bucket that fails, or have tests of their own.
 SHORT = (
     trials.kill_at_operation,
@@ -31,7 +33,6 @@ def bench(gcs_bucket: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield FaultBench(tmp_path_factory.mktemp("faults"), f"{gcs_bucket}/faults", server)
 
 
-@pytest.mark.slow
 def test_a_short_campaign_breaks_nothing(bench: FaultBench) -> None:
     plan = ((trial.__name__, trial) for trial in SHORT)
     tried = run_campaign(bench, 1, 1_000, lambda one: None, plan)
@@ -39,7 +40,6 @@ def test_a_short_campaign_breaks_nothing(bench: FaultBench) -> None:
     assert sum(one.kills for one in tried) >= 3
 
 
-@pytest.mark.slow
 def test_the_campaign_notices_what_is_not_as_it_should_be(bench: FaultBench) -> None:
     output = bench.folder / "spoilt"
     shutil.copytree(bench.folder / "undisturbed", output)

@@ -17,6 +17,8 @@ from transforms.dataset.manifest import Manifest, find_manifests, read_manifest
 from transforms.errors import BroetchenError
 from transforms.files import storage
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -53,7 +55,6 @@ def names(folder: str) -> list[str]:
     return [path.removeprefix(f"{folder}/") for path, _ in storage.list_files(f"{folder}/**")]
 
 
-@pytest.mark.slow
 def test_the_bucket_holds_the_same_files_as_a_folder(local: Path, remote: str) -> None:
     expected = {str(path.relative_to(local)): path for path in local.rglob("*") if path.is_file()}
     assert names(remote) == sorted(expected)
@@ -84,7 +85,6 @@ def test_the_verify_command_finds_all_of_it_sound(remote: str) -> None:
     assert len(re.findall(r"^ \w+ .* sound", result.stdout, re.MULTILINE)) == 5
 
 
-@pytest.mark.slow
 def test_a_second_build_of_a_bucket_does_nothing(config: MixConfig, remote: str, root: str) -> None:
     output = f"{root}/again"
     for name in names(remote):
@@ -106,7 +106,6 @@ def files_updated(path: str) -> float:
     return float(metadata.last_updated_in_seconds)
 
 
-@pytest.mark.slow
 def test_the_work_of_a_failed_build_is_cleared_away_by_the_next(config: MixConfig, remote: str, root: str) -> None:
     output, name = f"{root}/failed", "fineweb_edu_english"
     short = config.model_copy(

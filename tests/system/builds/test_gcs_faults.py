@@ -20,6 +20,8 @@ from tests.system.builds.test_gcs_build import without_places
 from transforms.dataset.manifest import read_manifest
 from transforms.files import storage
 
+pytestmark = pytest.mark.slow
+
 OVERRIDES = {"total_tokens": "20000"}
 DEMO = SAMPLES.parent / "mix_configs" / "demo.yaml"
 
@@ -33,7 +35,6 @@ def proxy(gcs_bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultPro
         yield proxy
 
 
-@pytest.mark.slow
 def test_files_survive_a_tenth_of_faults(proxy: FaultProxy, gcs_prefix: str) -> None:
     content = random.Random(0).randbytes(100_000)
     for number in range(12):
@@ -65,7 +66,6 @@ def check_equal(remote: str, local: Path) -> None:
             assert storage.read_bytes(f"{remote}/{name}") == path.read_bytes(), name
 
 
-@pytest.mark.slow
 def test_a_mix_built_through_faults_equals_the_local_one(proxy: FaultProxy, gcs_prefix: str, tmp_path: Path) -> None:
     local = tmp_path / "out"
     build(load_config(str(DEMO), overrides=OVERRIDES), str(local), quiet=True)
@@ -77,7 +77,6 @@ def test_a_mix_built_through_faults_equals_the_local_one(proxy: FaultProxy, gcs_
     assert set(proxy.faults) == set(Fault)
 
 
-@pytest.mark.slow
 def test_a_build_that_is_killed_amid_faults_goes_on(proxy: FaultProxy, gcs_prefix: str, tmp_path: Path) -> None:
     overrides = {"total_tokens": "150000", "shards.target_size": "16KiB"}
     settings = [part for key, value in overrides.items() for part in ("--set", f"{key}={value}")]
@@ -98,7 +97,6 @@ def test_a_build_that_is_killed_amid_faults_goes_on(proxy: FaultProxy, gcs_prefi
     check_equal(remote, local)
 
 
-@pytest.mark.slow
 def test_a_ledger_in_a_bucket_amid_faults(proxy: FaultProxy, gcs_prefix: str) -> None:
     config, ledger = upload_demo(gcs_prefix), f"{gcs_prefix}/ledger"
     first, again = (

@@ -15,6 +15,8 @@ from beam_pipelines.jobs.build import build
 from tests.support.command import kill_session, run_command, started_command
 from tests.support.killed_builds import DATASETS, Moment, State, check_nothing_is_half_there, tree, wait_for, write_mix
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -49,7 +51,6 @@ MOMENTS = [
 ]
 
 
-@pytest.mark.slow
 def test_killed_at_ten_random_moments(config: Path, reference: dict[str, str], tmp_path: Path) -> None:
     chance = random.Random(20)
     state = State(tmp_path / "out")
@@ -82,7 +83,6 @@ def test_killed_at_ten_random_moments(config: Path, reference: dict[str, str], t
     assert len(published & set(finished.values())) >= len(published) - 2 * len(DATASETS)
 
 
-@pytest.mark.slow
 def test_killed_with_its_worker_processes(config: Path, reference: dict[str, str], tmp_path: Path) -> None:
     state = State(tmp_path / "out")
     workers = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
@@ -102,7 +102,6 @@ def test_killed_with_its_worker_processes(config: Path, reference: dict[str, str
     assert tree(state.output) == reference
 
 
-@pytest.mark.slow
 def test_what_killed_builds_leave_is_cleared_away(
     config: Path, undisturbed: Path, reference: dict[str, str], tmp_path: Path
 ) -> None:

@@ -69,6 +69,7 @@ def named(shares: dict[str, float]) -> str:
     return ",".join(f"{name}={share:.0%}" for name, share in shares.items())
 
 
+@pytest.mark.slow
 def test_the_demo_mix_comes_out_with_the_shares_of_its_config(demo: Path, tmp_path: Path) -> None:
     """The command draws nearly all there is, and leaves two files that agree with what it prints."""
     target, evaluation = tmp_path / "mixture.json", tmp_path / "eval.txt"

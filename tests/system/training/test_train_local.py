@@ -20,6 +20,8 @@ from tests.support.local_training import EOS, LENGTH, config_file, data, history
 from transforms.errors import BroetchenError
 from transforms.files import storage
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["data", "trainer"]
 
 # It has to be in no file.
@@ -45,7 +47,6 @@ def trained(variables: None, data: Path, trainer: Path, tmp_path_factory: pytest
     return output
 
 
-@pytest.mark.slow
 def test_a_run_goes_on_from_its_checkpoint_and_the_loss_falls(trained):
     found = history(trained)
     assert [step.number for step in found.steps] == list(range(12))
@@ -59,14 +60,12 @@ def test_a_run_goes_on_from_its_checkpoint_and_the_loss_falls(trained):
     assert (trained / "run" / "losses.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.slow
 def test_a_run_writes_no_token_down(trained):
     written = [path for path in (trained / "run").rglob("*") if path.is_file()]
     assert any("tfevents" in path.name for path in written)
     assert [path for path in written if TOKEN.encode() in path.read_bytes()] == []
 
 
-@pytest.mark.slow
 def test_a_run_that_is_done_is_not_started_again(data, trained):
     before = history(trained).starts
     ended = run_command("train", config_file(data, trained, steps=12))
@@ -76,7 +75,6 @@ def test_a_run_that_is_done_is_not_started_again(data, trained):
     assert history(trained).starts == before
 
 
-@pytest.mark.slow
 def test_status_and_logs_of_a_run_that_has_ended(data, trained):
     path = config_file(data, trained, steps=12)
     shown = run_command("train", path, "status").stdout
@@ -95,7 +93,6 @@ def exported(data: Path, trained: Path) -> Path:
     return trained / "run" / "huggingface" / "11"
 
 
-@pytest.mark.slow
 def test_an_export_is_the_model_that_was_trained(data, trained, exported, tmp_path):
     path = config_file(data, trained, steps=12)
     folder = exported
@@ -129,14 +126,12 @@ def test_an_export_is_the_model_that_was_trained(data, trained, exported, tmp_pa
         check_export(dataclasses.replace(expected, export=str(other)), prompts=[])
 
 
-@pytest.mark.slow
 def test_an_export_of_a_step_that_has_no_checkpoint(data, trained):
     ended = run_command("train", config_file(data, trained, steps=12), "export", "--step", "1")
     assert ended.returncode == 1
     assert "has no checkpoint of step 1; there is one of " in ended.stderr
 
 
-@pytest.mark.slow
 def test_a_checkpoint_in_a_bucket_is_exported_into_the_bucket(data, trained, exported, gcs_prefix, tmp_path):
     run = trained / "run"
     sources = [

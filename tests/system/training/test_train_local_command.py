@@ -17,6 +17,8 @@ from tests.support.command import run_command
 from tests.support.local_training import config_file, data
 from transforms.errors import UsageError
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["data"]
 
 TOKEN = "hf_0123456789secret"
@@ -32,7 +34,6 @@ def variables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-@pytest.mark.slow
 def test_a_trainer_that_fails_is_reported_with_the_end_of_its_log(data, tmp_path):
     path = config_file(data, tmp_path)
     content = yaml.safe_load(path.read_text())
@@ -44,7 +45,6 @@ def test_a_trainer_that_fails_is_reported_with_the_end_of_its_log(data, tmp_path
     assert "Traceback" not in ended.stderr
 
 
-@pytest.mark.slow
 def test_a_dry_run_shows_a_script_and_leaves_nothing(data, tmp_path, monkeypatch):
     monkeypatch.setenv("BROETCHEN_CACHE", str(tmp_path / "cache"))  # its own, which does not stay empty
     output = tmp_path / "out"
@@ -62,7 +62,6 @@ def test_a_dry_run_shows_a_script_and_leaves_nothing(data, tmp_path, monkeypatch
     assert "--require-hashes" not in run_command("train", config_file(data, output), "--dry-run").stdout
 
 
-@pytest.mark.slow
 def test_a_dry_run_can_be_pasted(data, tmp_path):
     """What it runs sees the job's files, no token, and leaves its log where `logs` finds it."""
     python = tmp_path / "a python"
@@ -88,7 +87,6 @@ def test_a_log_is_printed_to_the_letter(data, tmp_path):
     assert run_command("train", path, "logs").stdout == text
 
 
-@pytest.mark.slow
 def test_what_is_not_on_this_machine_is_refused(data, tmp_path):
     path = config_file(data, tmp_path)
     for setting, message in (
@@ -106,7 +104,6 @@ def test_what_is_not_on_this_machine_is_refused(data, tmp_path):
     assert "name a folder (--set output=FOLDER), or give --target tpu-vm\n" in ended.stderr
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "value"),
     [("rope_type", "default"), ("logits_via_embedding", True), ("decoder_block", "gemma"), ("use_qk_norm", True)],
@@ -128,7 +125,6 @@ def test_nothing_to_export_or_to_show(data, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", shipped_models())
 def test_the_shipped_models_can_be_exported(data, tmp_path, name):
     content = yaml.safe_load(config_file(data, tmp_path).read_text())

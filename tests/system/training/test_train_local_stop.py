@@ -22,6 +22,8 @@ from launch.maxtext.checkpoints import checkpoint_steps
 from tests.support.command import COMMAND, run_command, run_on_terminal
 from tests.support.local_training import build_data, config_file, data, history, trainer, trainers
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["data", "trainer"]
 
 # Longer than any test waits. In file order, as a shuffle depends on how many records there are, and ids are to train
@@ -98,7 +100,6 @@ def stopped(data: Path, trainer: Path, tmp_path_factory: pytest.TempPathFactory)
     return Stopped(output, history(output), status, second, stop, process.returncode, shown.decode())
 
 
-@pytest.mark.slow
 def test_a_running_run_is_seen_protected_and_stopped(stopped):
     assert "run: running, process " in stopped.status
     assert "last step " in stopped.status
@@ -142,13 +143,11 @@ def interrupted(data: Path, trainer: Path, tmp_path_factory: pytest.TempPathFact
     return Interrupted(output, history(output), code, shown)
 
 
-@pytest.mark.slow
 def test_ctrl_c_ends_the_trainer(interrupted):
     assert interrupted.code == 130, interrupted.shown
     assert interrupted.history.steps
 
 
-@pytest.mark.slow
 def test_ids_and_text_of_the_same_documents_train_alike(stopped, interrupted):
     ids, texts = (
         {step.number: step.loss for step in run.history.steps if step.number < COMPARED}
@@ -168,7 +167,6 @@ def living(group):
     return found
 
 
-@pytest.mark.slow
 def test_a_run_survives_kill_and_can_be_stopped(interrupted):
     """It goes on from where Ctrl-C has ended it."""
     output, path, steps = interrupted.output, interrupted.output / "run.yaml", len(interrupted.history.steps)

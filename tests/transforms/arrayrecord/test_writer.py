@@ -165,6 +165,7 @@ def run_python(code: str, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_full_disk(tmp_path):
     # The kernel refuses to let the file grow, as it does on a full disk: at close, or in the middle.
     process = run_python(

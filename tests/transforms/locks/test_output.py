@@ -167,6 +167,7 @@ print(to_json(this_process()))
 """
 
 
+@pytest.mark.slow
 def test_who_runs_is_told_only_where_it_can_be() -> None:
     with subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -274,6 +275,7 @@ def test_a_thread_that_has_lost_the_lock_is_told_at_the_end(lock: str, gcs_prefi
         pool.submit(work).result()
 
 
+@pytest.mark.slow
 def test_it_is_held_through_faults(
     gcs_prefix: str, monkeypatch: pytest.MonkeyPatch, not_lost: Callable[[], None]
 ) -> None:
