@@ -10,6 +10,8 @@ setup(
         include=["beam_pipelines*", "broetchen*", "launch*", "mix_configs", "samples", "transforms*"]
     ),
     package_data={
+        "broetchen": ["py.typed"],
+        "transforms": ["py.typed"],
         "beam_pipelines": ["report/*.jinja", "serve/flex_template.json"],
         "launch": ["configs/*.yaml", "models/*.yml", "tpu/vm/*.sh", "requirements/*.in", "requirements/*.lock"],
         "mix_configs": ["**/*.yaml", "README.md"],

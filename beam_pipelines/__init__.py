@@ -1,7 +1,1 @@
-"""The jobs that a person starts, one module each, the schema of their config, and the command line."""
-
-import os
-
-# Nothing here multiplies matrices. Without threads of NumPy's own, which looks at this when it is imported, the process
-# of a job can be forked.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+"""The jobs that a person starts, the schema of their configs, their tables and reports, and the command line."""

@@ -65,6 +65,9 @@ def run(command: Callable[[], Any], *, debug: bool) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The entry point of `broetchen`; `arguments` are those of the command line where none are given."""
+    # Nothing here multiplies matrices. Without threads of NumPy's own, which looks at this when it is imported, the
+    # process of a job can be forked.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     given = sys.argv[1:] if arguments is None else list(arguments)
     code = run(lambda: app(given, prog_name="broetchen"), debug="--debug" in given)
     if code:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from transforms.errors import BroetchenError as BroetchenError
     from transforms.errors import UsageError as UsageError
 
-__getattr__, __all__ = lazy_names(
+__getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
         "BroetchenError": "transforms.errors",

@@ -1,7 +1,7 @@
 """The jobs as functions: what `broetchen COMMAND` does, with values in the place of tables.
 
 They print nothing and keep the process's file descriptors as they are. Where the process has threads, as a notebook
-has, worker processes are started anew, which takes five seconds, and else forked.
+has, worker processes are started as fresh Pythons, which takes five seconds, and else forked. One job runs at a time.
 """
 
 from __future__ import annotations
@@ -9,8 +9,11 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, get_args
+
+import numpy as np
 
 from beam_pipelines.config.mix import MixConfig, load_config
 from beam_pipelines.jobs import build as building
@@ -19,29 +22,39 @@ from beam_pipelines.jobs import plan as planning
 from beam_pipelines.jobs import verify as verifying
 from transforms.counting.text_count import TextCount
 from transforms.dataset.manifest import Manifest
+from transforms.errors import UsageError
 from transforms.tokenizer.spec import Engine
 
-Mix = MixConfig | str | os.PathLike[str]
+Path = str | os.PathLike[str]
+"""A path, local or on any filesystem that Beam knows (`gs://…`)."""
+Mix = MixConfig | Path
 """A mix config, or the path of one."""
 
 
+_one_at_a_time = threading.RLock()
+
+
 def _silent[**Args, Result](job: Callable[Args, Result]) -> Callable[Args, Result]:
-    """Keeps Beam from setting up logging, as it does where nobody has: a root logger with a handler it leaves alone."""
+    """Keeps Beam from setting up logging, as it does where nobody has: a root logger with a handler it leaves alone.
+
+    Jobs of several threads wait for each other, since a job watches over the worker processes of this whole process.
+    """
 
     @functools.wraps(job)
     def silent(*args: Args.args, **kwargs: Args.kwargs) -> Result:
         root, nothing = logging.getLogger(), logging.NullHandler()
-        root.addHandler(nothing)
-        try:
-            return job(*args, **kwargs)
-        finally:
-            root.removeHandler(nothing)
+        with _one_at_a_time:
+            root.addHandler(nothing)
+            try:
+                return job(*args, **kwargs)
+            finally:
+                root.removeHandler(nothing)
 
     return silent
 
 
 @_silent
-def load_mix(path: str | os.PathLike[str], /, *, source_root: str | None = None, **changes: Any) -> MixConfig:
+def load_mix(path: Path, /, *, source_root: Path | None = None, **changes: Any) -> MixConfig:
     """Reads and checks a mix config, with some of its keys changed.
 
     Args:
@@ -56,24 +69,42 @@ def load_mix(path: str | os.PathLike[str], /, *, source_root: str | None = None,
         BroetchenError: the hub does not tell what an unpinned source, or one by name of dataset, is.
     """
     config = load_config(path, overrides=dict(_flat(changes)), given_as="argument")
-    return config if source_root is None else config.with_source_root(source_root)
+    return config if source_root is None else config.with_source_root(os.fspath(source_root))
 
 
 def _flat(changes: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in changes.items():
         if isinstance(value, Mapping) and value:
             yield from _flat(value, f"{above}{key}.")
+        elif isinstance(value, os.PathLike):
+            yield f"{above}{key}", os.fspath(value)
         else:
-            yield f"{above}{key}", value
+            yield f"{above}{key}", value.item() if isinstance(value, np.generic) else value
 
 
 def _loaded(mix: Mix) -> MixConfig:
     return mix if isinstance(mix, MixConfig) else load_config(mix)
 
 
+def _several(name: str, given: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(given, str):
+        raise UsageError(f"{name}={given!r}: is one text; give a list, such as [{given!r}]")
+    return tuple(given)
+
+
+def _known(engine: Engine) -> Engine:
+    if engine not in get_args(Engine):
+        raise UsageError(f"engine={engine!r}: there is no such engine; there are {', '.join(get_args(Engine))}")
+    return engine
+
+
+def _path(given: Path | None) -> str | None:
+    return None if given is None else os.fspath(given)
+
+
 @_silent
 def plan(
-    mix: Mix, *, datasets: Sequence[str] = (), engine: Engine = "auto", ledger: str | None = None
+    mix: Mix, *, datasets: Iterable[str] = (), engine: Engine = "auto", ledger: Path | None = None
 ) -> list[planning.DatasetOutlook]:
     """Tells what a build would read and write, from footers and a small sample of each source. Builds nothing.
 
@@ -90,18 +121,20 @@ def plan(
         UsageError: the config, the tokenizer, the engine or a dataset's name cannot be used.
         BroetchenError: a source is missing or damaged.
     """
-    return planning.plan(_loaded(mix), datasets=datasets, engine=engine, ledger=ledger)
+    return planning.plan(
+        _loaded(mix), datasets=_several("datasets", datasets), engine=_known(engine), ledger=_path(ledger)
+    )
 
 
 @_silent
 def build(
     mix: Mix,
-    output: str,
+    output: Path,
     *,
-    datasets: Sequence[str] = (),
+    datasets: Iterable[str] = (),
     engine: Engine = "auto",
     overwrite: bool = False,
-    beam_options: Sequence[str] = (),
+    beam_options: Iterable[str] = (),
 ) -> building.BuildSummary:
     """Builds the datasets of a mix, each to its exact token budget. A build that was stopped goes on where it was.
 
@@ -124,17 +157,17 @@ def build(
     """
     return building.build(
         _loaded(mix),
-        output,
-        datasets=datasets,
-        engine=engine,
+        os.fspath(output),
+        datasets=_several("datasets", datasets),
+        engine=_known(engine),
         overwrite=overwrite,
-        beam_arguments=beam_options,
+        beam_arguments=_several("beam_options", beam_options),
         quiet=True,
     )
 
 
 @_silent
-def verify(output: str, *, engine: Engine = "auto", beam_options: Sequence[str] = ()) -> Mapping[str, Manifest]:
+def verify(output: Path, *, engine: Engine = "auto", beam_options: Iterable[str] = ()) -> Mapping[str, Manifest]:
     """Reads every record back with Grain's reader, and holds it against the manifests.
 
     Args:
@@ -148,19 +181,21 @@ def verify(output: str, *, engine: Engine = "auto", beam_options: Sequence[str] 
     Raises:
         BroetchenError: no dataset is there, or something is wrong; the message has a line for each thing.
     """
-    return verifying.verify(output, engine=engine, beam_arguments=beam_options)
+    return verifying.verify(
+        os.fspath(output), engine=_known(engine), beam_arguments=_several("beam_options", beam_options)
+    )
 
 
 @_silent
 def count(
     what: Mix | Sequence[Mix],
     *,
-    datasets: Sequence[str] = (),
-    tokenizer: str | None = None,
+    datasets: Iterable[str] = (),
+    tokenizer: Path | None = None,
     text_column: str = "text",
     engine: Engine = "auto",
-    ledger: str | None = None,
-    beam_options: Sequence[str] = (),
+    ledger: Path | None = None,
+    beam_options: Iterable[str] = (),
 ) -> dict[str, TextCount]:
     """Counts subtokens: of a mix's sources, of parquet files, or of what was built. Reads all of each.
 
@@ -185,10 +220,10 @@ def count(
     return counting.count(
         [one if isinstance(one, MixConfig) else os.fspath(one) for one in given],
         load_config,
-        datasets=datasets,
-        tokenizer=tokenizer,
+        datasets=_several("datasets", datasets),
+        tokenizer=_path(tokenizer),
         text_column=text_column,
-        engine=engine,
-        ledger=ledger,
-        beam_arguments=beam_options,
+        engine=_known(engine),
+        ledger=_path(ledger),
+        beam_arguments=_several("beam_options", beam_options),
     )

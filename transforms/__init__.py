@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from transforms.tokenizer.file import load_tokenizer as load_tokenizer
     from transforms.tokenizer.spec import TokenizerSpec as TokenizerSpec
 
-__getattr__, __all__ = lazy_names(
+__getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
         "BroetchenError": "transforms.errors",

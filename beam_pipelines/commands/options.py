@@ -1,17 +1,15 @@
-"""The options that several commands have, and how settings and mix configs are read.
-
-`transforms.recipe.spec.Engine` is written out here, since that module imports Beam.
-"""
+"""The options that several commands have, and how settings and mix configs are read."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from beam_pipelines.console.layout import OutputFormat
 from transforms.errors import UsageError
+from transforms.tokenizer.spec import Engine
 
 if TYPE_CHECKING:
     from beam_pipelines.config.mix import MixConfig
@@ -22,7 +20,7 @@ Datasets = Annotated[
     typer.Option("--dataset", metavar="NAME", help="Only this dataset of the config; may be given several times."),
 ]
 EngineOption = Annotated[
-    Literal["auto", "tokenizers", "gigatoken"],
+    Engine,
     typer.Option(
         help="What encodes. auto takes gigatoken where it can load the tokenizer and agrees with it on a sample."
     ),

@@ -12,7 +12,7 @@ from apache_beam.pvalue import AsDict
 from beam_pipelines.config.mix import MixConfig
 from beam_pipelines.jobs.specs import chosen_datasets, keep_tokenizer
 from beam_pipelines.runners.job import job_folder, run_job
-from beam_pipelines.runners.local import work_seconds
+from beam_pipelines.runners.local import stored_tokens, work_seconds
 from transforms.counting.count_tokens import BuiltShard, CountBuiltShards, CountSpec, CountTokens, built_shards
 from transforms.counting.ledger import CountLedger
 from transforms.counting.text_count import TextCount
@@ -20,15 +20,12 @@ from transforms.dataset.manifest import find_manifests
 from transforms.encoding.pool import expected_engine, know_tokenizer, warm_encoder
 from transforms.errors import BroetchenError, UsageError
 from transforms.files import storage
-from transforms.parquet.source_files import expand_sources
 from transforms.tokenizer.file import TokenizerFile, load_tokenizer
 from transforms.tokenizer.spec import Engine, SpecialTokens, TokenizerSpec
 
 _WILDCARDS = "*?["
 # With gigatoken in one process, start-up left out; measured on the benchmark's corpus.
 _TOKENS_PER_S = 40_000_000
-# A byte of parquet, compressed as it is and with other columns in it, holds about half a token.
-_TOKENS_PER_STORED_BYTE = 0.5
 
 
 class Counting:
@@ -122,8 +119,8 @@ class Counting:
         """
         seconds = 0.0
         for spec in self.specs.values():
-            tokens = _TOKENS_PER_STORED_BYTE * sum(size for _, size in expand_sources(spec.sources))
-            seconds += work_seconds(tokens, _TOKENS_PER_S, expected_engine(spec.tokenizer, self._engine))
+            engine = expected_engine(spec.tokenizer, self._engine)
+            seconds += work_seconds(stored_tokens(spec.sources), _TOKENS_PER_S, engine)
         for built in self.shards:
             seconds += work_seconds(built.shard.tokens, _TOKENS_PER_S, built.shard.expected_engine())
         return seconds

@@ -17,6 +17,7 @@ import json
 import logging
 import multiprocessing
 import os
+import shlex
 import sys
 import threading
 import warnings
@@ -34,9 +35,12 @@ from apache_beam.runners.worker import sdk_worker_main
 from apache_beam.transforms.environments import Environment, SubprocessSDKEnvironment
 from google.protobuf import text_format  # type: ignore[import-untyped]
 
+from beam_pipelines.console import terminal
 from beam_pipelines.runners.local import worker_processes
 
 _URN = "broetchen:env:forked_worker:v1"
+# What Beam itself starts, for a shell; a script's standard error is its own.
+_SILENT_WORKER = f"{shlex.quote(sys.executable)} -m apache_beam.runners.worker.sdk_worker_main 2>{os.devnull}"
 # Threads of the memory allocator in Arrow, which provides for forks itself (pthread_atfork(3)).
 _HARMLESS_THREADS = ("jemalloc_bg_thd",)
 # A worker whose work is done, or whose driver failed, ends by itself within milliseconds, unless native code keeps it.
@@ -97,11 +101,14 @@ class WaitingWorkers:
 
     def pipeline(self, options: PipelineOptions) -> beam.Pipeline:
         """A pipeline with `options`, run in these processes if it asks for local ones and there are as many."""
-        if not 0 < worker_processes(options) <= len(self._forks):
+        wanted = worker_processes(options)
+        if not wanted or (wanted > len(self._forks) and terminal.is_command()):
             return beam.Pipeline(options=options)
         # Beam's own name for it would let the runner start processes of its own.
         options.view_as(DirectOptions).direct_running_mode = "forked"
-        return beam.Pipeline(FnApiRunner(_ForkedEnvironment.from_command_string(self._key.decode())), options)
+        if wanted <= len(self._forks):
+            return beam.Pipeline(FnApiRunner(_ForkedEnvironment.from_command_string(self._key.decode())), options)
+        return beam.Pipeline(FnApiRunner(SubprocessSDKEnvironment.from_command_string(_SILENT_WORKER)), options)
 
     def take(self) -> _Fork:
         """One that is to be started, and is not ours any more."""
@@ -134,8 +141,8 @@ def waiting_workers(count: int, prepare: Callable[[], None] = lambda: None) -> W
 
 
 def _can_fork() -> bool:
-    if sys.platform != "linux":
-        return False
+    if sys.platform != "linux" or multiprocessing.current_process().daemon:
+        return False  # Python lets no daemonic process, such as those of a pool, have children of this kind.
     own = Path("/proc/self/comm").read_text()
     names = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
     return sorted(name for name in names if name.strip() not in _HARMLESS_THREADS) == [own]
@@ -145,6 +152,8 @@ def _be_worker(orders: Connection, inherited: Sequence[Connection], prepare: Cal
     for connection in inherited:
         connection.close()
     _share_arenas()
+    if not terminal.is_command():
+        _drop_stderr()
     prepare()
     try:
         environment = json.loads(orders.recv_bytes())
@@ -154,6 +163,13 @@ def _be_worker(orders: Connection, inherited: Sequence[Connection], prepare: Cal
     logging.getLogger().handlers.clear()
     os.environ.update(environment)
     sdk_worker_main.main([])
+
+
+def _drop_stderr() -> None:
+    """Leaves out what Beam prints of errors, which come back as exceptions: a script's standard error is its own."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
 
 
 def _share_arenas() -> None:

@@ -29,7 +29,8 @@ class Job:
 
     def __init__(self, options: PipelineOptions, workers: WaitingWorkers, *, on_dataflow: bool) -> None:
         self._options, self._workers, self.on_dataflow = options, workers, on_dataflow
-        self.template: str | None = options.view_as(GoogleCloudOptions).template_location if on_dataflow else None
+        self.template: str | None = options.view_as(GoogleCloudOptions).template_location or None
+        self.template = self.template if on_dataflow else None
 
     @contextlib.contextmanager
     def pipeline(self) -> Iterator[beam.Pipeline]:
@@ -40,6 +41,15 @@ class Job:
         """
         with plain_errors(), self._workers.pipeline(self._options) as pipeline:
             yield pipeline
+
+
+def check_options(arguments: Sequence[str], output: str | None = None) -> None:
+    """Checks Beam's options before anything else is done; see `run_job`.
+
+    Raises:
+        UsageError: Beam has no such option or runner, or the runner cannot run this job.
+    """
+    pipeline_options(with_dataflow_defaults(arguments, output))
 
 
 @contextlib.contextmanager

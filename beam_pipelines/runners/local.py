@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import psutil
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 
+from transforms.parquet.source_files import expand_sources
 from transforms.tokenizer.spec import ChosenEngine
 
 # What a second process costs: an encoder of its own, and the engine's way between processes.
@@ -16,6 +17,17 @@ _WORK_WORTH_PROCESSES_S = 2.0
 _MEMORY_PER_WORKER = 1 << 30
 # What `tokenizers` encodes in one process, whatever is done with the ids then; see docs/benchmarks.md.
 _REFERENCE_TOKENS_PER_S = 500_000
+# A byte of parquet, compressed as it is and with other columns in it, holds about half a token.
+_TOKENS_PER_STORED_BYTE = 0.5
+
+
+def stored_tokens(patterns: Iterable[str]) -> float:
+    """About how many tokens parquet files hold, by their sizes.
+
+    Raises:
+        BroetchenError: a pattern matches nothing.
+    """
+    return _TOKENS_PER_STORED_BYTE * sum(size for _, size in expand_sources(tuple(patterns)))
 
 
 def work_seconds(tokens: float, tokens_per_s: float, engine: ChosenEngine | None) -> float:
@@ -24,7 +36,7 @@ def work_seconds(tokens: float, tokens_per_s: float, engine: ChosenEngine | None
     Args:
         tokens: to be encoded, or read.
         tokens_per_s: with gigatoken, or without any encoding.
-        engine: what will encode; None where nothing does.
+        engine: what will encode; None where nothing does. Other libraries are about as fast as "tokenizers".
     """
     return tokens / tokens_per_s + (tokens / _REFERENCE_TOKENS_PER_S if engine == "tokenizers" else 0)
 

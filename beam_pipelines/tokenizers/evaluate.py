@@ -16,7 +16,7 @@ import pyarrow as pa
 from beam_pipelines.config.mix import load_config
 from beam_pipelines.jobs.specs import chosen_datasets, keep_tokenizer
 from beam_pipelines.runners.job import job_folder, run_job
-from beam_pipelines.runners.local import work_seconds
+from beam_pipelines.runners.local import stored_tokens, work_seconds
 from transforms.encoding.pool import choose_engine, encode_samples, expected_engine, know_tokenizer
 from transforms.errors import UsageError
 from transforms.evaluation.evaluate import EvaluateTokenizers, Pair, sample_texts
@@ -32,14 +32,11 @@ from transforms.evaluation.tokenizers import (
 )
 from transforms.files import storage
 from transforms.parquet.read import TextSource
-from transforms.parquet.source_files import expand_sources
 from transforms.tokenizer.file import TokenizerFile
 from transforms.tokenizer.spec import ChosenEngine, Engine
 
 # With gigatoken in one process, start-up left out; measured on the benchmark's corpus. Words are counted in Python.
 _TOKENS_PER_S = 800_000
-# A byte of parquet, compressed as it is and with other columns in it, holds about half a token.
-_TOKENS_PER_STORED_BYTE = 0.5
 
 ALL = "All"
 """The name of all groups together, which no group has."""
@@ -187,8 +184,7 @@ def _work_s(loaded: Iterable[LoadedTokenizer], groups: Iterable[TextSource], wan
     Raises:
         BroetchenError: a pattern matches nothing.
     """
-    stored = sum(size for group in groups for _, size in expand_sources(group.patterns))
-    tokens = _TOKENS_PER_STORED_BYTE * stored
+    tokens = sum(stored_tokens(group.patterns) for group in groups)
     return sum(work_seconds(tokens, _TOKENS_PER_S, _expected_engine(one, wanted)) for one in loaded)
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import multiprocessing
 import subprocess
 import sys
 import textwrap
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -18,6 +22,8 @@ import broetchen
 from tests.support.command import run_command
 from tests.support.corpora import TOKENIZER, write_parquet
 from tests.support.documents import ROOT
+
+TWO = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]
 
 
 @pytest.fixture(scope="module")
@@ -86,9 +92,6 @@ def test_changes_that_cannot_be_are_named(mix: Path, changes: dict[str, Any], me
         broetchen.load_mix(mix, **changes)
 
 
-TWO = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]
-
-
 @pytest.mark.parametrize(
     "options", [[], pytest.param(TWO, marks=pytest.mark.slow)], ids=["one process", "two processes"]
 )
@@ -128,8 +131,11 @@ def test_a_plan_and_counts_of_a_config_with_changes(mix: Path, capfd: pytest.Cap
     assert tuple(capfd.readouterr()) == ("", "")
 
 
+@pytest.mark.parametrize(
+    "options", [[], pytest.param(TWO, marks=pytest.mark.slow)], ids=["one process", "two processes"]
+)
 def test_errors_are_raised_and_not_printed(
-    mix: Path, tmp_path: Path, thread: threading.Thread, capfd: pytest.CaptureFixture[str]
+    mix: Path, tmp_path: Path, thread: threading.Thread, capfd: pytest.CaptureFixture[str], options: list[str]
 ) -> None:
     with pytest.raises(broetchen.UsageError, match="no such dataset"):
         broetchen.build(mix, str(tmp_path), datasets=["french"])
@@ -139,8 +145,37 @@ def test_errors_are_raised_and_not_printed(
         broetchen.verify(str(tmp_path))
     short = broetchen.load_mix(mix, total_tokens="1M")
     with pytest.raises(broetchen.BroetchenError, match="exhausted"):
-        broetchen.build(short, str(tmp_path / "short"))
+        broetchen.build(short, str(tmp_path / "short"), beam_options=options)
     assert tuple(capfd.readouterr()) == ("", "")
+
+
+def test_arguments_of_other_types(mix: Path, tmp_path: Path) -> None:
+    changed = broetchen.load_mix(mix, total_tokens=np.int64(600), tokenizer={"path": TOKENIZER})
+    assert changed.total_tokens == 600
+    names = (name for name in ["german"])
+    broetchen.build(changed, tmp_path / "out", datasets=names)
+    assert list(broetchen.verify(tmp_path / "out")) == [str(tmp_path / "out" / "german")]
+    counts = broetchen.count(mix.parent / "german" / "0.parquet", tokenizer=TOKENIZER, ledger=tmp_path / "ledger")
+    assert [outlook.available_exact for outlook in broetchen.plan(changed, ledger=tmp_path / "ledger")] == [True, False]
+    assert len(counts) == 1
+    for wrong, message in (
+        ({"datasets": "german"}, r"datasets='german': is one text; give a list"),
+        ({"beam_options": "--runner=x"}, r"beam_options='--runner=x': is one text"),
+        ({"engine": "fast"}, r"engine='fast': there is no such engine; there are auto, tokenizers, gigatoken"),
+    ):
+        arguments: dict[str, Any] = wrong
+        with pytest.raises(broetchen.UsageError, match=message):
+            broetchen.build(changed, tmp_path / "other", **arguments)
+    assert not (tmp_path / "other").exists()
+
+
+def test_jobs_of_several_threads_and_of_a_pool(mix: Path, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda number: broetchen.build(mix, tmp_path / f"{number}"), range(3)))
+    assert tree(tmp_path / "0") == tree(tmp_path / "1") == tree(tmp_path / "2") != {}
+    assert threading.excepthook is threading.__excepthook__
+    with multiprocessing.get_context("spawn").Pool(1) as processes:
+        assert len(processes.apply(broetchen.verify, (tmp_path / "0",), {"beam_options": TWO})) == 2
 
 
 # Runs as a script: its standard streams and descriptors are looked at before and after.
@@ -195,6 +230,16 @@ print(json.dumps([late, names]))
     assert {"BuildDatasets", "DatasetCut", "Manifest", "ReadParquet", "ShardCount", "TokenBudget", "Tokenize",
             "WriteToArrayRecord", "read_manifest", "BroetchenError"} < set(names["transforms"])  # fmt: skip
     for face in names:
+        shown = ast.parse((ROOT / face / "__init__.py").read_text(encoding="utf-8"))
+        typed = [
+            alias.name
+            for block in shown.body
+            if isinstance(block, ast.If)
+            for line in block.body
+            if isinstance(line, ast.ImportFrom)
+            for alias in line.names
+        ]
+        assert sorted(typed) == names[face] == dir(sys.modules[face])
         assert names[face] == sorted(names[face])
         with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
             getattr(sys.modules[face], "nothing")  # noqa: B009

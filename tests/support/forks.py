@@ -139,6 +139,7 @@ class ForkServer:
 
 def serve() -> None:
     """What the process that forks does: orders in from standard input, process ids and exit codes out."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as the command does before it imports anything
     for module in pkgutil.walk_packages(beam_pipelines.__path__, "beam_pipelines."):
         importlib.import_module(module.name)
     # A fork has only the thread that forks; jemalloc, which Arrow brings, provides for it (pthread_atfork(3)).

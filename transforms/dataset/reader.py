@@ -1,4 +1,4 @@
-"""Reads built shards: the one place that knows how ids and texts lie in each format."""
+"""Reads built shards of every format by the numbers of their records: ids, and texts."""
 
 from __future__ import annotations
 
@@ -85,19 +85,24 @@ class ShardReader:
         """The ids of records `first` to `last`, the last excluded, int64 [tokens] each; of a shard of ids.
 
         Raises:
+            IndexError: there are no such records.
             BroetchenError: a record cannot be read, or holds no ids.
         """
-        for record in self._records.between(first, len(self) if last is None else last):
+        last = self._last(first, last)
+        if self._format == "parquet":
+            raise BroetchenError(f"{self._path}: holds text, and no ids; read it by `texts`")
+        for record in self._records.between(first, last):
             yield decode_ids(record, FEATURE)
 
     def texts(self, first: int = 0, last: int | None = None) -> Iterator[pa.LargeStringArray]:
         """The documents `first` to `last`, the last excluded, in batches of about a megabyte; of a shard of text.
 
         Raises:
+            IndexError: there are no such documents.
             BroetchenError: a record cannot be read, or holds no text.
         """
-        last = len(self) if last is None else last
-        if first >= last:
+        last = self._last(first, last)
+        if first == last:
             return
         if self._format == "parquet":
             start, end = bisect.bisect_right(self._ends, first), bisect.bisect_left(self._ends, last)
@@ -117,8 +122,10 @@ class ShardReader:
         """One document; of a shard of text. Of parquet, its row group stays in memory until another one is needed.
 
         Raises:
+            IndexError: there is no such document.
             BroetchenError: the record cannot be read, or holds no text.
         """
+        self._last(index, index + 1)
         if self._format != "parquet":
             try:
                 return decode_text(self._records[index], FEATURE).decode()
@@ -128,6 +135,13 @@ class ShardReader:
         if self._group is None or self._group[0] != group:
             self._group = group, pa.chunked_array(self._texts_of([group]), pa.large_string())
         return str(self._group[1][index - self._start(group)].as_py())
+
+    def _last(self, first: int, last: int | None) -> int:
+        """The end of a slice that there is."""
+        end = len(self) if last is None else last
+        if not 0 <= first <= end <= len(self):
+            raise IndexError(f"{self._path}: no records {first} to {end}; it has {len(self):,}")
+        return end
 
     def _start(self, group: int) -> int:
         return self._ends[group - 1] if group else 0

@@ -6,11 +6,12 @@ import bisect
 import functools
 import itertools
 import operator
+import os
 import posixpath
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from typing import Any, SupportsIndex
+from typing import Any, SupportsIndex, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +25,9 @@ from transforms.errors import BroetchenError, UsageError
 from transforms.files import storage
 from transforms.tokenizer.spec import TokenizerSpec
 
-# Shards that a split keeps open: local ones take a file descriptor and an index each, remote ones a copy on disk.
-_OPEN_LOCAL, _OPEN_REMOTE = 64, 4
+# Shards that a split keeps open: a local ArrayRecord file takes a file descriptor and an index, a remote one a copy on
+# disk, and a parquet file the text of a row group in memory.
+_OPEN_LOCAL, _OPEN_REMOTE, _OPEN_PARQUET = 64, 4, 4
 
 
 class Record:
@@ -36,6 +38,10 @@ class Record:
         text: as it is in the record, or what its ids decode to without the BOS and EOS that the build added. A record
             of ids may begin or end within a character, which then shows as U+FFFD; and its text is the normalized one
             where the tokenizer normalizes.
+
+    Raises:
+        BroetchenError: (when the one of the two that the record does not hold is asked for) the dataset's tokenizer,
+            which lies beside the dataset, is not there, or is another one.
     """
 
     def __init__(
@@ -46,6 +52,7 @@ class Record:
     @property
     def ids(self) -> npt.NDArray[np.int64]:
         if self._ids is None:
+            _check_tokenizer(self._tokenizer)
             with borrow_encoder(self._tokenizer, "tokenizers") as encoder:
                 self._ids = encoder.encode(pa.array([self._text], pa.large_string())).ids.astype(np.int64)
         return self._ids
@@ -54,14 +61,26 @@ class Record:
     def text(self) -> str:
         if self._text is None:
             assert self._ids is not None
+            _check_tokenizer(self._tokenizer)
             ids = self._ids.tolist()
             start, end = ids[:1] and ids[0] in self._added, ids[1:] and ids[-1] in self._added
             self._text = _decoder(self._tokenizer).decode(ids[bool(start) : len(ids) - bool(end)], False)
         return self._text
 
     def __repr__(self) -> str:
-        shown = self.text if len(self.text) <= 40 else f"{self.text[:39]}…"
-        return f"Record({len(self.ids)} ids, {shown!r})"
+        if self._text is None:
+            return f"Record({len(self.ids)} ids)"
+        return f"Record({self._text if len(self._text) <= 40 else f'{self._text[:39]}…'!r})"
+
+
+def _check_tokenizer(tokenizer: TokenizerSpec) -> None:
+    try:
+        tokenizer_file(tokenizer)
+    except BroetchenError as error:
+        raise BroetchenError(
+            f"{tokenizer.path}: the tokenizer that the dataset was built with is not there ({error}); where you copy a "
+            "dataset, copy its tokenizer's folder beside it"
+        ) from error
 
 
 @functools.lru_cache(maxsize=4)
@@ -72,8 +91,9 @@ def _decoder(tokenizer: TokenizerSpec) -> Tokenizer:
 class SplitRecords:
     """The records of one split by their number, in the order of the build: shard after shard.
 
-    A Grain `RandomAccessDataSource`: `grain.MapDataset.source(split)` reads from it, with threads and with processes.
-    Shards are opened when a record of theirs is first asked for, and stay open, as far as they are not many.
+    A Grain `RandomAccessDataSource`: `grain.MapDataset.source(split)` reads from it, with threads, which take turns,
+    and with processes. A shard is opened when a record of it is first asked for, and stays open until others take its
+    place.
     """
 
     def __init__(self, folder: str, manifest: Manifest, split: str) -> None:
@@ -87,6 +107,8 @@ class SplitRecords:
         added = (manifest.tokenizer.bos_id, manifest.tokenizer.eos_id)
         self._added = tuple(token for token in added if token is not None)
         self._most_open = _OPEN_LOCAL if storage.is_local(folder) else _OPEN_REMOTE
+        if self._format == "parquet":
+            self._most_open = _OPEN_PARQUET
         self._forget()
 
     def _forget(self) -> None:
@@ -100,13 +122,21 @@ class SplitRecords:
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
-    def __getitem__(self, index: SupportsIndex) -> Record:
-        """A record by its number; from the end where that is negative.
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Record: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Record]: ...
+
+    def __getitem__(self, index: SupportsIndex | slice) -> Record | list[Record]:
+        """A record by its number, from the end where that is negative; or the records of a slice.
 
         Raises:
             IndexError: there is none of that number.
             BroetchenError: its shard is missing, damaged, or not the one that the manifest describes.
         """
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
         number = operator.index(index)
         number += len(self) if number < 0 else 0
         if not 0 <= number < len(self):
@@ -193,19 +223,21 @@ class BuiltDataset(Mapping[str, SplitRecords]):
         return f"BuiltDataset({self.folder}, {splits})"
 
 
-def open_dataset(uri: str) -> BuiltDataset:
+def open_dataset(uri: str | os.PathLike[str]) -> BuiltDataset:
     """Opens a built dataset: `open_dataset("my-mix/german")["train"][0].text`.
 
     Nothing but the manifest is read; a shard is held against it when it is opened. `broetchen verify` checks all of it.
 
     Args:
-        uri: the dataset's folder, local or on any filesystem that Beam knows (`gs://…`). Remote shards are copied to
-            the folder for temporary files, four at a time for each split: for random access to many, copy them first.
+        uri: the dataset's folder, local or on any filesystem that Beam knows (`gs://…`). Remote ArrayRecord files are
+            copied to the folder for temporary files, four at a time for each split; parquet is read in place. For
+            random access to much of it, copy the output first.
 
     Raises:
         UsageError: several datasets lie there; the message names them.
         BroetchenError: no finished dataset is there, or its manifest is damaged.
     """
+    uri = os.fspath(uri)
     found = find_manifests(uri.rstrip("/") or "/")
     if len(found) > 1:
         names = ", ".join(posixpath.basename(folder) for folder in found)

@@ -62,6 +62,7 @@ def warm_encoder(spec: TokenizerSpec, engine: Engine) -> None:
         encoder.encode(pa.array(["Käse"], pa.large_string()))
 
 
+@functools.lru_cache(maxsize=64)  # To find a tokenizer unfit for gigatoken takes a tenth of a second each time.
 def expected_engine(spec: TokenizerSpec, wanted: Engine) -> ChosenEngine:
     """What will probably encode, from the tokenizer's settings alone: no encoder is made, and no thread started.
 

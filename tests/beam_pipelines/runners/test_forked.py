@@ -12,6 +12,7 @@ import psutil
 import pytest
 from apache_beam.options.pipeline_options import DirectOptions
 
+from beam_pipelines.console import terminal
 from beam_pipelines.runners.forked import waiting_workers
 from beam_pipelines.runners.options import pipeline_options
 from tests.support.command import run_command, run_on_terminal, started_command, workers_of
@@ -70,7 +71,8 @@ def test_ctrl_c_ends_the_workers_too(tmp_path: Path) -> None:
     assert not psutil.wait_procs(left, timeout=10)[1]
 
 
-def test_a_process_with_threads_is_not_forked() -> None:
+def test_a_process_with_threads_is_not_forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal, "_is_command", True)
     done = threading.Event()
     other = threading.Thread(target=done.wait)
     other.start()
@@ -86,6 +88,10 @@ def test_a_process_with_threads_is_not_forked() -> None:
 
 
 _FORKS = """
+import os
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as the command does before it imports anything
+from beam_pipelines.console import terminal
+terminal._is_command = True
 from beam_pipelines.runners.forked import waiting_workers
 from beam_pipelines.runners.options import pipeline_options
 import psutil

@@ -33,15 +33,16 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {"tokens": f"{folder}/ids.arecord", "text": f"{folder}/text.arecord", "parquet": f"{folder}/text.parquet"}
 
 
-@given(first=st.integers(0, 60), last=st.none() | st.integers(0, 57))
-def test_a_slice_is_that_slice_of_the_records(shards: dict[str, str], first: int, last: int | None) -> None:
+@given(bounds=st.tuples(st.integers(0, 57), st.integers(0, 57)).map(sorted), whole=st.booleans())
+def test_a_slice_is_that_slice_of_the_records(shards: dict[str, str], bounds: list[int], whole: bool) -> None:
+    first, last = bounds[0], None if whole else bounds[1]
     for name in ("text", "parquet"):
         with ShardReader(shards[name], name, "text") as reader:
             assert len(reader) == 57
             found = [text for batch in reader.texts(first, last) for text in batch.to_pylist()]
             assert found == TEXTS[first:last]
     with ShardReader(shards["tokens"], "tokens") as reader:
-        ids = [record.tolist() for record in reader.ids(min(first, 57), last)]
+        ids = [record.tolist() for record in reader.ids(first, last)]
     assert ids == [[3 * number, 3 * number + 1, 3 * number + 2] for number in range(57)][first:last]
 
 
@@ -50,6 +51,19 @@ def test_documents_by_number_in_any_order(shards: dict[str, str]) -> None:
         with ShardReader(shards[name], name, "text", expected=57) as reader:
             order = [56, 0, 19, 20, 1, 41, 40, 20]
             assert [reader.text(number) for number in order] == [TEXTS[number] for number in order]
+
+
+def test_slices_that_are_not_there_and_ids_of_text(shards: dict[str, str]) -> None:
+    for name in ("text", "parquet"):
+        with ShardReader(shards[name], name, "text") as reader:
+            for first, last in ((-1, 1), (0, 58), (5, 4), (58, None)):
+                with pytest.raises(IndexError, match="it has 57"):
+                    list(reader.texts(first, last))
+            for number in (-1, 57):
+                with pytest.raises(IndexError, match="it has 57"):
+                    reader.text(number)
+            with pytest.raises(BroetchenError):
+                list(reader.ids(0, 1))
 
 
 def test_where_row_groups_end(shards: dict[str, str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import pickle
 import shutil
 import threading
@@ -95,6 +96,8 @@ def test_a_split_is_a_sequence(dataset: BuiltDataset) -> None:
     assert [train[number].ids.tolist() for number in order] == [records[number] for number in order]
     assert train[-1].ids.tolist() == records[-1]
     assert train[np.int64(2)].ids.tolist() == records[2]
+    assert [record.ids.tolist() for record in train[-3:]] == records[-3:]
+    assert train[5:5] == []
     for number in (len(train), -len(train) - 1):
         with pytest.raises(IndexError, match=f"a/train: no record {number}; it has {len(train)}"):
             train[number]
@@ -161,6 +164,20 @@ def test_nothing_is_there_or_too_much(folders: dict[str, Path], tmp_path: Path) 
         shutil.copytree(folders["tokens"], tmp_path / name)
     with pytest.raises(UsageError, match=r"holds several datasets \(a, b\); open one of them, such as .*/a"):
         open_dataset(str(tmp_path))
+
+
+def test_a_dataset_without_its_tokenizer_still_gives_what_it_holds(folders: dict[str, Path], tmp_path: Path) -> None:
+    for name in ("tokens", "text"):
+        copy = Path(shutil.copytree(folders[name], tmp_path / name / "a"))
+        # What this process has loaded before is not asked for again.
+        manifest = json.loads((copy / "manifest.json").read_text())
+        manifest["tokenizer"]["sha256"] = "0" * 64
+        (copy / "manifest.json").write_text(json.dumps(manifest))
+        with open_dataset(copy) as opened:
+            record = opened["train"][0]
+            assert repr(record).startswith("Record(8 ids)" if name == "tokens" else "Record('Satz 0 ")
+            with pytest.raises(BroetchenError, match="copy its tokenizer's folder beside it"):
+                _ = record.text if name == "tokens" else record.ids
 
 
 def test_one_dataset_of_an_output_is_opened(folders: dict[str, Path]) -> None:
