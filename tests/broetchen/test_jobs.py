@@ -156,7 +156,8 @@ def test_arguments_of_other_types(mix: Path, tmp_path: Path) -> None:
     broetchen.build(changed, tmp_path / "out", datasets=names)
     assert list(broetchen.verify(tmp_path / "out")) == [str(tmp_path / "out" / "german")]
     counts = broetchen.count(mix.parent / "german" / "0.parquet", tokenizer=TOKENIZER, ledger=tmp_path / "ledger")
-    assert [outlook.available_exact for outlook in broetchen.plan(changed, ledger=tmp_path / "ledger")] == [True, False]
+    outlooks = broetchen.plan(changed, ledger=tmp_path / "ledger")
+    assert {outlook.dataset: outlook.available_exact for outlook in outlooks} == {"german": True, "english": False}
     assert len(counts) == 1
     for wrong, message in (
         ({"datasets": "german"}, r"datasets='german': is one text; give a list"),
@@ -170,10 +171,11 @@ def test_arguments_of_other_types(mix: Path, tmp_path: Path) -> None:
 
 
 def test_jobs_of_several_threads_and_of_a_pool(mix: Path, tmp_path: Path) -> None:
+    hook = threading.excepthook
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(lambda number: broetchen.build(mix, tmp_path / f"{number}"), range(3)))
     assert tree(tmp_path / "0") == tree(tmp_path / "1") == tree(tmp_path / "2") != {}
-    assert threading.excepthook is threading.__excepthook__
+    assert threading.excepthook is hook
     with multiprocessing.get_context("spawn").Pool(1) as processes:
         assert len(processes.apply(broetchen.verify, (tmp_path / "0",), {"beam_options": TWO})) == 2
 
