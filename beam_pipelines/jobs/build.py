@@ -16,7 +16,7 @@ from beam_pipelines.config.mix import MixConfig, load_config
 from beam_pipelines.console.progress import follow_build
 from beam_pipelines.jobs.specs import chosen_datasets, dataset_specs, keep_tokenizer, load_config_tokenizer
 from beam_pipelines.runners.dataflow import check_reachable
-from beam_pipelines.runners.job import check_options, run_job
+from beam_pipelines.runners.job import job_options, run_job
 from beam_pipelines.runners.local import work_seconds
 from transforms.building.datasets import BuildDatasets
 from transforms.dataset.manifest import Manifest, read_manifest
@@ -67,7 +67,7 @@ def build(
     """
     started = time.monotonic()
     output = output.rstrip("/") or "/"
-    check_options(beam_arguments, output)
+    job_options(beam_arguments, output)  # What is wrong with them is told before anything is loaded.
     names = chosen_datasets(config, datasets)
     tokenizer = load_config_tokenizer(config)
     specs = dataset_specs(config, names, tokenizer, output=output, engine=engine, overwrite=overwrite)

@@ -29,8 +29,8 @@ class Job:
 
     def __init__(self, options: PipelineOptions, workers: WaitingWorkers, *, on_dataflow: bool) -> None:
         self._options, self._workers, self.on_dataflow = options, workers, on_dataflow
-        self.template: str | None = options.view_as(GoogleCloudOptions).template_location or None
-        self.template = self.template if on_dataflow else None
+        template = options.view_as(GoogleCloudOptions).template_location if on_dataflow else None
+        self.template: str | None = template or None
 
     @contextlib.contextmanager
     def pipeline(self) -> Iterator[beam.Pipeline]:
@@ -43,13 +43,13 @@ class Job:
             yield pipeline
 
 
-def check_options(arguments: Sequence[str], output: str | None = None) -> None:
-    """Checks Beam's options before anything else is done; see `run_job`.
+def job_options(arguments: Sequence[str], output: str | None = None, *, work_s: float = 0.0) -> PipelineOptions:
+    """Beam's options as given, with our defaults for Dataflow and for local workers; see `run_job`.
 
     Raises:
         UsageError: Beam has no such option or runner, or the runner cannot run this job.
     """
-    pipeline_options(with_dataflow_defaults(arguments, output))
+    return pipeline_options([*local_workers(arguments, work_s), *with_dataflow_defaults(arguments, output)])
 
 
 @contextlib.contextmanager
@@ -68,8 +68,7 @@ def run_job(
     Raises:
         UsageError: Beam has no such option or runner, or the runner cannot run this job.
     """
-    defaults = [*local_workers(arguments, work_s), *with_dataflow_defaults(arguments, output)]
-    options = pipeline_options(defaults)
+    options = job_options(arguments, output, work_s=work_s)
     with waiting_workers(worker_processes(options), prepare) as workers:
         yield Job(options, workers, on_dataflow=runner_name(arguments) == "DataflowRunner")
 
@@ -83,7 +82,7 @@ def job_folder(arguments: Sequence[str], job: str) -> Iterator[str]:
     Raises:
         UsageError: the runner needs a `--temp_location`, or Beam has no such option or runner.
     """
-    remote = pipeline_options(with_dataflow_defaults(arguments)).view_as(GoogleCloudOptions).temp_location
+    remote = job_options(arguments).view_as(GoogleCloudOptions).temp_location
     if not remote:
         with tempfile.TemporaryDirectory(prefix=f"broetchen-{job}-") as local:
             yield local
