@@ -165,7 +165,7 @@ def _evaluation(settings: Mapping[str, Any], mixture: Mixture, evaluates: bool) 
         return
     batch = settings["global_batch_size_to_eval_on"] * settings["max_target_length"]
     tokens, steps = sum(one.eval_tokens for one in mixture.components), settings["eval_steps"]
-    if steps > 0 and steps * batch > tokens:
+    if steps * batch > tokens:  # 0 or -1 steps are all that there are
         yield Finding(
             "eval_steps",
             f"{steps} are more than the eval splits have: {tokens} tokens, by {batch} a step, are {tokens // batch}",
@@ -176,10 +176,10 @@ def _evaluation(settings: Mapping[str, Any], mixture: Mixture, evaluates: bool) 
 def _checkpoints(settings: Mapping[str, Any]) -> Iterator[Finding]:
     if not settings["enable_checkpointing"]:
         yield Finding("enable_checkpointing", "false leaves nothing to go on from, or to export", fatal=False)
-    elif settings["checkpoint_period"] > settings["steps"]:
+    elif settings["checkpoint_period"] >= settings["steps"]:
         yield Finding(
             "checkpoint_period",
-            f"{settings['checkpoint_period']} is beyond the {settings['steps']} steps: a run that is interrupted "
-            "starts from nothing",
+            f"{settings['checkpoint_period']} is beyond the {settings['steps']} steps, which count from 0: a run that "
+            "is interrupted starts from nothing",
             fatal=False,
         )

@@ -37,7 +37,8 @@ def train_mixture(
         place: where MaxText runs.
 
     Raises:
-        UsageError: a folder cannot be reached from there, or has a name that no pattern can have.
+        UsageError: a folder cannot be reached from there, or has a name that no pattern can have, or shares are too
+            far apart.
     """
     weights = {one.name: one.weight for one in outlook(components, shares).components}
     return {

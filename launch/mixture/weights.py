@@ -46,12 +46,21 @@ def written_weights(integers: Mapping[str, int]) -> dict[str, float]:
 
     >>> written_weights({"a": 333, "b": 100})
     {'a': 333.5, 'b': 100.0}
+
+    Raises:
+        UsageError: they are too far apart for floats.
     """
     smallest = min(integers, key=lambda name: integers[name])
-    return next(
-        weights
-        for hundredths in sorted(range(10, 91), key=lambda hundredths: abs(hundredths - 50))
-        if grain_integers(weights := _between(integers, smallest, hundredths / 100)) == dict(integers)
+    # Hundredths nearly always do. From some 300,000,000 on it may be that none does.
+    for parts in (100, 10_000):
+        for part in sorted(range(parts), key=lambda part: abs(2 * part - parts)):
+            weights = _between(integers, smallest, part / parts)
+            if grain_integers(weights) == integers:
+                return weights
+    largest = max(integers, key=lambda name: integers[name])
+    raise UsageError(
+        f"{smallest} would be drawn once for {integers[largest] // integers[smallest]:,} records of {largest}, which "
+        f"MaxText's weights cannot say; give {smallest} a larger share, or leave it out"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
@@ -46,6 +47,12 @@ SHARES = {"german": Fraction(3, 5), "english": Fraction(2, 5)}
 IDS = Records(format="tokens", max_tokens=64, bos_id=None, eos_id=1)
 TEXT = Records(format="text", max_tokens=None, bos_id=None, eos_id=None)
 TOKENIZER = TrainingTokenizer("/mix/tokenizer", None, 1, 0, "<|pad|>", True)
+NO_LOSS = "MaxText takes ! (id {}) for padding and ignores it in the loss"
+
+
+def word(token: int, *, special: bool = False, eos: int | None = 1) -> TrainingTokenizer:
+    """A tokenizer of which MaxText ignores a token."""
+    return TrainingTokenizer("/mix/tokenizer", None, eos, token, "!", special)
 
 
 def found(
@@ -62,6 +69,13 @@ def found(
     listed = list(findings(written, everything, mixture, SHARES, tokenizer, evaluates=evaluates))
     assert len({finding.key for finding in listed}) == len(listed)
     return {finding.key: finding for finding in listed}
+
+
+def only(everything: Mapping[str, Finding], key: str, *, fatal: bool) -> str:
+    """What is said about a parameter, which is all that is found."""
+    (finding,) = everything.values()
+    assert (finding.key, finding.fatal) == (key, fatal)
+    return finding.what
 
 
 def test_nothing_is_wrong_with_what_is_right():
@@ -82,55 +96,211 @@ def test_nothing_is_wrong_with_what_is_right():
         ({"max_target_length": 63, "grain_packing_type": "best_fit"}, IDS, "max_target_length", "cannot pack"),
         ({"max_target_length": 63, "packing": False}, IDS, "max_target_length", "so that MaxText cuts them off"),
         (TEXTS | {"tokenize_train_data": False}, TEXT, "tokenize_train_data", "false cannot go with records of text"),
+        (TEXTS | {"tokenize_eval_data": False}, TEXT, "tokenize_eval_data", "false cannot go with records of text"),
         (TEXTS | {"add_bos": True}, TEXT, "add_bos", "true has no effect, as no tokenizer_config.json in"),
         ({"steps": 20}, IDS, "steps", "20 are more than the data has: a step takes 8 × 64 tokens"),
         ({"eval_interval": 5}, IDS, "eval_interval", "5 evaluates on nothing"),
     ],
 )  # fmt: skip
 def test_what_cannot_go_well(settings, records, key, said):
-    (finding,) = found(settings, records).values()
-    assert (finding.key, finding.fatal) == (key, True)
-    assert said in finding.what
+    assert said in only(found(settings, records), key, fatal=True)
 
 
-def test_records_longer_than_a_sequence_can_be_concatenated():
-    assert found({"max_target_length": 32, "grain_packing_type": "concat_then_split"}) == {}
+def test_all_is_found_at_once():
+    settings = {"vocab_size": 1, "add_eos": True, "steps": 50, "checkpoint_period": 50, "eval_steps": 100}
+    everything = found(settings, tokenizer=word(0), written={"steps": 50}, evaluates=True)
+    assert {key: finding.fatal for key, finding in everything.items()} == {
+        "per_device_batch_size": True,
+        "vocab_size": True,
+        "add_eos": True,
+        "tokenizer": False,
+        "steps": True,
+        "eval_interval": True,
+        "eval_steps": False,
+        "checkpoint_period": False,
+    }
 
 
 @pytest.mark.parametrize(
-    ("settings", "records", "key"),
+    ("packing", "how", "said"),
     [
-        (TEXTS | {"use_truncation": True}, TEXT, "use_truncation"),
-        ({"checkpoint_period": 11}, IDS, "checkpoint_period"),
-        ({"enable_checkpointing": False}, IDS, "enable_checkpointing"),
+        (True, "first_fit", "which MaxText cannot pack, so that the training would stop"),
+        (True, "best_fit", "which MaxText cannot pack, so that the training would stop"),
+        (True, "concat_then_split", None),
+        (False, "first_fit", "so that MaxText cuts them off"),
+        (False, "concat_then_split", "so that MaxText cuts them off"),
     ],
 )
-def test_what_goes_well_but_not_as_meant(settings, records, key):
-    (finding,) = found(settings, records).values()
-    assert (finding.key, finding.fatal) == (key, False)
+def test_a_sequence_has_room_for_the_longest_record(packing: bool, how: str, said: str | None) -> None:
+    packed = {"packing": packing, "grain_packing_type": how}
+    assert found(packed | {"max_target_length": 64}) == {}
+    everything = found(packed | {"max_target_length": 63})
+    if said is None:
+        assert everything == {}
+    else:
+        what = only(everything, "max_target_length", fatal=True)
+        assert f"63 is shorter than records may be (`records.max_tokens` is 64), {said}; write at least 64" in what
+        assert "build the datasets with max_tokens 63" in what
+    # Texts are cut into sequences.
+    assert found(TEXTS | packed | {"max_target_length": 63}, TEXT) == {}
 
 
-def test_evaluation_has_to_be_asked_for_twice():
-    assert found(evaluates=True)["eval_interval"].fatal
-    finding = found({"eval_interval": 5, "eval_steps": 2}, evaluates=True)["eval_steps"]
-    assert "2 are more than the eval splits have: 1000 tokens, by 512 a step, are 1" in finding.what
-    assert not finding.fatal
+@pytest.mark.parametrize("key", ["add_bos", "add_eos"])
+def test_ids_have_what_they_were_built_with(key: str) -> None:
+    """Token 0 may be a BOS or EOS like any other."""
+    there = Records("tokens", 64, bos_id=0, eos_id=0)
+    assert "nothing; they have it already" in only(found({key: True}, there, word(2, special=True)), key, fatal=True)
+    neither = Records("tokens", 64, bos_id=None, eos_id=None)
+    said = f"nothing; build the datasets with `records.{key}: true` instead"
+    assert said in only(found({key: True}, neither), key, fatal=True)
 
 
-@pytest.mark.parametrize("missing", ["steps", "per_device_batch_size"])
-def test_what_maxtext_has_no_sensible_default_for_has_to_be_said(missing):
-    assert found(written={key: value for key, value in WRITTEN.items() if key != missing})[missing].fatal
+@pytest.mark.parametrize(("key", "name", "example"), [("add_bos", "bos_token", "bos"), ("add_eos", "eos_token", "eos")])
+def test_texts_get_what_the_tokenizer_names(key: str, name: str, example: str) -> None:
+    asked = TEXTS | {"add_bos": False, "add_eos": False, key: True}
+    named: dict[str, Any] = {"add_bos": {"bos_id": 0}, "add_eos": {"eos_id": 0}}
+    nothing = TrainingTokenizer("/mix/tokenizer", None, None, 2, "<|pad|>", True)
+    # A token that is not asked for need not be named, and token 0 is a name like any other.
+    assert found(asked, TEXT, dataclasses.replace(nothing, **named[key])) == {}
+    what = only(found(asked, TEXT, nothing), key, fatal=True)
+    assert f"no tokenizer_config.json in /mix/tokenizer says what the {name} is" in what
+    assert f'such as {{"{name}": "<|{example}|>"}}' in what
+    assert f"or write {key}: false" in what
+    other = named["add_bos" if key == "add_eos" else "add_eos"]
+    assert list(found(asked, TEXT, dataclasses.replace(nothing, **other))) == [key]
 
 
-def test_a_token_that_is_taken_for_padding():
-    eos = TrainingTokenizer("/mix/tokenizer", None, 1, 1, "<|eos|>", True)
-    for finding in (found(tokenizer=eos)["tokenizer"], found(TEXTS, TEXT, eos)["tokenizer"]):
-        assert finding.fatal
-        assert "the model would never learn to end a text" in finding.what
-    # Where no EOS is in the data, nothing is lost.
-    assert found(records=Records("tokens", 64, None, None), tokenizer=eos) == {}
-    word = TrainingTokenizer("/mix/tokenizer", None, 1, 0, "!", False)
-    assert not found(tokenizer=word)["tokenizer"].fatal
+def test_truncated_texts_are_trained_on_in_part() -> None:
+    what = only(found(TEXTS | {"use_truncation": True}, TEXT), "use_truncation", fatal=False)
+    assert what == "true cuts texts off after 64 tokens, and the rest is never trained on"
+
+
+@pytest.mark.parametrize(
+    ("batch", "length", "epochs", "last", "more"),
+    [
+        (8, 64, 1, 19, 2),  # of 10,000 tokens, 272 are too few for one more
+        (5, 100, 1, 20, 2),
+        (5, 100, 2, 40, 3),
+        (1, 10_000, 1, 1, 2),
+    ],
+)
+def test_the_last_step_that_the_data_has(batch: int, length: int, epochs: int, last: int, more: int) -> None:
+    settings = {
+        "global_batch_size_to_train_on": batch,
+        "max_target_length": length,
+        "num_epoch": epochs,
+        "checkpoint_period": 0,
+    }
+    assert found(settings | {"steps": last}) == {}
+    what = only(found(settings | {"steps": last + 1}), "steps", fatal=True)
+    # Both end at once but for the order of drawing, in which English comes first.
+    assert what == (
+        f"{last + 1} are more than the data has: a step takes {batch} × {length} tokens, and the training ends with "
+        f"english after some {last} steps; write {last} or fewer, or add `num_epoch: {more}`, or give english a "
+        "smaller share"
+    )
+    # A batch that is used again and again never ends.
+    assert found(settings | {"steps": last + 1, "reuse_example_batch": 1}) == {}
+
+
+@pytest.mark.parametrize(
+    ("evaluates", "interval", "said"),
+    [
+        (True, -1, "is missing, and `data.eval` is true; add `eval_interval: 500`"),
+        (True, 0, "is missing, and `data.eval` is true; add `eval_interval: 500`"),
+        (True, 1, None),
+        (False, -1, None),
+        (False, 0, None),
+        (False, 1, "1 evaluates on nothing; write `eval: true` into `data`"),
+    ],
+)
+def test_evaluation_has_to_be_asked_for_twice(evaluates: bool, interval: int, said: str | None) -> None:
+    everything = found({"eval_interval": interval}, evaluates=evaluates)
+    if said is None:
+        assert everything == {}
+    else:
+        assert only(everything, "eval_interval", fatal=True) == said
+
+
+@pytest.mark.parametrize(
+    ("steps", "batch", "length", "has"),
+    [
+        (1, 8, 64, None),
+        (2, 5, 100, None),
+        (10, 1, 100, None),
+        (3, 5, 100, 2),
+        (11, 1, 91, 10),  # 1,001 tokens
+        (1, 7, 143, 0),  # 1,001 tokens
+        # All that there is, whatever a batch takes.
+        (0, 100, 100, None),
+        (-1, 100, 100, None),
+    ],
+)
+def test_no_more_eval_steps_than_the_eval_splits_have(steps: int, batch: int, length: int, has: int | None) -> None:
+    settings = {
+        "eval_interval": 5,
+        "eval_steps": steps,
+        "global_batch_size_to_eval_on": batch,
+        "global_batch_size_to_train_on": 1,
+        "max_target_length": length,
+    }
+    everything = found(settings, evaluates=True)
+    if has is None:
+        assert everything == {}
+    else:
+        assert only(everything, "eval_steps", fatal=False) == (
+            f"{steps} are more than the eval splits have: 1000 tokens, by {batch * length} a step, are {has}"
+        )
+    # Nothing is evaluated: nothing is too much.
+    assert found(settings | {"eval_interval": -1}) == {}
+
+
+def test_the_steps_have_one_with_a_checkpoint() -> None:
+    """MaxText writes one at each step that the period divides, and counts steps from 0: of ten, the last is step 9."""
+    assert found({"checkpoint_period": 9}) == {}
+    for period in (10, 11):
+        what = only(found({"checkpoint_period": period}), "checkpoint_period", fatal=False)
+        assert f"{period} is beyond the 10 steps, which count from 0: a run that is interrupted starts from" in what
+    # Without any checkpoint their period is no matter.
+    what = only(found({"enable_checkpointing": False, "checkpoint_period": 11}), "enable_checkpointing", fatal=False)
+    assert what == "false leaves nothing to go on from, or to export"
+
+
+def test_what_maxtext_has_no_sensible_default_for_has_to_be_said() -> None:
+    # MaxText's default is far more than there is data for, which is not said: nobody has asked for it.
+    settings = {"steps": 150_001, "per_device_batch_size": 12}
+    steps = "is missing, and MaxText's 150001 is hardly meant; add `steps: 1000`"
+    batch = "is missing, and MaxText's 12 is hardly meant; add `per_device_batch_size: 32`"
+    assert only(found(settings, written={"per_device_batch_size": 12}), "steps", fatal=True) == steps
+    assert only(found(written={"steps": 10}), "per_device_batch_size", fatal=True) == batch.replace("12", "8")
+    assert [one.what for one in found(settings, written={}).values()] == [steps, batch]
+
+
+@pytest.mark.parametrize("token", [0, 1])
+@pytest.mark.parametrize("special", [True, False])
+def test_a_model_learns_to_end_texts(token: int, special: bool) -> None:
+    """Where the token that MaxText ignores is what ends the documents, 0 or not."""
+    ids = found(records=Records("tokens", 64, None, token), tokenizer=word(token, special=special, eos=None))
+    texts = found(TEXTS, TEXT, word(token, special=special, eos=token))
+    for everything in (ids, texts):
+        what = only(everything, "tokenizer", fatal=True)
+        assert what.startswith(f"{NO_LOSS.format(token)}: the model would never learn to end a text; name another")
+
+
+@pytest.mark.parametrize(
+    ("settings", "records", "eos"),
+    [
+        ({}, Records("tokens", 64, None, 1), 0),  # it is the data's EOS that counts, not the tokenizer's
+        ({}, Records("tokens", 64, None, None), 0),
+        (TEXTS, TEXT, 1),
+        (TEXTS | {"add_eos": False}, TEXT, 0),
+    ],
+)
+def test_a_token_that_ends_no_text_may_be_ignored(settings: Mapping[str, Any], records: Records, eos: int) -> None:
+    """But for one that texts have."""
+    assert found(settings, records, word(0, special=True, eos=eos)) == {}
+    what = only(found(settings, records, word(0, eos=eos)), "tokenizer", fatal=False)
+    assert what == f"{NO_LOSS.format(0)}, though texts have it; name a pad_token in tokenizer_config.json"
 
 
 @given(st.integers(1, 60), st.integers(1, 4), st.integers(1, 8), st.sampled_from([16, 64]))

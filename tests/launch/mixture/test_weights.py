@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections import Counter
 from collections.abc import Mapping
 from fractions import Fraction
 
 import grain.python as grain
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from launch.mixture.datasets import Component, default_shares
@@ -60,6 +61,21 @@ def grain_draws(weights: Mapping[str, float], records: Mapping[str, int | None],
         {name: weight / total for name, weight in weights.items()},
     )
     return list(itertools.islice(mixed, most))
+
+
+def grain_proportions(weights: Mapping[str, float]) -> list[int]:
+    """The integers that Grain makes of weights of a mixture file, in the order of their names."""
+    total = sum(weights.values())
+    datasets = {name: grain.MapDataset.range(1).to_iter_dataset() for name in weights}
+    mixed = grain.IterDataset.mix(datasets, {name: weight / total for name, weight in weights.items()})
+    return json.loads(str(mixed).partition("proportions=")[2].removesuffix(")"))
+
+
+@given(st.dictionaries(NAMES, st.floats(1, 1e6), min_size=1, max_size=5))
+@example({"a": 101.0, "b": 169.5, "c": 100.0})
+def test_integers_are_those_of_grain(weights: dict[str, float]) -> None:
+    """To the last bit: a smallest weight of 99.99… becomes 99."""
+    assert grain_proportions(weights) == [integer for _, integer in sorted(grain_integers(weights).items())]
 
 
 @pytest.mark.slow
@@ -133,6 +149,55 @@ def test_eval_weights_are_what_maxtext_rounds_to(mixture: tuple[list[Component],
         assert abs(weight - exact[name] / total) < Fraction(1, 10_000)
 
 
+def test_weights_in_numbers() -> None:
+    """Records of 100, 400 and 50 tokens, of which 2/5, 2/5 and 1/5 of the tokens are to come."""
+    components = [component("short", 40_000, 400), component("long", 800_000, 2000), component("tiny", 50, 1)]
+    shares = {"short": Fraction(2, 5), "long": Fraction(2, 5), "tiny": Fraction(1, 5)}
+    weights = record_weights(components, shares)
+    assert weights == {"short": 4, "long": 1, "tiny": 4}
+    assert wanted_integers(weights) == {"short": 400, "long": 100, "tiny": 400}
+    assert written_weights({"short": 400, "long": 100, "tiny": 400}) == {"short": 400.5, "long": 100.0, "tiny": 400.5}
+    assert written_weights({"one": 100, "like the other": 100}) == {"one": 100.0, "like the other": 100.5}
+    # 500 records of 100 tokens, 100 of 400, 200 of 50
+    assert token_shares({"short": 500, "long": 100, "tiny": 200}, components) == {
+        "short": Fraction(1, 2),
+        "long": Fraction(2, 5),
+        "tiny": Fraction(1, 10),
+    }
+
+
+def test_the_wanted_integers_are_the_nearest() -> None:
+    """Whatever the smallest weight is."""
+    weights = {"below": Fraction(10_049, 5000), "above": Fraction(10_051, 5000), "smallest": Fraction(2)}
+    assert wanted_integers(weights) == {"below": 100, "above": 101, "smallest": 100}
+
+
+@pytest.mark.parametrize(
+    ("integer", "weight"),
+    [
+        (101, 101.5),
+        (169, 169.49),
+        (1063, 1063.51),
+        (2963, 2963.48),
+        (10_848, 10_848.52),
+        # No hundredth does.
+        (345_959_867, 345_959_867.4999),
+        (334_250_738, 334_250_738.5004),
+    ],
+)
+def test_weights_that_would_be_rounded_to_one_less_are_not_written(integer: int, weight: float) -> None:
+    weights = written_weights({"other": integer, "smallest": 100})
+    assert weights == {"other": weight, "smallest": 100.0}
+    assert grain_proportions(weights) == [integer, 100]
+    if weight % 1 != 0.5:
+        assert grain_proportions({"other": integer + 0.5, "smallest": 100.0}) == [integer, 99]
+
+
+def test_weights_that_floats_cannot_tell_apart_are_refused() -> None:
+    with pytest.raises(UsageError, match="rare would be drawn once for 1,000,000,000,000,000 records of common, which"):
+        written_weights({"rare": 100, "common": 10**17 + 1})
+
+
 def test_an_outlook_in_numbers() -> None:
     """Half of the tokens each, records of 100 and 400 tokens: four records of the one for each of the other."""
     short, long = component("short", 40_000, 400), component("long", 800_000, 2000)
@@ -162,10 +227,31 @@ def test_shares_are_those_of_the_budgets_where_a_source_was_short() -> None:
     }
 
 
+def test_eval_weights_in_numbers() -> None:
+    """By the records of the eval splits, whatever those of the train splits are: of 10, 30 and 60 tokens."""
+    components = [
+        component("a", 7, 1, eval_tokens=100, eval_records=10),
+        component("b", 70, 1, eval_tokens=30, eval_records=1),
+        component("c", 700, 1, eval_tokens=300, eval_records=5),
+    ]
+    shares = {"a": Fraction(1, 6), "b": Fraction(1, 2), "c": Fraction(1, 3)}
+    # In proportion to 3, 3 and 1, in ten-thousandths: what is left goes to the largest remainder.
+    assert eval_weights(components, shares) == {
+        "a": Fraction(4286, 10_000),
+        "b": Fraction(4286, 10_000),
+        "c": Fraction(1428, 10_000),
+    }
+    assert eval_weights(components[1:2], {"b": Fraction(1)}) == {"b": 1}
+
+
 def test_eval_weights_need_eval_splits_of_some_weight() -> None:
+    halves = {"a": Fraction(1, 2), "b": Fraction(1, 2)}
     one = component("a", 10, 1, eval_tokens=10, eval_records=10)
-    with pytest.raises(UsageError, match="b has no eval split"):
-        eval_weights([one, component("b", 10, 1)], {"a": Fraction(1, 2), "b": Fraction(1, 2)})
-    long = component("b", 10, 1, eval_tokens=100_000, eval_records=1)
-    with pytest.raises(UsageError, match="below a ten-thousandth"):
-        eval_weights([one, long], {"a": Fraction(1, 2), "b": Fraction(1, 2)})
+    with pytest.raises(UsageError, match=r"^b has no eval split \(/data/b\); build it with eval_tokens"):
+        eval_weights([one, component("b", 10, 1)], halves)
+    # 9,999 records of the one for each of the other can still be said.
+    long = component("b", 10, 1, eval_tokens=9999, eval_records=1)
+    assert eval_weights([one, long], halves) == {"a": Fraction(9999, 10_000), "b": Fraction(1, 10_000)}
+    longer = component("b", 10, 1, eval_tokens=100_000, eval_records=1)
+    with pytest.raises(UsageError, match=r"^b: its weight in the evaluation is below a ten-thousandth"):
+        eval_weights([one, longer], halves)
