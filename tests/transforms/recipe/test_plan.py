@@ -1,0 +1,483 @@
+"""Plans of small datasets, to the number, and what a fingerprint hangs on.
+
+The tokenizer has a token for each byte, so that every count can be told beforehand.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import io
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import tokenizers
+import yaml
+from apache_beam.io.filesystems import FileSystems
+
+from beam_pipelines.config.mix import load_config
+from beam_pipelines.jobs.specs import dataset_specs, load_config_tokenizer
+from tests.support.corpora import write_parquet
+from tests.support.small_tokenizers import byte_level
+from transforms.arrayrecord.records import Format, RecordSpec
+from transforms.errors import BroetchenError, UsageError
+from transforms.parquet.footer import RowGroup, SourceFile, read_footer
+from transforms.recipe import plan as plans
+from transforms.recipe.plan import (
+    DatasetPlan,
+    PlanDatasets,
+    byte_deciding_versions,
+    fingerprint,
+    plan_dataset,
+    read_sample,
+)
+from transforms.recipe.shard_plan import PlannedShard, ShardTask
+from transforms.recipe.spec import DatasetSpec, OnBadRows
+from transforms.tokenizer.spec import Engine, TokenizerSpec
+
+KIB = 1 << 10
+
+
+def byte_tokenizer(folder: Path, **settings: Any) -> TokenizerSpec:
+    """Writes a tokenizer with a token for each byte."""
+    text = json.dumps(byte_level(**settings))
+    path = folder / "tokenizer.json"
+    path.write_text(text)
+    return TokenizerSpec(str(path), hashlib.sha256(text.encode()).hexdigest(), None, None, special_tokens="text")
+
+
+# Of text that is not compressed a shard takes as many bytes as its target size says.
+TEXT: Mapping[str, Any] = {"records": RecordSpec("text", 8, bos_id=None, eos_id=None), "compression": "none"}
+
+
+def spec_in(folder: Path, **changes: Any) -> DatasetSpec:
+    values: dict[str, Any] = {
+        "name": "bread",
+        "mix": "bakery",
+        "sources": (f"{folder}/*.parquet",),
+        "source_roots": (),
+        "text_column": "text",
+        "order": "sequential",
+        "seed": 0,
+        "budgets": {"train": 10},
+        "on_shortfall": "keep",
+        "records": RecordSpec("tokens", 8, bos_id=None, eos_id=None),
+        "target_size": 1 << 20,
+        "group_size": 1,
+        "compression": "zstd",
+        "engine": "tokenizers",
+        "output": f"{folder}/out",
+        "config": {},
+    }
+    values |= changes
+    return DatasetSpec(tokenizer=values.pop("tokenizer", None) or byte_tokenizer(folder), **values)
+
+
+def written(path: Path, row_groups: Sequence[Sequence[str | None]], column: str = "text") -> SourceFile:
+    """Writes a file, and reads its footer."""
+    write_parquet(path, row_groups, column=column)
+    return read_footer(str(path), path.stat().st_size, column)
+
+
+def text_bytes(file: SourceFile, group: int) -> int:
+    """What the second column takes before compression."""
+    size: int = pq.read_metadata(file.path).row_group(group).column(1).total_uncompressed_size
+    return size
+
+
+def stored_bytes(file: SourceFile, group: int) -> int:
+    size: int = pq.read_metadata(file.path).row_group(group).column(1).total_compressed_size
+    return size
+
+
+def test_a_plan_has_the_files_by_name_their_shards_and_the_ratio_of_their_first_documents(tmp_path: Path) -> None:
+    first = written(tmp_path / "a.parquet", [["abc", None, "de"], ["fg"]])
+    second = written(tmp_path / "b.parquet", [["h", "ijkl"]])
+    sizes = [text_bytes(first, 0), text_bytes(first, 1), text_bytes(second, 0)]
+    stored = [stored_bytes(first, 0), stored_bytes(first, 1), stored_bytes(second, 0)]
+    spec = spec_in(tmp_path, **TEXT, target_size=sizes[0] + sizes[1])
+    mark = fingerprint(spec, [first, second])
+    assert plan_dataset(spec, iter([second, first])) == DatasetPlan(
+        dataset="bread",
+        files=(first, second),
+        shards=(
+            PlannedShard(0, ((0, 0), (0, 1)), 4, sizes[0] + sizes[1], stored[0] + stored[1]),
+            PlannedShard(1, ((1, 0),), 2, sizes[2], stored[2]),
+        ),
+        tokens_per_byte=5 / sizes[0],
+        engine="tokenizers",
+        fingerprint=mark,
+        work_folder=f"{tmp_path}/out/bread/.broetchen/{mark[:16]}",
+    )
+
+
+def test_a_shuffled_plan_begins_where_the_seed_says(tmp_path: Path) -> None:
+    files = [
+        written(tmp_path / "a.parquet", [["a"], ["bb"], ["ccc"]]),
+        written(tmp_path / "b.parquet", []),
+        written(tmp_path / "c.parquet", [["dddd"], ["eeeee"]]),
+    ]
+    plan = plan_dataset(spec_in(tmp_path, **TEXT, target_size=1, order="shuffled", seed=7), files)
+    # The order that test_shard_plan.py has from a shell.
+    assert [shard.row_groups for shard in plan.shards] == [((2, 1),), ((2, 0),), ((0, 1),), ((0, 2),), ((0, 0),)]
+    assert plan.tokens_per_byte == 5 / text_bytes(files[2], 1)
+
+
+@pytest.mark.parametrize(("bos_id", "eos_id", "added"), [(None, None, 0), (0, None, 3), (None, 0, 3), (1, 2, 6)])
+def test_bos_and_eos_of_each_document_are_expected_tokens(
+    tmp_path: Path, bos_id: int | None, eos_id: int | None, added: int
+) -> None:
+    file = written(tmp_path / "a.parquet", [["abc", "de", "f"]])
+    plan = plan_dataset(spec_in(tmp_path, records=RecordSpec("tokens", 8, bos_id, eos_id)), [file])
+    assert plan.tokens_per_byte == (6 + added) / text_bytes(file, 0)
+
+
+def test_a_sample_without_a_token_expects_one(tmp_path: Path) -> None:
+    """Or no number of shards would ever be enough."""
+    nothing = {"type": "Replace", "pattern": {"String": "a"}, "content": ""}
+    file = written(tmp_path / "a.parquet", [["aaa"]])
+    plan = plan_dataset(spec_in(tmp_path, tokenizer=byte_tokenizer(tmp_path, normalizer=nothing)), [file])
+    assert plan.tokens_per_byte == 1 / text_bytes(file, 0)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "unfit", "chosen"),
+    [("auto", False, "gigatoken"), ("tokenizers", False, "tokenizers"), ("auto", True, "tokenizers")],
+)
+def test_the_engine_is_the_one_asked_for_or_the_fast_one_where_it_does(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, wanted: Engine, unfit: bool, chosen: str
+) -> None:
+    tokenizer = byte_tokenizer(tmp_path, pre_tokenizer=None) if unfit else byte_tokenizer(tmp_path)
+    file = written(tmp_path / "a.parquet", [["abc"]])
+    plan = plan_dataset(spec_in(tmp_path, tokenizer=tokenizer, engine=wanted), [file])
+    assert plan.engine == chosen
+    said = "needs a pre-tokenizer, and this tokenizer has none"
+    assert [(record.name, record.levelname, record.getMessage()) for record in caplog.records] == [
+        (
+            "transforms.recipe.plan",
+            "WARNING",
+            f"dataset bread: encoding with tokenizers, which is slower, since gigatoken {said}",
+        )
+        for _ in range(unfit)
+    ]
+
+
+def test_an_engine_that_was_asked_for_by_name_and_cannot_encode_is_an_error_of_the_dataset(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = written(tmp_path / "a.parquet", [["abc"]])
+    spec = spec_in(tmp_path, tokenizer=byte_tokenizer(tmp_path, pre_tokenizer=None), engine="gigatoken")
+    with pytest.raises(UsageError, match=r"^dataset bread: --engine gigatoken cannot be used: gigatoken needs a pre-"):
+        plan_dataset(spec, [file])
+    # Nor is anything else said: the sample was to be encoded by tokenizers.
+    assert not caplog.records
+
+
+def test_a_task_names_its_row_groups_by_path_and_what_they_were() -> None:
+    a0, a1, b0 = RowGroup(1, 10, 5), RowGroup(2, 20, 6), RowGroup(3, 30, 7)
+    plan = DatasetPlan(
+        dataset="bread",
+        files=(SourceFile("a.parquet", 100, "", None, (a0, a1)), SourceFile("b.parquet", 200, "", None, (b0,))),
+        shards=(PlannedShard(0, ((0, 0),), 1, 10, 5), PlannedShard(1, ((1, 0), (0, 1)), 5, 50, 13)),
+        tokens_per_byte=0.5,
+        engine="gigatoken",
+        fingerprint="f" * 64,
+        work_folder="out/bread/.broetchen/ffff",
+    )
+    expected = ShardTask(
+        dataset="bread",
+        work_folder="out/bread/.broetchen/ffff",
+        engine="gigatoken",
+        ordinal=1,
+        row_groups=(("b.parquet", 0), ("a.parquet", 1)),
+        planned=((200, b0), (100, a1)),
+        rows=5,
+        text_bytes=50,
+        stop_after=17,
+    )
+    assert plan.task(1, 17) == expected
+    assert plan.task(1, None) == dataclasses.replace(expected, stop_after=None)
+
+
+def test_a_sample_is_the_documents_that_hold_256_kib_and_their_share_of_the_rows(tmp_path: Path) -> None:
+    """More is slow to encode, and less tells little; rows without text take bytes of the column, too."""
+    documents = [f"{number:1024}" for number in range(300)]
+    file = written(tmp_path / "a.parquet", [[*[None] * 100, *documents]])
+    sample = read_sample(spec_in(tmp_path), [file], [(0, 0)])
+    assert sample.texts.to_pylist() == documents[:256]
+    assert sample.column_bytes == pytest.approx(text_bytes(file, 0) * 256 / 300, rel=1e-12)
+
+
+def test_a_sample_of_a_row_group_that_is_read_in_parts_is_of_its_first(tmp_path: Path) -> None:
+    documents = [f"{number:1024}" for number in range(1500)]
+    file = written(tmp_path / "a.parquet", [documents])
+    sample = read_sample(spec_in(tmp_path), [file], [(0, 0)])
+    assert sample.texts.to_pylist() == documents[:256]
+    assert sample.column_bytes == pytest.approx(text_bytes(file, 0) * 256 / 1500, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("document", "kept", "share"),
+    [
+        ("x" + "a" * (512 * KIB - 1), 512 * KIB, 1.0),
+        ("x" + "a" * (512 * KIB), 256 * KIB, 256 * KIB / (512 * KIB + 1)),
+        # By code points, so that none is cut in two: they take up to four times as many bytes.
+        ("x" + "ü" * (256 * KIB), 256 * KIB, (512 * KIB - 1) / (512 * KIB + 1)),
+    ],
+)
+def test_of_a_long_document_only_the_beginning_is_encoded(
+    tmp_path: Path, document: str, kept: int, share: float
+) -> None:
+    """It would take minutes where it is a gigabyte. What it makes is measured against its share of the column."""
+    file = written(tmp_path / "a.parquet", [["", document, "next"]])
+    sample = read_sample(spec_in(tmp_path), [file], [(0, 0)])
+    assert sample.texts.to_pylist() == [document[:kept]]
+    # Three rows hold two documents: one and a half to each.
+    assert sample.column_bytes == pytest.approx(text_bytes(file, 0) * share * 1.5 / 3, rel=1e-12)
+
+
+def test_a_sample_is_of_the_first_row_group_that_holds_text_in_the_order_of_reading(tmp_path: Path) -> None:
+    files = [
+        written(tmp_path / "a.parquet", [["first by name"]], "content"),
+        written(tmp_path / "b.parquet", [[None, ""], ["abc", "de"]], "content"),
+    ]
+    sample = read_sample(spec_in(tmp_path, text_column="content"), files, [(1, 0), (1, 1), (0, 0)])
+    assert sample.texts.to_pylist() == ["abc", "de"]
+    assert sample.column_bytes == text_bytes(files[1], 1)
+
+
+def test_a_sample_goes_on_behind_many_rows_without_text(tmp_path: Path) -> None:
+    """In the same row group; those rows take so few bytes that the document's share is less than one."""
+    file = written(tmp_path / "a.parquet", [[None] * 8192 + ["late"], ["later"]])
+    assert 0 < text_bytes(file, 0) / 8193 < 1
+    sample = read_sample(spec_in(tmp_path), [file], [(0, 0), (0, 1)])
+    assert sample.texts.to_pylist() == ["late"]
+    assert sample.column_bytes == 1.0
+
+
+def test_a_source_without_text_is_an_error_of_the_dataset(tmp_path: Path) -> None:
+    file = written(tmp_path / "a.parquet", [[None], [""]])
+    with pytest.raises(BroetchenError, match=r"^dataset bread: column 'text' holds no text in any of its files$"):
+        plan_dataset(spec_in(tmp_path), [file])
+
+
+def test_a_sample_of_a_file_on_the_hub_fetches_nothing_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planning looks at the beginning of each dataset: half a megabyte more of each would be fetched in vain."""
+    path = tmp_path / "a.parquet"
+    documents = [f"{number:1024}" for number in range(3 * KIB)]
+    pq.write_table(
+        pa.table({"text": documents}), path, compression="none", use_dictionary=False, data_page_size=16 * KIB
+    )
+    fetched: list[int] = []
+
+    class Fetched(io.FileIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            data = super().read(size) or b""
+            fetched.append(len(data))
+            return data
+
+    monkeypatch.setattr(FileSystems, "open", lambda *_, **__: Fetched(path))
+    footer = read_footer(str(path), path.stat().st_size, "text")
+    on_hub = dataclasses.replace(footer, path=f"hf://datasets/owner/corpus@{'0' * 40}/a.parquet")
+    sample = read_sample(spec_in(tmp_path), [on_hub], [(0, 0)])
+    assert sample.texts.to_pylist() == documents[:256]
+    # A batch of a megabyte, a buffer, and the footer.
+    assert KIB * KIB < sum(fetched) < 1280 * KIB
+
+
+def row_groups_of(plan: DatasetPlan) -> list[str]:
+    tasks = [plan.task(shard.ordinal, None) for shard in plan.shards]
+    return [f"{path}:{group}" for task in tasks for path, group in task.row_groups]
+
+
+def test_datasets_are_planned_each_from_its_own_files_and_column(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rye, wheat = tmp_path / "rye", tmp_path / "wheat"
+    written(rye / "1.parquet", [["a"], ["bb"]], "content")
+    written(rye / "2.parquet", [["ccc"]], "content")
+    written(wheat / "1.parquet", [["dddd", "e"]])
+    tokenizer = byte_tokenizer(tmp_path)
+    specs = [
+        spec_in(rye, **TEXT, name="rye", text_column="content", target_size=1, tokenizer=tokenizer),
+        spec_in(wheat, **TEXT, name="wheat", order="shuffled", tokenizer=tokenizer),
+    ]
+    with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        found = pipeline | beam.Create([(spec.name, spec) for spec in specs]) | PlanDatasets()
+        # What a step prints is here at once; Beam's own assertions take as long as the pipeline.
+        _ = found | beam.MapTuple(lambda name, plan: print(name, plan.dataset, *row_groups_of(plan)))
+    assert sorted(capsys.readouterr().out.splitlines()) == [
+        f"rye rye {rye}/1.parquet:0 {rye}/1.parquet:1 {rye}/2.parquet:0",
+        f"wheat wheat {wheat}/1.parquet:0",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("record_format", "on_bad_rows", "libraries"),
+    [
+        ("tokens", "skip", ["tokenizers", "array_record"]),
+        ("text", "fail", ["tokenizers", "array_record"]),
+        ("parquet", "skip", ["tokenizers", "pyarrow"]),
+        ("tokens", "quarantine", ["tokenizers", "pyarrow", "array_record"]),
+        ("parquet", "quarantine", ["tokenizers", "pyarrow"]),
+    ],
+)
+def test_versions_are_those_of_what_makes_the_ids_and_writes_the_files(
+    tmp_path: Path, record_format: Format, on_bad_rows: OnBadRows, libraries: list[str]
+) -> None:
+    """In the order in which manifests have them."""
+    installed = {
+        "tokenizers": tokenizers.__version__,
+        "pyarrow": pa.__version__,
+        "array_record": importlib.metadata.version("array_record"),
+    }
+    spec = spec_in(tmp_path, records=RecordSpec(record_format, 8, None, None), on_bad_rows=on_bad_rows)
+    found = byte_deciding_versions(spec)
+    assert list(found.items()) == [(library, installed[library]) for library in libraries]
+
+
+VERSIONS = {"tokenizers": "0.23.3", "array_record": "0.8.6", "pyarrow": "25.0.1"}
+# sha256sum of: {"config": {"dataset": {"tokens": 5}, "seed": 0}, "format": 1, "source": [["corpus/a.parquet", 1000,
+# "aa", null], ["gs://bucket/b.parquet", 2000, "bb", "md5:1"]], "tokenizer": "cc", "versions": {"array_record": "0.8.6",
+# "tokenizers": "0.23.3"}}
+FINGERPRINT = "eff5dc3e254fae600cbc21c16f828aed92a39a284581e8d4429d8b0072d6a9f0"
+SOURCE = [
+    SourceFile("/mnt/disk/corpus/a.parquet", 1000, "aa", None, (RowGroup(1, 2, 3),)),
+    SourceFile("gs://bucket/b.parquet", 2000, "bb", "md5:1", ()),
+]
+
+
+def fingerprinted(**changes: Any) -> DatasetSpec:
+    values = {
+        "config": {"seed": 0, "dataset": {"tokens": 5}},
+        "source_roots": (("/mnt/disk/corpus/", "corpus/"),),
+        "tokenizer": TokenizerSpec("a/tokenizer.json", "cc", None, None, "text"),
+    }
+    return spec_in(Path("somewhere"), **values | changes)
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Versions as if these were installed."""
+    versions = dict(VERSIONS)
+    monkeypatch.setattr(importlib.metadata, "version", versions.__getitem__)
+    return versions
+
+
+@pytest.mark.usefixtures("installed")
+def test_the_fingerprint_is_the_one_that_is_written_down() -> None:
+    """Were it another, every dataset that is finished would be refused, and all unfinished work be left behind."""
+    assert fingerprint(fingerprinted(), SOURCE) == FINGERPRINT, (
+        "If FORMAT_VERSION was raised this is as it should be: write the new value down. Otherwise nobody can go on "
+        "with a dataset that was begun before"
+    )
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"config": {"seed": 1, "dataset": {"tokens": 5}}},
+        {"config": {"seed": 0, "dataset": {"tokens": 6}}},
+        {"tokenizer": TokenizerSpec("a/tokenizer.json", "dd", None, None, "text")},
+        {"source_roots": (("/mnt/disk/corpus/", "other/"),)},
+        {"records": RecordSpec("parquet", 8, None, None)},
+        {"on_bad_rows": "quarantine"},
+    ],
+)
+def test_the_fingerprint_hangs_on_the_config_and_the_tokenizer(changes: Mapping[str, Any]) -> None:
+    """Or a build would take up the work of another, and mix the two."""
+    assert fingerprint(fingerprinted(**changes), SOURCE) != FINGERPRINT
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize("file", [0, 1])
+@pytest.mark.parametrize(
+    "changes", [{"path": "gs://bucket/c.parquet"}, {"size": 1001}, {"footer_sha256": "ab"}, {"checksum": "md5:2"}]
+)
+def test_the_fingerprint_hangs_on_each_source_file(file: int, changes: Mapping[str, Any]) -> None:
+    source = list(SOURCE)
+    source[file] = dataclasses.replace(source[file], **changes)
+    assert fingerprint(fingerprinted(), source) != FINGERPRINT
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize("source", [SOURCE[:1], SOURCE[::-1], [*SOURCE, SOURCE[1]]])
+def test_the_fingerprint_hangs_on_which_files_there_are_and_on_their_order(source: Sequence[SourceFile]) -> None:
+    assert fingerprint(fingerprinted(), source) != FINGERPRINT
+
+
+def test_the_fingerprint_hangs_on_the_version_of_the_format(
+    installed: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plans, "FORMAT_VERSION", 0)
+    assert fingerprint(fingerprinted(), SOURCE) != FINGERPRINT
+
+
+@pytest.mark.parametrize("library", ["tokenizers", "array_record"])
+def test_the_fingerprint_hangs_on_the_versions_that_decide(installed: dict[str, str], library: str) -> None:
+    installed[library] = "99.0"
+    assert fingerprint(fingerprinted(), SOURCE) != FINGERPRINT
+
+
+def test_the_fingerprint_does_not_hang_on_libraries_that_do_not_decide(installed: dict[str, str]) -> None:
+    installed["pyarrow"] = "99.0"
+    assert fingerprint(fingerprinted(), SOURCE) == FINGERPRINT
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"engine": "gigatoken"},
+        {"output": "gs://bucket/elsewhere"},
+        {"overwrite": True},
+        {"mix": "another", "name": "another"},
+        {"on_bad_rows": "fail"},
+        {"tokenizer": TokenizerSpec("gs://bucket/tokenizer.json", "cc", None, None, "text")},
+        {"config": {"dataset": {"tokens": 5}, "seed": 0}},
+    ],
+)
+def test_the_fingerprint_does_not_hang_on_what_leaves_the_bytes_alone(changes: Mapping[str, Any]) -> None:
+    """Or a build could not be taken up with another engine, or its output not be moved."""
+    assert fingerprint(fingerprinted(**changes), SOURCE) == FINGERPRINT
+
+
+@pytest.mark.usefixtures("installed")
+def test_the_fingerprint_does_not_hang_on_where_the_source_is_mounted() -> None:
+    moved = dataclasses.replace(SOURCE[0], path="/data/corpus/a.parquet")
+    spec = fingerprinted(source_roots=(("/data/corpus/", "corpus/"),))
+    assert fingerprint(spec, [moved, SOURCE[1]]) == FINGERPRINT
+
+
+def test_the_fingerprint_of_a_config_is_the_same_on_another_machine(tmp_path: Path) -> None:
+    """One that has config, source and tokenizer in another folder, and builds elsewhere, as it likes."""
+
+    def found(folder: Path, tokens: int, output: str, engine: Engine, *, overwrite: bool) -> str:
+        config = {
+            "name": "bakery",
+            "tokenizer": {"path": "./tokenizer.json"},
+            "datasets": {"bread": {"source": "corpus/*.parquet", "tokens": tokens}},
+        }
+        (folder / "mix.yaml").write_text(yaml.safe_dump(config))
+        mix = load_config(folder / "mix.yaml")
+        tokenizer = load_config_tokenizer(mix)
+        (spec,) = dataset_specs(mix, ["bread"], tokenizer, output=output, engine=engine, overwrite=overwrite)
+        path = folder / "corpus" / "a.parquet"
+        return fingerprint(spec, [read_footer(str(path), path.stat().st_size, "text")])
+
+    here, there = tmp_path / "here", tmp_path / "there"
+    written(here / "corpus" / "a.parquet", [["abc"]])
+    byte_tokenizer(here)
+    shutil.copytree(here, there)
+    first = found(here, 3, "out", "auto", overwrite=False)
+    assert found(there, 3, "gs://bucket/out", "tokenizers", overwrite=True) == first
+    assert found(there, 2, "out", "auto", overwrite=False) != first
