@@ -22,6 +22,9 @@ STREAMING_BENCH_ARGS ?=
 # And for that of worker processes: make bench SCALING_BENCH_ARGS="--text-mb 400"
 SCALING_BENCH_ARGS ?=
 
+# The core by default: make mutants MUTANTS_ARGS="transforms/budget/text_cut.py --again"
+MUTANTS_ARGS ?=
+
 # make lock keeps the versions that still fit; make lock UPGRADE=1 takes the newest
 UPGRADE ?=
 
@@ -49,7 +52,7 @@ ifneq ($(shell cat $(MADE) 2>/dev/null)$(wildcard $(BUSY)),$(CURDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo tokenizer-demo train-demo test test-slow lint format docs bench lock clean distclean
+.PHONY: help demo tokenizer-demo train-demo test test-slow lint format docs bench mutants lock clean distclean
 
 help: ## list the targets
 	@echo "make demo and make test set up .venv by themselves; they need Python 3.12."
@@ -80,8 +83,8 @@ train-demo: $(RUN) ## train a tiny Llama by MaxText on the demo mix, resume, exp
 test: $(DEV) ## run the fast tests, in less than five minutes
 	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
 
-test-slow: $(DEV) ## run the slow tests: those that train, kill builds, or try many faults
-	$(PYTEST) -m slow $(PYTEST_ARGS)
+test-slow: $(DEV) ## run the slow tests: those that train, kill builds, try many faults, or properties on more examples
+	$(PYTEST) -m "slow or hypothesis" --hypothesis-profile=thorough $(PYTEST_ARGS)
 
 lint: $(DEV) ## check style and types: ruff, mypy
 	$(BIN)/ruff check .
@@ -102,6 +105,9 @@ bench: $(DEV) ## measure against the peers, side by side; more arguments by BENC
 	$(BIN)/python -m benchmarks.hub_streaming $(STREAMING_BENCH_ARGS)
 	$(BIN)/python -m benchmarks.worker_scaling $(SCALING_BENCH_ARGS)
 
+mutants: $(DEV) ## change the core in thousands of small ways, and see that near tests notice; before a release
+	$(BIN)/python -m tests.mutants $(MUTANTS_ARGS)
+
 lock: $(MADE) ## write the lock files from pyproject.toml; UPGRADE=1 takes the newest versions
 	$(COMPILE) pyproject.toml --output-file requirements.lock
 	$(COMPILE) pyproject.toml --group dev --group bench --constraint requirements.lock \
@@ -115,7 +121,7 @@ lock: $(MADE) ## write the lock files from pyproject.toml; UPGRADE=1 takes the n
 	$(COMPILE_OTHER) --universal launch/requirements/generation_requirements.in --output-file launch/requirements/generation_requirements.lock
 
 clean: ## remove caches and build products
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .mutants
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 distclean: clean ## remove .venv too

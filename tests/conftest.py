@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import close_session
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 from tests.support.services.gcs_emulator import gcs_bucket, gcs_prefix
 from transforms.files import hub
@@ -15,6 +15,16 @@ __all__ = ["gcs_bucket", "gcs_prefix"]
 
 # No test depends on how fast the machine is. In CI the examples are always the same ones; elsewhere they are new ones.
 settings.register_profile("broetchen", deadline=None, derandomize=os.environ.get("CI") == "true", print_blob=True)
+# `make test-slow`: more of them.
+settings.register_profile("thorough", settings.get_profile("broetchen"), max_examples=500)
+# `make mutants`: it matters only that a test fails, not by which example.
+settings.register_profile(
+    "mutants",
+    settings.get_profile("broetchen"),
+    derandomize=True,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],
+)
 settings.load_profile("broetchen")
 
 

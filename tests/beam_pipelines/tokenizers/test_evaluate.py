@@ -20,7 +20,7 @@ import pytest
 import sentencepiece
 import tiktoken.load
 import tokenizers
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib import image
 from rich.console import Console
@@ -30,6 +30,7 @@ from beam_pipelines.tables.tokenizers import print_evaluation, write_json
 from beam_pipelines.tokenizers.evaluate import ALL, Evaluation, evaluate, read_groups
 from tests.support.command import run_command
 from tests.support.corpora import SAMPLES, TOKENIZER, documents_of, write_parquet
+from tests.support.examples import at_most
 from tests.support.small_tokenizers import GPT2, byte_characters, byte_level, train
 from tests.transforms.evaluation.test_statistics import naive_lines, naive_words
 from transforms.encoding.splits import PROVEN_SPLITS
@@ -236,7 +237,7 @@ def test_a_public_tokenizer_that_does_not_load_is_left_out(
     assert "gone was left out: the installed version of maxtext" in shown
 
 
-@settings(max_examples=30)
+@at_most(30)
 @given(st.lists(st.tuples(st.sampled_from(["a", " ", "\n", "\u2003"]), st.integers(1, 120_000)), max_size=7))
 def test_documents_are_split_as_llama_3_splits_them(runs: list[tuple[str, int]]) -> None:
     text = "".join(character * length for character, length in runs)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 import tokenizers
 import transformers
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from maxtext.input_pipeline.tokenizer import build_tokenizer
 from tokenizers import Tokenizer, normalizers, pre_tokenizers, trainers
@@ -24,6 +24,7 @@ from beam_pipelines.tokenizers.corpus import Corpus, corpus_at, corpus_of_config
 from beam_pipelines.tokenizers.train import TrainingSummary, train_tokenizer
 from tests.support.command import run_command
 from tests.support.corpora import SAMPLES, TOKENIZER, documents_of, write_parquet
+from tests.support.examples import at_most
 from transforms.bpe import train as bpe
 from transforms.bpe.corpus import TextStream, find_parts, parquet_part
 from transforms.bpe.memory import distinct_words, memory_warning
@@ -454,7 +455,7 @@ def by_trainer(texts: list[str], vocab_size: int) -> list[str]:
     return [trainer(STYLES["gpt-neox"], batches, vocab_size, special_tokens()).to_str() for trainer in by_name.values()]
 
 
-@settings(max_examples=3)  # each starts a process
+@at_most(3)  # each starts a process
 @given(st.lists(st.lists(st.sampled_from(WORDS)).map("".join).filter(bool), min_size=1))
 def test_gigatoken_trains_the_same_tokenizer_on_any_text(texts: list[str]) -> None:
     expected, found = by_trainer(texts, 400)

@@ -8,13 +8,14 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from beam_pipelines.jobs.build import build
 from beam_pipelines.jobs.verify import verify
 from tests.support.command import run_command
 from tests.support.corpora import SAMPLES, reference_ids, write_parquet
+from tests.support.examples import at_most
 from tests.support.reading import read_texts
 from tests.system.builds.test_build import RUNS, draw_mix, flat, make_config, manifest_of, mixes, tree
 from transforms.errors import BroetchenError
@@ -29,7 +30,7 @@ def read_rows(folder: Path, split: str) -> list[dict[str, object]]:
 
 
 @pytest.mark.slow
-@settings(max_examples=8, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@at_most(8, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(mixes, st.data())
 def test_rows_are_exact_and_keep_their_columns(
     tmp_path_factory: pytest.TempPathFactory, mix: list[list[list[list[str | None]]]], data: st.DataObject

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from array_record.python.array_record_module import ArrayRecordReader
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.examples import at_most
 from transforms.arrayrecord.writer import ShardWriter, writer_options
 from transforms.errors import BroetchenError, UsageError
 from transforms.files import storage
@@ -77,7 +78,7 @@ def test_a_file_is_replaced(root):
     assert read(f"{root}/a.arecord") == [b"new"]
 
 
-@settings(deadline=None, max_examples=40)
+@at_most(40)
 @given(st.lists(st.binary(max_size=200), max_size=30), st.integers(1, 40), st.sampled_from(COMPRESSIONS))
 def test_what_is_written_is_read_and_the_same_bytes_come_again(tmp_path_factory, records, group_size, compression):
     folder = tmp_path_factory.mktemp("shards")

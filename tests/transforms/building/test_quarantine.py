@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from beam_pipelines.config.mix import MixConfig
@@ -21,6 +21,7 @@ from beam_pipelines.jobs.build import build
 from beam_pipelines.jobs.verify import verify
 from tests.support.command import kill_session, started_command
 from tests.support.corpora import write_parquet
+from tests.support.examples import at_most
 from tests.system.builds.test_build import make_config, manifest_of, tree
 from transforms.building.quarantine import SCHEMA
 from transforms.errors import BroetchenError
@@ -70,7 +71,7 @@ def test_the_rows_left_out_are_told_in_their_order(values: list[bytes | None], f
 
 
 @pytest.mark.slow
-@settings(max_examples=4, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@at_most(4, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(st.lists(st.lists(rows, min_size=1, max_size=3), min_size=1, max_size=3), st.sampled_from(["tokens", "parquet"]))
 def test_quarantine_holds_the_rows_that_the_manifest_counts_and_changes_no_shard(
     tmp_path_factory: pytest.TempPathFactory, corpus: list[list[list[bytes | None]]], written: str

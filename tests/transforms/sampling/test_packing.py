@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import grain.python as grain
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.examples import at_most
 from transforms.sampling.packing import pack_first_fit
 
 
@@ -26,7 +27,7 @@ def first_fit(lengths: Sequence[int], length: int, bins: int) -> list[list[int]]
     return [one for one in [*full, *open_bins] if one]
 
 
-@settings(max_examples=30)  # each packs through Grain
+@at_most(30)  # each packs through Grain
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=60), st.integers(1, 5))
 def test_packing_is_first_fit_over_shuffled_records(lengths: Sequence[int], bins: int) -> None:
     order = list(grain.MapDataset.source(list(lengths)).shuffle(seed=0))
