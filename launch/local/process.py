@@ -64,7 +64,9 @@ def run_trainer(
                     watch()
                     check()
         except BaseException:
-            process.send_signal(signal.SIGINT)
+            # What this process ignores, as in the background of a script, its trainer does, too.
+            ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+            process.send_signal(signal.SIGTERM if ignored else signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_STOP_S)
             raise
@@ -147,6 +149,8 @@ def _kill_group(group: int) -> None:
 def _interrupted_by_signals() -> Iterator[Callable[[], None]]:
     """SIGTERM and SIGHUP end what is inside as Ctrl-C does, so that the trainer does not live on by itself.
 
+    What this process ignores, as `nohup` and a script's `&` have it do, it goes on to ignore.
+
     Gives a function that ends it, too, after any of them: what a signal raises while an object is being finalized,
     Python drops.
     """
@@ -161,7 +165,9 @@ def _interrupted_by_signals() -> Iterator[Callable[[], None]]:
         signalled = True
         check()
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    wanted = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in wanted}
     try:
         yield check
     finally:

@@ -11,6 +11,7 @@ and an upload that the store has lost is started over here.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import http
 import io
 import os
@@ -99,6 +100,19 @@ def size(path: str) -> int:
 
 def _is_there(path: str, expected_size: int) -> bool:
     return exists(path) and size(path) == expected_size
+
+
+def is_whole(path: str, expected_size: int, sha256: str) -> bool:
+    """Whether a file is there as it was written: by its size and, on a local disk, by its SHA-256.
+
+    A store holds its objects against checksums of its own, and to read one would be to fetch it.
+    """
+    if not _is_there(path, expected_size):
+        return False
+    if not is_local(path):
+        return True
+    with explained(path, "read"), open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == sha256
 
 
 def read_bytes(path: str) -> bytes:

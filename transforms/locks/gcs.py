@@ -41,7 +41,6 @@ class LockHeldError(Exception):
     """Another process holds the lock; `owner` is None where the lock does not say which."""
 
     def __init__(self, owner: LockOwner | None) -> None:
-        super().__init__(str(owner))
         self.owner = owner
 
 
@@ -63,6 +62,7 @@ def hold_object(path: str, owner: LockOwner, timing: Timing, on_lost: Callable[[
         BroetchenError: the store cannot be reached.
     """
     from google.api_core.exceptions import Forbidden, GoogleAPIError, Unauthorized
+    from google.auth.exceptions import GoogleAuthError
 
     try:
         lock = _Object(path, owner, timing)
@@ -70,7 +70,7 @@ def hold_object(path: str, owner: LockOwner, timing: Timing, on_lost: Callable[[
     except (Forbidden, Unauthorized):
         yield
         return
-    except (GoogleAPIError, OSError) as error:
+    except (GoogleAPIError, GoogleAuthError, OSError) as error:
         reason, advice = explain(error)
         raise BroetchenError(f"{path}: cannot be written ({reason}); {advice}") from error
     done = threading.Event()
@@ -197,7 +197,8 @@ class _Object:
 
     def give_back(self) -> None:
         from google.api_core.exceptions import GoogleAPIError
+        from google.auth.exceptions import GoogleAuthError
 
         # Gone, or another's; and where the store is out of reach, the lock is left behind and will be taken over.
-        with contextlib.suppress(GoogleAPIError, OSError):
+        with contextlib.suppress(GoogleAPIError, GoogleAuthError, OSError):
             self._mine.delete(if_generation_match=self._mine.generation, **self._asked)

@@ -29,7 +29,6 @@ LOCK_FILE = ".broetchen.lock"
 
 _LOGGER = logging.getLogger(__name__)
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP})
-_OWNER_BYTES = 1 << 16
 
 
 @contextlib.contextmanager
@@ -50,7 +49,6 @@ def hold_output(output: str, timing: Timing | None = None) -> Iterator[None]:
     ...     os.listdir(output)
     ['.broetchen.lock']
     """
-    storage.check_scheme(output)
     path = storage.join(output, LOCK_FILE)
     try:
         if storage.is_local(output):
@@ -109,7 +107,7 @@ def _take_file(folder: str, path: str) -> int | None:
                 return descriptor
             os.close(descriptor)  # Its holder has deleted it meanwhile; the next one is another file.
         except BlockingIOError as error:
-            owner = read_owner(os.pread(descriptor, _OWNER_BYTES, 0))
+            owner = read_owner(os.pread(descriptor, os.fstat(descriptor).st_size, 0))
             os.close(descriptor)
             raise LockHeldError(owner) from error
         except OSError as error:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import signal
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -32,6 +35,29 @@ def test_an_interrupt_is_one_whatever_failed_because_of_it(kind: type[Exception]
 
     with pytest.raises(KeyboardInterrupt), plain_errors():
         interrupted()
+
+
+@pytest.mark.parametrize("on_ctrl_c", [signal.default_int_handler, signal.SIG_IGN])
+def test_the_death_of_a_worker_ends_the_wait_for_it(
+    monkeypatch: pytest.MonkeyPatch, on_ctrl_c: Callable[..., object] | signal.Handlers
+) -> None:
+    """In the background of a script, too, where SIGINT is ignored."""
+    monkeypatch.setattr("beam_pipelines.runners.failures._NOTICED_S", 0.01)
+
+    def run_worker() -> None:
+        raise RuntimeError("a worker process ended with -9")
+
+    def run() -> None:
+        threading.Thread(target=run_worker, name="run_worker").start()
+        threading.Event().wait(10)
+        pytest.fail("it waits for ever")
+
+    before = signal.signal(signal.SIGINT, on_ctrl_c)
+    try:
+        with pytest.raises(BroetchenError, match=r"^a worker process died; "), plain_errors():
+            run()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import Any
 
@@ -9,8 +10,11 @@ import pytest
 from gcp_storage_emulator.handlers import objects
 
 from tests.support.services.gcs_emulator import Handler
+from tests.support.services.gcs_requests import Requests, answer, gcs_requests
 from transforms.errors import BroetchenError
-from transforms.files import storage
+from transforms.files import gcs_rename, storage
+
+__all__ = ["gcs_requests"]
 
 
 @pytest.fixture
@@ -52,18 +56,69 @@ def test_a_rename_may_be_repeated(paths: tuple[str, str]) -> None:
         storage.rename(source, target)
 
 
+def test_a_source_that_is_not_there_is_named(paths: tuple[str, str]) -> None:
+    source, target = paths
+    with pytest.raises(FileNotFoundError) as error:
+        gcs_rename.rename(f"{source}-not", target)
+    assert error.value.errno == errno.ENOENT
+    assert error.value.filename == f"{source}-not"
+    assert not storage.exists(target)
+
+
 @pytest.mark.parametrize("before", [None, b"old"])
+@pytest.mark.parametrize("theirs", [b"theirs", b"NEW"])
 def test_what_another_process_has_written_meanwhile_is_not_replaced(
-    paths: tuple[str, str], before: bytes | None, monkeypatch: pytest.MonkeyPatch
+    paths: tuple[str, str], before: bytes | None, theirs: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Nor taken for ours where it is as long."""
     source, target = paths
     if before is not None:
         storage.write_bytes(target, before)
-    write_before_copies(monkeypatch, target, b"theirs")
+    write_before_copies(monkeypatch, target, theirs)
+    with pytest.raises(BroetchenError) as error:
+        storage.rename(source, target)
+    assert str(error.value) == (
+        f"{target}: another process has written it meanwhile; see that only one build writes there, and run it again"
+    )
+    assert storage.read_bytes(target) == theirs
+    assert storage.read_bytes(source) == b"new"
+
+
+def test_what_another_process_has_written_and_deleted_meanwhile_is_told(
+    paths: tuple[str, str], gcs_requests: Requests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = paths
+    write_before_copies(monkeypatch, target, b"new")
+    for act in (lambda: None, lambda: None, lambda: storage.delete([target])):
+        gcs_requests.before("look", act)  # at the source, at the target, and at the target once more
     with pytest.raises(BroetchenError, match="another process has written it meanwhile"):
         storage.rename(source, target)
-    assert storage.read_bytes(target) == b"theirs"
+    assert not storage.exists(target)
     assert storage.read_bytes(source) == b"new"
+
+
+def test_a_source_that_is_written_anew_after_it_was_copied_stays(
+    paths: tuple[str, str], gcs_requests: Requests
+) -> None:
+    """By another attempt, which will rename it itself."""
+    source, target = paths
+    gcs_requests.before("delete", lambda: storage.write_bytes(source, b"newer"))
+    storage.rename(source, target)
+    assert storage.read_bytes(target) == b"new"
+    assert storage.read_bytes(source) == b"newer"
+
+
+def test_a_source_that_another_attempt_has_deleted_is_gone(paths: tuple[str, str], gcs_requests: Requests) -> None:
+    source, target = paths
+
+    def delete() -> Any:
+        storage.delete([source])
+        return answer(404)
+
+    gcs_requests.before("delete", delete)
+    storage.rename(source, target)
+    assert storage.read_bytes(target) == b"new"
+    assert not storage.exists(source)
 
 
 def test_another_attempt_at_the_same_bytes_is_as_good(paths: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
