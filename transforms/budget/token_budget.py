@@ -133,9 +133,7 @@ def merge_counts(counts: Iterable[ShardCount]) -> list[ShardCount]:
     """Counts by ordinal; of several for one shard (a retry, or a shard read further) the one that read most."""
     best: dict[int, ShardCount] = {}
     for count in counts:
-        known = best.get(count.ordinal)
-        if known is None or _reach(known) < _reach(count):
-            best[count.ordinal] = count
+        best[count.ordinal] = max(best.get(count.ordinal, count), count, key=_reach)
     return [best[ordinal] for ordinal in sorted(best)]
 
 

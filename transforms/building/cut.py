@@ -6,14 +6,16 @@ import dataclasses
 import itertools
 import posixpath
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 
 from transforms.budget.text_cut import DocumentSpan, find_cut, take_exactly
 from transforms.budget.token_budget import DatasetCut, ShardCount, ShardSlice
-from transforms.building.formats import text_format
+from transforms.building.formats import TextFormat, text_format
 from transforms.building.work_folder import Publication, WorkFolder
 from transforms.coders import register_json_coder
+from transforms.encoding.encoders import Encoder
 from transforms.encoding.pool import borrow_encoder
 from transforms.errors import BroetchenError
 from transforms.recipe.plan import DatasetPlan
@@ -106,7 +108,7 @@ def shortfall_message(spec: DatasetSpec, plan: DatasetPlan, missing: Mapping[str
     )
 
 
-_Content = tuple[int, ShardSlice | None, tuple[DocumentSpan, ...]]
+type _Content = tuple[int, ShardSlice | None, tuple[DocumentSpan, ...]]
 
 
 def _slice_content(counts: Mapping[int, ShardCount], piece: ShardSlice) -> _Content:
@@ -133,7 +135,8 @@ def _cut_text(
         DocumentSpan(count.ordinal, 0, count.documents, count.tokens) for count in shards if count.documents
     ]
     contents, missing, put_back = {}, {}, {}
-    with _TextCutter(spec, plan) as cutter:
+    with borrow_encoder(spec.tokenizer, plan.engine) as encoder:
+        cutter = _TextCutter(text_format(spec), work, encoder)
         for split, budget in spec.budgets.items():
             taken = take_exactly(rest, budget, work.lengths, cutter.cut)
             rest = taken.rest
@@ -146,31 +149,21 @@ def _cut_text(
 
 
 def _spans_content(count: ShardCount, spans: tuple[DocumentSpan, ...]) -> _Content:
-    whole = len(spans) == 1 and spans[0] == DocumentSpan(count.ordinal, 0, count.documents, count.tokens)
+    whole = spans == (DocumentSpan(count.ordinal, 0, count.documents, count.tokens),)
     return count.ordinal, None, () if whole else spans
 
 
 class _TextCutter:
     """Cuts single documents of provisional shards, by the encoder that counted them."""
 
-    def __init__(self, spec: DatasetSpec, plan: DatasetPlan) -> None:
-        self._spec, self._plan = spec, plan
-        self._format = text_format(spec)
-        self._work = WorkFolder(plan.work_folder, spec.records.extension)
-
-    def __enter__(self) -> _TextCutter:
-        self._borrowed = borrow_encoder(self._spec.tokenizer, self._plan.engine)
-        self._encoder = self._borrowed.__enter__()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._borrowed.__exit__(None, None, None)
+    def __init__(self, texts: TextFormat[Any], work: WorkFolder, encoder: Encoder) -> None:
+        self._texts, self._work, self._encoder = texts, work, encoder
 
     def _count(self, text: str) -> int:
         return len(self._encoder.encode(pa.array([text], pa.large_string())).ids)
 
     def cut(self, span: DocumentSpan, tokens: int) -> tuple[DocumentSpan, DocumentSpan] | None:
-        text = span.part_of(self._format.text(self._work.shard(span.ordinal), span.first))
+        text = span.part_of(self._texts.text(self._work.shard(span.ordinal), span.first))
         kept = find_cut(text, tokens, self._count)
         if kept is None:
             return None

@@ -103,7 +103,7 @@ def documents_within(lengths: npt.NDArray[np.uint32], piece: ShardSlice) -> int:
     >>> documents_within(np.array([3, 4, 5], np.uint32), ShardSlice(0, skip=2, take=3))
     2
     """
-    ends = np.cumsum(lengths, dtype=np.int64)
+    ends = np.cumsum(lengths)
     starts = ends - lengths
     return int(np.count_nonzero((ends > piece.skip) & (starts < piece.skip + piece.take) & (lengths > 0)))
 

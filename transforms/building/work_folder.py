@@ -8,20 +8,25 @@ A shard is finished once its count file lies there, which is written last:
                                                 shard-00007.json      its `ShardCount`
                                                 budgets.json          the tokens that each split is to have
                                                 publication.json      which file each finished shard is renamed to
+
+Disks lose files and change bytes: a build that goes on tokenizes a shard anew whose files are not those that its count
+tells of, and each .json holds a checksum of itself, its `seal`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import posixpath
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from transforms.budget.token_budget import ShardCount
 from transforms.coders import from_json, to_json
-from transforms.errors import BroetchenError
+from transforms.errors import BroetchenError, one_line
 from transforms.files import storage
 
 BUDGETS, PUBLICATION = "budgets.json", "publication.json"
@@ -71,56 +76,87 @@ class WorkFolder:
     def _lengths(self, ordinal: int) -> str:
         return self._file(f"shard-{ordinal:05d}.lengths")
 
-    def _publication(self) -> str:
-        return self._file(PUBLICATION)
-
-    @property
-    def _dataset_folder(self) -> str:
-        return posixpath.dirname(posixpath.dirname(self.path))
-
     def _file(self, name: str) -> str:
         return posixpath.join(self.path, name)
 
     def finish(self, count: ShardCount, lengths: npt.NDArray[np.uint32]) -> None:
         """Marks a shard, whose file is already in place, as finished."""
         storage.write_bytes(self._lengths(count.ordinal), lengths.astype("<u4").tobytes())
-        storage.write_bytes(self._count(count.ordinal), to_json(count).encode())
+        self._write(self._count(count.ordinal), count)
 
     def finished(self, ordinal: int) -> ShardCount | None:
-        """The count of a finished shard whose files are still there, here or already under their final names."""
-        if not storage.exists(self._count(ordinal)):
+        """The count of a finished shard whose files are as they were written, here or under their final names.
+
+        Raises:
+            BroetchenError: the count is damaged, or the names.
+        """
+        path = self._count(ordinal)
+        if not storage.exists(path):
             return None
-        count = self._read(ShardCount, self._count(ordinal))
-        places = [self.shard(ordinal)]
-        if storage.exists(self._publication()):
-            name = self._read(Publication, self._publication()).names.get(ordinal)
-            places += [name] if name else []
-        if not _is_at_one_of(places, count.file_bytes):
+        count = self._read(ShardCount, path)
+        if count.ordinal != ordinal:
+            raise self._damaged(path, f"it is that of shard {count.ordinal}")
+        if not self._has_lengths(count):
             return None
-        if count.quarantine_bytes:
-            published = posixpath.join(quarantine_folder(self._dataset_folder), quarantine_name(ordinal))
-            if not _is_at_one_of([self.quarantine(ordinal), published], count.quarantine_bytes):
-                return None
+        if not storage.is_whole(self.place(ordinal), count.file_bytes, count.sha256):
+            return None
+        if count.quarantine_bytes and not storage.is_whole(
+            self._quarantine_place(ordinal), count.quarantine_bytes, count.quarantine_sha256
+        ):
+            return None
         return count
+
+    def place(self, ordinal: int) -> str:
+        """Where a finished shard's file lies: here, or under its final name already.
+
+        Raises:
+            BroetchenError: the names are damaged.
+        """
+        shard, publication = self.shard(ordinal), self._file(PUBLICATION)
+        if storage.exists(shard) or not storage.exists(publication):
+            return shard
+        return self._read(Publication, publication).names.get(ordinal, shard)
+
+    def _quarantine_place(self, ordinal: int) -> str:
+        here = self.quarantine(ordinal)
+        if storage.exists(here):
+            return here
+        dataset_folder = posixpath.dirname(posixpath.dirname(self.path))
+        return posixpath.join(quarantine_folder(dataset_folder), quarantine_name(ordinal))
 
     def lengths(self, ordinal: int) -> npt.NDArray[np.uint32]:
         """Tokens of each document of a finished shard, uint32 [documents]."""
         return np.frombuffer(storage.read_bytes(self._lengths(ordinal)), "<u4")
 
+    def _has_lengths(self, count: ShardCount) -> bool:
+        path = self._lengths(count.ordinal)
+        there = storage.exists(path) and storage.size(path) == 4 * count.documents
+        return there and int(self.lengths(count.ordinal).sum()) == count.tokens
+
     def write_budgets(self, tokens: Mapping[str, int]) -> None:
-        path = self._file(BUDGETS)
-        if not storage.exists(path):
-            storage.write_bytes(path, to_json(Budgets(dict(tokens))).encode())
+        self._write(self._file(BUDGETS), Budgets(dict(tokens)))
 
     def write_publication(self, publication: Publication) -> None:
-        storage.write_bytes(self._publication(), to_json(publication).encode())
+        self._write(self._file(PUBLICATION), publication)
+
+    def _write(self, path: str, value: Any) -> None:
+        storage.write_bytes(path, _sealed(value))
 
     def _read[T](self, cls: type[T], path: str) -> T:
+        content = storage.read_bytes(path)
         try:
-            return from_json(cls, storage.read_bytes(path))
+            value = from_json(cls, content)
         except ValueError as error:
-            raise BroetchenError(f"{path}: damaged ({error}); delete the folder {self.path} and build again") from error
+            raise self._damaged(path, one_line(error)) from error
+        if content != _sealed(value):
+            raise self._damaged(path, "it is not as it was written")
+        return value
+
+    def _damaged(self, path: str, why: str) -> BroetchenError:
+        return BroetchenError(f"{path}: damaged ({why}); delete the folder {self.path} and build again")
 
 
-def _is_at_one_of(places: Iterable[str], size: int) -> bool:
-    return any(storage.exists(place) and storage.size(place) == size for place in places)
+def _sealed(value: Any) -> bytes:
+    """A dataclass as JSON, and the SHA-256 of that: a digit that has changed would be believed otherwise."""
+    content = to_json(value)
+    return f'{content[:-1]},"seal":"{hashlib.sha256(content.encode()).hexdigest()}"}}'.encode()

@@ -1,6 +1,12 @@
 """Cutting text at an exact number of tokens."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
 import numpy as np
+import numpy.typing as npt
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,71 +19,199 @@ def words(text: str) -> int:
 
 
 def pairs(text: str) -> int:
-    """A toy tokenizer with two tokens for each digit, so that some counts have no cut."""
-    return sum(2 if character.isdigit() else 1 for character in text)
+    """A toy tokenizer with two tokens for each digit, so that some counts have no cut, and none for a `_`."""
+    return sum(2 if character.isdigit() else character != "_" for character in text)
 
 
-@given(st.text("ab 1", min_size=2, max_size=60), st.integers(1, 40), st.sampled_from([words, pairs]))
-def test_a_cut_has_the_tokens_and_is_found_where_there_is_one(text: str, tokens: int, count: object) -> None:
-    assert callable(count)
-    found = find_cut(text, tokens, count)
-    possible = [kept for kept in range(1, len(text)) if count(text[:kept]) == tokens]
-    if found is None:
-        # Texts here are shorter than the window, so nothing may be missed.
-        assert not possible
-    else:
-        assert found in possible
-
-
-documents_by_shard = st.lists(
-    st.lists(st.text("ab1", min_size=1, max_size=8), min_size=1, max_size=6), min_size=1, max_size=4
+@pytest.mark.parametrize(
+    ("start", "stop", "part", "whole"),
+    [(0, None, "straße", True), (0, 6, "straße", False), (1, None, "traße", False), (2, 5, "raß", False)],
 )
+def test_a_span_is_whole_or_characters_of_its_document(start: int, stop: int | None, part: str, whole: bool) -> None:
+    span = DocumentSpan(ordinal=7, first=3, last=4, tokens=9, start=start, stop=stop)
+    assert (span.part_of("straße"), span.whole, span.documents) == (part, whole, 1)
 
 
-@given(documents_by_shard, st.integers(0, 60), st.integers(0, 20))
-def test_splits_are_exact_disjoint_and_lose_nothing(shards: list[list[str]], train: int, evaluation: int) -> None:
-    lengths = {ordinal: np.array([pairs(text) for text in texts]) for ordinal, texts in enumerate(shards)}
+def test_a_span_is_of_whole_documents_unless_told_otherwise() -> None:
+    assert DocumentSpan(0, 2, 7, 30) == DocumentSpan(0, 2, 7, 30, start=0, stop=None)
+    assert DocumentSpan(0, 2, 7, 30).documents == 5
 
-    def text_of(span: DocumentSpan) -> list[str]:
-        return [text[span.start : span.stop] for text in shards[span.ordinal][span.first : span.last]]
 
-    def cut(span: DocumentSpan, tokens: int) -> tuple[DocumentSpan, DocumentSpan] | None:
-        (text,) = text_of(span)
+@given(
+    st.text("ab 1_", min_size=2, max_size=60) | st.text("a \n", min_size=150, max_size=400),
+    st.integers(1, 60),
+    st.sampled_from([words, pairs]),
+)
+def test_of_all_prefixes_with_the_tokens_the_longest_is_kept(
+    text: str, tokens: int, count: Callable[[str], int]
+) -> None:
+    """Where a longer prefix never has fewer tokens. A cut at another place would give the same config other bytes."""
+    possible = [kept for kept in range(1, len(text)) if count(text[:kept]) == tokens]
+    assert find_cut(text, tokens, count) == max(possible, default=None)
+
+
+def test_no_cut_is_before_the_first_character_or_behind_the_last() -> None:
+    """It would leave a document without text on one of its sides."""
+    assert find_cut("ab", 0, words) is None
+    assert find_cut("ab", 2, pairs) is None
+    assert find_cut("ab", 1, pairs) == 1
+    assert find_cut(" ab", 0, words) == 1
+    assert find_cut("a", 1, words) is None
+
+
+def counting(likely: int, others: Mapping[int, int]) -> Callable[[str], int]:
+    """A tokenizer with 1 token for up to `likely` characters, 9 for more, and as `others` say for those lengths."""
+    return lambda text: others.get(len(text), 1 if len(text) <= likely else 9)
+
+
+@pytest.mark.parametrize(
+    ("with_the_tokens", "kept"),
+    [
+        ((), None),
+        ((103,), 103),
+        ((98,), 98),
+        ((98, 103), 98),
+        ((96, 103), 103),
+        # The longer one of two that are as near.
+        ((98, 102), 102),
+        # 64 characters to either side, and no more: where a cut falls decides the dataset's bytes.
+        ((164,), 164),
+        ((165,), None),
+        ((36,), 36),
+        ((35,), None),
+        ((36, 164), 164),
+        ((36, 165), 36),
+    ],
+)
+def test_the_cut_nearest_to_the_likeliest_place_is_taken(with_the_tokens: tuple[int, ...], kept: int | None) -> None:
+    """That place is 100; of the lengths that the bisection tries on its way there, none has the tokens."""
+    count = counting(100, dict.fromkeys(with_the_tokens, 5))
+    assert find_cut("x" * 1000, 5, count) == kept
+
+
+def test_the_character_before_the_likeliest_place_is_not_left_out() -> None:
+    assert find_cut("x" * 1000, 5, counting(101, {100: 5})) == 100
+
+
+def test_the_likeliest_place_may_be_the_beginning_or_the_end() -> None:
+    assert find_cut("x" * 1000, 5, counting(0, {64: 5})) == 64
+    assert find_cut("x" * 1000, 5, counting(0, {65: 5})) is None
+    assert find_cut("x" * 1000, 5, counting(1000, {935: 5})) == 935
+    assert find_cut("x" * 1000, 5, counting(1000, {934: 5})) is None
+
+
+class Shards:
+    """Documents by shard, counted by `pairs`, and their characters by place: (shard, document, character)."""
+
+    def __init__(self, texts: Sequence[Sequence[str]]) -> None:
+        self.texts = texts
+        self.everything = [DocumentSpan(o, 0, len(some), sum(map(pairs, some))) for o, some in enumerate(texts)]
+
+    def lengths(self, ordinal: int) -> npt.NDArray[np.uint32]:
+        return np.array([pairs(text) for text in self.texts[ordinal]], np.uint32)
+
+    def text(self, span: DocumentSpan) -> str:
+        return "".join(text[span.start : span.stop] for text in self.texts[span.ordinal][span.first : span.last])
+
+    def places(self, spans: Iterable[DocumentSpan]) -> list[tuple[int, int, int]]:
+        return [
+            (span.ordinal, document, character)
+            for span in spans
+            for document in range(span.first, span.last)
+            for character in range(len(self.texts[span.ordinal][document]))[span.start : span.stop]
+        ]
+
+    def cut(self, span: DocumentSpan, tokens: int) -> tuple[DocumentSpan, DocumentSpan] | None:
+        assert span.documents == 1
+        text = self.text(span)
         kept = find_cut(text, tokens, pairs)
         if kept is None:
             return None
-        end = None if span.stop is None else span.stop
+        o, first, last, at = span.ordinal, span.first, span.last, span.start + kept
         return (
-            DocumentSpan(span.ordinal, span.first, span.last, tokens, span.start, span.start + kept),
-            DocumentSpan(span.ordinal, span.first, span.last, pairs(text[kept:]), span.start + kept, end),
+            DocumentSpan(o, first, last, pairs(text[:kept]), span.start, at),
+            DocumentSpan(o, first, last, pairs(text[kept:]), at, span.stop),
         )
 
-    everything = [DocumentSpan(o, 0, len(texts), int(lengths[o].sum())) for o, texts in enumerate(shards)]
-    first = take_exactly(everything, train, lengths.__getitem__, cut)
-    second = take_exactly(first.rest, evaluation, lengths.__getitem__, cut)
-    for taken, budget in ((first, train), (second, evaluation)):
-        spans_total = sum(pairs(text) for span in taken.taken for text in text_of(span))
-        assert spans_total == sum(span.tokens for span in taken.taken) == budget - taken.missing
-        # Something is missing only where nothing that is left has a cut.
-        assert not taken.missing or all(pairs(text) > taken.missing for span in taken.rest for text in text_of(span))
-    # Every character is in exactly one place.
-    pieces = [span for part in (first.taken, second.taken, second.rest) for span in part]
-    assert sorted("".join(text for span in pieces for text in text_of(span))) == sorted(
-        "".join(text for texts in shards for text in texts)
-    )
+
+documents_by_shard = st.lists(
+    st.lists(st.text("ab1_", min_size=1, max_size=8), min_size=1, max_size=6), min_size=1, max_size=4
+)
+
+
+@given(documents_by_shard, st.lists(st.integers(0, 40), min_size=1, max_size=4))
+def test_splits_are_exact_and_hold_each_character_once_in_its_order(texts: list[list[str]], budgets: list[int]) -> None:
+    shards = Shards(texts)
+    rest = tuple(shards.everything)
+    for budget in budgets:
+        taken = take_exactly(rest, budget, shards.lengths, shards.cut)
+        spans = [*taken.taken, *taken.rest]
+        assert all(span.tokens == pairs(shards.text(span)) and span.documents > 0 for span in spans)
+        assert sum(span.tokens for span in taken.taken) == budget - taken.missing
+        # What is taken and what is put back is where the text begins; the rest follows, and what was put back leads it.
+        before = shards.places(rest)
+        gone = len(before) - len(shards.places(taken.rest[len(taken.put_back) :]))
+        assert sorted(shards.places(taken.taken) + shards.places(taken.put_back)) == before[:gone]
+        assert shards.places(taken.taken) == sorted(shards.places(taken.taken))
+        assert taken.rest[: len(taken.put_back)] == taken.put_back
+        assert shards.places(taken.rest[len(taken.put_back) :]) == before[gone:]
+        # Something is missing only where all that is left was put back, and that only where it has no cut at what was
+        # wanted when its turn came.
+        assert not taken.missing or taken.rest == taken.put_back
+        for span in taken.put_back:
+            before_it = [
+                other.tokens for other in taken.taken if (other.ordinal, other.first) < (span.ordinal, span.first)
+            ]
+            wanted = budget - sum(before_it)
+            assert (span.documents, span.tokens > wanted, shards.cut(span, wanted)) == (1, True, None)
+        rest = taken.rest
+
+
+def take(texts: Sequence[Sequence[str]], budget: int) -> tuple[tuple[DocumentSpan, ...], tuple[DocumentSpan, ...]]:
+    shards = Shards(texts)
+    taken = take_exactly(shards.everything, budget, shards.lengths, shards.cut)
+    assert (taken.put_back, taken.missing) == ((), 0)
+    return taken.taken, taken.rest
+
+
+def test_a_budget_that_ends_with_a_document_cuts_none() -> None:
+    """The documents before the end are one run: they are copied as they lie, and the next split begins behind them."""
+    taken, rest = take([["a", "bb", "aaa", "b", "aa"]], 3)
+    assert taken == (DocumentSpan(0, 0, 2, 3),)
+    assert rest == (DocumentSpan(0, 2, 3, 3), DocumentSpan(0, 3, 5, 3))
+
+
+def test_a_shard_is_left_in_one_piece_where_the_budget_ends_with_the_one_before() -> None:
+    taken, rest = take([["a", "bb"], ["aaa", "b"]], 3)
+    assert (taken, rest) == ((DocumentSpan(0, 0, 2, 3),), (DocumentSpan(1, 0, 2, 4),))
+
+
+def test_nothing_is_taken_for_no_budget() -> None:
+    taken, rest = take([["a", "bb"]], 0)
+    assert (taken, rest) == ((), (DocumentSpan(0, 0, 2, 3),))
+
+
+def test_the_first_and_the_last_document_of_a_run_can_be_cut() -> None:
+    taken, rest = take([["aaa", "b"]], 2)
+    assert taken == (DocumentSpan(0, 0, 1, 2, 0, 2),)
+    assert rest == (DocumentSpan(0, 0, 1, 1, 2, None), DocumentSpan(0, 1, 2, 1))
+    taken, rest = take([["b", "aaa"], ["a"]], 3)
+    assert taken == (DocumentSpan(0, 0, 1, 1), DocumentSpan(0, 1, 2, 2, 0, 2))
+    assert rest == (DocumentSpan(0, 1, 2, 1, 2, None), DocumentSpan(1, 0, 1, 1))
 
 
 def test_a_document_without_a_cut_is_put_back_and_the_next_one_is_cut() -> None:
-    texts = ["ab", "11", "ab"]
-
-    def cut(span: DocumentSpan, tokens: int) -> tuple[DocumentSpan, DocumentSpan] | None:
-        kept = find_cut(texts[span.first], tokens, pairs)
-        if kept is None:
-            return None
-        return DocumentSpan(0, span.first, span.last, tokens, 0, kept), DocumentSpan(0, span.first, span.last, 1, kept)
-
-    taken = take_exactly([DocumentSpan(0, 0, 3, 8)], 3, lambda _: np.array([2, 4, 2]), cut)
+    shards = Shards([["ab", "11", "ab"]])
+    taken = take_exactly(shards.everything, 3, shards.lengths, shards.cut)
     assert taken.put_back == (DocumentSpan(0, 1, 2, 4),)
     assert taken.taken == (DocumentSpan(0, 0, 1, 2), DocumentSpan(0, 2, 3, 1, 0, 1))
     assert taken.rest == (DocumentSpan(0, 1, 2, 4), DocumentSpan(0, 2, 3, 1, 1))
     assert not taken.missing
+
+
+def test_what_no_document_can_give_is_missing_and_all_are_put_back_in_order() -> None:
+    shards = Shards([["a", "11", "22"], ["3"]])
+    taken = take_exactly(shards.everything, 2, shards.lengths, shards.cut)
+    assert taken.taken == (DocumentSpan(0, 0, 1, 1),)
+    assert taken.put_back == (DocumentSpan(0, 1, 2, 4), DocumentSpan(0, 2, 3, 4), DocumentSpan(1, 0, 1, 2))
+    assert (taken.rest, taken.missing) == (taken.put_back, 1)

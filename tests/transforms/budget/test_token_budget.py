@@ -1,10 +1,13 @@
 """The exact-budget arithmetic, and the PTransform on it."""
 
+from __future__ import annotations
+
 import itertools
 import random
 
 import apache_beam as beam
 import pytest
+from apache_beam.pvalue import AsDict
 from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.util import assert_that, equal_to
 from hypothesis import given
@@ -15,6 +18,7 @@ from transforms.budget.token_budget import (
     MergeShardCounts,
     ShardCount,
     ShardSlice,
+    SplitCut,
     TokenBudget,
     cut_shards,
     merge_counts,
@@ -62,11 +66,97 @@ def test_merging_does_not_depend_on_order_or_grouping(shards: list[int], rng: ra
     assert [count.tokens for count in merged] == shards
 
 
+@pytest.mark.parametrize(
+    ("train", "train_slices", "eval_slices"),
+    [
+        (9, [(0, 0, 9)], [(0, 9, 1), (2, 0, 10)]),
+        (10, [(0, 0, 10)], [(2, 0, 10)]),
+        (11, [(0, 0, 10), (2, 0, 1)], [(2, 1, 9)]),
+    ],
+)
+def test_a_split_ends_to_the_token_at_the_end_of_a_shard(
+    train: int, train_slices: list[tuple[int, int, int]], eval_slices: list[tuple[int, int, int]]
+) -> None:
+    cuts = cut_shards([(0, 10), (1, 0), (2, 10)], {"train": train, "eval": 20 - train})
+    assert [cut.slices for cut in cuts] == [
+        tuple(itertools.starmap(ShardSlice, slices)) for slices in (train_slices, eval_slices)
+    ]
+
+
+def test_shards_go_by_their_own_numbers_and_splits_by_their_names() -> None:
+    assert cut_shards([(7, 3), (5, 4)], {"b": 4, "a": 0, "c": 9}) == (
+        SplitCut("b", 4, (ShardSlice(7, 0, 3), ShardSlice(5, 0, 1)), 0),
+        SplitCut("a", 0, (), 0),
+        SplitCut("c", 9, (ShardSlice(5, 1, 3),), 6),
+    )
+
+
+def test_no_shard_is_asked_for_that_no_split_needs() -> None:
+    shards = iter([(0, 4), (1, 4), (2, 4)])
+    cut_shards(shards, {"train": 5, "eval": 3})
+    assert list(shards) == [(2, 4)]
+
+
+def test_a_cut_says_what_it_holds_and_what_is_missing() -> None:
+    splits = cut_shards([(0, 10)], {"train": 7, "eval": 5, "test": 4})
+    assert [split.tokens for split in splits] == [7, 3, 0]
+    assert DatasetCut((), splits).missing == 6
+    assert DatasetCut((), splits[:1]).missing == 0
+
+
+@pytest.mark.parametrize(
+    ("less", "more"),
+    [
+        # All of it, though fewer tokens were counted.
+        (ShardCount(0, 9, complete=False, row_groups=9, sha256="b"), ShardCount(0, 5, row_groups=1, sha256="a")),
+        (ShardCount(0, 9, row_groups=1, sha256="b"), ShardCount(0, 5, row_groups=2, sha256="a")),
+        (ShardCount(0, 5, row_groups=1, sha256="b"), ShardCount(0, 9, row_groups=1, sha256="a")),
+        (ShardCount(0, 5, row_groups=1, sha256="a"), ShardCount(0, 5, row_groups=1, sha256="b")),
+    ],
+    ids=["complete", "row groups", "tokens", "checksum"],
+)
+def test_of_two_counts_of_a_shard_the_one_that_read_more_is_kept(less: ShardCount, more: ShardCount) -> None:
+    other = ShardCount(1, 1)
+    assert merge_counts([other, less, more]) == merge_counts([more, less, other]) == [more, other]
+
+
 def test_a_gap_or_a_shard_cut_short_ends_the_stream() -> None:
     whole, short = ShardCount(0, 5), ShardCount(1, 5, complete=False)
     assert usable_prefix([whole, ShardCount(2, 5)]) == (whole,)
     assert usable_prefix([whole, short, ShardCount(2, 5)]) == (whole, short)
     assert usable_prefix([ShardCount(1, 5)]) == ()
+    assert usable_prefix([whole, ShardCount(1, 0), ShardCount(2, 5)]) == (whole, ShardCount(1, 0), ShardCount(2, 5))
+    assert usable_prefix([]) == ()
+
+
+def test_a_count_is_of_a_whole_shard_without_bad_rows_unless_it_says_otherwise() -> None:
+    """So are those that earlier versions left in a work folder, which lack what was not counted then."""
+    written_out = ShardCount(
+        ordinal=0,
+        tokens=7,
+        documents=0,
+        records=0,
+        text_bytes=0,
+        file_bytes=0,
+        sha256="",
+        row_groups=0,
+        complete=True,
+        skipped={},
+        quarantine_bytes=0,
+        quarantine_sha256="",
+    )
+    assert usable_prefix([ShardCount(0, 7)]) == (written_out,)
+    assert usable_prefix([from_json(ShardCount, '{"ordinal": 0, "tokens": 7}')]) == (written_out,)
+
+
+def test_counts_are_json_while_they_are_merged() -> None:
+    """As everywhere else: what Beam keeps of them meanwhile is no pickle."""
+    coder = MergeShardCounts().get_accumulator_coder()
+    counts = (ShardCount(0, 7, skipped={"null": 2}), ShardCount(1, 5, complete=False))
+    encoded = coder.encode(counts)
+    assert b'"ordinal":1' in encoded
+    assert b'"skipped":{"null":2}' in encoded
+    assert coder.decode(encoded) == counts
 
 
 def test_counts_and_cuts_survive_the_wire() -> None:
@@ -91,6 +181,17 @@ def test_the_transform_cuts_every_dataset_whatever_the_order_of_its_counts(seed:
             ("b", [("train", ShardSlice(4, 0, 10), 10)]),
         ]
         assert_that(cuts, equal_to(expected))
+
+
+def test_only_an_unbroken_stream_of_shards_is_cut() -> None:
+    """Shard 2 is not there yet, so what lies behind it has no known place; budgets may be a side input."""
+    counts = [("a", ShardCount(3, 10)), ("a", ShardCount(1, 10)), ("a", ShardCount(0, 4)), ("a", ShardCount(1, 10))]
+    with TestPipeline() as pipeline:
+        budgets = pipeline | "Budgets" >> beam.Create([("a", {"train": 6, "eval": 9})])
+        cuts = pipeline | "Counts" >> beam.Create(counts) | TokenBudget(AsDict(budgets))
+        train = SplitCut("train", 6, (ShardSlice(0, 0, 4), ShardSlice(1, 0, 2)), 0)
+        evaluation = SplitCut("eval", 9, (ShardSlice(1, 2, 8),), 1)
+        assert_that(cuts, equal_to([("a", DatasetCut((ShardCount(0, 4), ShardCount(1, 10)), (train, evaluation)))]))
 
 
 def test_a_dataset_without_a_budget_is_an_error() -> None:

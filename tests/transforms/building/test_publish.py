@@ -1,43 +1,215 @@
-"""What becomes of a provisional shard that is not what its count says."""
+"""What is published: files under their final names, a manifest that says exactly what they hold, and it last."""
 
 from __future__ import annotations
 
+import dataclasses
+import errno
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, get_args
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from beam_pipelines.config.mix import load_config
-from beam_pipelines.jobs.specs import dataset_specs, keep_tokenizer, load_config_tokenizer
-from tests.support.corpora import TOKENIZER
+from tests.support.corpora import write_parquet
+from tests.support.killed_builds import tree
+from tests.support.reading import read_ids, read_texts
+from tests.transforms.building.conftest import BOS, EOS, VOCABULARY, Build, MakeBuild, Stages
 from transforms.arrayrecord.example import encode_ids
+from transforms.arrayrecord.records import Format
 from transforms.arrayrecord.writer import ShardWriter
 from transforms.budget.token_budget import ShardCount, ShardSlice
 from transforms.building.cut import PublishTask
-from transforms.building.publish import publish_shard
-from transforms.building.work_folder import WorkFolder
+from transforms.building.publish import (
+    PublishedShard,
+    documents_within,
+    finish_dataset,
+    manifest_of,
+    publish_shard,
+)
+from transforms.dataset.manifest import read_manifest
 from transforms.errors import BroetchenError
-from transforms.recipe.spec import DatasetSpec
+from transforms.files import storage
+
+FORMATS: Sequence[Format] = get_args(Format)
+
+# Tokens, documents and records of each file of a split.
+HELD_IDS = {"train": [(8, 2, 3), (7, 1, 2), (3, 2, 2)], "eval": [(5, 1, 2), (2, 1, 1)]}
+HELD_TEXT = {"train": [(6, 2, 2), (6, 1, 1), (2, 2, 2)], "eval": [(4, 1, 1), (2, 1, 1)]}
+HELD: Mapping[Format, Mapping[str, list[tuple[int, int, int]]]] = {
+    "tokens": HELD_IDS,
+    "text": HELD_TEXT,
+    "parquet": HELD_TEXT,
+}
+IDS = {
+    "train": ["aaaa", [EOS], ["b", "b", EOS], "cccc", ["c", "c", EOS], ["d", EOS], "e"],
+    "eval": ["eee", ["e", EOS], "ff"],
+}
+TEXTS = {"train": ["aaaa", "bb", "cccccc", "d", "e"], "eval": ["eeee", "ff"]}
 
 
-@pytest.fixture
-def spec(tmp_path: Path) -> DatasetSpec:
-    (tmp_path / "mix.yaml").write_text(
-        f"name: test\ntokenizer: {{path: {TOKENIZER}}}\ndatasets: {{a: {{tokens: 5, source: a.parquet}}}}\n"
-    )
-    config = load_config(str(tmp_path / "mix.yaml"))
-    tokenizer = load_config_tokenizer(config)
-    output = str(tmp_path / "out")
-    keep_tokenizer(tokenizer, output)
-    (found,) = dataset_specs(config, ["a"], tokenizer, output=output, engine="tokenizers", overwrite=False)
-    return found
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def footer_sha256(path: Path) -> str:
+    content = path.read_bytes()
+    return hashlib.sha256(content[-int.from_bytes(content[-8:-4], "little") - 8 :]).hexdigest()
+
+
+@pytest.mark.parametrize("written", FORMATS)
+def test_the_manifest_says_exactly_what_there_is(make_build: MakeBuild, corpus: Path, written: Format) -> None:
+    build = make_build(written)
+    manifest = build.run()
+    folder, extension = build.folder, build.spec.records.extension
+    tokenizer = sha256(corpus / "tokenizer.json")
+
+    def split(name: str, budget: int) -> dict[str, Any]:
+        held = HELD[written][name]
+        shards: list[dict[str, Any]] = []
+        for index, (tokens, documents, records) in enumerate(held):
+            path = folder / f"{name}-{index:05d}-of-{len(held):05d}.{extension}"
+            numbers = {"tokens": tokens, "documents": documents, "records": records, "bytes": path.stat().st_size}
+            shards.append({"file": path.name, **numbers, "sha256": sha256(path)})
+        parts = ("tokens", "documents", "records", "bytes")
+        sums = {part: sum(shard[part] for shard in shards) for part in parts}
+        return {"budget": budget, "missing": 0, **sums, "documents_put_back": 0, "shards": shards}
+
+    libraries = ["broetchen", "tokenizers", "pyarrow", *(["array_record"] if written != "parquet" else [])]
+    expected: dict[str, Any] = {
+        "format": "broetchen-dataset",
+        "format_version": 1,
+        "mix": "small",
+        "dataset": "a",
+        "fingerprint": build.plan.fingerprint,
+        "config": build.spec.config,
+        "tokenizer": {
+            "path": f"../tokenizer-{tokenizer[:12]}/tokenizer.json",
+            "sha256": tokenizer,
+            "vocab_size": VOCABULARY,
+            "bos_id": None,
+            "eos_id": EOS if written == "tokens" else None,
+            "special_tokens": "text",
+        },
+        "splits": {name: split(name, budget) for name, budget in build.spec.budgets.items()},
+        # Of shards 0 to 3; what was read of text in reserve is not in the dataset.
+        "skipped": {"empty": 1, "null": 1},
+        "quarantine": [
+            {
+                "file": f"_quarantine/bad-rows-{ordinal:05d}.parquet",
+                "rows": {reason: 1},
+                "bytes": (folder / "_quarantine" / f"bad-rows-{ordinal:05d}.parquet").stat().st_size,
+                "sha256": sha256(folder / "_quarantine" / f"bad-rows-{ordinal:05d}.parquet"),
+            }
+            for ordinal, reason in enumerate(("null", "empty"))
+        ],
+        "source": [
+            {
+                "path": f"a/{file}.parquet",
+                "size": (corpus / "a" / f"{file}.parquet").stat().st_size,
+                "footer_sha256": footer_sha256(corpus / "a" / f"{file}.parquet"),
+                "checksum": None,
+                "row_groups": [0, 1],
+            }
+            for file in range(2)
+        ],
+        "versions": {library: importlib.metadata.version(library) for library in libraries},
+    }
+    found = json.loads((folder / "manifest.json").read_bytes())
+    assert found == expected
+    assert list(found["skipped"]) == ["empty", "null"]
+    assert manifest == read_manifest(str(folder))
+    assert {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} == {
+        "manifest.json",
+        *(entry["file"] for entry in expected["quarantine"]),
+        *(shard["file"] for split in expected["splits"].values() for shard in split["shards"]),
+    }
+
+
+def test_the_files_hold_the_first_tokens_of_the_documents(make_build: MakeBuild, tmp_path: Path) -> None:
+    for written in FORMATS:
+        make_build(written, output=str(tmp_path / written)).run()
+    for split in ("train", "eval"):
+        ids = [[ord(token) if isinstance(token, str) else token for token in record] for record in IDS[split]]
+        assert read_ids(tmp_path / "tokens" / "a", split) == ids
+        assert read_texts(tmp_path / "text" / "a", split) == TEXTS[split]
+        paths = sorted((tmp_path / "parquet" / "a").glob(f"{split}-*.parquet"))
+        assert [row for path in paths for row in pq.read_table(path)["text"].to_pylist()] == TEXTS[split]
+
+
+@pytest.mark.parametrize("written", FORMATS)
+def test_publishing_may_be_repeated(make_build: MakeBuild, written: Format) -> None:
+    """As a runner does that has lost sight of a worker."""
+    build = make_build(written)
+    publication, published = build.publish()
+    before = tree(build.folder)
+    held = [numbers for files in HELD[written].values() for numbers in files]
+    assert published == [
+        PublishedShard(
+            split=task.split,
+            index=task.index,
+            file=task.file,
+            tokens=tokens,
+            documents=documents,
+            records=records,
+            file_bytes=(build.folder / task.file).stat().st_size,
+            sha256=sha256(build.folder / task.file),
+        )
+        for task, (tokens, documents, records) in zip(publication.tasks, held, strict=True)
+    ]
+    assert [(shard.split, shard.index) for shard in published] == [
+        ("train", 0),
+        ("train", 1),
+        ("train", 2),
+        ("eval", 0),
+        ("eval", 1),
+    ]
+    assert [publish_shard(build.spec, task) for task in publication.tasks] == published
+    assert tree(build.folder) == before
+
+
+def test_what_is_neither_here_nor_there_cannot_be_published(stages: Stages) -> None:
+    build = stages.restore("tokenized")
+    publication = build.publication()
+    task = publication.tasks[0]
+    Path(build.work.shard(0)).unlink()
+    (build.folder / task.file).write_bytes(b"of an older build")
+    with pytest.raises(BroetchenError, match=r"shard-00000\.arecord: cannot be renamed to .*train-00000-of-00003"):
+        publish_shard(build.spec, task)
+
+
+@pytest.mark.parametrize("index", [0, 2], ids=["whole", "cut"])
+def test_a_rename_whose_answer_is_lost_has_been_done(
+    stages: Stages, monkeypatch: pytest.MonkeyPatch, index: int
+) -> None:
+    build = stages.restore("tokenized")
+    task = build.publication().tasks[index]
+    replace = os.replace
+
+    def lose(source: str, target: str) -> None:
+        replace(source, target)
+        if os.path.dirname(target) == build.spec.folder:
+            raise OSError(errno.EIO, "no answer")
+
+    monkeypatch.setattr(os, "replace", lose)
+    assert publish_shard(build.spec, task).file == task.file
+    assert sha256(build.folder / task.file) == stages.finished()[task.file]
 
 
 @pytest.mark.parametrize("held", [0, 4, 6])
-def test_a_cut_takes_what_it_says_or_nothing(spec: DatasetSpec, tmp_path: Path, held: int) -> None:
+def test_a_cut_takes_what_it_says_or_nothing(make_build: MakeBuild, tmp_path: Path, held: int) -> None:
     """A file that was cut short reads as one with fewer records, or none, and says nothing of it."""
-    folder = tmp_path / "work"
-    work = WorkFolder(str(folder), "arecord")
+    build = make_build()
+    folder, work = Path(build.plan.work_folder), build.work
     with ShardWriter(work.shard(0)) as writer:
         writer.write_many(encode_ids(np.arange(held, dtype=np.uint32), np.arange(0, held + 1, 2)))
     written = writer.close()
@@ -45,11 +217,283 @@ def test_a_cut_takes_what_it_says_or_nothing(spec: DatasetSpec, tmp_path: Path, 
     work.finish(count, np.array([6], np.uint32))
     task = PublishTask("a", str(folder), "arecord", "train", 0, 1, count, ShardSlice(0, skip=0, take=5))
     if held == 6:
-        assert publish_shard(spec, task).tokens == 5
+        assert publish_shard(build.spec, task).tokens == 5
+        assert read_ids(build.folder, "train") == [[0, 1], [2, 3], [4]]
         return
     with pytest.raises(
         BroetchenError, match=rf"gives {held} of 5 tokens, so it was damaged .* delete the folder {folder}"
     ):
-        publish_shard(spec, task)
-    assert not list((tmp_path / "out").rglob("*.arecord"))
+        publish_shard(build.spec, task)
+    assert list(build.folder.rglob("*.arecord")) == [folder / "shard-00000.arecord"]
     assert not [path for path in folder.iterdir() if ".tmp-" in path.name or path.name.startswith("train")]
+
+
+# --- Space -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def leave(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Says that so many bytes are left on every disk."""
+
+    def say(free: int) -> None:
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+
+    return say
+
+
+@pytest.mark.parametrize("index", [0, 2], ids=["whole", "cut"])
+def test_a_cut_shard_needs_the_space_of_the_shard(stages: Stages, leave: Callable[[int], None], index: int) -> None:
+    """A full disk shows itself before a file is begun; renaming takes no space."""
+    build = stages.restore("tokenized")
+    task = build.publication().tasks[index]
+    leave(task.count.file_bytes - 1)
+    if task.whole:
+        publish_shard(build.spec, task)
+        return
+    before = tree(build.folder)
+    with pytest.raises(BroetchenError, match=rf"{build.plan.work_folder}/{task.file}: it takes about 128 KiB on the"):
+        publish_shard(build.spec, task)
+    assert tree(build.folder) == before
+    leave(task.count.file_bytes)
+    publish_shard(build.spec, task)
+    assert sha256(build.folder / task.file) == stages.finished()[task.file]
+
+
+def test_of_a_shard_in_a_bucket_there_is_a_copy_as_well(
+    stages: Stages, gcs_prefix: str, leave: Callable[[int], None]
+) -> None:
+    build = stages.restore("tokenized")
+    local, work = Path(build.plan.work_folder), f"{gcs_prefix}/out/a/.broetchen/0123"
+    for kind in ("arecord", "lengths"):
+        storage.upload(str(local / f"shard-00002.{kind}"), f"{work}/shard-00002.{kind}")
+    spec = dataclasses.replace(build.spec, output=f"{gcs_prefix}/out")
+    task = dataclasses.replace(build.publication().tasks[2], work_folder=work)
+    leave(2 * task.count.file_bytes - 1)
+    with pytest.raises(BroetchenError, match=r"it takes about 256 KiB on the disk of .* set TMPDIR to a folder"):
+        publish_shard(spec, task)
+    leave(2 * task.count.file_bytes)
+    published = publish_shard(spec, task)
+    assert published.sha256 == stages.finished()[task.file]
+    assert hashlib.sha256(storage.read_bytes(f"{spec.folder}/{task.file}")).hexdigest() == published.sha256
+
+
+# --- Documents of a piece --------------------------------------------------------------------------------------------
+
+
+def documents_by_token(lengths: Sequence[int], skip: int, take: int) -> int:
+    """Token by token."""
+    owners = [document for document, length in enumerate(lengths) for _ in range(length)]
+    return len(set(owners[skip : skip + take]))
+
+
+@pytest.mark.parametrize(
+    ("skip", "take", "documents"),
+    [
+        (0, 3, 1),  # ends where the first ends
+        (0, 4, 2),
+        (2, 1, 1),  # the last of the first
+        (2, 2, 2),
+        (3, 1, 1),  # begins where the first ends
+        (3, 4, 1),
+        (3, 5, 2),  # a document of one token, past one of none
+        (6, 1, 1),
+        (7, 1, 1),
+        (0, 8, 3),
+    ],
+)
+def test_documents_at_the_ends_of_a_piece(skip: int, take: int, documents: int) -> None:
+    assert documents_within(np.array([0, 3, 4, 0, 1], np.uint32), ShardSlice(0, skip, take)) == documents
+
+
+@given(st.lists(st.integers(0, 4), max_size=8).filter(any), st.data())
+def test_documents_of_a_piece_are_those_with_a_token_in_it(lengths: list[int], data: st.DataObject) -> None:
+    # A slice is not empty, nor is the shard that it is taken from.
+    skip = data.draw(st.integers(0, sum(lengths) - 1))
+    take = data.draw(st.integers(1, sum(lengths) - skip))
+    found = documents_within(np.array(lengths, np.uint32), ShardSlice(0, skip, take))
+    assert found == documents_by_token(lengths, skip, take)
+
+
+def test_documents_of_a_shard_of_many_tokens() -> None:
+    """More than 32 bits can count."""
+    lengths = np.full(5, 2**32 - 1, np.uint32)
+    assert documents_within(lengths, ShardSlice(0, skip=2 * (2**32 - 1), take=2**32)) == 2
+
+
+# --- The manifest ----------------------------------------------------------------------------------------------------
+
+
+def test_shards_may_have_been_published_in_any_order(stages: Stages) -> None:
+    build = stages.restore("tokenized")
+    publication, published = build.publish()
+    assert len(published) == 5
+    finish_dataset(build.spec, build.plan, publication, published[::-1])
+    assert tree(build.folder) == stages.finished()
+
+
+def test_the_rows_of_a_shard_that_was_read_in_part(make_build: MakeBuild, tmp_path: Path) -> None:
+    """The manifest names the row groups that were read, in their order, not that of a shuffled dataset."""
+    write_parquet(tmp_path / "source" / "a" / "0.parquet", [["aaaa"], ["bbbb"], ["cccc"]])
+    write_parquet(tmp_path / "source" / "a" / "1.parquet", [["dddd"], ["eeee"], ["ffff"]])
+    build = make_build(
+        source=tmp_path / "source",
+        dataset={"tokens": 24, "eval_tokens": 1, "order": "shuffled"},
+        shards={"target_size": 10_000},
+        seed=2,
+    )
+    (shard,) = build.plan.shards
+    assert shard.row_groups == ((1, 2), (0, 0), (1, 0), (1, 1), (0, 1), (0, 2))
+    (count,) = build.tokenize()
+    assert count.row_groups == 5
+    manifest = build.run()
+    used = [(file.path, file.row_groups) for file in manifest.source]
+    assert used == [("a/0.parquet", [0, 1]), ("a/1.parquet", [0, 1, 2])]
+
+
+def test_a_store_tells_the_checksums_of_its_files(stages: Stages) -> None:
+    build = stages.restore("tokenized")
+    publication, published = build.publish()
+    first, second = build.plan.files
+    plan = dataclasses.replace(build.plan, files=(first, dataclasses.replace(second, checksum="crc32c")))
+    manifest = manifest_of(build.spec, plan, publication, published, [])
+    assert [file.checksum for file in manifest.source] == [None, "crc32c"]
+    assert manifest.quarantine == []
+
+
+def test_a_short_source_that_is_kept(make_build: MakeBuild) -> None:
+    manifest = make_build(dataset={"tokens": 30, "eval_tokens": 20}, on_shortfall="keep").run()
+    found = {name: (split.budget, split.tokens, split.missing) for name, split in manifest.splits.items()}
+    assert found == {"train": (30, 30, 0), "eval": (20, 8, 12)}
+
+
+def test_the_ids_that_were_added(make_build: MakeBuild) -> None:
+    build = make_build(records={"max_tokens": 4, "add_bos": True, "add_eos": False})
+    manifest = build.run()
+    assert (manifest.tokenizer.bos_id, manifest.tokenizer.eos_id) == (BOS, None)
+    assert read_ids(build.folder, "train")[:2] == [[BOS, *b"aaa"], [*b"a"]]
+
+
+def test_documents_that_were_put_back(make_build: MakeBuild, tmp_path: Path) -> None:
+    """No cut of the first gives four tokens: it goes to the next split, and the second is cut."""
+    write_parquet(tmp_path / "source" / "a" / "0.parquet", [["€€", "x"], ["abcdef"]])
+    build = make_build("text", tmp_path / "source", dataset={"tokens": 4, "eval_tokens": 8})
+    manifest = build.run()
+    assert {name: split.documents_put_back for name, split in manifest.splits.items()} == {"train": 1, "eval": 0}
+    assert read_texts(build.folder, "train") == ["x", "abc"]
+    assert read_texts(build.folder, "eval") == ["€€", "de"]
+
+
+# --- The end ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("split", "index", "more"), [("train", 0, -1), ("train", 1, 1), ("eval", 4, -1)])
+@pytest.mark.parametrize("missing", [0, 3])
+def test_shards_that_do_not_add_up_are_no_dataset(
+    stages: Stages, split: str, index: int, more: int, missing: int
+) -> None:
+    build = stages.restore("tokenized")
+    publication, published = build.publish()
+    publication = dataclasses.replace(publication, missing={**publication.missing, split: missing})
+    budgets = {name: budget + missing * (name == split) for name, budget in build.spec.budgets.items()}
+    spec = dataclasses.replace(build.spec, budgets=budgets)
+    published[index] = dataclasses.replace(published[index], tokens=published[index].tokens + more)
+    older = build.folder / "train-00000-of-00009.arecord"
+    older.write_bytes(b"of an older build")
+    with pytest.raises(BroetchenError) as caught:
+        finish_dataset(spec, build.plan, publication, published)
+    whole = build.spec.budgets[split]
+    assert str(caught.value) == (
+        f"dataset a: {split} holds {whole + more} tokens, not {whole}; nothing was finished. "
+        "This is a defect of Brötchen: please report it with the config"
+    )
+    assert not (build.folder / "manifest.json").exists()
+    assert older.exists()
+    assert [build.work.finished(count.ordinal) for count in stages.counts] == list(stages.counts)
+
+
+def test_what_other_builds_left_is_cleared_away_and_nothing_else(stages: Stages) -> None:
+    build = stages.restore("published")
+    left = [
+        "train-00000-of-00009.arecord",
+        "eval-00002-of-00003.arecord",
+        ".train-00000-of-00003.arecord.tmp-0123",
+        ".manifest.json.tmp-0123",
+        ".broetchen/0123456789abcdef/shard-00000.arecord",
+    ]
+    kept = ["README.md", "notes/train-00000-of-00009.arecord", "train-00000-of-00003.parquet"]
+    for name in [*left, *kept]:
+        (build.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (build.folder / name).write_bytes(name.encode())
+    build.run()
+    expected = {name: hashlib.sha256(name.encode()).hexdigest() for name in kept}
+    assert tree(build.folder) == stages.finished() | expected
+
+
+def test_a_manifest_that_cannot_be_written_leaves_the_work(stages: Stages, monkeypatch: pytest.MonkeyPatch) -> None:
+    build = stages.restore("tokenized")
+    replace = os.replace
+
+    def refuse(source: str, target: str) -> None:
+        if target.endswith("manifest.json"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(BroetchenError, match=r"manifest\.json"):
+        build.run()
+    assert read_manifest(build.spec.folder) is None
+    assert [build.work.finished(count.ordinal) for count in stages.counts] == list(stages.counts)
+    monkeypatch.undo()
+    build.run()
+    assert tree(build.folder) == stages.finished()
+
+
+class Killed(BaseException):
+    """From then on, nothing is done any more."""
+
+
+def run_killed(build: Build, after: int) -> bool:
+    """Builds up to the renaming or deleting before which so many are done; whether it came to that."""
+    done = 0
+
+    def kill_before(call: Callable[..., object]) -> Callable[..., object]:
+        def until_killed(*arguments: Any, **options: Any) -> object:
+            nonlocal done
+            if done == after:
+                raise Killed
+            done += not options  # What `rmtree` deletes counts as one.
+            return call(*arguments, **options)
+
+        return until_killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name in ((os, "replace"), (os, "unlink"), (shutil, "rmtree")):
+            patch.setattr(module, name, kill_before(getattr(module, name)))
+        try:
+            build.run()
+        except Killed:
+            return True
+    return False
+
+
+def test_killed_before_any_renaming_it_is_finished_by_the_next(stages: Stages) -> None:
+    """And there is a manifest only where all of the dataset is, and no work to do again where there is none."""
+    after = 0
+    while run_killed(build := stages.restore("tokenized"), after):
+        if (build.folder / "manifest.json").exists():
+            assert stages.finished().items() <= tree(build.folder).items()
+        else:
+            assert [build.work.finished(count.ordinal) for count in stages.counts] == list(stages.counts)
+        build.run()
+        storage.delete_tree(build.spec.work_root)
+        assert tree(build.folder) == stages.finished(), after
+        after += 1
+    assert after > 12
+
+
+def test_the_tokenizer_is_found_from_a_relative_output(
+    make_build: MakeBuild, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    manifest = make_build(output="out").run()
+    assert manifest.tokenizer.path == f"../tokenizer-{manifest.tokenizer.sha256[:12]}/tokenizer.json"
