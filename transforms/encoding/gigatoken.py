@@ -72,7 +72,7 @@ def gigatoken_input(tokenizer: TokenizerFile, special_tokens: SpecialTokens) -> 
     # `tokenizers` takes special tokens for plain text where it is told to; all other added tokens it always looks for.
     added = [
         token
-        for token in whole.get("added_tokens") or []
+        for token in whole.get("added_tokens", [])
         if token["content"] and not (special_tokens == "text" and token["special"])
     ]
     return GigatokenInput(
@@ -95,7 +95,7 @@ def gigatoken_input(tokenizer: TokenizerFile, special_tokens: SpecialTokens) -> 
 def _form(normalizer: dict[str, Any] | None) -> Form | None:
     if normalizer is None:
         return None
-    kind = normalizer["type"]
+    kind = normalizer.get("type", "without a type")  # `tokenizers` finds out which one fits
     if kind == "Sequence" and len(normalizer["normalizers"]) <= 1:
         return _form(next(iter(normalizer["normalizers"]), None))
     if kind == "NFC" or kind == "NFKC":
@@ -105,7 +105,7 @@ def _form(normalizer: dict[str, Any] | None) -> Form | None:
 
 def _check_pre_tokenizer(pre_tokenizer: dict[str, Any] | None) -> None:
     """Refuses all but GPT-2's splitting, or one of PROVEN_SPLITS, followed by byte-level."""
-    if pre_tokenizer is None:
+    if pre_tokenizer is None or pre_tokenizer.get("pretokenizers") == []:
         raise GigatokenUnfitError("needs a pre-tokenizer, and this tokenizer has none")
     *splits, last = pre_tokenizer["pretokenizers"] if pre_tokenizer["type"] == "Sequence" else [pre_tokenizer]
     if last["type"] != "ByteLevel":
@@ -129,7 +129,7 @@ def _check_pre_tokenizer(pre_tokenizer: dict[str, Any] | None) -> None:
 
 def _simplify_model(model: dict[str, Any]) -> dict[str, Any]:
     """The model without tokens that no text can reach, which gigatoken might mix up with others."""
-    kind = model.get("type", "BPE")
+    kind = model.get("type", "BPE" if "merges" in model else "without a type")
     if kind != "BPE":
         raise GigatokenUnfitError(f"encodes byte-level BPE alone, and this tokenizer's model is {kind}")
     for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
@@ -137,11 +137,10 @@ def _simplify_model(model: dict[str, Any]) -> dict[str, Any]:
             raise GigatokenUnfitError(f"does not do BPE with {key}, as this tokenizer sets")
     alphabet = frozenset(ByteLevel.alphabet())
     vocabulary: dict[str, int] = model["vocab"]
-    if (largest := max(vocabulary.values(), default=0)) > _LARGEST_ID:
-        raise GigatokenUnfitError(f"takes memory for each id up to the largest, which is {largest:,} here")
-    missing = len(alphabet - vocabulary.keys())
-    if missing:
+    if missing := len(alphabet - vocabulary.keys()):
         raise GigatokenUnfitError(f"needs a token for each of the 256 bytes, and this vocabulary lacks {missing}")
+    if (largest := max(vocabulary.values())) > _LARGEST_ID:
+        raise GigatokenUnfitError(f"takes memory for each id up to the largest, which is {largest:,} here")
     pairs = [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in model["merges"]]
     made = [vocabulary["".join(pair)] for pair in pairs]
     # It ranks merges by the ids that they make, if those ascend: two that make the same would have the same rank.

@@ -7,6 +7,7 @@ the other does not, the ids differ.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import unicodedata
@@ -22,7 +23,7 @@ from hypothesis import strategies as st
 from tokenizers import normalizers
 
 from tests.support.corpora import TOKENIZER
-from tests.support.small_tokenizers import GPT2, POSSESSIVE, byte_level, split_then_bytes
+from tests.support.small_tokenizers import GPT2, POSSESSIVE, as_file, byte_level, split_then_bytes
 from transforms.encoding import code_points
 from transforms.encoding.code_points import agreed, documents_at, inert, non_ascii, normalize
 from transforms.encoding.encoded import first_difference
@@ -99,7 +100,10 @@ def unequal(tokenizer_json: str, candidates: Iterable[int]) -> list[str]:
 def test_the_table():
     assert agreed().shape == (0x110000,)
     assert agreed()[:0x180].all()
-    assert 65_000 < len(AGREED) < 66_000
+    assert len(AGREED) == 65_276
+    # In and between ranges, and where one is a single code point
+    assert [c for c in range(0x378, 0x390) if not agreed()[c]] == [0x378, 0x379, *range(0x380, 0x384), 0x38B, 0x38D]
+    assert [c for c in range(0x1FAF0, 0x110000) if agreed()[c]] == list(range(0x1FAF0, 0x1FAF7))
     assert all(
         agreed()[ord(character)]
         for character in "äöüßÄÖÜẞ„“”–—…€₿™②ﬁＡ한글漢字ひらがな😀🧑‍🚀\u0301\ufeff\u180e\u0085\0"
@@ -143,7 +147,12 @@ def test_normalizers_agree_on_every_agreed_code_point(form):
     assert differing == []
 
 
-def composition_pairs() -> Iterator[str]:
+@functools.cache
+def composition_pairs() -> tuple[str, ...]:
+    return tuple(_composition_pairs())
+
+
+def _composition_pairs() -> Iterator[str]:
     for code_point in range(0x110000):
         mapping = unicodedata.decomposition(chr(code_point)).split()
         if len(mapping) == 2 and not mapping[0].startswith("<"):
@@ -162,6 +171,28 @@ def test_normalizers_agree_on_every_pair_that_composes(form):
             assert NORMALIZERS[form](text) == normalized
             assert all(agreed()[ord(character)] for character in normalized)
         assert not inert(form)[ord(pair[1])]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_inert_is_what_no_text_before_it_changes(form):
+    """Inert by mistake would be normalized wrongly, and not inert by mistake slowly."""
+    first_halves: dict[str, set[str]] = {}
+    for first, second in composition_pairs():
+        first_halves.setdefault(second, set()).add(first)
+    expected = [
+        code_point
+        for code_point in AGREED
+        for character in [chr(code_point)]
+        if all(
+            unicodedata.normalize(form, before + character) == unicodedata.normalize(form, before) + character
+            for before in ("", "\u0345", *first_halves.get(character, ()))  # U+0345 stays behind all other marks
+        )
+    ]
+    # Two signs of Tibetan are second halves only of what is never composed again.
+    assert np.flatnonzero(inert(form)).tolist() == [c for c in expected if c not in (0xFB5, 0xFB7)]
+    assert {0xFB5, 0xFB7} < set(expected)
+    with pytest.raises(ValueError, match="read-only"):
+        inert(form)[0] = False
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -208,6 +239,57 @@ def test_the_sample_tokenizer_encodes_every_agreed_code_point_alike():
     assert "_reference" not in vars(fast)
 
 
+def marks_out_of_order() -> list[str]:
+    """Marks of any two combining classes, the higher first; where there is one, such that compose with nothing.
+
+    Most of these texts change only because marks are put in order: Arabic is written with a shadda and Hebrew with a
+    dagesh on either side of the vowel.
+    """
+    second_halves = {second for _, second in composition_pairs()}
+    marks = [character for character in map(chr, AGREED) if unicodedata.combining(character)]
+    marks.sort(key=lambda mark: mark not in second_halves)  # the last of a class is taken
+    of_each_class = {unicodedata.combining(mark): mark for mark in marks}
+    assert len(of_each_class) == 53
+    in_order = [of_each_class[combining_class] for combining_class in sorted(of_each_class)]
+    return [f"q{higher}{lower}" for lower, higher in itertools.combinations(in_order, 2)]
+
+
+REORDERED = {
+    "\u0628\u0651\u064e": "\u0628\u064e\u0651",  # beh with shadda and fatha
+    "\u05d1\u0316\u05b0": "\u05d1\u05b0\u0316",  # bet with a mark below and sheva
+    "\u05e9\u05bc\u05b8": "\u05e9\u05b8\u05bc",  # shin with dagesh and qamats
+    "\u0e01\u0e48\u0e38": "\u0e01\u0e38\u0e48",  # Thai ko kai with a tone and a vowel below
+    "q\u0305\u0316\u0334": "q\u0334\u0316\u0305",  # three classes
+    "q\u0305\u030d": "q\u0305\u030d",  # one class: the order is told apart
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_marks_are_put_in_order(form):
+    """Not only those that compose with what stands before."""
+    texts = [*REORDERED, *(f"a{text}ä…" for text in REORDERED), *marks_out_of_order()]
+    data, offsets = documents(texts)
+    normal, normal_offsets = normalize(data, offsets, *non_ascii(data), form)
+    expected = [unicodedata.normalize(form, text) for text in texts]
+    assert expected[: len(REORDERED)] == list(REORDERED.values())
+    assert bytes(normal).decode() == "".join(expected)
+    assert normal_offsets.tolist() == documents(expected)[1].tolist()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_ids_of_marks_that_are_out_of_order(form):
+    """In a tokenizer of bytes alone, whose ids are the bytes of the normalized text."""
+    texts = [*REORDERED, *marks_out_of_order()]
+    tokenizer = as_file(byte_level(normalizer={"type": form}))
+    fast = GigatokenEncoder(tokenizer, "text")
+    found = fast.encode(pa.array(texts, pa.large_string()))
+    assert "_reference" not in vars(fast)
+    own = tokenizers.Tokenizer.from_str(tokenizer.json).encode_batch(texts, add_special_tokens=False)
+    ids = [list(unicodedata.normalize(form, text).encode()) for text in texts]
+    assert [encoding.ids for encoding in own] == ids
+    assert [part.tolist() for part in np.split(found.ids, found.offsets[1:-1])] == ids
+
+
 def documents(texts: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
     encoded = [text.encode() for text in texts]
     return np.frombuffer(b"".join(encoded), np.uint8), np.cumsum([0, *map(len, encoded)])
@@ -224,6 +306,57 @@ def test_non_ascii_finds_every_character(texts):
     assert [chr(code_point) for code_point in found] == [c for c in "".join(texts) if c > "\x7f"]
     for position, document in zip(positions, documents_at(offsets, positions), strict=True):
         assert offsets[document] <= position < offsets[document + 1]
+
+
+def test_the_first_and_last_character_of_each_length():
+    """On both sides of where UTF-8 takes a byte more, and where a lead byte has another bit."""
+    code_points = [
+        *(0x80, 0xBF, 0xC0, 0x7FF),
+        *(0x800, 0xFFF, 0x1000, 0x7FFF, 0x8000, 0xD7FF, 0xE000, 0xFFFF),
+        *(0x10000, 0x3FFFF, 0x40000, 0x7FFFF, 0x80000, 0xFFFFF, 0x100000, 0x10FFFF),
+    ]
+    data, _ = documents(["\x7f", *map(chr, code_points), "\0"])
+    positions, found = non_ascii(data)
+    assert found.dtype == np.uint32
+    assert found.tolist() == code_points
+    assert positions.dtype == np.int64
+    assert positions.tolist() == np.cumsum([1, *[2] * 4, *[3] * 8, *[4] * 8])[:-1].tolist()
+
+
+def test_documents_at_their_edges():
+    offsets = np.array([0, 3, 3, 5, 6])
+    assert documents_at(offsets, np.array([0, 2, 3, 4, 5])).tolist() == [0, 0, 2, 2, 3]
+
+
+FAR = "b" * 100
+EDGES = {
+    "at the start": (["…a", "b"], ["...a", "b"]),
+    "at the end": (["a…", "", "b"], ["a...", "", "b"]),
+    "alone": (["…", "…"], ["...", "..."]),
+    "shorter": (["ﬁ", "ｘy", "a"], ["fi", "xy", "a"]),
+    "a mark first in a document": (["a", "\u0308a", "a\u0308"], ["a", "\u0308a", "ä"]),
+    "not across documents": (["a", "\u0308", "\u1100", "\u1161"], ["a", "\u0308", "\u1100", "\u1161"]),
+    "two bytes before": (["ß\u0308ø\u0308"], ["ß\u0308ø\u0308"]),
+    "three bytes before": (["xあ\u3099", "\u0915\u093c"], ["xあ\u3099", "\u0915\u093c"]),
+    "four bytes before": (["😀\u0308", "x😁\u0308"], ["😀\u0308", "x😁\u0308"]),
+    "three bytes that compose": (["か\u3099か", "\u0928\u093c"], ["がか", "\u0929"]),
+    "three bytes of the first lead": (["a\u0958b"], ["a\u0915\u093cb"]),
+    "four bytes": (["\U0001d400", "a\U0001d7ffb"], ["A", "a9b"]),
+    "far from each other": ([f"…{FAR}a\u0308", f"{FAR}…"], [f"...{FAR}ä", f"{FAR}..."]),
+    "near each other, far from the first": ([f"…{FAR}a\u0323\u0308"], [f"...{FAR}ạ\u0308"]),
+    "near each other in the second document": (["…", f"a\u0323\u0308{FAR}"], ["...", f"ạ\u0308{FAR}"]),
+    "a document between": (["x…", FAR, "…y"], ["x...", FAR, "...y"]),
+}
+
+
+@pytest.mark.parametrize(("texts", "expected"), EDGES.values(), ids=EDGES)
+def test_normalize_at_the_edges(texts, expected):
+    data, offsets = documents(texts)
+    normal, normal_offsets = normalize(data, offsets, *non_ascii(data), "NFKC")
+    assert bytes(normal).decode() == "".join(expected)
+    assert normal.dtype == np.uint8
+    assert normal_offsets.dtype == np.int64
+    assert normal_offsets.tolist() == documents(expected)[1].tolist()
 
 
 @pytest.mark.parametrize("form", FORMS)

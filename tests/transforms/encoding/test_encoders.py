@@ -3,7 +3,6 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-import logging
 import random
 import threading
 from collections.abc import Iterable, Sequence
@@ -21,10 +20,8 @@ from hypothesis import strategies as st
 from tests.support.corpora import SAMPLES, TOKENIZER
 from tests.support.small_tokenizers import (
     GPT2,
-    POSSESSIVE,
     added_token,
     as_file,
-    byte_characters,
     byte_level,
     split_then_bytes,
     train,
@@ -33,7 +30,6 @@ from transforms.encoding import encoders
 from transforms.encoding.encoded import Encoded, first_difference
 from transforms.encoding.encoders import Encoder, GigatokenEncoder, ReferenceEncoder, make_encoder
 from transforms.encoding.splits import PROVEN_SPLITS
-from transforms.errors import UsageError
 from transforms.tokenizer.file import TokenizerFile, load_tokenizer
 from transforms.tokenizer.spec import SpecialTokens
 
@@ -350,71 +346,6 @@ def test_tokens_that_merges_do_not_reach():
         texts = ["xyz", "漢", "ä", "Ã¤", "<|eos|>", " hello", "hello", "Ġhello", "ab abab"]
         assert_equal(as_file(tokenizer), "text", texts)
     assert 400 in GigatokenEncoder(as_file(tokenizer), "text").encode(large(texts)).ids
-
-
-def test_legacy_merges():
-    tokenizer = byte_level(MERGES)
-    tokenizer["model"]["merges"] = [" ".join(pair) for pair in tokenizer["model"]["merges"]]
-    assert_equal(as_file(tokenizer), "text", ["abab ab ä"])
-
-
-def with_model(**settings: Any) -> dict[str, Any]:
-    tokenizer = byte_level(MERGES)
-    tokenizer["model"] |= settings
-    return tokenizer
-
-
-def without_a_byte() -> dict[str, Any]:
-    tokenizer = byte_level([])
-    del tokenizer["model"]["vocab"][byte_characters()[0xF5]]
-    return tokenizer
-
-
-BYTES_AFTER = {**GPT2, "use_regex": False}
-DIGITS = {"type": "Digits", "individual_digits": True}
-NANOCHAT = PROVEN_SPLITS["llama3"][0].replace("{1,3}", "{1,2}")
-UNIGRAM = {"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["a", -1.0]], "byte_fallback": False}
-NOT_FOR_GIGATOKEN = {
-    "Lowercase": (byte_level(normalizer={"type": "Lowercase"}), "normalizer Lowercase"),
-    "two normalizers": (byte_level(normalizer={"type": "Sequence", "normalizers": [NFKC, NFKC]}), "Sequence"),
-    "no pre-tokenizer": (byte_level(pre_tokenizer=None), "needs a pre-tokenizer"),
-    "no words": (byte_level(pre_tokenizer=BYTES_AFTER), "use_regex: false"),
-    "Whitespace": (byte_level(pre_tokenizer={"type": "Whitespace"}), "pre-tokenizer Whitespace"),
-    "nanochat": (byte_level(pre_tokenizer=split_then_bytes(NANOCHAT)), "is not known to split as"),
-    "possessive": (byte_level(pre_tokenizer=split_then_bytes(POSSESSIVE)), "is not known to split as"),
-    "two splits": (byte_level(pre_tokenizer=split_then_bytes(*PROVEN_SPLITS["gpt2"] * 2)), "is not known to split as"),
-    "merged": (byte_level(pre_tokenizer=split_then_bytes("a", behavior="MergedWithNext")), "Isolated"),
-    "inverted": (byte_level(pre_tokenizer=split_then_bytes(*PROVEN_SPLITS["gpt2"], invert=True)), "not inverted"),
-    "digits": (byte_level(pre_tokenizer={"type": "Sequence", "pretokenizers": [DIGITS, BYTES_AFTER]}), "but Split"),
-    "splits twice": (byte_level(pre_tokenizer={"type": "Sequence", "pretokenizers": [GPT2]}), "use_regex"),
-    "no bytes": (byte_level(pre_tokenizer={"type": "Sequence", "pretokenizers": [DIGITS]}), "pre-tokenizer Digits"),
-    "dropout": (with_model(dropout=0.1), "dropout"),
-    "prefix": (with_model(continuing_subword_prefix="##", merges=[]), "continuing_subword_prefix"),
-    "suffix": (with_model(end_of_word_suffix="</w>", merges=[]), "end_of_word_suffix"),
-    "byte_fallback": (with_model(byte_fallback=True), "byte_fallback"),
-    "Unigram": ({**byte_level(), "model": UNIGRAM}, "model is Unigram"),
-    "a byte missing": (without_a_byte(), "lacks 1"),
-    "merges alike": (byte_level([(b"a", b"a"), (b"aa", b"a"), (b"a", b"aa")]), "two of this tokenizer's make the same"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("tokenizer", "reason"), NOT_FOR_GIGATOKEN.values(), ids=NOT_FOR_GIGATOKEN)
-def test_what_gigatoken_is_not_used_for(tokenizer, reason, caplog):
-    file = as_file(tokenizer)
-    with pytest.raises(UsageError, match=r"gigatoken .*; use the engine `tokenizers`, or `auto`") as refused:
-        make_encoder(file, "gigatoken", "token")
-    assert reason in str(refused.value)
-    with caplog.at_level(logging.WARNING):
-        assert make_encoder(file, "auto", "token").name == "tokenizers"
-    assert "encoding with tokenizers, which is slower: gigatoken" in caplog.text
-    assert reason in caplog.text
-
-
-@pytest.mark.parametrize(
-    "normalizer", [{"type": "Sequence", "normalizers": []}, {"type": "Sequence", "normalizers": [NFKC]}]
-)
-def test_a_sequence_of_at_most_one_normalizer(normalizer):
-    assert_equal(as_file(byte_level(MERGES, normalizer=normalizer)), "text", ["ﬁ ä a\u0308"])
 
 
 def test_make_encoder(caplog):

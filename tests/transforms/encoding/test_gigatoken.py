@@ -1,0 +1,322 @@
+"""What gigatoken is used for, and for what it is not: in a wrong place, other ids would go into the shards unseen."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+import tokenizers
+
+from tests.support.small_tokenizers import (
+    GPT2,
+    POSSESSIVE,
+    added_token,
+    as_file,
+    byte_characters,
+    byte_level,
+    split_then_bytes,
+)
+from transforms.encoding.encoders import make_encoder
+from transforms.encoding.gigatoken import GigatokenUnfitError, gigatoken_input
+from transforms.encoding.splits import PROVEN_SPLITS
+from transforms.tokenizer.spec import SpecialTokens
+
+MODES: tuple[SpecialTokens, ...] = ("text", "token")
+NFC, NFKC = {"type": "NFC"}, {"type": "NFKC"}
+MERGES = [(b"a", b"b"), (b" ", b"a"), (b" a", b"b"), (b"h", b"e"), (b"l", b"l")]
+BYTES_AFTER = {**GPT2, "use_regex": False}
+USE_REGEX_LEFT_OUT = {key: value for key, value in GPT2.items() if key != "use_regex"}
+DIGITS = {"type": "Digits", "individual_digits": True}
+(PROVEN,) = PROVEN_SPLITS["gpt2"]
+SPLIT = split_then_bytes(PROVEN)["pretokenizers"][0]
+NANOCHAT = PROVEN_SPLITS["llama3"][0].replace("{1,3}", "{1,2}")
+DEEPSEEK = PROVEN_SPLITS["deepseek3"]
+
+
+def normalizers(*parts: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "Sequence", "normalizers": parts}
+
+
+def pre_tokenizers(*parts: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "Sequence", "pretokenizers": parts}
+
+
+def with_model(**settings: Any) -> dict[str, Any]:
+    tokenizer = byte_level(MERGES)
+    tokenizer["model"] |= settings
+    return tokenizer
+
+
+def without(tokenizer: dict[str, Any], *path: Any) -> dict[str, Any]:
+    """The tokenizer without what lies at the end of a path."""
+    left = copy.deepcopy(tokenizer)
+    inner = left
+    for step in path[:-1]:
+        inner = inner[step]
+    del inner[path[-1]]
+    return left
+
+
+def with_id(largest: int) -> dict[str, Any]:
+    tokenizer = byte_level()
+    tokenizer["model"]["vocab"]["word"] = largest
+    return tokenizer
+
+
+UNIGRAM = {"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["a", -1.0]], "byte_fallback": False}
+WORD_LEVEL = {"type": "WordLevel", "vocab": byte_level()["model"]["vocab"], "unk_token": "!"}
+
+NORMALIZER = "is not used with the normalizer {} of this tokenizer"
+NONE = "needs a pre-tokenizer, and this tokenizer has none"
+PRE_TOKENIZER = "does not do the pre-tokenizer {} of this tokenizer"
+NO_WORDS = "always splits into words, and this tokenizer's ByteLevel does not (use_regex: false)"
+AFTER_OTHERS = "does not do ByteLevel with use_regex or add_prefix_space after other pre-tokenizers"
+OTHER_SPLITS = "does no pre-tokenizers before ByteLevel but Split, Isolated and not inverted"
+NOT_PROVEN = "is not known to split as this tokenizer does, by {}"
+MODEL = "encodes byte-level BPE alone, and this tokenizer's model is {}"
+SETTING = "does not do BPE with {}, as this tokenizer sets"
+BYTES = "needs a token for each of the 256 bytes, and this vocabulary lacks {}"
+LARGE_ID = "takes memory for each id up to the largest, which is {} here"
+MERGES_ALIKE = "needs each merge to make another token, and two of this tokenizer's make the same"
+
+# Each but for one thing like what is accepted below, so that only one refusal keeps other ids away.
+NOT_FOR_GIGATOKEN = {
+    "Lowercase": (byte_level(normalizer={"type": "Lowercase"}), NORMALIZER.format("Lowercase")),
+    "NFD": (byte_level(normalizer={"type": "NFD"}), NORMALIZER.format("NFD")),
+    "NFKD": (byte_level(normalizer={"type": "NFKD"}), NORMALIZER.format("NFKD")),
+    "two normalizers": (byte_level(normalizer=normalizers(NFC, NFKC)), NORMALIZER.format("Sequence")),
+    "an NFD within": (byte_level(normalizer=normalizers({"type": "NFD"})), NORMALIZER.format("NFD")),
+    "untyped normalizers": (byte_level(normalizer={"normalizers": [NFC]}), NORMALIZER.format("without a type")),
+    "no pre-tokenizer": (byte_level(pre_tokenizer=None), NONE),
+    "no pre-tokenizer's name": (without(byte_level(), "pre_tokenizer"), NONE),
+    "an empty list of pre-tokenizers": (byte_level(pre_tokenizer=pre_tokenizers()), NONE),
+    "no words": (byte_level(pre_tokenizer=BYTES_AFTER), NO_WORDS),
+    "Whitespace": (byte_level(pre_tokenizer={"type": "Whitespace"}), PRE_TOKENIZER.format("Whitespace")),
+    "no bytes": (byte_level(pre_tokenizer=pre_tokenizers(SPLIT)), PRE_TOKENIZER.format("Split")),
+    "bytes, then digits": (
+        byte_level(pre_tokenizer=pre_tokenizers(SPLIT, BYTES_AFTER, DIGITS)),
+        PRE_TOKENIZER.format("Digits"),
+    ),
+    "splits twice": (byte_level(pre_tokenizer=pre_tokenizers(SPLIT, GPT2)), AFTER_OTHERS),
+    "splits twice by default": (byte_level(pre_tokenizer=pre_tokenizers(SPLIT, USE_REGEX_LEFT_OUT)), AFTER_OTHERS),
+    "a prefix space after a split": (
+        byte_level(pre_tokenizer=pre_tokenizers(SPLIT, {**BYTES_AFTER, "add_prefix_space": True})),
+        AFTER_OTHERS,
+    ),
+    "digits": (byte_level(pre_tokenizer=pre_tokenizers(DIGITS, BYTES_AFTER)), OTHER_SPLITS),
+    "digits, then a split": (byte_level(pre_tokenizer=pre_tokenizers(DIGITS, SPLIT, BYTES_AFTER)), OTHER_SPLITS),
+    "punctuation": (
+        byte_level(pre_tokenizer=pre_tokenizers({"type": "Punctuation", "behavior": "Isolated"}, SPLIT, BYTES_AFTER)),
+        OTHER_SPLITS,
+    ),
+    "removed": (byte_level(pre_tokenizer=split_then_bytes(PROVEN, behavior="Removed")), OTHER_SPLITS),
+    "merged": (byte_level(pre_tokenizer=split_then_bytes(PROVEN, behavior="MergedWithNext")), OTHER_SPLITS),
+    "inverted": (byte_level(pre_tokenizer=split_then_bytes(PROVEN, invert=True)), OTHER_SPLITS),
+    "removed and inverted": (
+        byte_level(pre_tokenizer=split_then_bytes(PROVEN, behavior="Removed", invert=True)),
+        OTHER_SPLITS,
+    ),
+    "the last split inverted": (
+        byte_level(
+            pre_tokenizer=pre_tokenizers(
+                *split_then_bytes(*DEEPSEEK[:2])["pretokenizers"][:2],
+                *split_then_bytes(DEEPSEEK[2], invert=True)["pretokenizers"],
+            )
+        ),
+        OTHER_SPLITS,
+    ),
+    "nanochat": (byte_level(pre_tokenizer=split_then_bytes(NANOCHAT)), NOT_PROVEN.format([NANOCHAT])),
+    "possessive": (byte_level(pre_tokenizer=split_then_bytes(POSSESSIVE)), NOT_PROVEN.format([POSSESSIVE])),
+    "the same split twice": (
+        byte_level(pre_tokenizer=split_then_bytes(PROVEN, PROVEN)),
+        NOT_PROVEN.format([PROVEN, PROVEN]),
+    ),
+    "splits in another order": (
+        byte_level(pre_tokenizer=split_then_bytes(*DEEPSEEK[::-1])),
+        NOT_PROVEN.format(list(DEEPSEEK[::-1])),
+    ),
+    "a split too few": (
+        byte_level(pre_tokenizer=split_then_bytes(*DEEPSEEK[1:])),
+        NOT_PROVEN.format(list(DEEPSEEK[1:])),
+    ),
+    "a string to split by": (
+        byte_level(pre_tokenizer=pre_tokenizers({**SPLIT, "pattern": {"String": " "}}, BYTES_AFTER)),
+        NOT_PROVEN.format([None]),
+    ),
+    "no splits": (byte_level(pre_tokenizer=pre_tokenizers(BYTES_AFTER)), NOT_PROVEN.format([])),
+    "Unigram": ({**byte_level(), "model": UNIGRAM}, MODEL.format("Unigram")),
+    "WordLevel": ({**byte_level(), "model": WORD_LEVEL}, MODEL.format("WordLevel")),
+    "untyped Unigram": (without({**byte_level(), "model": UNIGRAM}, "model", "type"), MODEL.format("without a type")),
+    "untyped WordLevel": (
+        without({**byte_level(), "model": WORD_LEVEL}, "model", "type"),
+        MODEL.format("without a type"),
+    ),
+    "dropout": (with_model(dropout=0.1), SETTING.format("dropout")),
+    "prefix": (with_model(continuing_subword_prefix="##", merges=[]), SETTING.format("continuing_subword_prefix")),
+    "suffix": (with_model(end_of_word_suffix="</w>", merges=[]), SETTING.format("end_of_word_suffix")),
+    "byte_fallback": (with_model(byte_fallback=True), SETTING.format("byte_fallback")),
+    "a byte missing": (without(byte_level(), "model", "vocab", byte_characters()[0xF5]), BYTES.format(1)),
+    "all bytes missing but one": (with_model(vocab={"a": 0}, merges=[]), BYTES.format(255)),
+    "an id too large": (with_id((1 << 22) + 1), LARGE_ID.format("4,194,305")),
+    "merges alike": (byte_level([(b"a", b"a"), (b"aa", b"a"), (b"a", b"aa")]), MERGES_ALIKE),
+}
+
+
+@pytest.mark.parametrize(("tokenizer", "reason"), NOT_FOR_GIGATOKEN.values(), ids=NOT_FOR_GIGATOKEN)
+def test_what_gigatoken_is_not_used_for(
+    tokenizer: dict[str, Any], reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = as_file(tokenizer)
+    with pytest.raises(GigatokenUnfitError) as refused:
+        make_encoder(file, "gigatoken", "token")
+    assert refused.value.reason == reason
+    assert str(refused.value) == f"gigatoken {reason}; use the engine `tokenizers`, or `auto`"
+    with caplog.at_level(logging.WARNING):
+        assert make_encoder(file, "auto", "token").name == "tokenizers"
+    assert caplog.messages == [f"encoding with tokenizers, which is slower: {refused.value}"]
+
+
+def legacy(tokenizer: dict[str, Any]) -> dict[str, Any]:
+    """With merges written as most files do that are some years old."""
+    tokenizer["model"]["merges"] = [" ".join(pair) for pair in tokenizer["model"]["merges"]]
+    return tokenizer
+
+
+def with_words(**settings: Any) -> dict[str, Any]:
+    """With tokens that no merge makes, and a merge of characters that stand for no byte."""
+    tokenizer = byte_level(MERGES)
+    tokenizer["model"]["vocab"] |= {
+        "hello": 400,
+        "Ġhello": 401,
+        "漢": 402,
+        "ü": 403,
+        "\u00a0": 404,
+        "\u00a0\u00a0": 405,
+    }
+    tokenizer["model"]["merges"].append(["\u00a0", "\u00a0"])
+    tokenizer["model"] |= settings
+    return tokenizer
+
+
+NOTHING_SET = {"dropout": None, "continuing_subword_prefix": "", "end_of_word_suffix": "", "byte_fallback": False}
+FOR_GIGATOKEN = {
+    "no normalizer": byte_level(MERGES),
+    "no normalizer's name": without(byte_level(MERGES), "normalizer"),
+    "NFC": byte_level(MERGES, normalizer=NFC),
+    "NFKC": byte_level(MERGES, normalizer=NFKC),
+    "an empty list of normalizers": byte_level(MERGES, normalizer=normalizers()),
+    "a list with NFC": byte_level(MERGES, normalizer=normalizers(NFC)),
+    "a list in a list": byte_level(MERGES, normalizer=normalizers(normalizers(NFKC))),
+    "a prefix space": byte_level(MERGES, pre_tokenizer={**GPT2, "add_prefix_space": True}),
+    "words by default": byte_level(MERGES, pre_tokenizer=USE_REGEX_LEFT_OUT),
+    "offsets not trimmed": byte_level(MERGES, pre_tokenizer={**GPT2, "trim_offsets": False}),
+    "a split": byte_level(MERGES, pre_tokenizer=split_then_bytes(PROVEN)),
+    "three splits": byte_level(MERGES, pre_tokenizer=split_then_bytes(*DEEPSEEK)),
+    "no list of added tokens": without(byte_level(MERGES), "added_tokens"),
+    "an untyped model": without(byte_level(MERGES), "model", "type"),
+    "nothing set": with_model(**NOTHING_SET),
+    "no dropout": with_model(dropout=0.0),
+    "legacy merges": legacy(byte_level(MERGES)),
+    "legacy merges of spaces": legacy(with_words()),
+    "words that merges do not reach": with_words(),
+    "words before merges": with_words(ignore_merges=True),
+    "merges before words": with_words(ignore_merges=False),
+}
+
+
+@pytest.mark.parametrize("tokenizer", FOR_GIGATOKEN.values(), ids=FOR_GIGATOKEN)
+def test_what_gigatoken_is_used_for(tokenizer: dict[str, Any]) -> None:
+    texts = ["ab ab", "hello hello", "ﬁ ä a\u0308 \u00a0\u00a0", "it's 12345 <|x|>\r\n  x", "漢字 ü", ""]
+    own = tokenizers.Tokenizer.from_str(json.dumps(tokenizer)).encode_batch(texts, add_special_tokens=False)
+    encoder = make_encoder(as_file(tokenizer), "auto", "text")
+    found = encoder.encode(pa.array(texts, pa.large_string()))
+    assert encoder.name == "gigatoken"
+    assert [found.ids[a:b].tolist() for a, b in zip(found.offsets[:-1], found.offsets[1:], strict=True)] == [
+        encoding.ids for encoding in own
+    ]
+    assert "_reference" not in vars(encoder)
+
+
+def test_the_largest_id() -> None:
+    """Not encoded with: that would take 240 MB."""
+    left = json.loads(gigatoken_input(as_file(with_id(1 << 22)), "text").json)
+    assert left["model"]["vocab"]["word"] == 4_194_304
+
+
+def test_what_is_left_of_a_tokenizer() -> None:
+    """What stands for no byte is left out, since gigatoken might read bytes into it; normalizing is done before it."""
+    tokenizer = byte_level([(b"a", b"b")], normalizer=NFKC, added_tokens=[added_token(500, "<|x|>")])
+    tokenizer["model"]["vocab"] |= {"漢": 300, "漢ab": 301, "word": 302}
+    tokenizer["model"]["merges"].append(["漢", "ab"])
+    tokenizer["model"]["unk_token"] = "word"
+    found = gigatoken_input(as_file(tokenizer), "text")
+    assert json.loads(found.json) == {
+        "version": "1.0",
+        "added_tokens": [],
+        "pre_tokenizer": GPT2,
+        "model": {
+            "type": "BPE",
+            "ignore_merges": False,
+            "vocab": byte_level()["model"]["vocab"] | {"ab": 256, "word": 302},
+            "merges": [["a", "b"]],
+        },
+    }
+    assert found.form == "NFKC"
+
+
+def matching(pattern: str | None, texts: list[str]) -> list[str] | None:
+    if pattern is None:
+        return None
+    return pa.array(texts).filter(pc.match_substring_regex(pa.array(texts), pattern)).to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("special_tokens", "form", "raw", "normalized"),
+    [
+        ("token", NFKC, ["a<|x|>", "+", "a++"], ["fi ä", "|y|"]),
+        ("token", None, ["a<|x|>", "+", "a++"], ["ﬁ a\u0308", "|y|"]),
+        ("text", NFC, ["+", "a++"], ["ﬁ ä"]),
+    ],
+)
+def test_documents_that_the_reference_gets(
+    special_tokens: SpecialTokens, form: dict[str, Any] | None, raw: list[str], normalized: list[str]
+) -> None:
+    """Those that may hold an added token, which the reference alone finds; special ones only where they are wanted.
+
+    A token that is looked for in normalized text is normalized like it, and one without a name is nowhere.
+    """
+    added = [
+        added_token(256, "<|x|>"),
+        added_token(257, "+", special=False),
+        added_token(258, "ﬁ a\u0308", special=False, normalized=True),
+        added_token(259, "|y|", normalized=True),
+        added_token(260, "", special=False),
+    ]
+    texts = ["a<|x|>", "<|x|", "+", "a++", "fi ä", "ﬁ ä", "ﬁ a\u0308", "fi a\u0308", "|y|", "", "XX"]
+    found = gigatoken_input(as_file(byte_level(MERGES, normalizer=form, added_tokens=added)), special_tokens)
+    assert matching(found.raw_tokens, texts) == raw
+    assert matching(found.normalized_tokens, texts) == normalized
+
+
+@pytest.mark.parametrize("special_tokens", MODES)
+def test_documents_that_the_reference_does_not_get(special_tokens: SpecialTokens) -> None:
+    """Without added tokens, or names for them, gigatoken gets all."""
+    for added in ([], [added_token(256, "", special=False)]):
+        found = gigatoken_input(as_file(byte_level(MERGES, added_tokens=added)), special_tokens)
+        assert (found.raw_tokens, found.normalized_tokens, found.can_be_cut) == (None, None, True)
+
+
+@pytest.mark.parametrize(
+    ("special_tokens", "special", "can_be_cut"),
+    [("text", True, True), ("text", False, False), ("token", True, False), ("token", False, False)],
+)
+def test_documents_are_cut_unless_a_token_is_looked_for_across_a_cut(
+    special_tokens: SpecialTokens, special: bool, can_be_cut: bool
+) -> None:
+    file = as_file(byte_level(MERGES, added_tokens=[added_token(256, "d a", special=special)]))
+    assert gigatoken_input(file, special_tokens).can_be_cut is can_be_cut
