@@ -21,7 +21,7 @@ def add_bos_eos(ids: Ids, offsets: Offsets, bos_id: int | None, eos_id: int | No
         offsets: int64 [documents + 1], where each begins and ends.
 
     Returns:
-        new ids and offsets of the same form.
+        ids and offsets of the same form: new ones, or those that were given where nothing is added.
     """
     extra = (bos_id is not None) + (eos_id is not None)
     if not extra:

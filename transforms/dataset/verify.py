@@ -17,8 +17,9 @@ from transforms.coders import register_json_coder
 from transforms.dataset.manifest import Manifest, ShardEntry, tokenizer_of
 from transforms.dataset.reader import ShardReader
 from transforms.encoding.pool import expected_engine, token_counts
-from transforms.errors import BroetchenError
+from transforms.errors import BroetchenError, one_line
 from transforms.files import storage
+from transforms.files.errors import explained
 from transforms.tokenizer.spec import ChosenEngine, Engine, TokenizerSpec
 
 _BATCH_RECORDS = 256
@@ -121,7 +122,7 @@ def shard_problems(check: ShardCheck) -> list[str]:
 
 
 def _file_problems(check: ShardCheck, local: str) -> list[str]:
-    with open(local, "rb") as handle:
+    with explained(check.path, "read"), open(local, "rb") as handle:
         digest = hashlib.file_digest(handle, "sha256").hexdigest()
         size = handle.tell()
     problems = []
@@ -131,14 +132,15 @@ def _file_problems(check: ShardCheck, local: str) -> list[str]:
         problems.append(f"{check.path}: sha256 {digest}, not {check.sha256}")
     tokens = records = 0
     try:
-        for index, found in _records(check, local):
-            records += 1
+        for found in _records(check, local):
             if isinstance(found, int):
                 tokens += found
             elif len(problems) < _MOST_PROBLEMS:
-                problems.append(f"{check.path}: record {index}: {found}")
+                problems.append(f"{check.path}: record {records}: {found}")
+            records += 1
     except (ValueError, RuntimeError, IndexError, BroetchenError) as error:
-        return [*problems, f"{check.path}: cannot be read after record {records}: {error}"]
+        reason = one_line(error) or "no reason is given"
+        return [*problems, f"{check.path}: cannot be read after record {records}: {reason}"]
     if records != check.records:
         problems.append(f"{check.path}: {records:,} records, not {check.records:,}")
     if tokens != check.tokens:
@@ -146,8 +148,8 @@ def _file_problems(check: ShardCheck, local: str) -> list[str]:
     return problems
 
 
-def _records(check: ShardCheck, local: str) -> Iterator[tuple[int, int | str]]:
-    """Each record's number with its tokens, or with what is wrong with it."""
+def _records(check: ShardCheck, local: str) -> Iterator[int | str]:
+    """The tokens of each record, or what is wrong with it."""
     if check.format == "parquet":
         yield from _parquet_rows(check, local)
         return
@@ -157,8 +159,7 @@ def _records(check: ShardCheck, local: str) -> Iterator[tuple[int, int | str]]:
     with grain.ArrayRecordDataSource([local]) as source:
         for start in range(0, len(source), _BATCH_RECORDS):
             batch = source.__getitems__(range(start, min(len(source), start + _BATCH_RECORDS)))
-            found = _text_records(check, batch) if check.format == "text" else (_ids_record(check, r) for r in batch)
-            yield from enumerate(found, start)
+            yield from _text_records(check, batch) if check.format == "text" else (_ids_record(check, r) for r in batch)
 
 
 def _ids_record(check: ShardCheck, record: bytes) -> int | str:
@@ -179,22 +180,23 @@ def _text_records(check: ShardCheck, batch: Sequence[bytes]) -> Iterator[int | s
     texts: list[str] = []
     problems: dict[int, str] = {}
     for index, record in enumerate(batch):
+        text, problem = "", "an empty text, which no build writes"
         try:
-            texts.append(decode_text(record, FEATURE).decode())
+            text = decode_text(record, FEATURE).decode()
         except (BroetchenError, UnicodeDecodeError) as error:
-            problems[index] = str(error)
-            texts.append("")
+            problem = str(error)
+        texts.append(text)
+        if not text:
+            problems[index] = problem
     counts = token_counts(check.tokenizer, check.engine, pa.array(texts, pa.large_string()))
     for index, tokens in enumerate(counts.tolist()):
         yield problems.get(index, tokens)
 
 
-def _parquet_rows(check: ShardCheck, local: str) -> Iterator[tuple[int, int | str]]:
+def _parquet_rows(check: ShardCheck, local: str) -> Iterator[int]:
     with ShardReader(local, check.format, check.text_column) as shard:
-        done = 0
         for texts in shard.texts():
-            yield from enumerate(token_counts(check.tokenizer, check.engine, texts).tolist(), done)
-            done += len(texts)
+            yield from token_counts(check.tokenizer, check.engine, texts).tolist()
 
 
 class _VerifyShard(beam.DoFn):
