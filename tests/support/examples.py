@@ -6,10 +6,8 @@ from typing import Any
 
 from hypothesis import settings
 
-#: of the profile that `make test` runs by; `make test-slow` runs by one with more
-_USUAL = 100
-
 
 def at_most(examples: int, **others: Any) -> settings:
     """For a property that takes long to try: so many examples in `make test`, and in proportion more elsewhere."""
-    return settings(max_examples=max(1, examples * settings.default.max_examples // _USUAL), **others)
+    usual, loaded = settings.get_profile("broetchen"), settings()
+    return settings(max_examples=max(1, examples * loaded.max_examples // usual.max_examples), **others)

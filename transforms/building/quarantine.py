@@ -28,6 +28,7 @@ from transforms.coders import register_json_coder
 from transforms.dataset.manifest import Manifest, QuarantineEntry
 from transforms.errors import BroetchenError
 from transforms.files import storage
+from transforms.files.errors import explained
 from transforms.files.staged import WrittenShard
 from transforms.parquet.shard import ParquetRows, ParquetShardWriter
 from transforms.recipe.spec import DatasetSpec
@@ -173,7 +174,7 @@ def quarantine_file_problems(check: QuarantineCheck) -> list[str]:
     rows: Counter[str] = Counter()
     try:
         with storage.local_copy(check.path) as local:
-            with open(local, "rb") as handle:
+            with explained(check.path, "read"), open(local, "rb") as handle:
                 digest, size = hashlib.file_digest(handle, "sha256").hexdigest(), handle.tell()
             if size != check.size:
                 problems.append(f"{check.path}: {size:,} bytes, not {check.size:,}")

@@ -23,7 +23,7 @@ from tests.support.command import kill_session, started_command
 from tests.support.corpora import write_parquet
 from tests.support.examples import at_most
 from tests.system.builds.test_build import make_config, manifest_of, tree
-from transforms.building.quarantine import SCHEMA
+from transforms.building.quarantine import SCHEMA, QuarantineCheck, quarantine_file_problems
 from transforms.errors import BroetchenError
 from transforms.files import storage
 from transforms.texts import to_texts
@@ -250,3 +250,9 @@ def test_quarantine_in_a_bucket(corpus: Path, gcs_prefix: str) -> None:
     }
     build(bad_config(corpus, "skip", tokens=60), f"{gcs_prefix}/out", overwrite=True, quiet=True)
     assert not storage.list_files(f"{gcs_prefix}/out/a/_quarantine/*")
+
+
+def test_a_file_of_left_out_rows_that_cannot_be_opened_is_a_problem_of_its_own(tmp_path: Path) -> None:
+    check = QuarantineCheck(str(tmp_path), {"null": 1}, 9, "ab")
+    said = f"{tmp_path}: cannot be read (Is a directory); this is a folder; name a file"
+    assert quarantine_file_problems(check) == [said]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
 import json
@@ -345,7 +344,7 @@ def test_samples_are_encoded_as_they_are_asked_for(tmp_path: Path, made: list[En
     assert second is texts[1]
     assert ids_of(ids) == [[ord("c")]]
     assert made == ["tokenizers"]
-    with contextlib.closing(samples), pytest.raises(AssertionError, match="asked for more"):
+    with pytest.raises(AssertionError, match="asked for more"):
         next(samples)
 
 

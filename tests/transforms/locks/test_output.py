@@ -390,7 +390,7 @@ def test_a_lock_that_is_a_folder_is_an_error(tmp_path: Path) -> None:
     )
 
 
-class OtherFilesystem(LocalFileSystem):  # type: ignore[misc]
+class OtherFilesystem(LocalFileSystem):
     """One of Beam's that is neither this machine's nor a bucket, such as HDFS."""
 
     @classmethod

@@ -126,7 +126,7 @@ def test_a_number_that_another_process_has_by_now_is_not_it() -> None:
 @pytest.mark.parametrize("called", [b"a) Z 1 (b", b"\xff) Z 1"])
 def test_the_name_of_a_process_may_be_anything(tmp_path: Path, called: bytes) -> None:
     program = os.fsencode(tmp_path) + b"/" + called
-    shutil.copy(shutil.which("sleep") or "sleep", program)
+    shutil.copy(os.fsencode(shutil.which("sleep") or "sleep"), program)
     with running(program) as process:
         assert owner_of(process.pid).runs() is True
 
