@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -26,7 +27,7 @@ def test_no_interrupt_is_lost(tmp_path: Path) -> None:
     def watch() -> None:
         Interrupting()
 
-    with pytest.raises(KeyboardInterrupt):
+    with handled(signal.SIGINT, signal.default_int_handler), pytest.raises(KeyboardInterrupt):
         train(tmp_path, "sleep", "600", watch=watch)
 
 
@@ -38,38 +39,30 @@ def train(folder: Path, *command: str, watch: Callable[[], None]) -> int:
         )
 
 
-@pytest.fixture
-def ignored() -> Iterator[Callable[[signal.Signals], None]]:
-    """Has this process ignore a signal, as it does from its start where `nohup` or a script's `&` has started it."""
-    before = {}
-
-    def ignore(number: signal.Signals) -> None:
-        before[number] = signal.signal(number, signal.SIG_IGN)
-
-    yield ignore
-    for number, handler in before.items():
-        signal.signal(number, handler)
+@contextlib.contextmanager
+def handled(number: signal.Signals, handler: Callable[..., object] | signal.Handlers) -> Iterator[None]:
+    """Has this process ignore a signal, as where `nohup` or a script's `&` has started it, or not."""
+    before = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
-def test_what_is_ignored_ends_no_training(
-    tmp_path: Path, ignored: Callable[[signal.Signals], None], number: signal.Signals
-) -> None:
-    ignored(number)
-    assert train(tmp_path, "sh", "-c", "exit 3", watch=lambda: os.kill(os.getpid(), number)) == 3
-    assert signal.getsignal(number) is signal.SIG_IGN
+def test_what_is_ignored_ends_no_training(tmp_path: Path, number: signal.Signals) -> None:
+    with handled(number, signal.SIG_IGN):
+        assert train(tmp_path, "sh", "-c", "exit 3", watch=lambda: os.kill(os.getpid(), number)) == 3
+        assert signal.getsignal(number) is signal.SIG_IGN
 
 
-def test_a_trainer_that_ignores_ctrl_c_is_ended_nevertheless(
-    tmp_path: Path, ignored: Callable[[signal.Signals], None]
-) -> None:
+def test_a_trainer_that_ignores_ctrl_c_is_ended_nevertheless(tmp_path: Path) -> None:
     def watch() -> None:
         while (tmp_path / "log").read_text() != "begun\n":
             time.sleep(0.001)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    ignored(signal.SIGINT)
     trainer = "trap 'echo ended; exit' TERM; sleep 600 & echo begun; wait"
-    with pytest.raises(KeyboardInterrupt):
+    with handled(signal.SIGINT, signal.SIG_IGN), pytest.raises(KeyboardInterrupt):
         train(tmp_path, "sh", "-c", trainer, watch=watch)
     assert (tmp_path / "log").read_text() == "begun\nended\n"

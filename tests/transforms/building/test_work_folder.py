@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
+from tests.support.examples import at_most
 from tests.support.killed_builds import tree
 from tests.transforms.building.conftest import Build, Stage, Stages
 from transforms.budget.token_budget import ShardCount
@@ -303,7 +304,7 @@ def test_the_budgets_are_written_again(stages: Stages, harm: str) -> None:
     assert tree(build.folder) == stages.finished()
 
 
-@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@at_most(8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_any_bit_of_any_file_may_change(restore: Callable[[Stage], Build], stages: Stages, data: st.DataObject) -> None:
     """The same bytes come out, or an error that says what to do."""

@@ -14,10 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tokenizers
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.corpora import SAMPLES, TOKENIZER
+from tests.support.examples import at_most
 from tests.support.small_tokenizers import (
     GPT2,
     added_token,
@@ -190,7 +191,7 @@ mixed_text = st.lists(
 
 
 @pytest.mark.parametrize("special_tokens", MODES)
-@settings(max_examples=150)
+@at_most(150)
 @given(st.lists(mixed_text | st.text(st.characters(exclude_categories=["Cs"])), max_size=8))
 def test_engines_agree_on_mixed_alphabets(special_tokens, texts):
     reference, fast = sample_encoders(special_tokens)
