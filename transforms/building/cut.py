@@ -163,7 +163,7 @@ class _TextCutter:
         return len(self._encoder.encode(pa.array([text], pa.large_string())).ids)
 
     def cut(self, span: DocumentSpan, tokens: int) -> tuple[DocumentSpan, DocumentSpan] | None:
-        text = span.part_of(self._texts.text(self._work.shard(span.ordinal), span.first))
+        text = span.part_of(self._texts.text(self._work.place(span.ordinal), span.first))
         kept = find_cut(text, tokens, self._count)
         if kept is None:
             return None

@@ -11,7 +11,7 @@ from transforms.budget.token_budget import ShardCount
 from transforms.building.work_folder import BUDGETS, PUBLICATION, Budgets
 from transforms.coders import from_json
 from transforms.dataset.manifest import NAME, Manifest, read_manifest
-from transforms.errors import BroetchenError
+from transforms.errors import BroetchenError, one_line
 from transforms.files import storage
 from transforms.recipe.spec import DatasetSpec
 
@@ -123,10 +123,8 @@ def _finished(manifest: Manifest) -> DatasetProgress:
 
 def _unfinished(budgets_path: str) -> DatasetProgress:
     folder = posixpath.dirname(budgets_path)
-    wanted = sum(from_json(Budgets, storage.read_bytes(budgets_path)).tokens.values())
-    counts = [
-        from_json(ShardCount, storage.read_bytes(path)) for path, _ in storage.list_files(f"{folder}/shard-*.json")
-    ]
+    wanted = sum(_read(Budgets, budgets_path).tokens.values())
+    counts = [_read(ShardCount, path) for path, _ in storage.list_files(f"{folder}/shard-*.json")]
     return DatasetProgress(
         dataset=folder.split("/")[-3],
         state="publishing" if storage.exists(f"{folder}/{PUBLICATION}") else "tokenizing",
@@ -134,3 +132,10 @@ def _unfinished(budgets_path: str) -> DatasetProgress:
         tokens=min(wanted, sum(count.tokens for count in counts)),
         shards=len(counts),
     )
+
+
+def _read[T](cls: type[T], path: str) -> T:
+    try:
+        return from_json(cls, storage.read_bytes(path))
+    except ValueError as error:
+        raise BroetchenError(f"{path}: damaged ({one_line(error)}); build again, which says what to do") from error

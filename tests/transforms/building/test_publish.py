@@ -497,3 +497,14 @@ def test_the_tokenizer_is_found_from_a_relative_output(
     monkeypatch.chdir(tmp_path)
     manifest = make_build(output="out").run()
     assert manifest.tokenizer.path == f"../tokenizer-{manifest.tokenizer.sha256[:12]}/tokenizer.json"
+
+
+def test_a_shard_that_was_put_back_may_be_published_already(make_build: MakeBuild, tmp_path: Path) -> None:
+    """A build that was killed then looks for a cut in it again, and finds it under its final name."""
+    write_parquet(tmp_path / "source" / "a" / "0.parquet", [["€€"], ["abcdef"]])
+    build = make_build("text", tmp_path / "source", dataset={"tokens": 4, "eval_tokens": 8})
+    publication, _ = build.publish()
+    assert [task.file for task in publication.tasks if task.whole] == ["eval-00000-of-00002.arecord"]
+    build.run()
+    assert read_texts(build.folder, "train") == ["abcd"]
+    assert read_texts(build.folder, "eval") == ["€€", "ef"]

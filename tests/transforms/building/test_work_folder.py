@@ -242,6 +242,18 @@ def test_a_count_that_is_no_json_is_told_on_one_line(stages: Stages) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["shard-00000.json", "budgets.json"])
+def test_who_looks_at_damaged_work_is_told_on_one_line(stages: Stages, name: str) -> None:
+    build = stages.restore("tokenized")
+    path = Path(build.plan.work_folder) / name
+    cut_short(path)
+    with pytest.raises(BroetchenError) as caught:
+        read_progress(build.spec.output)
+    assert str(caught.value).startswith(f"{path}: damaged (1 validation error for ")
+    assert str(caught.value).endswith("); build again, which says what to do")
+    assert "\n" not in str(caught.value)
+
+
 def test_a_count_belongs_to_one_shard(stages: Stages) -> None:
     build = stages.restore("tokenized")
     work = Path(build.plan.work_folder)
