@@ -39,7 +39,7 @@ class StatusReader:
         spec = self._spec
         for path, _ in storage.list_files(f"{spec.work_root}/*/shard-*.json"):
             if path not in self._counts:
-                self._counts[path] = from_json(ShardCount, storage.read_bytes(path))
+                self._counts[path] = _read(ShardCount, path)
         if (manifest := read_manifest(spec.folder)) is not None:
             done = _finished(manifest)
             return DatasetStatus(done.tokens, done.shards, finished=True)
