@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import cast
@@ -10,12 +11,15 @@ from typing import cast
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import xxhash
 from numpy.typing import NDArray
 
 # Enough text for a batch to keep an encoder busy, and small enough to stay in a processor's cache.
 BATCH_TEXT_BYTES = 1 << 20
 
 NULL, EMPTY, NOT_TEXT = "null", "empty", "not_text"
+KINDS = ("document", NULL, EMPTY, NOT_TEXT)
+"""What a row is, by its number in `TextBatch.kinds`."""
 
 LEFT_OUT_SCHEMA = pa.schema([("row", pa.int64()), ("reason", pa.string()), ("value", pa.large_binary())])
 """Rows that are no documents: their number in the row group, from 0, why, and the bytes of the text column."""
@@ -26,21 +30,25 @@ _NOTHING_LEFT_OUT = LEFT_OUT_SCHEMA.empty_table()
 class TextBatch:
     """Documents of consecutive rows, and how many rows were left out, by reason.
 
-    `texts` has no nulls, no empty strings, and is valid UTF-8. `table` holds the same rows with all their columns, the
-    text as a string, where they were asked for. `stored_bytes` is not 0 in the first batch of a row group: the bytes
-    that are read for it, of the wanted columns as the file stores them. `left_out` are the rows that `skipped` counts,
-    by `LEFT_OUT_SCHEMA` and in their order, where those were asked for.
+    Attributes:
+        texts: of the documents: no nulls, no empty strings, and valid UTF-8.
+        kinds: uint8 [rows], what each row is, as an index of `KINDS`.
+        table: the rows of the documents with all their columns, the text as a string, where they were asked for.
+        stored_bytes: not 0 in the first batch of a row group: the bytes that are read for it, of the wanted columns as
+            the file stores them.
+        left_out: the rows that `skipped` counts, by `LEFT_OUT_SCHEMA` and in their order, where they were asked for.
     """
 
     texts: pa.LargeStringArray
     skipped: Mapping[str, int]
+    kinds: NDArray[np.uint8]
     table: pa.Table | None = None
     stored_bytes: int = 0
     left_out: pa.Table | None = None
 
     @property
     def rows(self) -> int:
-        return len(self.texts) + sum(self.skipped.values())
+        return len(self.kinds)
 
     @property
     def text_bytes(self) -> int:
@@ -60,14 +68,16 @@ def to_texts(
     """
     skipped: Counter[str] = Counter()
     left_out: list[pa.Table] = []
-    rows = None if first_row is None else pa.array(range(first_row, first_row + len(column)), pa.int64())
+    kinds = np.zeros(len(column), np.uint8)
 
     def keep(reason: str, kept: pa.Array) -> None:
-        nonlocal column, table, rows
+        nonlocal column, table
         skipped[reason] += len(column) - (pc.sum(kept).as_py() or 0)
-        if rows is not None:
-            left_out.append(_left_out(rows, column, reason, kept))
-            rows = rows.filter(kept)
+        rows = np.flatnonzero(kinds == 0)
+        left = rows[~kept.to_numpy(zero_copy_only=False)]
+        if first_row is not None:
+            left_out.append(_left_out(left + first_row, column, reason, kept))
+        kinds[left] = KINDS.index(reason)
         column = column.filter(kept)
         table = table.filter(kept) if table is not None else None
 
@@ -90,8 +100,9 @@ def to_texts(
     return TextBatch(
         column,
         dict(skipped),
+        kinds,
         table,
-        left_out=None if rows is None else pa.concat_tables([_NOTHING_LEFT_OUT, *left_out]).sort_by("row"),
+        left_out=None if first_row is None else pa.concat_tables([_NOTHING_LEFT_OUT, *left_out]).sort_by("row"),
     )
 
 
@@ -113,10 +124,9 @@ def text_batches(documents: Iterable[bytes]) -> Iterator[pa.LargeStringArray]:
         yield to_texts(pa.array(batch, pa.large_binary())).texts
 
 
-def _left_out(rows: pa.Array, column: pa.Array, reason: str, kept: pa.Array) -> pa.Table:
-    left = pc.invert(kept)
-    values = column.filter(left).cast(pa.large_binary(), safe=False)
-    return pa.table([rows.filter(left), pa.repeat(reason, len(values)), values], schema=LEFT_OUT_SCHEMA)
+def _left_out(rows: NDArray[np.int64], column: pa.Array, reason: str, kept: pa.Array) -> pa.Table:
+    values = column.filter(pc.invert(kept)).cast(pa.large_binary(), safe=False)
+    return pa.table([rows, pa.repeat(reason, len(values)), values], schema=LEFT_OUT_SCHEMA)
 
 
 def _is_utf8(value: bytes) -> bool:
@@ -145,6 +155,29 @@ def text_buffers(texts: pa.LargeStringArray) -> tuple[NDArray[np.uint8], NDArray
         np.frombuffer(data, dtype=np.uint8),
         np.frombuffer(offsets, dtype=np.int64)[texts.offset : texts.offset + len(texts) + 1],
     )
+
+
+def text_hashes(texts: pa.LargeStringArray) -> NDArray[np.uint64]:
+    """XXH3-64 (https://github.com/Cyan4973/xxHash) of the UTF-8 bytes of each text: uint64 [texts].
+
+    It finds texts that have changed, not texts that were changed to have the same hash.
+
+    >>> hex(text_hashes(pa.array(["Käse"], pa.large_string()))[0])
+    '0x96f95abc6b20086a'
+    """
+    data, offsets = text_buffers(texts)
+    view = memoryview(data)
+    hashed = (xxhash.xxh3_64_intdigest(view[start:stop]) for start, stop in itertools.pairwise(offsets.tolist()))
+    return np.fromiter(hashed, np.uint64, len(texts))
+
+
+def combined_hash(hashes: NDArray[np.uint64]) -> str:
+    """One hash, in 16 hexadecimal digits, of the hashes of several texts, in their order.
+
+    >>> combined_hash(np.array([1, 2], np.uint64))
+    '07ee86c281446bef'
+    """
+    return xxhash.xxh3_64_hexdigest(hashes.astype("<u8").tobytes())
 
 
 def text_array(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> pa.LargeStringArray:

@@ -18,13 +18,19 @@ Row = str | bytes | None
 
 
 def write_parquet(
-    path: Path, row_groups: Sequence[Sequence[Row]], *, column: str = "text", kind: pa.DataType | None = None
+    path: Path,
+    row_groups: Sequence[Sequence[Row]],
+    *,
+    column: str = "text",
+    kind: pa.DataType | None = None,
+    compression: str = "zstd",
+    write_statistics: bool = True,
 ) -> None:
     """Writes a file with exactly these row groups."""
     kind = kind or pa.string()
     path.parent.mkdir(parents=True, exist_ok=True)
     schema = pa.schema([("id", pa.int64()), (column, kind)])
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+    with pq.ParquetWriter(path, schema, compression=compression, write_statistics=write_statistics) as writer:
         for rows in row_groups:
             texts = pa.array(rows, kind)
             writer.write_table(

@@ -71,7 +71,7 @@ class State:
         return len(list(self.output.glob("*/.broetchen/*/shard-*.json")))
 
     def publications(self) -> int:
-        return len(list(self.output.glob("*/.broetchen/*/publication.json")))
+        return len(list(self.output.glob("*/.broetchen/*/publication-*.json")))
 
     def published(self) -> int:
         return len(list(self.output.glob("*/*.arecord")))
@@ -84,9 +84,10 @@ class State:
         found = {}
         for count in self.output.glob("*/.broetchen/*/shard-*.json"):
             ordinal, work = int(count.stem.removeprefix("shard-")), count.parent
-            places = [count.with_suffix(".arecord")]
-            if (work / "publication.json").exists():
-                names = json.loads((work / "publication.json").read_bytes())["names"]
+            attempt = json.loads(count.read_bytes())["attempt"]
+            places = [work / f"{count.stem}-{attempt}.arecord"]
+            for publication in work.glob("publication-*.json"):
+                names = json.loads(publication.read_bytes())["names"]
                 places += [Path(names[str(ordinal)])] if str(ordinal) in names else []
             there = [place for place in places if place.exists()]
             if not there and (work.parent.parent / "manifest.json").exists():

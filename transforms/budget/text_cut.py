@@ -94,14 +94,15 @@ def take_exactly(
     """Takes spans from the front until they hold exactly `budget` tokens.
 
     Args:
-        spans: the documents there are, in order.
+        spans: the documents there are, in order. Those without tokens that follow the last one taken are not taken:
+            how many of them there are, depends on how far was read.
         lengths: tokens of each document of a shard, by ordinal.
         cut: splits a span of one document so that the first part has the tokens asked for, or says that it cannot.
     """
     queue, taken, put_back, missing = deque(spans), [], [], budget
     while missing and queue:
         span = queue.popleft()
-        if span.tokens <= missing:
+        if span.tokens < missing or (span.tokens == missing and _ends_with_tokens(span, lengths)):
             taken.append(span)
             missing -= span.tokens
         elif span.documents > 1:
@@ -115,10 +116,15 @@ def take_exactly(
     return TextCut(tuple(taken), (*put_back, *queue), tuple(put_back), missing)
 
 
+def _ends_with_tokens(span: DocumentSpan, lengths: Callable[[int], npt.NDArray[np.integer]]) -> bool:
+    return span.documents == 1 or bool(lengths(span.ordinal)[span.last - 1])
+
+
 def _open_at(span: DocumentSpan, tokens: int, lengths: npt.NDArray[np.integer]) -> list[DocumentSpan]:
     """Splits a run into the documents that `tokens` covers whole, the one that it ends in, and those after."""
     ends = np.cumsum(lengths[span.first : span.last], dtype=np.int64)
-    whole = int(np.searchsorted(ends, tokens, side="right"))
+    whole = int(np.searchsorted(ends, tokens, side="left"))
+    whole += whole < len(ends) and int(ends[whole]) == tokens
     marks = (span.first, span.first + whole, span.first + whole + 1, span.last)
     totals = (0, *(int(ends[mark - span.first - 1]) if mark > span.first else 0 for mark in marks[1:]))
     return [

@@ -16,6 +16,7 @@ import apache_beam as beam
 from apache_beam.coders import TupleSequenceCoder
 from apache_beam.pvalue import AsDict
 
+from transforms.checksums import FileMark
 from transforms.coders import JsonCoder, register_json_coder
 from transforms.errors import BroetchenError
 
@@ -29,30 +30,40 @@ class ShardCount:
         ordinal: the shard's place in its dataset, from 0.
         tokens: ids in it, BOS and EOS included.
         documents: documents in it.
+        without_tokens: of them.
         records: ArrayRecord records in it.
+        rows: of the source that were read, those that were left out among them.
         text_bytes: UTF-8 bytes of its documents.
-        file_bytes: size of its file.
-        sha256: of its file.
-        row_groups: how many of the shard's row groups were read.
         complete: whether all of the shard's rows were read. A shard that stopped early, having met the budget, can be
             the last one of a dataset, and no other.
         skipped: rows left out, by reason.
-        quarantine_bytes: size of the file that holds those rows, or 0 where there is none.
-        quarantine_sha256: of that file, or "".
+        attempt: tells this writing of the shard from others; a part of its files' names.
+        engine: what encoded it, with its version, as "gigatoken 0.10.0".
+        source: tells the versions of its source files from others, as far as that can be seen without reading them.
+        file: its file, as it was written.
+        row_file: the file that tells of each row; its checksum stands for the texts that were read.
+        quarantine: the file of the rows that were left out, if they are kept and there are any.
     """
 
     ordinal: int
     tokens: int
     documents: int = 0
+    without_tokens: int = 0
     records: int = 0
+    rows: int = 0
     text_bytes: int = 0
-    file_bytes: int = 0
-    sha256: str = ""
-    row_groups: int = 0
     complete: bool = True
     skipped: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    quarantine_bytes: int = 0
-    quarantine_sha256: str = ""
+    attempt: str = ""
+    engine: str = ""
+    source: str = ""
+    file: FileMark = dataclasses.field(default_factory=FileMark)
+    row_file: FileMark = dataclasses.field(default_factory=FileMark)
+    quarantine: FileMark | None = None
+
+    def holds_more(self, other: ShardCount) -> bool:
+        """Whether more of the shard was read than for the `other`."""
+        return (self.complete, self.rows, self.tokens) > (other.complete, other.rows, other.tokens)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,9 +148,9 @@ def merge_counts(counts: Iterable[ShardCount]) -> list[ShardCount]:
     return [best[ordinal] for ordinal in sorted(best)]
 
 
-def _reach(count: ShardCount) -> tuple[bool, int, int, str]:
-    # The checksum only makes the choice independent of the order in which equal counts arrive.
-    return count.complete, count.row_groups, count.tokens, count.sha256
+def _reach(count: ShardCount) -> tuple[bool, int, int, str, str]:
+    # Checksum and attempt only make the choice independent of the order in which equal counts arrive.
+    return count.complete, count.rows, count.tokens, count.file.sha256, count.attempt
 
 
 def usable_prefix(counts: Sequence[ShardCount]) -> tuple[ShardCount, ...]:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from transforms.budget.text_cut import DocumentSpan, find_cut, take_exactly
 from transforms.budget.token_budget import DatasetCut, ShardCount, ShardSlice
 from transforms.building.formats import TextFormat, text_format
+from transforms.building.placing import manifest_of_build, remove_other_manifest
+from transforms.building.rows import RowsTask
 from transforms.building.work_folder import Publication, WorkFolder
 from transforms.coders import register_json_coder
 from transforms.encoding.encoders import Encoder
@@ -33,6 +37,8 @@ class PublishTask:
     dataset: str
     work_folder: str
     extension: str
+    fingerprint: str
+    is_text: bool
     split: str
     index: int
     of: int
@@ -45,6 +51,15 @@ class PublishTask:
         return self.piece is None and not self.spans
 
     @property
+    def end(self) -> int:
+        """Tokens of the shard up to where the content ends, or of text documents, one that is cut among them."""
+        if self.piece is not None:
+            return self.piece.skip + self.piece.take
+        if self.spans:
+            return max(span.last for span in self.spans)
+        return self.count.documents if self.is_text else self.count.tokens
+
+    @property
     def file(self) -> str:
         return f"{self.split}-{self.index:05d}-of-{self.of:05d}.{self.extension}"
 
@@ -52,10 +67,13 @@ class PublishTask:
 @register_json_coder
 @dataclasses.dataclass(frozen=True)
 class PublishPlan:
-    """All that is published of a dataset: the tasks, and by split what is missing and what a cut of text put back."""
+    """All that is published of a dataset: the tasks, and by split what is missing and what a cut of text put back.
+
+    `rows` are the shards up to the last one that is used, those among them that hold nothing, too.
+    """
 
     tasks: tuple[PublishTask, ...]
-    counts: tuple[ShardCount, ...]
+    rows: tuple[RowsTask, ...]
     missing: Mapping[str, int]
     put_back: Mapping[str, int]
 
@@ -63,9 +81,16 @@ class PublishPlan:
 def plan_publication(spec: DatasetSpec, plan: DatasetPlan, cut: DatasetCut) -> PublishPlan:
     """Turns the cut of a dataset into the files to publish, and notes in the work folder what each is called.
 
+    A manifest of another build that lies there is deleted: from now on it would not tell of what lies beside it.
+
+    Returns:
+        a plan of nothing where this very build is finished, as where a runner does a step again after the last.
+
     Raises:
         BroetchenError: the source is short, and the config does not keep short sources.
     """
+    if manifest_of_build(spec.folder, plan.fingerprint) is not None:
+        return PublishPlan((), (), {}, {})
     counts = {count.ordinal: count for count in cut.counts}
     if spec.records.is_text:
         contents, missing, put_back = _cut_text(spec, plan, cut.counts)
@@ -80,6 +105,8 @@ def plan_publication(spec: DatasetSpec, plan: DatasetPlan, cut: DatasetCut) -> P
             spec.name,
             plan.work_folder,
             spec.records.extension,
+            plan.fingerprint,
+            spec.records.is_text,
             split,
             index,
             len(members),
@@ -91,9 +118,44 @@ def plan_publication(spec: DatasetSpec, plan: DatasetPlan, cut: DatasetCut) -> P
         for index, (ordinal, piece, spans) in enumerate(members)
     )
     names = {task.count.ordinal: posixpath.join(spec.folder, task.file) for task in tasks if task.whole}
-    WorkFolder(plan.work_folder, spec.records.extension).write_publication(Publication(names))
-    last = max((task.count.ordinal for task in tasks), default=-1)
-    return PublishPlan(tasks, tuple(count for count in cut.counts if count.ordinal <= last), missing, put_back)
+    work_folder(spec, plan).write_publication(Publication(names))
+    remove_other_manifest(spec.folder)
+    return PublishPlan(tasks, _rows_tasks(spec, plan, cut.counts, tasks, missing), missing, put_back)
+
+
+def work_folder(spec: DatasetSpec, plan: DatasetPlan) -> WorkFolder:
+    """The unfinished work of a dataset's build."""
+    return WorkFolder(plan.work_folder, spec.records.extension, plan.fingerprint)
+
+
+def _rows_tasks(
+    spec: DatasetSpec,
+    plan: DatasetPlan,
+    counts: Sequence[ShardCount],
+    tasks: Sequence[PublishTask],
+    missing: Mapping[str, int],
+) -> tuple[RowsTask, ...]:
+    """All shards where the source is exhausted, else those up to the document of the cut."""
+    exhausted = any(missing.values())
+    last, used = max(((task.count.ordinal, task.end) for task in tasks), default=(-1, 0))
+    found, before = [], 0
+    for count in counts:
+        if count.ordinal > last and not exhausted:
+            break
+        found.append(
+            RowsTask(
+                spec.name,
+                plan.work_folder,
+                spec.records.extension,
+                plan.fingerprint,
+                count,
+                before,
+                used if count.ordinal == last and not exhausted else None,
+                tuple(plan.files[file].row_groups[group].rows for file, group in plan.shards[count.ordinal].row_groups),
+            )
+        )
+        before += count.documents if spec.records.is_text else count.tokens
+    return tuple(found)
 
 
 def shortfall_message(spec: DatasetSpec, plan: DatasetPlan, missing: Mapping[str, int]) -> str:
@@ -130,15 +192,19 @@ def _cut_text(
     spec: DatasetSpec, plan: DatasetPlan, shards: Sequence[ShardCount]
 ) -> tuple[dict[str, list[_Content]], dict[str, int], dict[str, int]]:
     counts = {count.ordinal: count for count in shards}
-    work = WorkFolder(plan.work_folder, spec.records.extension)
+    work = work_folder(spec, plan)
+
+    def lengths(ordinal: int) -> npt.NDArray[np.uint32]:
+        return work.lengths(counts[ordinal])
+
     rest: Sequence[DocumentSpan] = [
         DocumentSpan(count.ordinal, 0, count.documents, count.tokens) for count in shards if count.documents
     ]
     contents, missing, put_back = {}, {}, {}
     with borrow_encoder(spec.tokenizer, plan.engine) as encoder:
-        cutter = _TextCutter(text_format(spec), work, encoder)
+        cutter = _TextCutter(text_format(spec), lambda ordinal: work.place(counts[ordinal]), encoder)
         for split, budget in spec.budgets.items():
-            taken = take_exactly(rest, budget, work.lengths, cutter.cut)
+            taken = take_exactly(rest, budget, lengths, cutter.cut)
             rest = taken.rest
             missing[split], put_back[split] = taken.missing, len(taken.put_back)
             contents[split] = [
@@ -156,14 +222,14 @@ def _spans_content(count: ShardCount, spans: tuple[DocumentSpan, ...]) -> _Conte
 class _TextCutter:
     """Cuts single documents of provisional shards, by the encoder that counted them."""
 
-    def __init__(self, texts: TextFormat[Any], work: WorkFolder, encoder: Encoder) -> None:
-        self._texts, self._work, self._encoder = texts, work, encoder
+    def __init__(self, texts: TextFormat[Any], place: Callable[[int], str], encoder: Encoder) -> None:
+        self._texts, self._place, self._encoder = texts, place, encoder
 
     def _count(self, text: str) -> int:
         return len(self._encoder.encode(pa.array([text], pa.large_string())).ids)
 
     def cut(self, span: DocumentSpan, tokens: int) -> tuple[DocumentSpan, DocumentSpan] | None:
-        text = span.part_of(self._texts.text(self._work.place(span.ordinal), span.first))
+        text = span.part_of(self._texts.text(self._place(span.ordinal), span.first))
         kept = find_cut(text, tokens, self._count)
         if kept is None:
             return None

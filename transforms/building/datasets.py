@@ -9,6 +9,7 @@ Each element is a shard or a dataset; the tokens themselves never pass through t
 from __future__ import annotations
 
 import dataclasses
+import logging
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -16,15 +17,20 @@ import apache_beam as beam
 from apache_beam.pvalue import AsDict, AsList, PCollection, TaggedOutput
 
 from transforms.budget.token_budget import DatasetCut, MergeShardCounts, ShardCount, TokenBudget, usable_prefix
-from transforms.building.cut import PublishPlan, PublishTask, missing_text, plan_publication
-from transforms.building.publish import PublishedShard, finish_dataset, publish_shard
+from transforms.building.cut import PublishPlan, PublishTask, missing_text, plan_publication, work_folder
+from transforms.building.placing import manifest_of_build, remove_other_manifest
+from transforms.building.publish import PublishedShard, clear_work, finish_dataset, publish_shard
+from transforms.building.rows import RowsTask, ShardRows, tell_rows
 from transforms.building.shard import build_shard
-from transforms.building.work_folder import WorkFolder, quarantine_folder
+from transforms.building.work_folder import WorkFolder
 from transforms.coders import register_json_coder
-from transforms.dataset.manifest import Manifest, QuarantineEntry, ShardEntry, manifest_path, read_manifest
-from transforms.errors import BroetchenError
+from transforms.dataset.manifest import Manifest, QuarantineEntry, ShardEntry, read_manifest
+from transforms.dataset.quarantine import quarantine_folder
+from transforms.encoding.recheck import engine_version
+from transforms.errors import BroetchenError, UsageError
 from transforms.files import storage
-from transforms.recipe.plan import DatasetPlan, PlanDatasets
+from transforms.locks.output import check_token
+from transforms.recipe.plan import FORMAT_VERSION, DatasetPlan, PlanDatasets
 from transforms.recipe.shard_plan import ShardTask, next_shards, sure_shards
 from transforms.recipe.spec import DatasetSpec
 
@@ -34,6 +40,9 @@ _TEXT_RESERVE_TOKENS = 4096
 _FINISHED = "finished"
 _FAILED = "failed"
 _PLANS = "plans"
+_ROWS = "rows"
+
+_LOGGER = logging.getLogger(__name__)
 
 
 @register_json_coder
@@ -64,11 +73,17 @@ def find_finished(spec: DatasetSpec, plan: DatasetPlan) -> Manifest | None:
     except BroetchenError:
         if not spec.overwrite:
             raise
-    storage.delete([manifest_path(spec.folder)])
+    remove_other_manifest(spec.folder)
     return None
 
 
 def _check_finished(spec: DatasetSpec, plan: DatasetPlan, manifest: Manifest) -> None:
+    if manifest.format_version < FORMAT_VERSION:
+        raise BroetchenError(
+            f"{spec.folder}: was built by an older version of Brötchen (format version {manifest.format_version}, now "
+            f"{FORMAT_VERSION}), and can be read, verified and trained on as it is; to build it again choose another "
+            "--output, or replace it with --overwrite"
+        )
     if manifest.fingerprint != plan.fingerprint:
         raise BroetchenError(
             f"{spec.folder}: holds a dataset of another config, source or tokenizer (fingerprint "
@@ -91,6 +106,21 @@ def _check_finished(spec: DatasetSpec, plan: DatasetPlan, manifest: Manifest) ->
         )
 
 
+def with_trusted_engine(spec: DatasetSpec, plan: DatasetPlan, work: WorkFolder) -> DatasetPlan:
+    """The plan, by the reference instead of an engine that an earlier run has found to err.
+
+    Raises:
+        UsageError: the config or the command asks for that very engine.
+    """
+    reason = work.distrusted(engine_version(plan.engine))
+    if reason is None:
+        return plan
+    if spec.engine == plan.engine:
+        raise UsageError(f"dataset {spec.name}: --engine {spec.engine} was found to err: {reason}; take --engine auto")
+    _LOGGER.warning("dataset %s: encoding with tokenizers, which is slower, since %s", spec.name, reason)
+    return dataclasses.replace(plan, engine="tokenizers")
+
+
 def _needed(spec: DatasetSpec) -> int:
     return spec.need + (_TEXT_RESERVE_TOKENS if spec.records.is_text else 0)
 
@@ -103,13 +133,11 @@ class _FindFinished(beam.DoFn):
         spec = specs[name]
         manifest = find_finished(spec, plan)
         if manifest is None:
-            WorkFolder(plan.work_folder, spec.records.extension).write_budgets(spec.budgets)
-            yield element
+            work = work_folder(spec, plan)
+            work.take_back()
+            work.write_budgets(spec.budgets)
+            yield name, with_trusted_engine(spec, plan, work)
         else:
-            # A build that was killed right after it had written the manifest left its work behind, and in a bucket,
-            # where a rename ends with a deletion, the manifest's temporary file.
-            storage.delete_tree(spec.work_root)
-            storage.delete_temporary(spec.folder)
             tokens = sum(split.tokens for split in manifest.splits.values())
             yield TaggedOutput(_FINISHED, BuildResult(name, tokens, built=False))
 
@@ -155,6 +183,9 @@ class _CompleteBudget(beam.DoFn):
                 yield name, count
             if not spec.records.is_text:
                 return
+            # A runner may do this step again, after the last.
+            if manifest_of_build(spec.folder, plan.fingerprint) is not None:
+                return
             exhausted = len(counts) == len(plan.shards) and counts[-1].complete
             if exhausted or not missing_text(spec, plan, counts):
                 return
@@ -163,10 +194,16 @@ class _CompleteBudget(beam.DoFn):
 
 
 class _PlanPublication(beam.DoFn):
+    def __init__(self, token: str | None) -> None:
+        self._token = token
+
     def process(
         self, element: tuple[str, DatasetCut], specs: Specs, plans: Mapping[str, DatasetPlan]
-    ) -> Iterator[PublishTask | TaggedOutput[str, str] | TaggedOutput[str, tuple[str, PublishPlan]]]:
+    ) -> Iterator[
+        PublishTask | TaggedOutput[str, str] | TaggedOutput[str, RowsTask] | TaggedOutput[str, tuple[str, PublishPlan]]
+    ]:
         name, cut = element
+        _check_lock(specs[name], self._token)
         try:
             publication = plan_publication(specs[name], plans[name], cut)
         except BroetchenError as error:
@@ -174,30 +211,63 @@ class _PlanPublication(beam.DoFn):
             yield TaggedOutput(_FAILED, str(error))
             return
         yield from publication.tasks
+        for task in publication.rows:
+            yield TaggedOutput(_ROWS, task)
         yield TaggedOutput(_PLANS, (name, publication))
 
 
+def _check_lock(spec: DatasetSpec, token: str | None) -> None:
+    """Nothing gets a final name once another build has taken the output over."""
+    if token is not None:
+        check_token(spec.output, token)
+
+
 class _PublishShard(beam.DoFn):
+    def __init__(self, token: str | None) -> None:
+        self._token = token
+
     def process(self, task: PublishTask, specs: Specs) -> Iterator[tuple[str, PublishedShard]]:
-        yield task.dataset, publish_shard(specs[task.dataset], task)
+        spec = specs[task.dataset]
+        _check_lock(spec, self._token)
+        if (published := publish_shard(spec, task)) is not None:
+            yield task.dataset, published
+
+
+class _TellRows(beam.DoFn):
+    def __init__(self, token: str | None) -> None:
+        self._token = token
+
+    def process(self, task: RowsTask, specs: Specs) -> Iterator[tuple[str, ShardRows]]:
+        spec = specs[task.dataset]
+        _check_lock(spec, self._token)
+        if (told := tell_rows(spec, task)) is not None:
+            yield task.dataset, told
 
 
 class _FinishDataset(beam.DoFn):
+    def __init__(self, token: str | None) -> None:
+        self._token = token
+
     def process(
         self,
         element: tuple[str, PublishPlan],
         specs: Specs,
         plans: Mapping[str, DatasetPlan],
         published: Mapping[str, Iterable[PublishedShard]],
+        rows: Mapping[str, Iterable[ShardRows]],
     ) -> Iterator[BuildResult]:
         name, publication = element
-        manifest = finish_dataset(specs[name], plans[name], publication, published.get(name, ()))
+        _check_lock(specs[name], self._token)
+        manifest = finish_dataset(specs[name], plans[name], publication, published.get(name, ()), rows.get(name, ()))
         yield BuildResult(name, sum(split.tokens for split in manifest.splits.values()), built=True)
 
 
-class _FailShort(beam.DoFn):
-    def process(self, _: object, failures: Sequence[str], results: Sequence[BuildResult]) -> None:
-        # The results are asked for so that this runs after everything that can be published is.
+class _EndBuild(beam.DoFn):
+    def process(self, _: object, specs: Specs, failures: Sequence[str], results: Sequence[BuildResult]) -> None:
+        # The results are asked for so that this runs after everything that can be published is: until then a runner
+        # may do any step again, for which it needs the unfinished work.
+        for result in results:
+            clear_work(specs[result.dataset])
         if failures:
             raise BroetchenError("\n".join(sorted(failures)))
 
@@ -232,10 +302,18 @@ class BuildDatasets(beam.PTransform[PCollection[DatasetSpec], PCollection[BuildR
         1000
         >>> folder.cleanup()
 
+    Args:
+        token: of the lock on the output (`transforms.locks.output.HeldLock`), which the last steps check; None where
+            there is no lock.
+
     Raises:
         BroetchenError: (when run) a source is missing, damaged or short, or an output cannot be written. A dataset
             that is short does not keep the others from being published; the pipeline fails after them.
     """
+
+    def __init__(self, token: str | None = None) -> None:
+        super().__init__()
+        self._token = token
 
     def expand(self, datasets: PCollection[DatasetSpec]) -> PCollection[BuildResult]:
         named = datasets | "Named" >> beam.ParDo(_Named()).with_output_types(tuple[str, DatasetSpec])
@@ -268,24 +346,30 @@ class BuildDatasets(beam.PTransform[PCollection[DatasetSpec], PCollection[BuildR
         )
         budgets = named | "Budgets" >> beam.ParDo(_Budgets()).with_output_types(tuple[str, dict[str, int]])
         cuts = (sure, rest, missing) | "AllCounts" >> beam.Flatten() | "TokenBudget" >> TokenBudget(AsDict(budgets))
-        plan_publications = beam.ParDo(_PlanPublication(), specs, AsDict(plans)).with_output_types(
-            PublishTask, **{_FAILED: str, _PLANS: tuple[str, PublishPlan]}
+        plan_publications = beam.ParDo(_PlanPublication(self._token), specs, AsDict(plans)).with_output_types(
+            PublishTask, **{_FAILED: str, _ROWS: RowsTask, _PLANS: tuple[str, PublishPlan]}
         )
-        publications = cuts | "PlanPublication" >> plan_publications.with_outputs(_FAILED, _PLANS, main="tasks")
+        publications = cuts | "PlanPublication" >> plan_publications.with_outputs(_FAILED, _ROWS, _PLANS, main="tasks")
         published = (
             publications.tasks
             | "SpreadPublication" >> beam.Reshuffle()
-            | "Publish" >> beam.ParDo(_PublishShard(), specs).with_output_types(tuple[str, PublishedShard])
+            | "Publish" >> beam.ParDo(_PublishShard(self._token), specs).with_output_types(tuple[str, PublishedShard])
             | "ByDataset" >> beam.GroupByKey()
         )
+        rows = (
+            publications[_ROWS]
+            | "SpreadRows" >> beam.Reshuffle()
+            | "TellRows" >> beam.ParDo(_TellRows(self._token), specs).with_output_types(tuple[str, ShardRows])
+            | "RowsByDataset" >> beam.GroupByKey()
+        )
         built = publications[_PLANS] | "Finish" >> beam.ParDo(
-            _FinishDataset(), specs, AsDict(plans), AsDict(published)
+            _FinishDataset(self._token), specs, AsDict(plans), AsDict(published), AsDict(rows)
         ).with_output_types(BuildResult)
         results = (found[_FINISHED], built) | "Results" >> beam.Flatten()
         _ = (
             datasets.pipeline
             | "Once" >> beam.Impulse()
-            | "FailShort" >> beam.ParDo(_FailShort(), AsList(publications[_FAILED]), AsList(results))
+            | "End" >> beam.ParDo(_EndBuild(), specs, AsList(publications[_FAILED]), AsList(results))
         )
         return results
 

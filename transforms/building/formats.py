@@ -121,7 +121,10 @@ class TextRows(TextFormat[ParquetShardWriter]):
         column = self._spec.text_column
         with ParquetRows(shard) as rows:
             for span in spans:
-                for table in rows.between(span.first, span.last):
+                for number, table in enumerate(rows.between(span.first, span.last)):
+                    if number:
+                        # As in the shard: what is copied of its beginning has the bytes of a shard that ended there.
+                        writer.end_row_group()
                     if not span.whole:
                         text = pa.array([span.part_of(table[column][0].as_py())], table.schema.field(column).type)
                         table = table.set_column(table.schema.get_field_index(column), column, text)

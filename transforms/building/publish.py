@@ -14,8 +14,11 @@ import numpy.typing as npt
 from transforms.budget.token_budget import ShardSlice
 from transforms.building.cut import PublishPlan, PublishTask
 from transforms.building.formats import text_format, token_format
-from transforms.building.quarantine import publish_quarantine
-from transforms.building.work_folder import WorkFolder
+from transforms.building.placing import check_in_place, manifest_of_build, put_in_place
+from transforms.building.quarantine import PublishedQuarantine, clear_quarantine
+from transforms.building.rows import ShardRows
+from transforms.building.work_folder import WorkFolder, new_attempt
+from transforms.checksums import FileMark
 from transforms.coders import register_json_coder
 from transforms.dataset.manifest import (
     Manifest,
@@ -30,14 +33,15 @@ from transforms.encoding.pool import tokenizer_file
 from transforms.errors import BroetchenError
 from transforms.files import storage
 from transforms.files.staged import check_space
-from transforms.recipe.plan import FORMAT_VERSION, DatasetPlan, byte_deciding_versions
+from transforms.parquet.footer import SourceFile
+from transforms.recipe.plan import FORMAT_VERSION, DatasetPlan
 from transforms.recipe.spec import DatasetSpec
 
 
 @register_json_coder
 @dataclasses.dataclass(frozen=True)
 class PublishedShard:
-    """A shard file under its final name."""
+    """A shard file under its final name; `mark` is the file as it was written."""
 
     split: str
     index: int
@@ -45,37 +49,32 @@ class PublishedShard:
     tokens: int
     documents: int
     records: int
-    file_bytes: int
-    sha256: str
+    mark: FileMark
 
 
-def publish_shard(spec: DatasetSpec, task: PublishTask) -> PublishedShard:
+def publish_shard(spec: DatasetSpec, task: PublishTask) -> PublishedShard | None:
     """Puts one shard file in its final place, under its final name.
+
+    Returns:
+        None where the dataset is finished: its manifest tells.
 
     Raises:
         BroetchenError: the provisional shard is gone or damaged, or the output cannot be written.
     """
-    work, count = WorkFolder(task.work_folder, task.extension), task.count
-    final = posixpath.join(spec.folder, task.file)
+    if manifest_of_build(spec.folder, task.fingerprint) is not None:
+        return None
+    work, count = WorkFolder(task.work_folder, task.extension, task.fingerprint), task.count
+    final, shard = posixpath.join(spec.folder, task.file), work.shard(count.ordinal, count.attempt)
     if task.whole:
-        storage.rename(work.shard(count.ordinal), final, size=count.file_bytes)
-        return PublishedShard(
-            task.split,
-            task.index,
-            task.file,
-            count.tokens,
-            count.documents,
-            count.records,
-            count.file_bytes,
-            count.sha256,
-        )
+        put_in_place(shard, final, count.file)
+        documents = count.documents if spec.records.is_text else count.documents - count.without_tokens
+        return PublishedShard(task.split, task.index, task.file, count.tokens, documents, count.records, count.file)
     # Written in the work folder and renamed, so that an attempt that dies leaves nothing among the dataset's files.
-    rewritten = posixpath.join(task.work_folder, task.file)
-    shard = work.shard(count.ordinal)
+    rewritten = posixpath.join(task.work_folder, f"{task.file}-{new_attempt()}")
     # A remote shard is read from a copy.
-    check_space(rewritten, count.file_bytes * (1 if storage.is_local(rewritten) else 2))
+    check_space(rewritten, count.file.bytes * (1 if storage.is_local(rewritten) else 2))
     if task.piece is not None:
-        tokens, documents = task.piece.take, documents_within(work.lengths(count.ordinal), task.piece)
+        tokens, documents = task.piece.take, documents_within(work.lengths(count), task.piece)
         ids = token_format(spec)
         with ids.writer(rewritten) as records:
             copied = ids.copy(records, shard, task.piece)
@@ -91,10 +90,8 @@ def publish_shard(spec: DatasetSpec, task: PublishTask) -> PublishedShard:
         with texts.writer(rewritten) as writer:
             texts.copy(writer, shard, task.spans)
         written = writer.close()
-    storage.rename(rewritten, final, size=written.bytes)
-    return PublishedShard(
-        task.split, task.index, task.file, tokens, documents, written.records, written.bytes, written.sha256
-    )
+    put_in_place(rewritten, final, written.mark)
+    return PublishedShard(task.split, task.index, task.file, tokens, documents, written.records, written.mark)
 
 
 def documents_within(lengths: npt.NDArray[np.uint32], piece: ShardSlice) -> int:
@@ -109,29 +106,50 @@ def documents_within(lengths: npt.NDArray[np.uint32], piece: ShardSlice) -> int:
 
 
 def finish_dataset(
-    spec: DatasetSpec, plan: DatasetPlan, publication: PublishPlan, shards: Iterable[PublishedShard]
+    spec: DatasetSpec,
+    plan: DatasetPlan,
+    publication: PublishPlan,
+    shards: Iterable[PublishedShard],
+    rows: Iterable[ShardRows],
 ) -> Manifest:
-    """Writes the manifest once all shards are in place, and removes what unfinished or older builds left.
+    """Writes the manifest once all shards are in place, and removes what unfinished or older builds left beside them.
+
+    Unfinished work is left: a runner may do earlier steps again, and needs it then (`clear_work`).
 
     Raises:
         BroetchenError: the shards do not add up to the budgets. This cannot happen unless the program is wrong, and
             is checked all the same, before the manifest says that the dataset is whole.
     """
-    quarantine = publish_quarantine(spec, WorkFolder(plan.work_folder, spec.records.extension), publication.counts)
-    manifest = manifest_of(spec, plan, publication, list(shards), quarantine)
+    if (finished := manifest_of_build(spec.folder, plan.fingerprint)) is not None:
+        return finished
+    shards = list(shards)
+    rows = sorted(rows, key=lambda shard: shard.ordinal)
+    manifest = manifest_of(spec, plan, publication, shards, rows)
     for name, split in manifest.splits.items():
         if split.tokens + split.missing != split.budget:
             raise BroetchenError(
                 f"dataset {spec.name}: {name} holds {split.tokens:,} tokens, not {split.budget - split.missing:,}; "
                 "nothing was finished. This is a defect of Brötchen: please report it with the config"
             )
-    wanted = {posixpath.join(spec.folder, shard.file) for split in manifest.splits.values() for shard in split.shards}
-    found = storage.list_files(posixpath.join(spec.folder, f"*.{spec.records.extension}"))
-    storage.delete([path for path, _ in found if path not in wanted])
+    marks = {shard.file: shard.mark for shard in shards}
+    extension = f".{spec.records.extension}"
+    found = [path for path in storage.list_marks(spec.folder) if path.endswith(extension)]
+    storage.delete([path for path in found if posixpath.basename(path) not in marks])
+    clear_quarantine(spec, [shard.quarantine for shard in rows if shard.quarantine])
     storage.delete_temporary(spec.folder)
+    check_in_place(spec.folder, marks)
     write_manifest(spec.folder, manifest)
-    storage.delete_tree(spec.work_root)
     return manifest
+
+
+def clear_work(spec: DatasetSpec) -> None:
+    """Deletes the unfinished work of a dataset that is finished, and temporary files of killed builds.
+
+    Raises:
+        BroetchenError: something cannot be deleted.
+    """
+    storage.delete_tree(spec.work_root)
+    storage.delete_temporary(spec.folder)
 
 
 def manifest_of(
@@ -139,16 +157,21 @@ def manifest_of(
     plan: DatasetPlan,
     publication: PublishPlan,
     shards: Sequence[PublishedShard],
-    quarantine: Sequence[QuarantineEntry],
+    rows: Sequence[ShardRows],
 ) -> Manifest:
-    """The manifest of a dataset whose shards and left-out rows have been published."""
+    """The manifest of a dataset whose shards and left-out rows have been published.
+
+    Args:
+        rows: of all shards up to the document of the cut, in order.
+    """
     tokenizer = tokenizer_file(spec.tokenizer)
     skipped: Counter[str] = Counter()
-    used: dict[int, list[int]] = {}
-    for count in publication.counts:
-        skipped.update(count.skipped)
-        for file, group in plan.shards[count.ordinal].row_groups[: count.row_groups]:
-            used.setdefault(file, []).append(group)
+    used: dict[int, list[tuple[int, int, str]]] = {}
+    for shard in rows:
+        skipped.update(shard.skipped)
+        groups = plan.shards[shard.ordinal].row_groups
+        for (file, group), start, text in zip(groups, shard.starts, shard.texts, strict=False):
+            used.setdefault(file, []).append((group, start, text))
     return Manifest(
         format_version=FORMAT_VERSION,
         mix=spec.mix,
@@ -167,19 +190,31 @@ def manifest_of(
             split: _split_entry(budget, publication, split, [shard for shard in shards if shard.split == split])
             for split, budget in spec.budgets.items()
         },
+        rows=sum(shard.rows for shard in rows),
         skipped=dict(sorted(skipped.items())),
-        quarantine=quarantine,
-        source=[
-            SourceEntry(
-                path=spec.shown_path(plan.files[file].path),
-                size=plan.files[file].size,
-                footer_sha256=plan.files[file].footer_sha256,
-                checksum=plan.files[file].checksum,
-                row_groups=sorted(groups),
-            )
-            for file, groups in sorted(used.items())
-        ],
-        versions={"broetchen": importlib.metadata.version("broetchen"), **byte_deciding_versions(spec)},
+        quarantine=[_quarantine_entry(shard.quarantine) for shard in rows if shard.quarantine],
+        source=[_source_entry(spec, plan.files[file], sorted(groups)) for file, groups in sorted(used.items())],
+        # A plan that has come by a coder has lost the order of its mappings.
+        versions={
+            "broetchen": importlib.metadata.version("broetchen"),
+            **dict(sorted(plan.versions.items(), reverse=True)),
+        },
+    )
+
+
+def _quarantine_entry(held: PublishedQuarantine) -> QuarantineEntry:
+    return QuarantineEntry(file=held.file, rows=held.rows, bytes=held.mark.bytes, sha256=held.mark.sha256)
+
+
+def _source_entry(spec: DatasetSpec, file: SourceFile, groups: Sequence[tuple[int, int, str]]) -> SourceEntry:
+    return SourceEntry(
+        path=spec.shown_path(file.path),
+        size=file.size,
+        footer_sha256=file.footer_sha256,
+        checksum=file.checksum,
+        row_groups=[group for group, _, _ in groups],
+        starts=[start for _, start, _ in groups],
+        texts=[text for _, _, text in groups],
     )
 
 
@@ -190,8 +225,8 @@ def _split_entry(budget: int, publication: PublishPlan, split: str, shards: Sequ
             tokens=shard.tokens,
             documents=shard.documents,
             records=shard.records,
-            bytes=shard.file_bytes,
-            sha256=shard.sha256,
+            bytes=shard.mark.bytes,
+            sha256=shard.mark.sha256,
         )
         for shard in sorted(shards, key=lambda shard: shard.index)
     ]

@@ -14,47 +14,64 @@ from apache_beam.metrics import Metrics
 from transforms.budget.token_budget import ShardCount
 from transforms.building.formats import shard_format
 from transforms.building.quarantine import QuarantineWriter, check_row_is_text
-from transforms.building.work_folder import WorkFolder
+from transforms.building.work_folder import ROW, WorkFolder, new_attempt
 from transforms.encoding.encoders import Encoder
 from transforms.encoding.pool import borrow_encoder
+from transforms.encoding.recheck import EnginesDifferError, check_probe, check_some, engine_version
 from transforms.encoding.tokenize import tokenize_batch
+from transforms.errors import BroetchenError
 from transforms.files.staged import check_space
 from transforms.parquet.texts import read_files
+from transforms.recipe.plan import check_versions
 from transforms.recipe.shard_plan import ShardTask
 from transforms.recipe.spec import DatasetSpec
-from transforms.texts import TextBatch
+from transforms.texts import TextBatch, text_hashes
 
 
 def build_shard(spec: DatasetSpec, task: ShardTask) -> ShardCount:
     """Tokenizes and writes one shard, or takes it as it is where an earlier run has finished it.
 
     Raises:
-        BroetchenError: a source file is damaged, or the output cannot be written.
+        BroetchenError: a source file is damaged, the output cannot be written, this process has other versions of
+            libraries than the plan's, or the engine gives other ids than the reference; its shards are then not used
+            any more.
     """
-    work = WorkFolder(task.work_folder, spec.records.extension)
+    check_versions(spec, task.versions)
+    work = WorkFolder(task.work_folder, spec.records.extension, task.fingerprint)
     done = work.finished(task.ordinal)
-    # A build that takes bad rows for an error may find the work of one that did not: it reads them anew, to name one.
-    accepted = done and (spec.on_bad_rows != "fail" or not any(done.skipped.values()))
-    if done and accepted and (done.complete or (task.stop_after is not None and done.tokens >= task.stop_after)):
+    if done and _serves(spec, task, done):
         return done
-    check_space(work.shard(task.ordinal), spec.file_bytes(task.text_bytes))
-    with borrow_encoder(spec.tokenizer, task.engine) as encoder:
-        count, lengths = _write_shard(spec, work, task, encoder)
-    work.finish(count, lengths)
-    return count
+    attempt = new_attempt()
+    check_space(work.shard(task.ordinal, attempt), spec.file_bytes(task.text_bytes))
+    try:
+        check_probe(spec.tokenizer, task.engine, task.probe)
+        with borrow_encoder(spec.tokenizer, task.engine) as encoder:
+            count = _write_shard(spec, work, task, attempt, encoder)
+    except EnginesDifferError as error:
+        work.distrust(error.engine, str(error))
+        raise BroetchenError(str(error)) from error  # by the class that runners hand back in words
+    return work.finish(count)
 
 
-def _write_shard(
-    spec: DatasetSpec, work: WorkFolder, task: ShardTask, encoder: Encoder
-) -> tuple[ShardCount, npt.NDArray[np.uint32]]:
-    lengths: list[npt.NDArray[np.int64]] = []
+def _serves(spec: DatasetSpec, task: ShardTask, done: ShardCount) -> bool:
+    """Whether an earlier run's shard is what this one needs."""
+    # A build that takes bad rows for an error may find the work of one that did not: it reads them anew, to name one.
+    if spec.on_bad_rows == "fail" and any(done.skipped.values()):
+        return False
+    return done.source == task.source and (
+        done.complete or (task.stop_after is not None and done.tokens >= task.stop_after)
+    )
+
+
+def _write_shard(spec: DatasetSpec, work: WorkFolder, task: ShardTask, attempt: str, encoder: Encoder) -> ShardCount:
+    rows: list[npt.NDArray[np.void]] = []
     skipped: Counter[str] = Counter()
-    row_groups: set[tuple[str, int]] = set()
-    tokens = text_bytes = rows = 0
+    tokens = text_bytes = 0
     output = shard_format(spec)
+    current, first_row = None, 0
     with (
-        output.writer(work.shard(task.ordinal)) as writer,
-        QuarantineWriter(spec, work.quarantine(task.ordinal)) as quarantine,
+        output.writer(work.shard(task.ordinal, attempt)) as writer,
+        QuarantineWriter(spec, work.quarantine(task.ordinal, attempt)) as quarantine,
     ):
         with _InBackground() as background:
             batches = read_files(
@@ -69,12 +86,16 @@ def _write_shard(
                     if spec.on_bad_rows == "fail":
                         check_row_is_text(*row_group, spec.text_column, batch.left_out)
                     quarantine.write(*row_group, batch.left_out)
-                tokenized = tokenize_batch(spec.records, encoder, batch.texts)
+                if row_group != current:
+                    current, first_row = row_group, 0
+                encoded = encoder.encode(batch.texts)
+                numbers = first_row + np.flatnonzero(batch.kinds == 0)
+                check_some(spec.tokenizer, task.engine, row_group, numbers, batch.texts, encoded)
+                tokenized = tokenize_batch(spec.records, batch.texts, encoded)
                 background.run(functools.partial(output.write, writer, batch, tokenized))
-                lengths.append(tokenized.lengths)
+                rows.append(_rows_of(batch, tokenized.lengths))
                 skipped.update(batch.skipped)
-                row_groups.add(row_group)
-                rows += batch.rows
+                first_row += batch.rows
                 batch_tokens = int(tokenized.lengths.sum())
                 tokens += batch_tokens
                 text_bytes += batch.text_bytes
@@ -83,22 +104,34 @@ def _write_shard(
                     break
         left_out = quarantine.close()
         written = writer.close()
-    documents = np.concatenate(lengths).astype(np.uint32) if lengths else np.empty(0, np.uint32)
-    count = ShardCount(
+    read = np.concatenate([np.empty(0, ROW), *rows])
+    documents = read["kind"] == 0
+    return ShardCount(
         ordinal=task.ordinal,
         tokens=tokens,
-        documents=len(documents),
+        documents=int(np.count_nonzero(documents)),
+        without_tokens=int(np.count_nonzero(documents & (read["tokens"] == 0))),
         records=written.records,
+        rows=len(read),
         text_bytes=text_bytes,
-        file_bytes=written.bytes,
-        sha256=written.sha256,
-        row_groups=len(row_groups),
-        complete=rows == task.rows,
+        complete=len(read) == task.rows,
         skipped=dict(skipped),
-        quarantine_bytes=left_out.bytes if left_out else 0,
-        quarantine_sha256=left_out.sha256 if left_out else "",
+        attempt=attempt,
+        engine=engine_version(task.engine),
+        source=task.source,
+        file=written.mark,
+        row_file=work.write_rows(task.ordinal, attempt, read),
+        quarantine=left_out.mark if left_out else None,
     )
-    return count, documents
+
+
+def _rows_of(batch: TextBatch, lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.void]:
+    rows = np.zeros(batch.rows, ROW)
+    rows["kind"] = batch.kinds
+    documents = batch.kinds == 0
+    rows["tokens"][documents] = lengths
+    rows["text"][documents] = text_hashes(batch.texts)
+    return rows
 
 
 class _InBackground:

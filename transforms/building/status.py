@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from transforms.budget.token_budget import ShardCount
-from transforms.building.work_folder import BUDGETS, PUBLICATION, Budgets
+from transforms.building.work_folder import Budgets
 from transforms.coders import from_json
 from transforms.dataset.manifest import NAME, Manifest, read_manifest
 from transforms.errors import BroetchenError, one_line
@@ -44,7 +44,7 @@ class StatusReader:
             done = _finished(manifest)
             return DatasetStatus(done.tokens, done.shards, finished=True)
         tokens = sum(count.tokens for count in self._counts.values())
-        file_bytes = sum(count.file_bytes for count in self._counts.values())
+        file_bytes = sum(count.file.bytes for count in self._counts.values())
         rate = file_bytes / tokens if tokens and file_bytes else _TYPICAL_BYTES_PER_TOKEN
         expected = tokens + round(self._unfinished_bytes() / rate)
         return DatasetStatus(min(spec.need, expected), len(self._counts), finished=False)
@@ -88,7 +88,7 @@ def read_progress(output: str) -> list[DatasetProgress]:
     """
     output = output.rstrip("/") or "/"
     found: dict[str, DatasetProgress] = {}
-    for path, _ in storage.list_files(posixpath.join(output, "*", ".broetchen", "*", BUDGETS)):
+    for path, _ in storage.list_files(posixpath.join(output, "*", ".broetchen", "*", "budgets-*.json")):
         try:
             progress = _unfinished(path)
         except BroetchenError:
@@ -122,12 +122,12 @@ def _finished(manifest: Manifest) -> DatasetProgress:
 
 
 def _unfinished(budgets_path: str) -> DatasetProgress:
-    folder = posixpath.dirname(budgets_path)
+    folder, name = posixpath.split(budgets_path)
     wanted = sum(_read(Budgets, budgets_path).tokens.values())
     counts = [_read(ShardCount, path) for path, _ in storage.list_files(f"{folder}/shard-*.json")]
     return DatasetProgress(
         dataset=folder.split("/")[-3],
-        state="publishing" if storage.exists(f"{folder}/{PUBLICATION}") else "tokenizing",
+        state="publishing" if storage.exists(f"{folder}/{name.replace('budgets', 'publication')}") else "tokenizing",
         wanted=wanted,
         tokens=min(wanted, sum(count.tokens for count in counts)),
         shards=len(counts),

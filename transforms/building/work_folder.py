@@ -1,16 +1,20 @@
 """The files of unfinished work, beside the output: what makes a killed build resumable.
 
-A shard is finished once its count file lies there, which is written last:
+A shard is finished once its count lies there, which is written last. Work that serves other budgets of the same config
+and source lies in the same folder:
 
-    <output>/<dataset>/.broetchen/<fingerprint>/shard-00007.arecord   the records
-                                                shard-00007.lengths   tokens of each document, uint32, little endian
-                                                bad-rows-00007.parquet  the rows that it left out, if they are kept
-                                                shard-00007.json      its `ShardCount`
-                                                budgets.json          the tokens that each split is to have
-                                                publication.json      which file each finished shard is renamed to
+    <output>/<dataset>/.broetchen/<key>/shard-00007-<attempt>.arecord   the records
+                                        shard-00007-<attempt>.rows      what became of each row of the source (`ROW`)
+                                        bad-rows-00007-<attempt>.parquet  the rows that it left out, if they are kept
+                                        shard-00007.json                its `ShardCount`
+                                        budgets-<fingerprint>.json      the tokens that each split is to have
+                                        publication-<fingerprint>.json  which file each finished shard is renamed to
+                                        distrusted-<engine>.json        an engine that was found to err here
 
-Disks lose files and change bytes: a build that goes on tokenizes a shard anew whose files are not those that its count
-tells of, and each .json holds a checksum of itself, its `seal`.
+Two workers may write one shard at the same time, when a runner takes one of them for dead. So each attempt has names of
+its own, and a count takes the place of another only if it holds more. Disks lose files and change bytes: a shard is
+tokenized anew whose files are not those that its count tells of, by their checksums, and each .json holds a checksum of
+itself, its `seal`.
 """
 
 from __future__ import annotations
@@ -18,6 +22,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import posixpath
+import re
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,21 +31,28 @@ import numpy as np
 import numpy.typing as npt
 
 from transforms.budget.token_budget import ShardCount
+from transforms.checksums import FileMark, mark_of
 from transforms.coders import from_json, to_json
+from transforms.dataset.quarantine import quarantine_folder
 from transforms.errors import BroetchenError, one_line
 from transforms.files import storage
+from transforms.files.exclusive import put_unless
 
-BUDGETS, PUBLICATION = "budgets.json", "publication.json"
+ROW = np.dtype([("kind", "u1"), ("tokens", "<u4"), ("text", "<u8")])
+"""A row of the source that was read: what it is (an index of `transforms.texts.KINDS`), and of a document its tokens,
+BOS and EOS included, and the hash of its text (`transforms.texts.text_hashes`)."""
 
-
-def quarantine_folder(folder: str) -> str:
-    """Where the rows that the dataset in `folder` left out lie; no pattern of shard names matches anything there."""
-    return posixpath.join(folder, "_quarantine")
+_ATTEMPT_FILE = re.compile(r"(?:shard|bad-rows)-(\d+)-([0-9a-f]{12})\.\w+")
 
 
 def quarantine_name(ordinal: int) -> str:
-    """The file of the rows that a shard left out, with the unfinished work as well as in the end."""
+    """The file of the rows that a shard left out, among the finished dataset's."""
     return f"bad-rows-{ordinal:05d}.parquet"
+
+
+def new_attempt() -> str:
+    """Tells one writing of a shard from all others."""
+    return uuid.uuid4().hex[:12]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,33 +69,98 @@ class Budgets:
     tokens: dict[str, int]
 
 
-class WorkFolder:
-    """The unfinished work of one dataset under one fingerprint; `extension` is that of its shard files."""
+@dataclasses.dataclass(frozen=True)
+class Distrusted:
+    """An engine, with its version, that gave other ids than the reference; and where."""
 
-    def __init__(self, path: str, extension: str) -> None:
+    engine: str
+    reason: str
+
+
+class WorkFolder:
+    """The unfinished work of one dataset.
+
+    Args:
+        path: of the folder.
+        extension: of its shard files.
+        fingerprint: of the build that works there.
+    """
+
+    def __init__(self, path: str, extension: str, fingerprint: str) -> None:
         self.path = path
         self._extension = extension
+        self._build = fingerprint[:16]
 
-    def shard(self, ordinal: int) -> str:
-        return self._file(f"shard-{ordinal:05d}.{self._extension}")
+    def shard(self, ordinal: int, attempt: str) -> str:
+        return self._file(f"shard-{ordinal:05d}-{attempt}.{self._extension}")
 
-    def quarantine(self, ordinal: int) -> str:
+    def quarantine(self, ordinal: int, attempt: str) -> str:
         """The file of the rows that a shard left out."""
-        return self._file(quarantine_name(ordinal))
+        return self._file(f"bad-rows-{ordinal:05d}-{attempt}.parquet")
+
+    def _rows(self, ordinal: int, attempt: str) -> str:
+        return self._file(f"shard-{ordinal:05d}-{attempt}.rows")
 
     def _count(self, ordinal: int) -> str:
         return self._file(f"shard-{ordinal:05d}.json")
 
-    def _lengths(self, ordinal: int) -> str:
-        return self._file(f"shard-{ordinal:05d}.lengths")
+    def _publication(self) -> str:
+        return self._file(f"publication-{self._build}.json")
 
     def _file(self, name: str) -> str:
         return posixpath.join(self.path, name)
 
-    def finish(self, count: ShardCount, lengths: npt.NDArray[np.uint32]) -> None:
-        """Marks a shard, whose file is already in place, as finished."""
-        storage.write_bytes(self._lengths(count.ordinal), lengths.astype("<u4").tobytes())
-        self._write(self._count(count.ordinal), count)
+    def write_rows(self, ordinal: int, attempt: str, rows: npt.NDArray[np.void]) -> FileMark:
+        """Writes what became of each row, by `ROW`."""
+        content = rows.astype(ROW, copy=False).tobytes()
+        storage.write_bytes(self._rows(ordinal, attempt), content)
+        return mark_of(content)
+
+    def rows(self, count: ShardCount) -> npt.NDArray[np.void]:
+        """What became of each row of a finished shard, by `ROW`: [rows].
+
+        Raises:
+            BroetchenError: the file is gone or has changed.
+        """
+        path = self._rows(count.ordinal, count.attempt)
+        content = storage.read_bytes(path)
+        if mark_of(content) != count.row_file:
+            raise self._damaged(path, "it is not as it was written")
+        return np.frombuffer(content, ROW)
+
+    def lengths(self, count: ShardCount) -> npt.NDArray[np.uint32]:
+        """Tokens of each document of a finished shard, uint32 [documents].
+
+        Raises:
+            BroetchenError: see `rows`.
+        """
+        rows = self.rows(count)
+        lengths: npt.NDArray[np.uint32] = rows["tokens"][rows["kind"] == 0]
+        return lengths
+
+    def finish(self, count: ShardCount) -> ShardCount:
+        """Marks a shard, whose files are in place, as finished, unless another attempt has done so with as much of it.
+
+        Returns:
+            the count that stands. Where it is another attempt's, the files of this one are deleted.
+
+        Raises:
+            BroetchenError: the count cannot be written.
+        """
+
+        def stands(content: bytes) -> bool:
+            try:
+                other = self._parsed(ShardCount, self._count(count.ordinal), content)
+            except BroetchenError:
+                return False
+            return other.source == count.source and not count.holds_more(other) and self._is_usable(other)
+
+        content = put_unless(self._count(count.ordinal), _sealed(count), stands)
+        kept = self._parsed(ShardCount, self._count(count.ordinal), content)
+        if kept.attempt != count.attempt:
+            names = [name(count.ordinal, count.attempt) for name in (self.shard, self._rows, self.quarantine)]
+            storage.delete(names)
+        return kept
 
     def finished(self, ordinal: int) -> ShardCount | None:
         """The count of a finished shard whose files are as they were written, here or under their final names.
@@ -96,54 +174,111 @@ class WorkFolder:
         count = self._read(ShardCount, path)
         if count.ordinal != ordinal:
             raise self._damaged(path, f"it is that of shard {count.ordinal}")
-        if not self._has_lengths(count):
-            return None
-        if not storage.is_whole(self.place(ordinal), count.file_bytes, count.sha256):
-            return None
-        if count.quarantine_bytes and not storage.is_whole(
-            self._quarantine_place(ordinal), count.quarantine_bytes, count.quarantine_sha256
-        ):
-            return None
-        return count
+        return count if self._is_usable(count) else None
 
-    def place(self, ordinal: int) -> str:
+    def _is_usable(self, count: ShardCount) -> bool:
+        return (
+            storage.is_whole(self._rows(count.ordinal, count.attempt), count.row_file)
+            and storage.is_whole(self.place(count), count.file)
+            and (count.quarantine is None or storage.is_whole(self._quarantine_place(count), count.quarantine))
+            and self.distrusted(count.engine) is None
+        )
+
+    def place(self, count: ShardCount) -> str:
         """Where a finished shard's file lies: here, or under its final name already.
 
         Raises:
             BroetchenError: the names are damaged.
         """
-        shard, publication = self.shard(ordinal), self._file(PUBLICATION)
-        if storage.exists(shard) or not storage.exists(publication):
+        shard = self.shard(count.ordinal, count.attempt)
+        if storage.exists(shard) or not storage.exists(self._publication()):
             return shard
-        return self._read(Publication, publication).names.get(ordinal, shard)
+        return self._read(Publication, self._publication()).names.get(count.ordinal, shard)
 
-    def _quarantine_place(self, ordinal: int) -> str:
-        here = self.quarantine(ordinal)
-        if storage.exists(here):
-            return here
+    def _quarantine_place(self, count: ShardCount) -> str:
+        here = self.quarantine(count.ordinal, count.attempt)
+        return here if storage.exists(here) else self._published_quarantine(count.ordinal)
+
+    def _published_quarantine(self, ordinal: int) -> str:
         dataset_folder = posixpath.dirname(posixpath.dirname(self.path))
         return posixpath.join(quarantine_folder(dataset_folder), quarantine_name(ordinal))
 
-    def lengths(self, ordinal: int) -> npt.NDArray[np.uint32]:
-        """Tokens of each document of a finished shard, uint32 [documents]."""
-        return np.frombuffer(storage.read_bytes(self._lengths(ordinal)), "<u4")
-
-    def _has_lengths(self, count: ShardCount) -> bool:
-        path = self._lengths(count.ordinal)
-        there = storage.exists(path) and storage.size(path) == 4 * count.documents
-        return there and int(self.lengths(count.ordinal).sum()) == count.tokens
-
     def write_budgets(self, tokens: Mapping[str, int]) -> None:
-        self._write(self._file(BUDGETS), Budgets(dict(tokens)))
+        self._write(self._file(f"budgets-{self._build}.json"), Budgets(dict(tokens)))
 
     def write_publication(self, publication: Publication) -> None:
-        self._write(self._file(PUBLICATION), publication)
+        self._write(self._publication(), publication)
+
+    def distrust(self, engine: str, reason: str) -> None:
+        """Notes that an engine, named with its version, gave other ids than the reference; its shards are not used."""
+        self._write(self._distrusted(engine), Distrusted(engine, reason))
+
+    def distrusted(self, engine: str) -> str | None:
+        """Why an engine is not to be trusted here, or None.
+
+        Raises:
+            BroetchenError: the note is damaged.
+        """
+        path = self._distrusted(engine)
+        return self._read(Distrusted, path).reason if storage.exists(path) else None
+
+    def _distrusted(self, engine: str) -> str:
+        return self._file(f"distrusted-{engine.replace(' ', '-')}.json")
+
+    def take_back(self) -> None:
+        """Takes back the shards to which a build with another budget, which did not end, has given final names.
+
+        Otherwise a shard of this build might be given the name that one of them has.
+
+        Raises:
+            BroetchenError: the names that it noted are damaged, or a file cannot be renamed.
+        """
+        others = [
+            posixpath.join(self.path, name)
+            for name in map(posixpath.basename, storage.list_marks(self.path))
+            if re.fullmatch(r"(publication|budgets)-[0-9a-f]{16}\.json", name) and self._build not in name
+        ]
+        for path in others:
+            if posixpath.basename(path).startswith("publication-"):
+                for ordinal, final in self._read(Publication, path).names.items():
+                    self._take_back(ordinal, final)
+        storage.delete(others)
+
+    def _take_back(self, ordinal: int, final: str) -> None:
+        if not storage.exists(self._count(ordinal)):
+            return
+        count = self._read(ShardCount, self._count(ordinal))
+        places = [(final, self.shard(ordinal, count.attempt), count.file)]
+        if count.quarantine is not None:
+            here = self.quarantine(ordinal, count.attempt)
+            places.append((self._published_quarantine(ordinal), here, count.quarantine))
+        for published, here, mark in places:
+            if not storage.exists(here) and storage.is_whole(published, mark):
+                storage.rename(published, here)
+
+    def sweep(self) -> list[str]:
+        """See `sweep_work`."""
+        found = storage.list_marks(self.path)
+        files = [(path, match) for path in found if (match := _ATTEMPT_FILE.fullmatch(posixpath.basename(path)))]
+        attempts: dict[int, set[str]] = {}
+        for _, match in files:
+            attempts.setdefault(int(match[1]), set()).add(match[2])
+        for ordinal, several in attempts.items():
+            if self._count(ordinal) not in found:
+                attempts[ordinal] = set()
+            elif len(several) > 1:
+                attempts[ordinal] = {self._read(ShardCount, self._count(ordinal)).attempt}
+        left = [path for path, match in files if match[2] not in attempts[int(match[1])]]
+        storage.delete(left)
+        return left + storage.delete_temporary(self.path)
 
     def _write(self, path: str, value: Any) -> None:
         storage.write_bytes(path, _sealed(value))
 
     def _read[T](self, cls: type[T], path: str) -> T:
-        content = storage.read_bytes(path)
+        return self._parsed(cls, path, storage.read_bytes(path))
+
+    def _parsed[T](self, cls: type[T], path: str, content: bytes) -> T:
         try:
             value = from_json(cls, content)
         except ValueError as error:
@@ -154,6 +289,18 @@ class WorkFolder:
 
     def _damaged(self, path: str, why: str) -> BroetchenError:
         return BroetchenError(f"{path}: damaged ({why}); delete the folder {self.path} and build again")
+
+
+def sweep_work(work_root: str) -> list[str]:
+    """Deletes what killed workers left in a dataset's unfinished work, and names it: files of attempts without a count.
+
+    Only for work that nobody does now.
+
+    Raises:
+        BroetchenError: a file cannot be deleted, or a count is damaged.
+    """
+    folders = {posixpath.dirname(path) for path, _ in storage.list_files(posixpath.join(work_root, "*", "budgets-*"))}
+    return [path for folder in sorted(folders) for path in WorkFolder(folder, "", "").sweep()]
 
 
 def _sealed(value: Any) -> bytes:

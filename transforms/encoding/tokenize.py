@@ -13,7 +13,7 @@ from apache_beam.metrics import Metrics
 
 from transforms.arrayrecord.example import encode_ids, encode_texts
 from transforms.arrayrecord.records import FEATURE, RecordSpec, add_bos_eos, record_bounds
-from transforms.encoding.encoders import Encoder
+from transforms.encoding.encoded import Encoded
 from transforms.encoding.pool import borrow_encoder
 from transforms.errors import UsageError
 from transforms.tokenizer.file import load_tokenizer
@@ -34,9 +34,8 @@ class TokenizedBatch:
     records: Callable[[], list[bytes]]
 
 
-def tokenize_batch(records: RecordSpec, encoder: Encoder, texts: pa.LargeStringArray) -> TokenizedBatch:
-    """Encodes documents: valid UTF-8, no nulls."""
-    encoded = encoder.encode(texts)
+def tokenize_batch(records: RecordSpec, texts: pa.LargeStringArray, encoded: Encoded) -> TokenizedBatch:
+    """Makes records of documents and their ids."""
     if records.is_text:
         return TokenizedBatch(
             np.diff(encoded.offsets), lambda: encode_texts(texts.cast(pa.large_binary()).to_pylist(), FEATURE)
@@ -54,7 +53,8 @@ class _TokenizeBatch(beam.DoFn):
 
     def process(self, documents: Sequence[str]) -> Iterator[bytes]:
         with borrow_encoder(self._tokenizer, self._engine) as encoder:
-            batch = tokenize_batch(self._records, encoder, pa.array(documents, pa.large_string()))
+            texts = pa.array(documents, pa.large_string())
+            batch = tokenize_batch(self._records, texts, encoder.encode(texts))
         self._tokens.inc(int(batch.lengths.sum()))
         yield from batch.records()
 

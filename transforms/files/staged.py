@@ -9,28 +9,28 @@ from __future__ import annotations
 import abc
 import contextlib
 import dataclasses
-import hashlib
 import os
 import shutil
-import tempfile
 from types import TracebackType
 from typing import NoReturn, Self
 
+from transforms.checksums import FileMark, mark_of_file
 from transforms.coders import register_json_coder
 from transforms.errors import BroetchenError, UsageError
 from transforms.files import storage
 from transforms.files.errors import explain
+from transforms.files.scratch import run_folder
 from transforms.quantities import format_size
 
 
 def scratch_folder(path: str, scratch_dir: str | None = None) -> str:
     """The local folder in which the file `path` is built: its own, or for a remote one `scratch_dir`.
 
-    Without a `scratch_dir` that is the system's folder for temporary files, which `TMPDIR` names.
+    Without a `scratch_dir` that is this run's, in the system's folder for temporary files, which `TMPDIR` names.
     """
     if storage.is_local(path):
         return storage.split(path)[0] or "."
-    return scratch_dir or tempfile.gettempdir()
+    return scratch_dir or run_folder()
 
 
 def check_space(path: str, needed: int) -> None:
@@ -55,12 +55,17 @@ def check_space(path: str, needed: int) -> None:
 @register_json_coder
 @dataclasses.dataclass(frozen=True)
 class WrittenShard:
-    """A published file: where it is, its records, its size in bytes, and the SHA-256 of its bytes in hexadecimal."""
+    """A published file: where it is, its records, its size in bytes, and checksums of its bytes (see `FileMark`)."""
 
     path: str
     records: int
     bytes: int
     sha256: str
+    crc32c: str = ""
+
+    @property
+    def mark(self) -> FileMark:
+        return FileMark(self.bytes, self.sha256, self.crc32c)
 
 
 class StagedShard(abc.ABC):
@@ -113,15 +118,14 @@ class StagedShard(abc.ABC):
             self._finish()
             with open(self._temporary, "rb") as file:
                 os.fsync(file.fileno())
-                checksum = hashlib.file_digest(file, "sha256").hexdigest()
-                size = os.fstat(file.fileno()).st_size
+                mark = mark_of_file(file)
             if storage.is_local(self._path):
                 storage.rename(self._temporary, self._path)
             else:
                 storage.upload(self._temporary, self._path)
         except BaseException as error:
             self._fail(error)
-        self._written = WrittenShard(self._path, self._records, size, checksum)
+        self._written = WrittenShard(self._path, self._records, mark.bytes, mark.sha256, mark.crc32c)
         self.abort()
         return self._written
 

@@ -11,7 +11,6 @@ and an upload that the store has lost is started over here.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import http
 import io
 import os
@@ -27,9 +26,11 @@ from apache_beam.io.filesystem import CompressionTypes, FileMetadata, FileSystem
 from apache_beam.io.filesystems import FileSystems
 
 import transforms.files.hub  # noqa: F401 (registers hf:// with Beam)
+from transforms.checksums import FileMark, mark_of_file
 from transforms.errors import BroetchenError, UsageError
-from transforms.files import gcs_rename
+from transforms.files import gcs_objects, gcs_rename
 from transforms.files.errors import explained
+from transforms.files.scratch import run_folder
 
 _GCS = "gs"
 _CHUNK_BYTES = 8 << 20
@@ -102,17 +103,31 @@ def _is_there(path: str, expected_size: int) -> bool:
     return exists(path) and size(path) == expected_size
 
 
-def is_whole(path: str, expected_size: int, sha256: str) -> bool:
-    """Whether a file is there as it was written: by its size and, on a local disk, by its SHA-256.
+def is_whole(path: str, mark: FileMark) -> bool:
+    """Whether a file is there as it was written: on a local disk by its SHA-256, on ``gs://`` by the store's CRC32C.
 
-    A store holds its objects against checksums of its own, and to read one would be to fetch it.
+    Of another store's objects the size is compared: it holds them against checksums of its own.
     """
-    if not _is_there(path, expected_size):
+    if not exists(path) or differs(FileMark(size(path), crc32c=_crc32c(path)), mark):
         return False
     if not is_local(path):
         return True
+    if os.path.islink(path) or not os.path.isfile(path):
+        return False
     with explained(path, "read"), open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+        return mark_of_file(file) == mark
+
+
+def differs(found: FileMark, mark: FileMark) -> bool:
+    """Whether a file is another than was written, as far as a listing (`list_marks`) tells."""
+    return found.bytes != mark.bytes or bool(found.crc32c and mark.crc32c and found.crc32c != mark.crc32c)
+
+
+def _crc32c(path: str) -> str:
+    if FileSystems.get_scheme(path) != _GCS:
+        return ""
+    with explained(path, "looked up"):
+        return str(_filesystem(path).checksum(path))
 
 
 def read_bytes(path: str) -> bytes:
@@ -212,7 +227,7 @@ def rename(source: str, target: str, *, size: int | None = None) -> None:
             if is_local(source):
                 makedirs(split(target)[0] or ".")
                 os.replace(source, target)
-                _sync_folder(split(target)[0] or ".")
+                sync_folder(split(target)[0] or ".")
             elif FileSystems.get_scheme(source) == _GCS:
                 gcs_rename.rename(source, target)
             else:
@@ -222,8 +237,8 @@ def rename(source: str, target: str, *, size: int | None = None) -> None:
             raise
 
 
-def _sync_folder(folder: str) -> None:
-    # A rename survives a power failure once its folder is on the disk. Not every filesystem can do this.
+def sync_folder(folder: str) -> None:
+    """Puts a folder's names on the disk, where they survive a power failure; not every filesystem can do this."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -256,6 +271,28 @@ def list_files(pattern: str) -> list[tuple[str, int]]:
         BroetchenError: they cannot be listed.
     """
     return [(path, int(match.size_in_bytes)) for path, match in _matches(pattern)]
+
+
+def list_marks(folder: str) -> dict[str, FileMark]:
+    """The files in a folder, not those below it, by path: with their sizes, and on ``gs://`` their CRC32C.
+
+    The folder's name is taken as it is, wildcards and all, and a link is no file.
+
+    Raises:
+        BroetchenError: they cannot be listed.
+    """
+    with explained(folder, "listed"):
+        if FileSystems.get_scheme(folder) == _GCS:
+            return gcs_objects.list_marks(folder)
+        if is_local(folder):
+            with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+                return {
+                    posixpath.join(folder, entry.name): FileMark(entry.stat(follow_symlinks=False).st_size)
+                    for entry in entries
+                    if entry.is_file(follow_symlinks=False)
+                }
+            return {}
+        return {path: FileMark(size) for path, size in list_files(posixpath.join(folder, "*"))}
 
 
 def modified_times(pattern: str) -> dict[str, float]:
@@ -343,7 +380,7 @@ def local_copy(path: str, scratch_dir: str | None = None) -> Iterator[str]:
 
     Args:
         path: the file.
-        scratch_dir: the folder for the copy; by default the system's folder for temporary files.
+        scratch_dir: the folder for the copy; by default this run's in the system's folder for temporary files.
 
     Raises:
         BroetchenError: there is no such file, it cannot be read, or there is no space for the copy.
@@ -352,7 +389,7 @@ def local_copy(path: str, scratch_dir: str | None = None) -> Iterator[str]:
     if is_local(path):
         yield path
         return
-    with tempfile.TemporaryDirectory(prefix="broetchen-", dir=scratch_dir) as folder:
+    with tempfile.TemporaryDirectory(prefix="copy-", dir=scratch_dir or run_folder()) as folder:
         local = os.path.join(folder, split(path)[1])
         with explained(path, f"copied to {folder}"), _opened(path) as source, open(local, "wb") as copy:
             shutil.copyfileobj(source, copy, _CHUNK_BYTES)

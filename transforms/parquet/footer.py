@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 from typing import Any
 
 import pyarrow as pa
@@ -12,8 +13,9 @@ from apache_beam.io.filesystems import FileSystems
 
 from transforms.coders import register_json_coder
 from transforms.errors import BroetchenError, listed, one_line
-from transforms.files import storage
-from transforms.parquet.source_files import open_source
+from transforms.files import gcs_objects, storage
+from transforms.files.errors import explained
+from transforms.parquet.source_files import is_on_gcs, open_source
 
 _TAIL_BYTES = 64 << 10
 _MAGIC = b"PAR1"
@@ -35,6 +37,24 @@ class RowGroup:
     stored_bytes: int
 
 
+@dataclasses.dataclass(frozen=True)
+class SourceVersion:
+    """Which content of a file is meant.
+
+    Attributes:
+        size: in bytes.
+        checksum: the object store's own, where there is one.
+        generation: of an object on ``gs://``.
+        modified: when a local file was written last, in nanoseconds since 1970: parquet that is not compressed can
+            change in letters alone, which its footer does not show.
+    """
+
+    size: int
+    checksum: str | None = None
+    generation: int | None = None
+    modified: int | None = None
+
+
 @register_json_coder
 @dataclasses.dataclass(frozen=True)
 class SourceFile:
@@ -46,6 +66,8 @@ class SourceFile:
         footer_sha256: of the footer's bytes, which hold the sizes, offsets and statistics of all that is in the file.
             Together with `size` it identifies the content without reading it.
         checksum: the object store's own, where there is one.
+        generation: of the object on ``gs://`` that was looked at; its later readers read that one.
+        modified: see `SourceVersion`.
     """
 
     path: str
@@ -53,6 +75,12 @@ class SourceFile:
     footer_sha256: str
     checksum: str | None
     row_groups: tuple[RowGroup, ...]
+    generation: int | None = None
+    modified: int | None = None
+
+    @property
+    def version(self) -> SourceVersion:
+        return SourceVersion(self.size, self.checksum, self.generation, self.modified)
 
 
 def read_footer(path: str, size: int, text_column: str) -> SourceFile:
@@ -61,7 +89,8 @@ def read_footer(path: str, size: int, text_column: str) -> SourceFile:
     Raises:
         BroetchenError: the file cannot be opened, is not parquet or is cut short, or has no such text column.
     """
-    with open_source(path) as handle:
+    version = _version_now(path, size)
+    with open_source(path, version.generation) as handle:
         tail = _read_tail(handle, size, _TAIL_BYTES)
         if size >= 12 and tail[-4:] == _ENCRYPTED_MAGIC:
             raise BroetchenError(f"{path}: {_ENCRYPTED}")
@@ -90,9 +119,26 @@ def read_footer(path: str, size: int, text_column: str) -> SourceFile:
         path=path,
         size=size,
         footer_sha256=hashlib.sha256(footer).hexdigest(),
-        checksum=None if storage.is_local(path) else str(FileSystems.checksum(path)),
+        checksum=version.checksum,
         row_groups=groups,
+        generation=version.generation,
+        modified=version.modified,
     )
+
+
+def _version_now(path: str, size: int) -> SourceVersion:
+    if storage.is_local(path):
+        with explained(path, "looked up"):
+            return SourceVersion(size, modified=os.stat(path).st_mtime_ns)
+    with explained(path, "looked up"):
+        if not is_on_gcs(path):
+            return SourceVersion(size, str(FileSystems.checksum(path)))
+        generation, mark = gcs_objects.look(path)
+    if mark.bytes != size:
+        raise BroetchenError(
+            f"{path}: has changed since it was listed ({size:,} bytes then, {mark.bytes:,} now); run it again"
+        )
+    return SourceVersion(size, mark.crc32c, generation)
 
 
 def _check_row_group(path: str, end: int, index: int, group: pq.RowGroupMetaData, facts: RowGroup) -> None:

@@ -52,7 +52,7 @@ class ParquetShardWriter(StagedShard):
                 self._schema = table.schema.remove_metadata()
             self._waiting.append(self._fitted(table, self._schema))
             if sum(waiting.nbytes for waiting in self._waiting) >= _ROW_GROUP_BYTES:
-                self._write_row_group()
+                self.end_row_group()
         except BaseException as error:
             self._fail(error)
         self._records += len(table)
@@ -72,7 +72,10 @@ class ParquetShardWriter(StagedShard):
             ) from error
         return pa.table(columns, schema=schema)
 
-    def _write_row_group(self) -> None:
+    def end_row_group(self) -> None:
+        """Begins a new row group with the next rows; they begin one by themselves where the last one is large."""
+        if not self._waiting:
+            return
         table = pa.concat_tables(self._waiting)
         self._waiting = []
         if self._writer is None:
@@ -84,8 +87,7 @@ class ParquetShardWriter(StagedShard):
     def _finish(self) -> None:
         if self._schema is None:
             self._waiting = [pa.table({})]
-        if self._waiting:
-            self._write_row_group()
+        self.end_row_group()
         assert self._writer is not None
         self._writer.close()
         found = pq.read_metadata(self._temporary).num_rows

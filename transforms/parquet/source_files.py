@@ -10,7 +10,8 @@ from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from transforms.errors import BroetchenError, one_line
-from transforms.files import hub_path, storage
+from transforms.files import gcs_objects, hub_path, storage
+from transforms.files.errors import explained
 from transforms.parquet.read_ahead import ReadAhead
 
 
@@ -34,16 +35,25 @@ def is_on_hub(path: str) -> bool:
     return FileSystems.get_scheme(path) == hub_path.SCHEME
 
 
-def open_source(path: str, read_before: int = 0) -> Any:
+def is_on_gcs(path: str) -> bool:
+    """Whether `path` names an object in Google Cloud Storage."""
+    return FileSystems.get_scheme(path) == "gs"
+
+
+def open_source(path: str, generation: int | None = None, read_before: int = 0) -> Any:
     """A file to be read in parts, as a seekable binary one: a `ReadAhead` where it lies on the hub.
 
     Args:
         path: the file.
+        generation: which content of an object on ``gs://`` to read; None for what has the name now.
         read_before: bytes that the same reader has read of other files; see `ReadAhead`.
 
     Raises:
-        BroetchenError: it cannot be opened.
+        BroetchenError: it cannot be opened, or is of another generation by now.
     """
+    if generation is not None:
+        with explained(path, "read"):
+            return gcs_objects.open_generation(path, generation)
     try:
         # pyarrow opens local files natively, without the interpreter lock; Beam's file objects serve the others.
         if storage.is_local(path):

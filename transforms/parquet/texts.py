@@ -18,9 +18,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from apache_beam.io.filesystems import FileSystems
 
 from transforms.errors import BroetchenError, one_line
-from transforms.parquet.footer import RowGroup, column_extent, column_paths, row_group_extent, row_group_facts
+from transforms.parquet.footer import (
+    RowGroup,
+    SourceVersion,
+    column_extent,
+    column_paths,
+    row_group_extent,
+    row_group_facts,
+)
 from transforms.parquet.read_ahead import ReadAhead
 from transforms.parquet.source_files import is_on_hub, open_source
 from transforms.texts import BATCH_TEXT_BYTES, TextBatch, to_texts
@@ -57,14 +65,14 @@ def read_files(
     *,
     with_columns: bool = False,
     with_left_out: bool = False,
-    planned: Sequence[tuple[int, RowGroup]] | None = None,
+    planned: Sequence[tuple[SourceVersion, RowGroup]] | None = None,
 ) -> Iterator[tuple[tuple[str, int], TextBatch]]:
     """Streams row groups of several files, as `read_texts` does; a file on the hub is opened while the last is read.
 
     Args:
         with_columns: whether to read all columns.
         with_left_out: whether to tell which rows were left out.
-        planned: what each of the row groups was when it was planned: (size of its file in bytes, row group).
+        planned: what each of the row groups was when it was planned: (version of its file, row group).
 
     Yields:
         ((path, row group), batch)
@@ -119,7 +127,7 @@ class _OpenedFile:
         row_groups: Sequence[int],
         text_column: str,
         *,
-        planned: Sequence[tuple[int, RowGroup]] = (),
+        planned: Sequence[tuple[SourceVersion, RowGroup]] = (),
         with_columns: bool,
         with_left_out: bool = False,
         ahead: bool = True,
@@ -127,7 +135,7 @@ class _OpenedFile:
     ) -> None:
         self._path, self._row_groups = path, row_groups
         self._text_column, self._with_columns, self._with_left_out = text_column, with_columns, with_left_out
-        self._handle = open_source(path, read_before)
+        self._handle = open_source(path, planned[0][0].generation if planned else None, read_before)
         fetches_ahead = isinstance(self._handle, ReadAhead)
         # Column chunks of several columns are read in turns, unless all of a row group is read before it is decoded:
         # then the next groups can be fetched meanwhile.
@@ -165,19 +173,21 @@ class _OpenedFile:
                 row_group_extent(group) if whole_groups else column_extent(group.column(self._leaf)) for group in groups
             )
 
-    def _check_planned(self, planned: Sequence[tuple[int, RowGroup]], leaves: Sequence[str]) -> None:
+    def _check_planned(self, planned: Sequence[tuple[SourceVersion, RowGroup]], leaves: Sequence[str]) -> None:
         """A source that has changed since would give a dataset that is not what its manifest says."""
         metadata = self._parquet.metadata
         self._handle.seek(0, os.SEEK_END)
         found_size = self._handle.tell()
-        for group, (size, facts) in zip(self._row_groups, planned, strict=True):
+        checksum = FileSystems.checksum(self._path) if is_on_hub(self._path) else None
+        for group, (version, facts) in zip(self._row_groups, planned, strict=True):
             found = None
-            if found_size == size and group < metadata.num_row_groups and self._text_column in leaves:
+            same = found_size == version.size and checksum in (None, version.checksum)
+            if same and group < metadata.num_row_groups and self._text_column in leaves:
                 found = row_group_facts(metadata, group, leaves.index(self._text_column))
             if found != facts:
                 raise BroetchenError(
-                    f"{self._path}: has changed since this build planned it ({size:,} bytes then, {found_size:,} now; "
-                    f"row group {group} is another): run it again, while nobody changes the source"
+                    f"{self._path}: has changed since this build planned it ({version.size:,} bytes then, "
+                    f"{found_size:,} now; row group {group} is another): run it again, while nobody changes the source"
                 )
 
     def __enter__(self) -> _OpenedFile:

@@ -1,7 +1,7 @@
 """Plans datasets: footers and a small sample in, shards and a fingerprint out.
 
-The fingerprint names everything that decides the output's bytes. Work that an earlier run left under the same
-fingerprint is taken up again; work under another one is not.
+The fingerprint names everything that decides the output's bytes. Unfinished work has a key of its own, which leaves out
+how much of the source is wanted: a build with another budget takes up the shards that are there.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import logging
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
@@ -20,7 +21,9 @@ import pyarrow.compute as pc
 from apache_beam.pvalue import AsDict
 
 from transforms.coders import register_json_coder
+from transforms.dataset.manifest import NEWEST_FORMAT
 from transforms.encoding.pool import borrow_encoder, choose_engine, leading_documents
+from transforms.encoding.recheck import probe_digest
 from transforms.errors import BroetchenError
 from transforms.parquet.footer import SourceFile
 from transforms.parquet.read import ReadFooters, TextSource
@@ -31,10 +34,12 @@ from transforms.tokenizer.spec import ChosenEngine
 
 _LOGGER = logging.getLogger(__name__)
 
-# Changes whenever the same config, source and tokenizer would give other bytes.
-FORMAT_VERSION = 1
+FORMAT_VERSION = NEWEST_FORMAT
+"""Changes whenever the same config, source and tokenizer would give other bytes."""
 
 _SAMPLE_TEXT_BYTES = 256 << 10
+# Keys of a config's dataset that say how many of its shards are wanted.
+_HOW_MUCH = frozenset({"tokens", "eval_tokens", "on_shortfall"})
 
 
 @register_json_coder
@@ -47,6 +52,8 @@ class DatasetPlan:
         shards: all shards that the source makes, more than the budget may need.
         tokens_per_byte: tokens, BOS and EOS included, for each byte of the column before compression, from a sample.
         engine: the one that will encode: it was asked for, or it agreed with the reference on the sample.
+        versions: of the libraries that decide bytes, in the process that planned; other processes must have the same.
+        probe: the digest of what `tokenizers` makes of the probe (`transforms.encoding.recheck`).
     """
 
     dataset: str
@@ -54,6 +61,8 @@ class DatasetPlan:
     shards: tuple[PlannedShard, ...]
     tokens_per_byte: float
     engine: ChosenEngine
+    versions: Mapping[str, str]
+    probe: str
     fingerprint: str
     work_folder: str
 
@@ -63,10 +72,13 @@ class DatasetPlan:
         return ShardTask(
             dataset=self.dataset,
             work_folder=self.work_folder,
+            fingerprint=self.fingerprint,
             engine=self.engine,
+            versions=self.versions,
+            probe=self.probe,
             ordinal=ordinal,
             row_groups=tuple((file.path, group) for file, group in files),
-            planned=tuple((file.size, file.row_groups[group]) for file, group in files),
+            planned=tuple((file.version, file.row_groups[group]) for file, group in files),
             rows=shard.rows,
             text_bytes=shard.text_bytes,
             stop_after=stop_after,
@@ -81,12 +93,36 @@ def byte_deciding_versions(spec: DatasetSpec) -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in sorted(libraries, reverse=True)}
 
 
+def check_versions(spec: DatasetSpec, planned: Mapping[str, str]) -> None:
+    """Checks that this process has the versions of the libraries that decide bytes with which the build was planned.
+
+    Raises:
+        BroetchenError: it has others.
+    """
+    for name, found in byte_deciding_versions(spec).items():
+        if found != planned.get(name):
+            raise BroetchenError(
+                f"dataset {spec.name}: this worker has {name} {found}, and the build was planned with "
+                f"{planned.get(name, 'none')}; install the same versions on all machines, and run it again"
+            )
+
+
 def fingerprint(spec: DatasetSpec, source: Sequence[SourceFile]) -> str:
     """SHA-256 over all that decides the dataset's bytes: config, tokenizer, source, format and library versions."""
+    return _digest(spec, source, spec.config)
+
+
+def work_key(spec: DatasetSpec, source: Sequence[SourceFile]) -> str:
+    """SHA-256 over all that decides the bytes of provisional shards, and not how many of them a budget takes."""
+    dataset = {key: value for key, value in spec.config.get("dataset", {}).items() if key not in _HOW_MUCH}
+    return _digest(spec, source, {**spec.config, "dataset": dataset})
+
+
+def _digest(spec: DatasetSpec, source: Sequence[SourceFile], config: Mapping[str, Any]) -> str:
     parts = {
         "format": FORMAT_VERSION,
         "versions": byte_deciding_versions(spec),
-        "config": spec.config,
+        "config": config,
         "tokenizer": spec.tokenizer.sha256,
         "source": [(spec.shown_path(file.path), file.size, file.footer_sha256, file.checksum) for file in source],
     }
@@ -111,15 +147,16 @@ def plan_dataset(spec: DatasetSpec, source: Iterable[SourceFile]) -> DatasetPlan
     engine, reason = choose_engine(what, spec.tokenizer, spec.engine, [(sample.texts, encoded)])
     if reason is not None:
         _LOGGER.warning("%s: encoding with tokenizers, which is slower, since gigatoken %s", what, reason)
-    mark = fingerprint(spec, ordered)
     return DatasetPlan(
         dataset=spec.name,
         files=ordered,
         shards=lay_out_shards(ordered, groups, spec.target_text_bytes),
         tokens_per_byte=max(1, tokens) / sample.column_bytes,
         engine=engine,
-        fingerprint=mark,
-        work_folder=posixpath.join(spec.work_root, mark[:16]),
+        versions=byte_deciding_versions(spec),
+        probe=probe_digest(spec.tokenizer, "tokenizers"),
+        fingerprint=fingerprint(spec, ordered),
+        work_folder=posixpath.join(spec.work_root, work_key(spec, ordered)[:16]),
     )
 
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from transforms.budget.token_budget import ShardCount
 from transforms.coders import register_json_coder
-from transforms.parquet.footer import RowGroup, SourceFile
+from transforms.parquet.footer import RowGroup, SourceFile, SourceVersion
 from transforms.tokenizer.spec import ChosenEngine
 
 Order = Literal["sequential", "shuffled"]
@@ -45,19 +45,33 @@ class PlannedShard:
 class ShardTask:
     """One shard to tokenize: all of its `rows`, or until it holds `stop_after` tokens.
 
-    `row_groups` holds (path, index of the row group in that file), and `planned` what each was when it was planned, as
-    (size of the file in bytes, row group); `text_bytes` is before compression.
+    Attributes:
+        fingerprint: of the dataset.
+        row_groups: (path, index of the row group in that file).
+        planned: what each was when it was planned, as (version of its file, row group).
+        text_bytes: before compression.
+        versions: of the libraries that decide bytes, where the build was planned.
+        probe: what the engine has to make of the probe (`transforms.encoding.recheck`).
     """
 
     dataset: str
     work_folder: str
+    fingerprint: str
     engine: ChosenEngine
+    versions: Mapping[str, str]
+    probe: str
     ordinal: int
     row_groups: tuple[tuple[str, int], ...]
-    planned: tuple[tuple[int, RowGroup], ...]
+    planned: tuple[tuple[SourceVersion, RowGroup], ...]
     rows: int
     text_bytes: int
     stop_after: int | None
+
+    @property
+    def source(self) -> str:
+        """A hash of the versions of the files; of objects the checksums decide, and not the generations."""
+        versions = [(version.size, version.checksum, version.modified) for version, _ in self.planned]
+        return hashlib.sha256(repr(versions).encode()).hexdigest()[:16]
 
 
 def order_row_groups(files: Sequence[SourceFile], order: Order, seed: int) -> list[tuple[int, int]]:

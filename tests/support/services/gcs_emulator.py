@@ -81,6 +81,19 @@ class Handler(RequestHandler):  # type: ignore[misc]
         self.end_headers()
         self.wfile.write(body)
 
+    def do_GET(self) -> None:
+        """Of a generation that is asked for, gives that one or none: the store keeps no others."""
+        parts = urllib.parse.urlsplit(self.path)
+        match, asked = _ANY_OBJECT.search(parts.path), urllib.parse.parse_qs(parts.query).get("generation")
+        if match and asked:
+            with contextlib.suppress(NotFound):
+                if [self.storage.get_file_obj(match[1], urllib.parse.unquote(match[2]))["generation"]] != asked:
+                    self.send_response(404)
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
+        super().do_GET()
+
     def do_DELETE(self) -> None:
         match = _OBJECT.fullmatch(urllib.parse.urlsplit(self.path).path)
         if not match or self._meets(("ifGenerationMatch", match[1], match[2])):
@@ -119,6 +132,7 @@ class Handler(RequestHandler):  # type: ignore[misc]
         return True
 
 
+_ANY_OBJECT = re.compile(r"/b/([^/]+)/o/(.+)$")
 _OBJECT = re.compile(r"(?:/storage/v1)?/b/([^/]+)/o/([^/]+)")
 _UPLOAD = re.compile(r"(?:/upload)?/storage/v1/b/([^/]+)/o\?(?=.*uploadType=multipart)(?=.*if\w*[Gg]enerationMatch=).*")
 _COPY = re.compile(_OBJECT.pattern + r"/copyTo/b/([^/]+)/o/([^/]+)")

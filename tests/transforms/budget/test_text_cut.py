@@ -155,6 +155,10 @@ def test_splits_are_exact_and_hold_each_character_once_in_its_order(texts: list[
         assert shards.places(taken.taken) == sorted(shards.places(taken.taken))
         assert taken.rest[: len(taken.put_back)] == taken.put_back
         assert shards.places(taken.rest[len(taken.put_back) :]) == before[gone:]
+        # Documents without tokens are taken only before others: how many there are behind, depends on how far was read.
+        if taken.taken and not taken.missing:
+            last = taken.taken[-1]
+            assert pairs(texts[last.ordinal][last.last - 1][last.start : last.stop]) > 0
         # Something is missing only where all that is left was put back, and that only where it has no cut at what was
         # wanted when its turn came.
         assert not taken.missing or taken.rest == taken.put_back
@@ -184,6 +188,23 @@ def test_a_budget_that_ends_with_a_document_cuts_none() -> None:
 def test_a_shard_is_left_in_one_piece_where_the_budget_ends_with_the_one_before() -> None:
     taken, rest = take([["a", "bb"], ["aaa", "b"]], 3)
     assert (taken, rest) == ((DocumentSpan(0, 0, 2, 3),), (DocumentSpan(1, 0, 2, 4),))
+
+
+def test_documents_without_tokens_behind_the_last_one_are_left() -> None:
+    """How many of them there are, depends on how far was read; they begin the next split if there is one."""
+    taken, rest = take([["a", "_", "bb", "_", "__"], ["_", "a"]], 3)
+    assert taken == (DocumentSpan(0, 0, 3, 3),)
+    assert rest == (DocumentSpan(0, 3, 4, 0), DocumentSpan(0, 4, 5, 0), DocumentSpan(1, 0, 2, 1))
+    taken, rest = take([["a", "bb"], ["_", "_"], ["a"]], 3)
+    assert (taken, rest) == ((DocumentSpan(0, 0, 2, 3),), (DocumentSpan(1, 0, 2, 0), DocumentSpan(2, 0, 1, 1)))
+    taken, rest = take([["_", "_"], ["_", "a", "_"]], 1)
+    assert (taken, rest) == ((DocumentSpan(0, 0, 2, 0), DocumentSpan(1, 0, 2, 1)), (DocumentSpan(1, 2, 3, 0),))
+
+
+def test_where_something_is_missing_all_documents_without_tokens_are_taken() -> None:
+    shards = Shards([["a", "_"], ["_"]])
+    taken = take_exactly(shards.everything, 2, shards.lengths, shards.cut)
+    assert (taken.taken, taken.missing) == ((DocumentSpan(0, 0, 2, 1), DocumentSpan(1, 0, 1, 0)), 1)
 
 
 def test_nothing_is_taken_for_no_budget() -> None:

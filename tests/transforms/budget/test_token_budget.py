@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import random
 
@@ -24,8 +25,11 @@ from transforms.budget.token_budget import (
     merge_counts,
     usable_prefix,
 )
+from transforms.checksums import FileMark
 from transforms.coders import from_json, to_json
 from transforms.errors import BroetchenError
+
+A, B = FileMark(1, "a"), FileMark(1, "b")
 
 sizes = st.lists(st.integers(0, 50), max_size=20)
 split_budgets = st.lists(st.integers(0, 300), min_size=1, max_size=3).map(
@@ -108,16 +112,35 @@ def test_a_cut_says_what_it_holds_and_what_is_missing() -> None:
     ("less", "more"),
     [
         # All of it, though fewer tokens were counted.
-        (ShardCount(0, 9, complete=False, row_groups=9, sha256="b"), ShardCount(0, 5, row_groups=1, sha256="a")),
-        (ShardCount(0, 9, row_groups=1, sha256="b"), ShardCount(0, 5, row_groups=2, sha256="a")),
-        (ShardCount(0, 5, row_groups=1, sha256="b"), ShardCount(0, 9, row_groups=1, sha256="a")),
-        (ShardCount(0, 5, row_groups=1, sha256="a"), ShardCount(0, 5, row_groups=1, sha256="b")),
+        (ShardCount(0, 9, rows=9, complete=False, file=B, attempt="b"), ShardCount(0, 5, rows=1, file=A, attempt="a")),
+        (ShardCount(0, 9, rows=1, file=B, attempt="b"), ShardCount(0, 5, rows=2, file=A, attempt="a")),
+        (ShardCount(0, 5, rows=1, file=B, attempt="b"), ShardCount(0, 9, rows=1, file=A, attempt="a")),
+        (ShardCount(0, 5, rows=1, file=A, attempt="b"), ShardCount(0, 5, rows=1, file=B, attempt="a")),
+        (ShardCount(0, 5, rows=1, file=A, attempt="a"), ShardCount(0, 5, rows=1, file=A, attempt="b")),
     ],
-    ids=["complete", "row groups", "tokens", "checksum"],
+    ids=["complete", "rows", "tokens", "checksum", "attempt"],
 )
 def test_of_two_counts_of_a_shard_the_one_that_read_more_is_kept(less: ShardCount, more: ShardCount) -> None:
     other = ShardCount(1, 1)
     assert merge_counts([other, less, more]) == merge_counts([more, less, other]) == [more, other]
+
+
+@pytest.mark.parametrize(
+    ("less", "more"),
+    [
+        (ShardCount(0, 9, rows=9, complete=False), ShardCount(0, 5, rows=1)),
+        (ShardCount(0, 9, rows=1), ShardCount(0, 5, rows=2)),
+        (ShardCount(0, 5, rows=1), ShardCount(0, 9, rows=1)),
+    ],
+    ids=["complete", "rows", "tokens"],
+)
+def test_a_count_holds_more_only_where_more_of_the_shard_was_read(less: ShardCount, more: ShardCount) -> None:
+    """What takes the place of another in the work folder: checksum and attempt, which decide above, do not here."""
+    assert more.holds_more(less)
+    assert not less.holds_more(more)
+    equal = dataclasses.replace(less, file=FileMark(1, "z"), attempt="z")
+    assert not equal.holds_more(less)
+    assert not less.holds_more(equal)
 
 
 def test_a_gap_or_a_shard_cut_short_ends_the_stream() -> None:
@@ -130,20 +153,23 @@ def test_a_gap_or_a_shard_cut_short_ends_the_stream() -> None:
 
 
 def test_a_count_is_of_a_whole_shard_without_bad_rows_unless_it_says_otherwise() -> None:
-    """So are those that earlier versions left in a work folder, which lack what was not counted then."""
+    """So is one that lacks what was not counted when it was written."""
     written_out = ShardCount(
         ordinal=0,
         tokens=7,
         documents=0,
+        without_tokens=0,
         records=0,
+        rows=0,
         text_bytes=0,
-        file_bytes=0,
-        sha256="",
-        row_groups=0,
         complete=True,
         skipped={},
-        quarantine_bytes=0,
-        quarantine_sha256="",
+        attempt="",
+        engine="",
+        source="",
+        file=FileMark(0, "", ""),
+        row_file=FileMark(0, "", ""),
+        quarantine=None,
     )
     assert usable_prefix([ShardCount(0, 7)]) == (written_out,)
     assert usable_prefix([from_json(ShardCount, '{"ordinal": 0, "tokens": 7}')]) == (written_out,)
@@ -160,7 +186,23 @@ def test_counts_are_json_while_they_are_merged() -> None:
 
 
 def test_counts_and_cuts_survive_the_wire() -> None:
-    count = ShardCount(3, 7, 2, 2, 40, 99, "ab", 1, complete=False, skipped={"null": 2})
+    count = ShardCount(
+        ordinal=3,
+        tokens=7,
+        documents=2,
+        without_tokens=1,
+        records=2,
+        rows=4,
+        text_bytes=40,
+        complete=False,
+        skipped={"null": 2},
+        attempt="0123456789ab",
+        engine="gigatoken 0.10.0",
+        source="89ab",
+        file=FileMark(99, "ab", "AAAAAA=="),
+        row_file=FileMark(13, "cd", "AAAAAQ=="),
+        quarantine=FileMark(5, "ef", "AAAAAg=="),
+    )
     cut = DatasetCut((count,), cut_shards([(3, 7)], {"train": 5, "eval": 1}))
     assert from_json(DatasetCut, to_json(cut)) == cut
 

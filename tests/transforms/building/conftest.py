@@ -21,9 +21,10 @@ from tests.support.killed_builds import tree
 from tests.support.small_tokenizers import added_token, byte_level
 from transforms.arrayrecord.records import Format
 from transforms.budget.token_budget import DatasetCut, ShardCount, cut_shards
-from transforms.building.cut import PublishPlan, plan_publication
+from transforms.building.cut import PublishPlan, plan_publication, work_folder
 from transforms.building.datasets import find_finished
-from transforms.building.publish import PublishedShard, finish_dataset, publish_shard
+from transforms.building.publish import PublishedShard, clear_work, finish_dataset, publish_shard
+from transforms.building.rows import ShardRows, tell_rows
 from transforms.building.shard import build_shard
 from transforms.building.work_folder import WorkFolder
 from transforms.dataset.manifest import Manifest
@@ -60,7 +61,7 @@ class Build:
 
     @property
     def work(self) -> WorkFolder:
-        return WorkFolder(self.plan.work_folder, self.spec.records.extension)
+        return work_folder(self.spec, self.plan)
 
     @property
     def folder(self) -> Path:
@@ -72,6 +73,7 @@ class Build:
 
     def tokenize(self) -> tuple[ShardCount, ...]:
         """As many shards as the budgets take; of text all, as a build has some in reserve."""
+        self.work.take_back()
         self.work.write_budgets(self.spec.budgets)
         counts: list[ShardCount] = []
         for ordinal in range(len(self.plan.shards)):
@@ -88,14 +90,21 @@ class Build:
         splits = cut_shards(((count.ordinal, count.tokens) for count in counts), self.spec.budgets)
         return plan_publication(self.spec, self.plan, DatasetCut(counts, splits))
 
-    def publish(self) -> tuple[PublishPlan, list[PublishedShard]]:
+    def publish(self) -> tuple[PublishPlan, list[PublishedShard], list[ShardRows]]:
         publication = self.publication()
-        return publication, [publish_shard(self.spec, task) for task in publication.tasks]
+        return publication, *self.place(publication)
+
+    def place(self, publication: PublishPlan) -> tuple[list[PublishedShard], list[ShardRows]]:
+        """Puts all of it under its final names."""
+        published = [publish_shard(self.spec, task) for task in publication.tasks]
+        told = [tell_rows(self.spec, task) for task in publication.rows]
+        return [shard for shard in published if shard], [rows for rows in told if rows]
 
     def run(self) -> Manifest:
         """All of it, unless the dataset is finished."""
-        found = find_finished(self.spec, self.plan)
-        return found or finish_dataset(self.spec, self.plan, *self.publish())
+        manifest = find_finished(self.spec, self.plan) or finish_dataset(self.spec, self.plan, *self.publish())
+        clear_work(self.spec)
+        return manifest
 
 
 def plan_build(

@@ -18,9 +18,9 @@ from transforms.arrayrecord.reader import RecordReader
 from transforms.arrayrecord.records import Format
 from transforms.budget.text_cut import DocumentSpan
 from transforms.budget.token_budget import ShardCount, ShardSlice
-from transforms.building.cut import PublishPlan, PublishTask, missing_text
+from transforms.building.cut import PublishPlan, PublishTask, missing_text, work_folder
 from transforms.building.publish import publish_shard
-from transforms.building.work_folder import WorkFolder
+from transforms.building.rows import RowsTask
 from transforms.coders import from_json, to_json
 from transforms.encoding.gigatoken import GigatokenUnfitError
 from transforms.errors import BroetchenError
@@ -169,6 +169,16 @@ def published(build: SmallBuild) -> dict[str, list[list[int]] | list[str]]:
     return found
 
 
+def rows_told(build: SmallBuild, publication: PublishPlan) -> list[tuple[int, int, int | None]]:
+    """Ordinal, what is before it, and what is used of it, of each shard whose rows are to be told of."""
+    for task in publication.rows:
+        assert task.count == build.counts[task.count.ordinal]
+        assert task.group_rows == (len(ROWS[task.count.ordinal]),)
+        assert (task.dataset, task.work_folder) == (build.spec.name, build.plan.work_folder)
+        assert (task.extension, task.fingerprint) == (build.spec.records.extension, build.plan.fingerprint)
+    return [(task.count.ordinal, task.before, task.used) for task in publication.rows]
+
+
 @pytest.mark.parametrize("record_format", ["text", "parquet"])
 def test_published_text_is_the_documents_cut_where_the_splits_end(tmp_path: Path, record_format: Format) -> None:
     """Train and eval end within documents; "🙂" has no part of 2 tokens, so it is passed over, and the next split's."""
@@ -176,8 +186,8 @@ def test_published_text_is_the_documents_cut_where_the_splits_end(tmp_path: Path
     publication = build.publication()
     assert publication.put_back == {"train": 0, "eval": 1, "test": 0}
     assert publication.missing == {"train": 0, "eval": 0, "test": 0}
-    # What was read of the source: shard 3 was not.
-    assert publication.counts == build.counts[:3]
+    # What the dataset has of the source: up to "xyz", the third document of shard 2. Shard 3 was not needed.
+    assert rows_told(build, publication) == [(0, 0, None), (1, 2, None), (2, 2, 3)]
     assert published(build) == {
         "train-00000-of-00002": ["abab", "cd"],
         "train-00001-of-00002": [" e"],
@@ -189,7 +199,8 @@ def test_published_text_is_the_documents_cut_where_the_splits_end(tmp_path: Path
 def test_published_ids_are_those_of_the_documents_cut_where_the_splits_end(tmp_path: Path) -> None:
     build = small_build(tmp_path, "tokens", ROWS).with_budgets({"train": 10, "eval": 6, "test": 12})
     publication = build.publication()
-    assert (publication.counts, publication.put_back) == (build.counts, {})
+    assert publication.put_back == {}
+    assert rows_told(build, publication) == [(0, 0, None), (1, 8, None), (2, 8, None), (3, 27, 1)]
     assert publication.missing == {"train": 0, "eval": 0, "test": 0}
     stream = [token for documents in build.documents for text in documents for token in [*small_ids(text), EOS]]
     expected = {
@@ -224,16 +235,17 @@ def test_a_short_source_fails_before_anything_of_it_is_published(
 ) -> None:
     build = built(record_format)
     train = build.tokens + train_lacks
-    work = Path(build.plan.work_folder)
-    (work / "publication.json").unlink(missing_ok=True)
+    work = work_folder(build.spec, build.plan)
+    noted = Path(build.plan.work_folder) / f"publication-{build.plan.fingerprint[:16]}.json"
+    noted.unlink(missing_ok=True)
     with pytest.raises(BroetchenError) as failed:
         build.with_budgets({"train": train, "eval": eval_budget}).publication()
     assert str(failed.value) == (
         f"dataset small: the source is exhausted (1 files): {said.format(train=train)} tokens missing in all; "
         "nothing of it was published. Add source files, lower the budget, or set on_shortfall: keep"
     )
-    assert not (work / "publication.json").exists()
-    assert all(Path(WorkFolder(str(work), build.spec.records.extension).shard(o)).exists() for o in range(len(ROWS)))
+    assert not noted.exists()
+    assert all(Path(work.shard(count.ordinal, count.attempt)).exists() for count in build.counts)
 
 
 @pytest.mark.parametrize("record_format", FORMATS)
@@ -244,7 +256,8 @@ def test_a_short_source_is_published_where_the_config_keeps_it(
     kept = build.with_budgets({"train": build.tokens + 5, "eval": 7}, "keep").publication()
     assert contents(kept, "train") == [(0, *WHOLE), (2, *WHOLE), (3, *WHOLE)]
     assert kept.missing == {"train": 5, "eval": 7}
-    assert kept.counts == build.counts
+    # All that there is was read, what follows the last token as well.
+    assert [(ordinal, used) for ordinal, _, used in rows_told(build, kept)] == [(o, None) for o in range(len(ROWS))]
     # What is not short is as it would be with `fail`.
     budgets = {"train": build.tokens - 3}
     assert build.with_budgets(budgets, "keep").publication() == build.with_budgets(budgets, "fail").publication()
@@ -257,19 +270,26 @@ def test_the_work_folder_knows_what_whole_shards_are_called(tmp_path: Path, reco
     build = build.with_budgets({"train": build.tokens - 1, "eval": 1}, "keep")
     build.publication()
     folder, extension = build.spec.folder, build.spec.records.extension
-    assert json.loads((Path(build.plan.work_folder) / "publication.json").read_text())["names"] == {
+    noted = Path(build.plan.work_folder) / f"publication-{build.plan.fingerprint[:16]}.json"
+    assert json.loads(noted.read_text())["names"] == {
         "0": f"{folder}/train-00000-of-00003.{extension}",
         "2": f"{folder}/train-00001-of-00003.{extension}",
     }
     published(build)
-    work = WorkFolder(build.plan.work_folder, extension)
-    assert not Path(work.shard(0)).exists()
+    work = work_folder(build.spec, build.plan)
+    assert not Path(work.shard(0, build.counts[0].attempt)).exists()
     assert [work.finished(ordinal) for ordinal in range(len(ROWS))] == list(build.counts)
 
 
-def test_nothing_is_published_and_nothing_counted_where_no_document_has_a_cut(tmp_path: Path) -> None:
+def test_nothing_is_published_where_no_document_has_a_cut(tmp_path: Path) -> None:
+    """But all rows are told of, as of any source that is exhausted."""
     build = small_build(tmp_path, "text", [["🙂"], ["xyz"]]).with_budgets({"train": 1}, "keep")
-    assert build.publication() == PublishPlan((), (), missing={"train": 1}, put_back={"train": 2})
+    publication = build.publication()
+    assert publication == PublishPlan((), publication.rows, missing={"train": 1}, put_back={"train": 2})
+    assert [(task.count, task.before, task.used) for task in publication.rows] == [
+        (build.counts[0], 0, None),
+        (build.counts[1], 1, None),
+    ]
 
 
 def test_the_tokens_that_text_lacks_are_added_up(built: Callable[[Format], SmallBuild]) -> None:
@@ -306,11 +326,22 @@ def test_a_document_is_cut_by_the_engine_that_the_plan_has_chosen(tmp_path: Path
 
 
 def test_a_task_says_what_its_file_is_called_and_is_of_a_whole_shard_unless_told_otherwise() -> None:
-    task = PublishTask("small", "work", "arecord", "eval", 3, 12, ShardCount(7, 40))
+    task = PublishTask("small", "work", "arecord", "f" * 64, False, "eval", 3, 12, ShardCount(7, 40, documents=9))
     assert task == dataclasses.replace(task, piece=None, spans=())
     assert (task.file, task.whole) == ("eval-00003-of-00012.arecord", True)
     assert not dataclasses.replace(task, piece=ShardSlice(7, 0, 39)).whole
     assert not dataclasses.replace(task, spans=(DocumentSpan(7, 0, 1, 39),)).whole
+
+
+def test_a_task_says_where_in_its_shard_its_content_ends() -> None:
+    """In tokens, and where documents are text in documents; a part of one counts as one."""
+    ids = PublishTask("small", "work", "arecord", "f" * 64, False, "eval", 0, 1, ShardCount(7, 40, documents=9))
+    assert ids.end == 40
+    assert dataclasses.replace(ids, piece=ShardSlice(7, 5, 30)).end == 35
+    text = dataclasses.replace(ids, is_text=True)
+    assert text.end == 9
+    spans = (DocumentSpan(7, 1, 2, 4), DocumentSpan(7, 4, 6, 20), DocumentSpan(7, 6, 7, 2, 0, 3))
+    assert dataclasses.replace(text, spans=spans).end == 7
 
 
 @pytest.mark.parametrize("record_format", FORMATS)
@@ -318,8 +349,11 @@ def test_tasks_and_plans_survive_the_wire(built: Callable[[Format], SmallBuild],
     build = built(record_format).with_budgets({"train": 9, "eval": 6})
     publication = build.publication()
     assert from_json(PublishPlan, to_json(publication)) == publication
+    for rows in publication.rows:
+        assert from_json(RowsTask, to_json(rows)) == rows
     for task in publication.tasks:
         assert from_json(PublishTask, to_json(task)) == task
+        assert (task.fingerprint, task.is_text) == (build.plan.fingerprint, record_format != "tokens")
         assert (task.dataset, task.work_folder) == ("small", build.plan.work_folder)
         assert task.count == build.counts[task.count.ordinal]
         assert task.extension == build.spec.records.extension

@@ -17,6 +17,7 @@ from typing import Any, get_args
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,11 +32,16 @@ from transforms.budget.token_budget import ShardCount, ShardSlice
 from transforms.building.cut import PublishTask
 from transforms.building.publish import (
     PublishedShard,
+    clear_work,
     documents_within,
     finish_dataset,
     manifest_of,
     publish_shard,
 )
+from transforms.building.rows import ShardRows, tell_rows
+from transforms.building.work_folder import ROW
+from transforms.checksums import mark_of
+from transforms.coders import from_json, to_json
 from transforms.dataset.manifest import read_manifest
 from transforms.errors import BroetchenError
 from transforms.files import storage
@@ -66,6 +72,27 @@ def footer_sha256(path: Path) -> str:
     return hashlib.sha256(content[-int.from_bytes(content[-8:-4], "little") - 8 :]).hexdigest()
 
 
+def text_hash(*documents: str) -> str:
+    hashes = [xxhash.xxh3_64_intdigest(document.encode()).to_bytes(8, "little") for document in documents]
+    return xxhash.xxh3_64_hexdigest(b"".join(hashes))
+
+
+def publish(build: Build, task: PublishTask) -> PublishedShard:
+    """Publishes a file of a dataset that is not finished."""
+    published = publish_shard(build.spec, task)
+    assert published is not None
+    return published
+
+
+# Up to the first document of shard 3, of which two tokens are used: 8 + 7 + 8 + 2, or 6 + 6 + 6 + 2.
+USED = ((("aaaa", "bb"), ("cccccc",)), (("d", "eeeee"), ("ffffff",)))
+STARTS: Mapping[Format, Sequence[Sequence[int]]] = {
+    "tokens": ((0, 8), (15, 23)),
+    "text": ((0, 2), (3, 5)),
+    "parquet": ((0, 2), (3, 5)),
+}
+
+
 @pytest.mark.parametrize("written", FORMATS)
 def test_the_manifest_says_exactly_what_there_is(make_build: MakeBuild, corpus: Path, written: Format) -> None:
     build = make_build(written)
@@ -87,7 +114,7 @@ def test_the_manifest_says_exactly_what_there_is(make_build: MakeBuild, corpus: 
     libraries = ["broetchen", "tokenizers", "pyarrow", *(["array_record"] if written != "parquet" else [])]
     expected: dict[str, Any] = {
         "format": "broetchen-dataset",
-        "format_version": 1,
+        "format_version": 2,
         "mix": "small",
         "dataset": "a",
         "fingerprint": build.plan.fingerprint,
@@ -101,7 +128,8 @@ def test_the_manifest_says_exactly_what_there_is(make_build: MakeBuild, corpus: 
             "special_tokens": "text",
         },
         "splits": {name: split(name, budget) for name, budget in build.spec.budgets.items()},
-        # Of shards 0 to 3; what was read of text in reserve is not in the dataset.
+        # What was read of shard 3 behind that document, and of text in reserve, is not in the dataset.
+        "rows": 3 + 2 + 2 + 1,
         "skipped": {"empty": 1, "null": 1},
         "quarantine": [
             {
@@ -119,6 +147,8 @@ def test_the_manifest_says_exactly_what_there_is(make_build: MakeBuild, corpus: 
                 "footer_sha256": footer_sha256(corpus / "a" / f"{file}.parquet"),
                 "checksum": None,
                 "row_groups": [0, 1],
+                "starts": list(STARTS[written][file]),
+                "texts": [text_hash(*documents) for documents in USED[file]],
             }
             for file in range(2)
         ],
@@ -150,7 +180,7 @@ def test_the_files_hold_the_first_tokens_of_the_documents(make_build: MakeBuild,
 def test_publishing_may_be_repeated(make_build: MakeBuild, written: Format) -> None:
     """As a runner does that has lost sight of a worker."""
     build = make_build(written)
-    publication, published = build.publish()
+    publication, published, told = build.publish()
     before = tree(build.folder)
     held = [numbers for files in HELD[written].values() for numbers in files]
     assert published == [
@@ -161,8 +191,7 @@ def test_publishing_may_be_repeated(make_build: MakeBuild, written: Format) -> N
             tokens=tokens,
             documents=documents,
             records=records,
-            file_bytes=(build.folder / task.file).stat().st_size,
-            sha256=sha256(build.folder / task.file),
+            mark=mark_of((build.folder / task.file).read_bytes()),
         )
         for task, (tokens, documents, records) in zip(publication.tasks, held, strict=True)
     ]
@@ -173,18 +202,39 @@ def test_publishing_may_be_repeated(make_build: MakeBuild, written: Format) -> N
         ("eval", 0),
         ("eval", 1),
     ]
-    assert [publish_shard(build.spec, task) for task in publication.tasks] == published
+    assert [(rows.ordinal, rows.rows, rows.skipped) for rows in told] == [
+        (0, 3, {"null": 1}),
+        (1, 2, {"empty": 1}),
+        (2, 2, {}),
+        (3, 1, {}),
+    ]
+    assert build.place(publication) == (published, told)
     assert tree(build.folder) == before
 
 
-def test_what_is_neither_here_nor_there_cannot_be_published(stages: Stages) -> None:
+@pytest.mark.parametrize("same_size", [False, True])
+def test_what_is_neither_here_nor_there_cannot_be_published(stages: Stages, same_size: bool) -> None:
     build = stages.restore("tokenized")
     publication = build.publication()
     task = publication.tasks[0]
-    Path(build.work.shard(0)).unlink()
-    (build.folder / task.file).write_bytes(b"of an older build")
-    with pytest.raises(BroetchenError, match=r"shard-00000\.arecord: cannot be renamed to .*train-00000-of-00003"):
+    Path(build.work.shard(0, task.count.attempt)).unlink()
+    older = b"of an older build"
+    (build.folder / task.file).write_bytes(older.ljust(task.count.file.bytes, b"!") if same_size else older)
+    with pytest.raises(BroetchenError, match=r"shard-00000-\w+\.arecord: cannot be renamed to .*train-00000-of-00003"):
         publish_shard(build.spec, task)
+
+
+def test_left_out_rows_that_are_neither_here_nor_there_are_told(stages: Stages) -> None:
+    build = stages.restore("tokenized")
+    publication = build.publication()
+    task = publication.rows[0]
+    assert task.count.quarantine is not None
+    Path(build.work.quarantine(0, task.count.attempt)).unlink()
+    final = build.folder / "_quarantine" / "bad-rows-00000.parquet"
+    final.parent.mkdir()
+    final.write_bytes(bytes(task.count.quarantine.bytes))
+    with pytest.raises(BroetchenError, match=r"bad-rows-00000-\w+\.parquet: cannot be renamed to .*/_quarantine/bad-"):
+        tell_rows(build.spec, task)
 
 
 @pytest.mark.parametrize("index", [0, 2], ids=["whole", "cut"])
@@ -201,7 +251,7 @@ def test_a_rename_whose_answer_is_lost_has_been_done(
             raise OSError(errno.EIO, "no answer")
 
     monkeypatch.setattr(os, "replace", lose)
-    assert publish_shard(build.spec, task).file == task.file
+    assert publish(build, task).file == task.file
     assert sha256(build.folder / task.file) == stages.finished()[task.file]
 
 
@@ -209,22 +259,36 @@ def test_a_rename_whose_answer_is_lost_has_been_done(
 def test_a_cut_takes_what_it_says_or_nothing(make_build: MakeBuild, tmp_path: Path, held: int) -> None:
     """A file that was cut short reads as one with fewer records, or none, and says nothing of it."""
     build = make_build()
-    folder, work = Path(build.plan.work_folder), build.work
-    with ShardWriter(work.shard(0)) as writer:
+    folder, work, attempt = Path(build.plan.work_folder), build.work, "0123456789ab"
+    with ShardWriter(work.shard(0, attempt)) as writer:
         writer.write_many(encode_ids(np.arange(held, dtype=np.uint32), np.arange(0, held + 1, 2)))
     written = writer.close()
-    count = ShardCount(0, tokens=6, documents=1, records=3, file_bytes=written.bytes, sha256=written.sha256)
-    work.finish(count, np.array([6], np.uint32))
-    task = PublishTask("a", str(folder), "arecord", "train", 0, 1, count, ShardSlice(0, skip=0, take=5))
+    row_file = work.write_rows(0, attempt, np.array([(0, 6, 0)], ROW))
+    count = ShardCount(
+        0, tokens=6, documents=1, records=3, rows=1, attempt=attempt, file=written.mark, row_file=row_file
+    )
+    assert work.finish(count) == count
+    task = PublishTask(
+        dataset="a",
+        work_folder=str(folder),
+        extension="arecord",
+        fingerprint=build.plan.fingerprint,
+        is_text=False,
+        split="train",
+        index=0,
+        of=1,
+        count=count,
+        piece=ShardSlice(0, skip=0, take=5),
+    )
     if held == 6:
-        assert publish_shard(build.spec, task).tokens == 5
+        assert publish(build, task).tokens == 5
         assert read_ids(build.folder, "train") == [[0, 1], [2, 3], [4]]
         return
     with pytest.raises(
         BroetchenError, match=rf"gives {held} of 5 tokens, so it was damaged .* delete the folder {folder}"
     ):
         publish_shard(build.spec, task)
-    assert list(build.folder.rglob("*.arecord")) == [folder / "shard-00000.arecord"]
+    assert list(build.folder.rglob("*.arecord*")) == [folder / f"shard-00000-{attempt}.arecord"]
     assert not [path for path in folder.iterdir() if ".tmp-" in path.name or path.name.startswith("train")]
 
 
@@ -246,15 +310,15 @@ def test_a_cut_shard_needs_the_space_of_the_shard(stages: Stages, leave: Callabl
     """A full disk shows itself before a file is begun; renaming takes no space."""
     build = stages.restore("tokenized")
     task = build.publication().tasks[index]
-    leave(task.count.file_bytes - 1)
+    leave(task.count.file.bytes - 1)
     if task.whole:
         publish_shard(build.spec, task)
         return
     before = tree(build.folder)
-    with pytest.raises(BroetchenError, match=rf"{build.plan.work_folder}/{task.file}: it takes about 128 KiB on the"):
+    with pytest.raises(BroetchenError, match=rf"{build.plan.work_folder}/{task.file}-\w+: it takes about 128 KiB on"):
         publish_shard(build.spec, task)
     assert tree(build.folder) == before
-    leave(task.count.file_bytes)
+    leave(task.count.file.bytes)
     publish_shard(build.spec, task)
     assert sha256(build.folder / task.file) == stages.finished()[task.file]
 
@@ -264,17 +328,17 @@ def test_of_a_shard_in_a_bucket_there_is_a_copy_as_well(
 ) -> None:
     build = stages.restore("tokenized")
     local, work = Path(build.plan.work_folder), f"{gcs_prefix}/out/a/.broetchen/0123"
-    for kind in ("arecord", "lengths"):
-        storage.upload(str(local / f"shard-00002.{kind}"), f"{work}/shard-00002.{kind}")
+    for path in local.glob("shard-00002-*"):
+        storage.upload(str(path), f"{work}/{path.name}")
     spec = dataclasses.replace(build.spec, output=f"{gcs_prefix}/out")
     task = dataclasses.replace(build.publication().tasks[2], work_folder=work)
-    leave(2 * task.count.file_bytes - 1)
+    leave(2 * task.count.file.bytes - 1)
     with pytest.raises(BroetchenError, match=r"it takes about 256 KiB on the disk of .* set TMPDIR to a folder"):
         publish_shard(spec, task)
-    leave(2 * task.count.file_bytes)
-    published = publish_shard(spec, task)
-    assert published.sha256 == stages.finished()[task.file]
-    assert hashlib.sha256(storage.read_bytes(f"{spec.folder}/{task.file}")).hexdigest() == published.sha256
+    leave(2 * task.count.file.bytes)
+    published = publish(build.changed(output=spec.output), task)
+    assert published.mark.sha256 == stages.finished()[task.file]
+    assert mark_of(storage.read_bytes(f"{spec.folder}/{task.file}")) == published.mark
 
 
 # --- Documents of a piece --------------------------------------------------------------------------------------------
@@ -325,9 +389,10 @@ def test_documents_of_a_shard_of_many_tokens() -> None:
 
 def test_shards_may_have_been_published_in_any_order(stages: Stages) -> None:
     build = stages.restore("tokenized")
-    publication, published = build.publish()
-    assert len(published) == 5
-    finish_dataset(build.spec, build.plan, publication, published[::-1])
+    publication, published, told = build.publish()
+    assert (len(published), len(told)) == (5, 4)
+    finish_dataset(build.spec, build.plan, publication, published[::-1], told[::-1])
+    clear_work(build.spec)
     assert tree(build.folder) == stages.finished()
 
 
@@ -344,20 +409,32 @@ def test_the_rows_of_a_shard_that_was_read_in_part(make_build: MakeBuild, tmp_pa
     (shard,) = build.plan.shards
     assert shard.row_groups == ((1, 2), (0, 0), (1, 0), (1, 1), (0, 1), (0, 2))
     (count,) = build.tokenize()
-    assert count.row_groups == 5
+    assert count.rows == 5
     manifest = build.run()
-    used = [(file.path, file.row_groups) for file in manifest.source]
-    assert used == [("a/0.parquet", [0, 1]), ("a/1.parquet", [0, 1, 2])]
+    used = [(file.path, file.row_groups, file.starts) for file in manifest.source]
+    assert used == [("a/0.parquet", [0, 1], [5, 20]), ("a/1.parquet", [0, 1, 2], [10, 15, 0])]
+    assert [file.texts for file in manifest.source] == [
+        [text_hash("aaaa"), text_hash("bbbb")],
+        [text_hash("dddd"), text_hash("eeee"), text_hash("ffff")],
+    ]
 
 
 def test_a_store_tells_the_checksums_of_its_files(stages: Stages) -> None:
     build = stages.restore("tokenized")
-    publication, published = build.publish()
+    publication, published, told = build.publish()
     first, second = build.plan.files
     plan = dataclasses.replace(build.plan, files=(first, dataclasses.replace(second, checksum="crc32c")))
-    manifest = manifest_of(build.spec, plan, publication, published, [])
+    none_kept = [dataclasses.replace(rows, quarantine=None) for rows in told]
+    manifest = manifest_of(build.spec, plan, publication, published, none_kept)
     assert [file.checksum for file in manifest.source] == [None, "crc32c"]
     assert manifest.quarantine == []
+
+
+def test_what_was_published_survives_the_wire(stages: Stages) -> None:
+    _, published, told = stages.restore("tokenized").publish()
+    assert [rows.quarantine is not None for rows in told] == [True, True, False, False]
+    assert [from_json(ShardRows, to_json(rows)) for rows in told] == told
+    assert [from_json(PublishedShard, to_json(shard)) for shard in published] == published
 
 
 def test_a_short_source_that_is_kept(make_build: MakeBuild) -> None:
@@ -392,7 +469,7 @@ def test_shards_that_do_not_add_up_are_no_dataset(
     stages: Stages, split: str, index: int, more: int, missing: int
 ) -> None:
     build = stages.restore("tokenized")
-    publication, published = build.publish()
+    publication, published, told = build.publish()
     publication = dataclasses.replace(publication, missing={**publication.missing, split: missing})
     budgets = {name: budget + missing * (name == split) for name, budget in build.spec.budgets.items()}
     spec = dataclasses.replace(build.spec, budgets=budgets)
@@ -400,7 +477,7 @@ def test_shards_that_do_not_add_up_are_no_dataset(
     older = build.folder / "train-00000-of-00009.arecord"
     older.write_bytes(b"of an older build")
     with pytest.raises(BroetchenError) as caught:
-        finish_dataset(spec, build.plan, publication, published)
+        finish_dataset(spec, build.plan, publication, published, told)
     whole = build.spec.budgets[split]
     assert str(caught.value) == (
         f"dataset a: {split} holds {whole + more} tokens, not {whole}; nothing was finished. "
@@ -409,6 +486,27 @@ def test_shards_that_do_not_add_up_are_no_dataset(
     assert not (build.folder / "manifest.json").exists()
     assert older.exists()
     assert [build.work.finished(count.ordinal) for count in stages.counts] == list(stages.counts)
+
+
+@pytest.mark.parametrize(
+    ("harm", "state"),
+    [(Path.unlink, "gone"), (lambda path: path.write_bytes(path.read_bytes()[:-1]), "another than was written")],
+)
+def test_a_manifest_is_not_written_over_left_out_rows_that_are_others(
+    stages: Stages, harm: Callable[[Path], object], state: str
+) -> None:
+    build = stages.restore("tokenized")
+    publication, published, told = build.publish()
+    harmed = build.folder / "_quarantine" / "bad-rows-00001.parquet"
+    harm(harmed)
+    with pytest.raises(BroetchenError) as caught:
+        finish_dataset(build.spec, build.plan, publication, published, told)
+    assert str(caught.value) == (
+        f"{harmed}: is {state}, so that no manifest was written; see that only one build writes there, and run it again"
+    )
+    assert read_manifest(build.spec.folder) is None
+    build.run()
+    assert tree(build.folder) == stages.finished()
 
 
 def test_what_other_builds_left_is_cleared_away_and_nothing_else(stages: Stages) -> None:
@@ -485,7 +583,6 @@ def test_killed_before_any_renaming_it_is_finished_by_the_next(stages: Stages) -
         else:
             assert [build.work.finished(count.ordinal) for count in stages.counts] == list(stages.counts)
         build.run()
-        storage.delete_tree(build.spec.work_root)
         assert tree(build.folder) == stages.finished(), after
         after += 1
     assert after > 12
@@ -503,7 +600,7 @@ def test_a_shard_that_was_put_back_may_be_published_already(make_build: MakeBuil
     """A build that was killed then looks for a cut in it again, and finds it under its final name."""
     write_parquet(tmp_path / "source" / "a" / "0.parquet", [["€€"], ["abcdef"]])
     build = make_build("text", tmp_path / "source", dataset={"tokens": 4, "eval_tokens": 8})
-    publication, _ = build.publish()
+    publication, _, _ = build.publish()
     assert [task.file for task in publication.tasks if task.whole] == ["eval-00000-of-00002.arecord"]
     build.run()
     assert read_texts(build.folder, "train") == ["abcd"]

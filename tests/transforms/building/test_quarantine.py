@@ -23,7 +23,7 @@ from tests.support.command import kill_session, started_command
 from tests.support.corpora import write_parquet
 from tests.support.examples import at_most
 from tests.system.builds.test_build import make_config, manifest_of, tree
-from transforms.building.quarantine import SCHEMA, QuarantineCheck, quarantine_file_problems
+from transforms.dataset.quarantine import SCHEMA, QuarantineCheck, quarantine_file_problems
 from transforms.errors import BroetchenError
 from transforms.files import storage
 from transforms.texts import to_texts
@@ -223,7 +223,7 @@ def test_killed_builds_are_taken_up_again_with_their_quarantine(corpus: Path) ->
     config = bad_config(corpus, "quarantine", tokens=200, shards={"target_size": 20})
     build(config, str(corpus / "whole"), quiet=True)
     output = corpus / "out"
-    for pattern in ("a/.broetchen/*/bad-rows-00001.parquet", "a/_quarantine/*"):
+    for pattern in ("a/.broetchen/*/bad-rows-00001-*.parquet", "a/_quarantine/*"):
         with started_command("build", corpus / "mix.yaml", "--output", output) as process:
             while process.poll() is None and not any(output.glob(pattern)):
                 time.sleep(0.001)
@@ -254,5 +254,5 @@ def test_quarantine_in_a_bucket(corpus: Path, gcs_prefix: str) -> None:
 
 def test_a_file_of_left_out_rows_that_cannot_be_opened_is_a_problem_of_its_own(tmp_path: Path) -> None:
     check = QuarantineCheck(str(tmp_path), {"null": 1}, 9, "ab")
-    said = f"{tmp_path}: cannot be read (Is a directory); this is a folder; name a file"
+    said = f"{tmp_path}: not a regular file but a folder; put the file itself there"
     assert quarantine_file_problems(check) == [said]

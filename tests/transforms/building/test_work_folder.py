@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import importlib.metadata
 import json
+import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 import pytest
+import xxhash
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from tests.support.examples import at_most
 from tests.support.killed_builds import tree
+from tests.support.services.gcs_requests import Requests, gcs_requests
 from tests.transforms.building.conftest import Build, Stage, Stages
 from transforms.budget.token_budget import ShardCount
 from transforms.building.status import read_progress
-from transforms.building.work_folder import Publication, WorkFolder
+from transforms.building.work_folder import ROW, Publication, WorkFolder
+from transforms.checksums import mark_of
 from transforms.errors import BroetchenError
 from transforms.files import storage
+
+__all__ = ["gcs_requests"]
 
 ORDINALS = range(4)
 
@@ -42,92 +51,101 @@ def flip(path: Path, place: float = 0.5) -> None:
 HARMS: dict[str, Harm] = {"gone": Path.unlink, "short": cut_short, "flipped": flip}
 
 
-def files_of(build: Build, stage: Stage, ordinal: int) -> dict[str, Path]:
+def files_of(stages: Stages, stage: Stage, ordinal: int) -> dict[str, Path]:
     """Where the files of a shard lie, its count left out. Shards 0 and 1 are published whole, and hold bad rows."""
-    work = Path(build.plan.work_folder)
-    published = stage == "published"
+    folder, work = stages.build.folder, Path(stages.build.plan.work_folder)
+    published = stage == "published" and ordinal < 2
+    place = f"0000{ordinal}-{stages.counts[ordinal].attempt}"
     files = {
-        "shard": build.folder / f"train-0000{ordinal}-of-00003.arecord"
-        if published and ordinal < 2
-        else work / f"shard-0000{ordinal}.arecord",
-        "lengths": work / f"shard-0000{ordinal}.lengths",
+        "shard": folder / f"train-0000{ordinal}-of-00003.arecord" if published else work / f"shard-{place}.arecord",
+        "rows": work / f"shard-{place}.rows",
     }
     if ordinal < 2:
-        name = f"bad-rows-0000{ordinal}.parquet"
-        files["quarantine"] = (build.folder / "_quarantine" if published else work) / name
+        final = folder / "_quarantine" / f"bad-rows-0000{ordinal}.parquet"
+        files["quarantine"] = final if published else work / f"bad-rows-{place}.parquet"
     return files
 
 
-def publish_quarantine_as_well(build: Build) -> None:
-    """As the build's last step begins."""
-    (build.folder / "_quarantine").mkdir()
-    for path in Path(build.plan.work_folder).glob("bad-rows-*"):
-        path.rename(build.folder / "_quarantine" / path.name)
+def noted(build: Build, what: str) -> Path:
+    """The file that says something of one budget of the work."""
+    return Path(build.plan.work_folder) / f"{what}-{build.plan.fingerprint[:16]}.json"
 
 
-@pytest.fixture
-def restore(stages: Stages) -> Callable[[Stage], Build]:
-    def find(stage: Stage) -> Build:
-        build = stages.restore(stage)
-        if stage == "published":
-            publish_quarantine_as_well(build)
-        return build
-
-    return find
+def row_bytes(*rows: tuple[int, int, str]) -> bytes:
+    """The content of a file of rows, each with its kind, its tokens and its text."""
+    return b"".join(
+        struct.pack("<BIQ", kind, tokens, xxhash.xxh3_64_intdigest(text.encode())) for kind, tokens, text in rows
+    )
 
 
 def test_what_lies_there(stages: Stages) -> None:
     """Builds of other versions, `status` and people read these files."""
     build = stages.restore("published")
     work = Path(build.plan.work_folder)
-    assert work == build.folder / ".broetchen" / build.plan.fingerprint[:16]
-    shards = {f"shard-0000{ordinal}.{kind}" for ordinal in ORDINALS for kind in ("json", "lengths")}
+    assert work.parent == build.folder / ".broetchen"
+    attempts = [count.attempt for count in stages.counts]
+    assert all(re.fullmatch("[0-9a-f]{12}", attempt) for attempt in attempts)
+    assert len(set(attempts)) == 4
+    build_key = build.plan.fingerprint[:16]
+    assert build_key != work.name
     assert {path.name for path in work.iterdir()} == {
-        *shards,
-        "shard-00002.arecord",
-        "shard-00003.arecord",
-        "bad-rows-00000.parquet",
-        "bad-rows-00001.parquet",
-        "budgets.json",
-        "publication.json",
+        *(f"shard-0000{ordinal}.json" for ordinal in ORDINALS),
+        *(f"shard-0000{ordinal}-{attempts[ordinal]}.rows" for ordinal in ORDINALS),
+        # Those that were published in part, with what follows the cut.
+        f"shard-00002-{attempts[2]}.arecord",
+        f"shard-00003-{attempts[3]}.arecord",
+        f"budgets-{build_key}.json",
+        f"publication-{build_key}.json",
     }
-    shard, held = build.folder / "train-00000-of-00003.arecord", work / "bad-rows-00000.parquet"
+    files = files_of(stages, "published", 0)
+    shard, held = files["shard"], files["quarantine"]
+
+    def mark(path: Path) -> dict[str, Any]:
+        content = path.read_bytes()
+        crc32c = base64.b64encode(google_crc32c.value(content).to_bytes(4, "big")).decode()
+        return {"bytes": len(content), "crc32c": crc32c, "sha256": hashlib.sha256(content).hexdigest()}
+
     contents: dict[str, dict[str, Any]] = {
         "shard-00000.json": {
+            "attempt": attempts[0],
             "complete": True,
             "documents": 2,
-            "file_bytes": shard.stat().st_size,
+            "engine": f"tokenizers {importlib.metadata.version('tokenizers')}",
+            "file": mark(shard),
             "ordinal": 0,
-            "quarantine_bytes": held.stat().st_size,
-            "quarantine_sha256": hashlib.sha256(held.read_bytes()).hexdigest(),
+            "quarantine": mark(held),
             "records": 3,
-            "row_groups": 1,
-            "sha256": hashlib.sha256(shard.read_bytes()).hexdigest(),
+            "row_file": mark(files["rows"]),
+            "rows": 3,
             "skipped": {"null": 1},
+            "source": build.plan.task(0, None).source,
             "text_bytes": 6,
             "tokens": 8,
+            "without_tokens": 0,
         },
-        "budgets.json": {"tokens": {"eval": 7, "train": 18}},
-        "publication.json": {
+        f"budgets-{build_key}.json": {"tokens": {"eval": 7, "train": 18}},
+        f"publication-{build_key}.json": {
             "names": {"0": str(shard), "1": str(build.folder / "train-00001-of-00003.arecord")},
         },
     }
     for name, content in contents.items():
         seal = hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
         assert json.loads((work / name).read_bytes()) == content | {"seal": seal}
-    assert (work / "shard-00002.lengths").read_bytes() == struct.pack("<2I", 2, 6)
-    assert build.work.lengths(2).tolist() == [2, 6]
+    left_out = bytes([1, *[0] * 12])
+    assert files["rows"].read_bytes() == row_bytes((0, 5, "aaaa")) + left_out + row_bytes((0, 3, "bb"))
+    assert files_of(stages, "published", 2)["rows"].read_bytes() == row_bytes((0, 2, "d"), (0, 6, "eeeee"))
+    assert build.work.lengths(stages.counts[2]).tolist() == [2, 6]
     (progress,) = read_progress(build.spec.output)
     assert (progress.wanted, progress.tokens, progress.shards, progress.state) == (25, 25, 4, "publishing")
 
 
 @pytest.mark.parametrize("stage", ["tokenized", "published"])
-def test_sound_work_is_gone_on_with(restore: Callable[[Stage], Build], stages: Stages, stage: Stage) -> None:
-    build = restore(stage)
+def test_sound_work_is_gone_on_with(stages: Stages, stage: Stage) -> None:
+    build = stages.restore(stage)
     assert [build.work.finished(ordinal) for ordinal in ORDINALS] == list(stages.counts)
     assert build.work.finished(4) is None
-    places = [build.work.place(ordinal) for ordinal in ORDINALS]
-    assert places == [str(files_of(build, stage, ordinal)["shard"]) for ordinal in ORDINALS]
+    places = [build.work.place(count) for count in stages.counts]
+    assert places == [str(files_of(stages, stage, ordinal)["shard"]) for ordinal in ORDINALS]
     before = {path: path.stat().st_ino for path in map(Path, places)}
     build.publication()
     assert {path: path.stat().st_ino for path in before} == before
@@ -137,36 +155,31 @@ def test_sound_work_is_gone_on_with(restore: Callable[[Stage], Build], stages: S
 
 @pytest.mark.parametrize("harm", HARMS)
 @pytest.mark.parametrize("stage", ["tokenized", "published"])
-def test_a_shard_is_unfinished_without_one_of_its_files(
-    restore: Callable[[Stage], Build], stages: Stages, stage: Stage, harm: str
-) -> None:
+def test_a_shard_is_unfinished_without_one_of_its_files(stages: Stages, stage: Stage, harm: str) -> None:
     """A hole in a dataset otherwise, or a manifest of files that are not those which it names."""
     counts = {count.ordinal: count for count in stages.counts}
     for ordinal in (0, 2):
-        for kind in files_of(stages.build, stage, ordinal):
-            build = restore(stage)
-            HARMS[harm](files_of(build, stage, ordinal)[kind])
+        for kind, path in files_of(stages, stage, ordinal).items():
+            build = stages.restore(stage)
+            HARMS[harm](path)
             found = {other: build.work.finished(other) for other in ORDINALS}
             assert found == counts | {ordinal: None}, (ordinal, kind)
 
 
-@pytest.mark.parametrize("kind", ["shard", "lengths", "quarantine"])
+@pytest.mark.parametrize("kind", ["shard", "rows", "quarantine"])
 @pytest.mark.parametrize("stage", ["tokenized", "published"])
-def test_what_is_damaged_is_made_anew(
-    restore: Callable[[Stage], Build], stages: Stages, stage: Stage, kind: str
-) -> None:
-    build = restore(stage)
+def test_what_is_damaged_is_made_anew(stages: Stages, stage: Stage, kind: str) -> None:
+    build = stages.restore(stage)
     for ordinal, harm in enumerate((flip, Path.unlink)):
-        harm(files_of(build, stage, ordinal)[kind])
-    flip(files_of(build, stage, 2)["shard"])
+        harm(files_of(stages, stage, ordinal)[kind])
+    flip(files_of(stages, stage, 2)["shard"])
     build.run()
     assert tree(build.folder) == stages.finished()
 
 
-def test_a_damaged_shard_is_not_put_over_a_whole_one(restore: Callable[[Stage], Build], stages: Stages) -> None:
-    build = restore("published")
-    work = Path(build.plan.work_folder)
-    for damaged in (work / "shard-00000.arecord", work / "bad-rows-00001.parquet"):
+def test_a_damaged_shard_is_not_put_over_a_whole_one(stages: Stages) -> None:
+    build = stages.restore("published")
+    for damaged in (files_of(stages, "tokenized", 0)["shard"], files_of(stages, "tokenized", 1)["quarantine"]):
         damaged.write_bytes(b"half of it")
     assert [build.work.finished(ordinal) is None for ordinal in ORDINALS] == [True, True, False, False]
     build.run()
@@ -174,44 +187,75 @@ def test_a_damaged_shard_is_not_put_over_a_whole_one(restore: Callable[[Stage], 
 
 
 @pytest.mark.parametrize(
-    "lengths", [[5, 4], [5, 2], [8], [5, 3, 0]], ids=["more tokens", "fewer tokens", "fewer documents", "more"]
+    "rows",
+    [
+        row_bytes((0, 3, "d"), (0, 6, "eeeee")),
+        row_bytes((0, 1, "d"), (0, 6, "eeeee")),
+        row_bytes((0, 3, "d"), (0, 5, "eeeee")),
+        row_bytes((0, 8, "deeeee")),
+        row_bytes((0, 2, "d"), (0, 6, "eeeee"), (0, 0, "")),
+        row_bytes((0, 2, "d"), (0, 6, "eeeef")),
+        row_bytes((0, 2, "d"), (1, 6, "eeeee")),
+        bytes(26),
+        b"",
+    ],
+    ids=["more tokens", "fewer", "as many", "fewer documents", "more", "another text", "no document", "zeros", "none"],
 )
-def test_lengths_are_those_that_the_count_tells_of(stages: Stages, lengths: list[int]) -> None:
+def test_rows_are_those_that_the_count_tells_of(stages: Stages, rows: bytes) -> None:
     build = stages.restore("tokenized")
-    (Path(build.plan.work_folder) / "shard-00000.lengths").write_bytes(struct.pack(f"<{len(lengths)}I", *lengths))
-    assert build.work.finished(0) is None
+    path = files_of(stages, "tokenized", 2)["rows"]
+    path.write_bytes(rows)
+    assert build.work.finished(2) is None
+    with pytest.raises(BroetchenError) as caught:
+        build.work.lengths(stages.counts[2])
+    assert str(caught.value) == damaged(path, "it is not as it was written")
+
+
+ATTEMPT = "0123456789ab"
 
 
 @pytest.fixture
 def work(tmp_path: Path) -> WorkFolder:
     """With the file of a shard that holds nothing."""
-    found = WorkFolder(str(tmp_path / "a" / ".broetchen" / "0123"), "arecord")
-    storage.write_bytes(found.shard(70_000), b"")
+    found = WorkFolder(str(tmp_path / "a" / ".broetchen" / "0123"), "arecord", "f" * 64)
+    storage.write_bytes(found.shard(70_000, ATTEMPT), b"")
     return found
 
 
 @pytest.mark.parametrize("lengths", [[], [0], [2**32 - 1, 2**32 - 1, 7]])
 def test_any_documents_may_be_in_a_shard(work: WorkFolder, lengths: list[int]) -> None:
-    count = ShardCount(70_000, sum(lengths), len(lengths), sha256=hashlib.sha256(b"").hexdigest())
+    rows = np.zeros(2 * len(lengths), ROW)
+    rows["kind"][::2] = 3  # of bad rows, whose tokens are none of a document
+    rows["tokens"][::2] = 9
+    rows["tokens"][1::2] = lengths
+    row_file = work.write_rows(70_000, ATTEMPT, rows)
+    count = ShardCount(
+        70_000, sum(lengths), len(lengths), rows=len(rows), attempt=ATTEMPT, file=mark_of(b""), row_file=row_file
+    )
     assert work.finished(70_000) is None
-    work.finish(count, np.array(lengths, np.uint32))
+    assert work.finish(count) == count
     assert work.finished(70_000) == count
-    assert work.lengths(70_000).tolist() == lengths
+    assert work.lengths(count).tolist() == lengths
+    assert work.rows(count).tobytes() == rows.tobytes()
 
 
 def damaged(path: Path, why: str) -> str:
     return f"{path}: damaged ({why}); delete the folder {path.parent} and build again"
 
 
-def other_than(value: Any) -> Any:
+def others_than(value: Any) -> Iterator[Any]:
+    """Values of the same type; of a mapping those in which one value is another, and one in which a key is."""
     match value:
         case bool():
-            return not value
+            yield not value
         case int():
-            return value + 1
+            yield value + 1
         case str():
-            return value[::-1]
-    return {key: number + 1 for key, number in value.items()}
+            yield value[::-1]
+        case dict():
+            for key, inner in value.items():
+                yield from (value | {key: other} for other in others_than(inner))
+            yield {f"{key}s": inner for key, inner in value.items()}
 
 
 def test_nothing_of_a_count_can_change_unseen(stages: Stages) -> None:
@@ -221,7 +265,9 @@ def test_nothing_of_a_count_can_change_unseen(stages: Stages) -> None:
     count = json.loads(path.read_bytes())
     for changed_key, value in count.items():
         renamed = {f"{key}s" if key == changed_key else key: kept for key, kept in count.items()}
-        for changed in (count | {changed_key: other_than(value)}, renamed):
+        others = [count | {changed_key: other} for other in others_than(value)]
+        assert others
+        for changed in (*others, renamed):
             path.write_text(json.dumps(changed, separators=(",", ":")))
             with pytest.raises(BroetchenError) as caught:
                 build.work.finished(0)
@@ -242,10 +288,10 @@ def test_a_count_that_is_no_json_is_told_on_one_line(stages: Stages) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["shard-00000.json", "budgets.json"])
-def test_who_looks_at_damaged_work_is_told_on_one_line(stages: Stages, name: str) -> None:
+@pytest.mark.parametrize("pattern", ["shard-00000.json", "budgets-*.json"])
+def test_who_looks_at_damaged_work_is_told_on_one_line(stages: Stages, pattern: str) -> None:
     build = stages.restore("tokenized")
-    path = Path(build.plan.work_folder) / name
+    (path,) = Path(build.plan.work_folder).glob(pattern)
     cut_short(path)
     with pytest.raises(BroetchenError) as caught:
         read_progress(build.spec.output)
@@ -257,16 +303,16 @@ def test_who_looks_at_damaged_work_is_told_on_one_line(stages: Stages, name: str
 def test_a_count_belongs_to_one_shard(stages: Stages) -> None:
     build = stages.restore("tokenized")
     work = Path(build.plan.work_folder)
-    for kind in ("json", "lengths", "arecord"):
-        (work / f"shard-00001.{kind}").write_bytes((work / f"shard-00000.{kind}").read_bytes())
+    for path in work.glob("*-00000*"):
+        path.with_name(path.name.replace("-00000", "-00001")).write_bytes(path.read_bytes())
     with pytest.raises(BroetchenError) as caught:
         build.tokenize()
     assert str(caught.value) == damaged(work / "shard-00001.json", "it is that of shard 0")
 
 
 @pytest.mark.parametrize("stage", ["tokenized", "published"])
-def test_a_shard_without_a_count_is_made_anew(restore: Callable[[Stage], Build], stages: Stages, stage: Stage) -> None:
-    build = restore(stage)
+def test_a_shard_without_a_count_is_made_anew(stages: Stages, stage: Stage) -> None:
+    build = stages.restore(stage)
     for ordinal in (1, 2):
         (Path(build.plan.work_folder) / f"shard-0000{ordinal}.json").unlink()
     assert [build.work.finished(ordinal) is None for ordinal in ORDINALS] == [False, True, True, False]
@@ -274,18 +320,18 @@ def test_a_shard_without_a_count_is_made_anew(restore: Callable[[Stage], Build],
     assert tree(build.folder) == stages.finished()
 
 
-def test_without_the_final_names_shards_are_made_anew(restore: Callable[[Stage], Build], stages: Stages) -> None:
-    build = restore("published")
-    (Path(build.plan.work_folder) / "publication.json").unlink()
+def test_without_the_final_names_shards_are_made_anew(stages: Stages) -> None:
+    build = stages.restore("published")
+    noted(build, "publication").unlink()
     assert [build.work.finished(ordinal) is None for ordinal in ORDINALS] == [True, True, False, False]
     build.run()
     assert tree(build.folder) == stages.finished()
 
 
 @pytest.mark.parametrize("harm", [cut_short, flip, lambda path: path.write_bytes(b"{}")])
-def test_damaged_names_are_told(restore: Callable[[Stage], Build], harm: Harm) -> None:
-    build = restore("published")
-    names = Path(build.plan.work_folder) / "publication.json"
+def test_damaged_names_are_told(stages: Stages, harm: Harm) -> None:
+    build = stages.restore("published")
+    names = noted(build, "publication")
     harm(names)
     with pytest.raises(BroetchenError, match=rf"^{names}: damaged \(.*\); delete the folder {names.parent} and build"):
         build.tokenize()
@@ -293,7 +339,7 @@ def test_damaged_names_are_told(restore: Callable[[Stage], Build], harm: Harm) -
 
 def test_names_are_not_looked_at_where_no_shard_has_one_yet(stages: Stages) -> None:
     build = stages.restore("tokenized")
-    (Path(build.plan.work_folder) / "publication.json").write_bytes(b"of a build that")
+    noted(build, "publication").write_bytes(b"of a build that")
     build.run()
     assert tree(build.folder) == stages.finished()
 
@@ -301,14 +347,15 @@ def test_names_are_not_looked_at_where_no_shard_has_one_yet(stages: Stages) -> N
 def test_a_shard_that_was_to_be_cut_has_no_final_name(stages: Stages) -> None:
     build = stages.restore("published")
     build.work.write_publication(Publication({0: "elsewhere"}))
-    assert [build.work.place(ordinal) for ordinal in (0, 1)] == ["elsewhere", build.work.shard(1)]
+    first, second = stages.counts[:2]
+    assert [build.work.place(count) for count in (first, second)] == ["elsewhere", build.work.shard(1, second.attempt)]
 
 
 @pytest.mark.parametrize("harm", HARMS)
 def test_the_budgets_are_written_again(stages: Stages, harm: str) -> None:
     """They are for `status`, and a build does not need them."""
     build = stages.restore("tokenized")
-    HARMS[harm](Path(build.plan.work_folder) / "budgets.json")
+    HARMS[harm](noted(build, "budgets"))
     build.tokenize()
     (progress,) = read_progress(build.spec.output)
     assert (progress.wanted, progress.shards) == (25, 4)
@@ -318,9 +365,9 @@ def test_the_budgets_are_written_again(stages: Stages, harm: str) -> None:
 
 @at_most(8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
-def test_any_bit_of_any_file_may_change(restore: Callable[[Stage], Build], stages: Stages, data: st.DataObject) -> None:
+def test_any_bit_of_any_file_may_change(stages: Stages, data: st.DataObject) -> None:
     """The same bytes come out, or an error that says what to do."""
-    build = restore(data.draw(st.sampled_from(["tokenized", "published"])))
+    build = stages.restore(data.draw(st.sampled_from(["tokenized", "published"])))
     files = sorted(path for path in build.folder.rglob("*") if path.is_file())
     changed = data.draw(st.sampled_from(files))
     flip(changed, data.draw(st.floats(0, 1, exclude_max=True)))
@@ -342,22 +389,57 @@ def remote(stages: Stages, gcs_prefix: str) -> WorkFolder:
     """The work in a bucket, its shard 0 published."""
     build = stages.restore("tokenized")
     local, remote = Path(build.plan.work_folder), f"{gcs_prefix}/out/a/.broetchen/0123"
-    for path in local.glob("*-00000.*"):
+    for path in local.glob("*-00000*"):
         storage.upload(str(path), f"{remote}/{path.name}")
-    found = WorkFolder(remote, "arecord")
+    found = WorkFolder(remote, "arecord", build.plan.fingerprint)
     final = f"{gcs_prefix}/out/a/train-00000-of-00003.arecord"
     found.write_publication(Publication({0: final}))
-    storage.rename(found.shard(0), final)
+    storage.rename(found.shard(0, stages.counts[0].attempt), final)
     return found
 
 
-def test_in_a_bucket_sizes_tell(remote: WorkFolder, stages: Stages) -> None:
-    """A store holds objects against checksums of its own, and a resume does not fetch all that it finds."""
-    assert remote.finished(0) == stages.counts[0]
+def test_in_a_bucket_the_checksums_of_the_store_tell(
+    remote: WorkFolder, stages: Stages, gcs_requests: Requests
+) -> None:
+    """It has one of each object, so that a resume fetches none of all that it finds but the counts."""
+    count = stages.counts[0]
+    assert remote.finished(0) == count
     assert remote.finished(1) is None
-    shard = remote.place(0)
-    content = storage.read_bytes(shard)
-    storage.write_bytes(shard, content[::-1])
-    assert remote.finished(0) == stages.counts[0]
-    storage.write_bytes(shard, content[:-1])
-    assert remote.finished(0) is None
+    shard = remote.place(count)
+    files = [shard, f"{remote.path}/shard-00000-{count.attempt}.rows", remote.quarantine(0, count.attempt)]
+    assert [gcs_requests.kinds(path).count("read") for path in files] == [0, 0, 0]
+    with gcs_requests.of_others():
+        for path in files:
+            content = storage.read_bytes(path)
+            for changed in (content[::-1], content[:-1]):
+                storage.write_bytes(path, changed)
+                assert remote.finished(0) is None
+            storage.delete([path])
+            assert remote.finished(0) is None
+            storage.write_bytes(path, content)
+            assert remote.finished(0) == count
+
+
+@pytest.mark.slow
+@at_most(8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_in_a_bucket_any_bit_of_any_file_of_a_shard_may_change(
+    remote: WorkFolder, stages: Stages, data: st.DataObject
+) -> None:
+    """It is not finished then, or an error says what to do."""
+    count = stages.counts[0]
+    work = [path for path, _ in storage.list_files(f"{remote.path}/*")]
+    changed = data.draw(st.sampled_from([*work, remote.place(count)]))
+    content = storage.read_bytes(changed)
+    harmed = bytearray(content)
+    harmed[int(len(harmed) * data.draw(st.floats(0, 1, exclude_max=True)))] ^= 1 << data.draw(st.integers(0, 7))
+    storage.write_bytes(changed, bytes(harmed))
+    if changed.endswith(".json"):
+        with pytest.raises(BroetchenError) as caught:
+            remote.finished(0)
+        assert str(caught.value).startswith(f"{changed}: damaged (")
+        assert str(caught.value).endswith(f"delete the folder {remote.path} and build again")
+    else:
+        assert remote.finished(0) is None
+    storage.write_bytes(changed, content)
+    assert remote.finished(0) == count

@@ -28,16 +28,19 @@ from beam_pipelines.jobs.specs import dataset_specs, load_config_tokenizer
 from tests.support.corpora import write_parquet
 from tests.support.small_tokenizers import byte_level
 from transforms.arrayrecord.records import Format, RecordSpec
+from transforms.encoding.recheck import probe_digest
 from transforms.errors import BroetchenError, UsageError
-from transforms.parquet.footer import RowGroup, SourceFile, read_footer
+from transforms.parquet.footer import RowGroup, SourceFile, SourceVersion, read_footer
 from transforms.recipe import plan as plans
 from transforms.recipe.plan import (
     DatasetPlan,
     PlanDatasets,
     byte_deciding_versions,
+    check_versions,
     fingerprint,
     plan_dataset,
     read_sample,
+    work_key,
 )
 from transforms.recipe.shard_plan import PlannedShard, ShardTask
 from transforms.recipe.spec import DatasetSpec, OnBadRows
@@ -104,7 +107,7 @@ def test_a_plan_has_the_files_by_name_their_shards_and_the_ratio_of_their_first_
     sizes = [text_bytes(first, 0), text_bytes(first, 1), text_bytes(second, 0)]
     stored = [stored_bytes(first, 0), stored_bytes(first, 1), stored_bytes(second, 0)]
     spec = spec_in(tmp_path, **TEXT, target_size=sizes[0] + sizes[1])
-    mark = fingerprint(spec, [first, second])
+    key = work_key(spec, [first, second])
     assert plan_dataset(spec, iter([second, first])) == DatasetPlan(
         dataset="bread",
         files=(first, second),
@@ -114,8 +117,10 @@ def test_a_plan_has_the_files_by_name_their_shards_and_the_ratio_of_their_first_
         ),
         tokens_per_byte=5 / sizes[0],
         engine="tokenizers",
-        fingerprint=mark,
-        work_folder=f"{tmp_path}/out/bread/.broetchen/{mark[:16]}",
+        versions=byte_deciding_versions(spec),
+        probe=probe_digest(spec.tokenizer, "tokenizers"),
+        fingerprint=fingerprint(spec, [first, second]),
+        work_folder=f"{tmp_path}/out/bread/.broetchen/{key[:16]}",
     )
 
 
@@ -183,28 +188,74 @@ def test_an_engine_that_was_asked_for_by_name_and_cannot_encode_is_an_error_of_t
 
 def test_a_task_names_its_row_groups_by_path_and_what_they_were() -> None:
     a0, a1, b0 = RowGroup(1, 10, 5), RowGroup(2, 20, 6), RowGroup(3, 30, 7)
+    versions = {"tokenizers": "1.0", "array_record": "2.0"}
     plan = DatasetPlan(
         dataset="bread",
-        files=(SourceFile("a.parquet", 100, "", None, (a0, a1)), SourceFile("b.parquet", 200, "", None, (b0,))),
+        files=(
+            SourceFile("a.parquet", 100, "", None, (a0, a1), modified=7),
+            SourceFile("gs://b/b.parquet", 200, "", "crc", (b0,), generation=8),
+        ),
         shards=(PlannedShard(0, ((0, 0),), 1, 10, 5), PlannedShard(1, ((1, 0), (0, 1)), 5, 50, 13)),
         tokens_per_byte=0.5,
         engine="gigatoken",
+        versions=versions,
+        probe="0123",
         fingerprint="f" * 64,
         work_folder="out/bread/.broetchen/ffff",
     )
     expected = ShardTask(
         dataset="bread",
         work_folder="out/bread/.broetchen/ffff",
+        fingerprint="f" * 64,
         engine="gigatoken",
+        versions=versions,
+        probe="0123",
         ordinal=1,
-        row_groups=(("b.parquet", 0), ("a.parquet", 1)),
-        planned=((200, b0), (100, a1)),
+        row_groups=(("gs://b/b.parquet", 0), ("a.parquet", 1)),
+        planned=((SourceVersion(200, "crc", generation=8), b0), (SourceVersion(100, modified=7), a1)),
         rows=5,
         text_bytes=50,
         stop_after=17,
     )
     assert plan.task(1, 17) == expected
     assert plan.task(1, None) == dataclasses.replace(expected, stop_after=None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({"size": 101}, False),
+        ({"checksum": "other"}, False),
+        ({"modified": 8}, False),
+        # Another generation of the same bytes, as after a copy; it is read all the same only by its number.
+        ({"generation": 9}, True),
+    ],
+)
+def test_a_task_tells_other_versions_of_its_files_from_those_of_an_earlier_run(
+    changes: Mapping[str, Any], same: bool
+) -> None:
+    group = RowGroup(1, 10, 5)
+    version = SourceVersion(100, "crc", generation=7, modified=7)
+
+    def task(*planned: SourceVersion) -> ShardTask:
+        return ShardTask(
+            dataset="bread",
+            work_folder="",
+            fingerprint="",
+            engine="gigatoken",
+            versions={},
+            probe="",
+            ordinal=0,
+            row_groups=tuple(("a.parquet", number) for number in range(len(planned))),
+            planned=tuple((one, group) for one in planned),
+            rows=1,
+            text_bytes=10,
+            stop_after=None,
+        )
+
+    changed = dataclasses.replace(version, **changes)
+    assert (task(version, changed).source == task(version, version).source) == same
+    assert (task(changed, version).source == task(version, changed).source) == same
 
 
 def test_a_sample_is_the_documents_that_hold_256_kib_and_their_share_of_the_rows(tmp_path: Path) -> None:
@@ -345,10 +396,12 @@ def test_versions_are_those_of_what_makes_the_ids_and_writes_the_files(
 
 
 VERSIONS = {"tokenizers": "0.23.3", "array_record": "0.8.6", "pyarrow": "25.0.1"}
-# sha256sum of: {"config": {"dataset": {"tokens": 5}, "seed": 0}, "format": 1, "source": [["corpus/a.parquet", 1000,
+# sha256sum of: {"config": {"dataset": {"tokens": 5}, "seed": 0}, "format": 2, "source": [["corpus/a.parquet", 1000,
 # "aa", null], ["gs://bucket/b.parquet", 2000, "bb", "md5:1"]], "tokenizer": "cc", "versions": {"array_record": "0.8.6",
 # "tokenizers": "0.23.3"}}
-FINGERPRINT = "eff5dc3e254fae600cbc21c16f828aed92a39a284581e8d4429d8b0072d6a9f0"
+FINGERPRINT = "42cb0f4465855cd37d25b11b65bf2cd0077bf2a93ba4201fadf02c91ce81947d"
+# The same of what is without "tokens": 5.
+WORK_KEY = "7704441c640706462fb7cdd52c23d7196c05107724e4fcccee38917a478e9920"
 SOURCE = [
     SourceFile("/mnt/disk/corpus/a.parquet", 1000, "aa", None, (RowGroup(1, 2, 3),)),
     SourceFile("gs://bucket/b.parquet", 2000, "bb", "md5:1", ()),
@@ -382,6 +435,38 @@ def test_the_fingerprint_is_the_one_that_is_written_down() -> None:
 
 
 @pytest.mark.usefixtures("installed")
+def test_the_key_of_unfinished_work_is_the_one_that_is_written_down() -> None:
+    """Were it another, all unfinished work would be left behind."""
+    assert work_key(fingerprinted(), SOURCE) == WORK_KEY
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize("changed", [{"tokens": 6}, {"eval_tokens": 7}, {"on_shortfall": "keep"}])
+def test_unfinished_work_is_shared_by_builds_that_want_more_or_less_of_it(changed: Mapping[str, Any]) -> None:
+    spec = fingerprinted(config={"seed": 0, "dataset": {"tokens": 5, **changed}})
+    assert fingerprint(spec, SOURCE) != FINGERPRINT
+    assert work_key(spec, SOURCE) == WORK_KEY
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"config": {"seed": 1, "dataset": {"tokens": 5}}},
+        {"config": {"seed": 0, "tokens": 5, "dataset": {}}},
+        {"config": {"seed": 0, "dataset": {"tokens": 5, "order": "shuffled"}}},
+        {"tokenizer": TokenizerSpec("a/tokenizer.json", "dd", None, None, "text")},
+        {"source_roots": (("/mnt/disk/corpus/", "other/"),)},
+        {"records": RecordSpec("parquet", 8, None, None)},
+        {"on_bad_rows": "quarantine"},
+    ],
+)
+def test_the_key_of_unfinished_work_hangs_on_all_that_decides_the_bytes_of_a_shard(changes: Mapping[str, Any]) -> None:
+    """Or a build would take up the work of another, and mix the two."""
+    assert work_key(fingerprinted(**changes), SOURCE) != WORK_KEY
+
+
+@pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize(
     "changes",
     [
@@ -407,6 +492,16 @@ def test_the_fingerprint_hangs_on_each_source_file(file: int, changes: Mapping[s
     source = list(SOURCE)
     source[file] = dataclasses.replace(source[file], **changes)
     assert fingerprint(fingerprinted(), source) != FINGERPRINT
+    assert work_key(fingerprinted(), source) != WORK_KEY
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize("changes", [{"generation": 7}, {"modified": 7}])
+def test_the_fingerprint_does_not_hang_on_when_a_file_was_written(changes: Mapping[str, Any]) -> None:
+    """Or a copy of the source would be another; that a file has changed in letters alone, its text hashes tell."""
+    source = [dataclasses.replace(file, **changes) for file in SOURCE]
+    assert fingerprint(fingerprinted(), source) == FINGERPRINT
+    assert work_key(fingerprinted(), source) == WORK_KEY
 
 
 @pytest.mark.usefixtures("installed")
@@ -420,12 +515,37 @@ def test_the_fingerprint_hangs_on_the_version_of_the_format(
 ) -> None:
     monkeypatch.setattr(plans, "FORMAT_VERSION", 0)
     assert fingerprint(fingerprinted(), SOURCE) != FINGERPRINT
+    assert work_key(fingerprinted(), SOURCE) != WORK_KEY
 
 
 @pytest.mark.parametrize("library", ["tokenizers", "array_record"])
 def test_the_fingerprint_hangs_on_the_versions_that_decide(installed: dict[str, str], library: str) -> None:
     installed[library] = "99.0"
     assert fingerprint(fingerprinted(), SOURCE) != FINGERPRINT
+    assert work_key(fingerprinted(), SOURCE) != WORK_KEY
+
+
+@pytest.mark.parametrize("library", ["tokenizers", "array_record", "pyarrow"])
+def test_a_worker_has_the_versions_with_which_the_build_was_planned(installed: dict[str, str], library: str) -> None:
+    spec = fingerprinted(on_bad_rows="quarantine")
+    planned = byte_deciding_versions(spec)
+    check_versions(spec, planned)
+    installed[library] = "99.0"
+    with pytest.raises(BroetchenError) as caught:
+        check_versions(spec, planned)
+    assert str(caught.value) == (
+        f"dataset bread: this worker has {library} 99.0, and the build was planned with {VERSIONS[library]}; install "
+        "the same versions on all machines, and run it again"
+    )
+
+
+def test_a_version_that_was_not_planned_is_another(installed: dict[str, str]) -> None:
+    """And of a library that decides nothing it may be any."""
+    spec = fingerprinted()
+    installed["pyarrow"] = "99.0"
+    check_versions(spec, byte_deciding_versions(spec))
+    with pytest.raises(BroetchenError, match=r"has tokenizers 0\.23\.3, and the build was planned with none;"):
+        check_versions(spec, {"array_record": VERSIONS["array_record"]})
 
 
 def test_the_fingerprint_does_not_hang_on_libraries_that_do_not_decide(installed: dict[str, str]) -> None:

@@ -126,7 +126,7 @@ def test_the_rounds_meet_the_budget_and_waste_little(
     def tokenize(ordinal: int, stop_after: int | None) -> ShardCount:
         # Reading stops at the end of a batch: here, as soon as the limit is reached.
         limit = true[ordinal] if stop_after is None else min(true[ordinal], stop_after)
-        return ShardCount(ordinal, limit, row_groups=1, complete=limit == true[ordinal])
+        return ShardCount(ordinal, limit, rows=1, complete=limit == true[ordinal])
 
     counts += [tokenize(ordinal, None) for ordinal in sure_shards(shards, sampled_ratio, need)]
     known = usable_prefix(merge_counts(counts))

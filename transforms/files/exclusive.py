@@ -1,0 +1,82 @@
+"""Writing a file unless one is there that is to be kept, whatever other writers do at the same moment."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from apache_beam.io.filesystems import FileSystems
+
+from transforms.files import gcs_objects, storage
+from transforms.files.errors import explained
+
+# Of filesystems that give a file one name only.
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
+
+
+def put_unless(path: str, data: bytes, keeps: Callable[[bytes], bool]) -> bytes:
+    """Writes a file unless one is there that is to be kept.
+
+    Args:
+        path: of the file; its folder is made where there is none.
+        data: what to write.
+        keeps: whether to keep what is there, by its content.
+
+    Returns:
+        what lies there then: `data`, or what was kept. Only local filesystems and ``gs://`` decide between two writers
+        of one moment; elsewhere the later one wins.
+
+    Raises:
+        BroetchenError: it cannot be written.
+    """
+    with explained(path, "written"):
+        if FileSystems.get_scheme(path) == "gs":
+            return gcs_objects.put_unless(path, data, keeps)
+        if storage.is_local(path):
+            storage.makedirs(storage.split(path)[0] or ".")
+            return _put_local(path, data, keeps)
+        if storage.exists(path) and keeps(found := storage.read_bytes(path)):
+            return found
+        storage.write_bytes(path, data)
+        return data
+
+
+def _put_local(path: str, data: bytes, keeps: Callable[[bytes], bool]) -> bytes:
+    temporary, aside = storage.temporary_path(path), storage.temporary_path(path)
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        while not _take_name(temporary, path):
+            with contextlib.suppress(FileNotFoundError):
+                if keeps(found := Path(path).read_bytes()):
+                    return found
+                os.rename(path, aside)
+                # Another writer may have put a better one there since it was read.
+                if (moved := Path(aside).read_bytes()) != found and keeps(moved):
+                    _take_name(aside, path)
+        storage.sync_folder(storage.split(path)[0] or ".")
+        return data
+    finally:
+        for left in (temporary, aside):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(left)
+
+
+def _take_name(file: str, name: str) -> bool:
+    """Gives a file a name that no file has, by link(2); False where one has it."""
+    try:
+        os.link(file, name)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if os.path.exists(name):
+            return False
+        os.rename(file, name)
+    return True
