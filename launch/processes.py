@@ -12,6 +12,7 @@ from pathlib import Path
 
 from launch.job import Command
 from transforms.errors import UsageError
+from transforms.files.own_file import open_own
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -21,7 +22,7 @@ _KEPT_LINES = 200
 _INSTALL = {
     "gcloud": "install the Google Cloud CLI: https://cloud.google.com/sdk/docs/install",
     "kubectl": "install it with: gcloud components install kubectl",
-    "xpk": "install it in an environment of its own with: uv tool install xpk",
+    "xpk": "install it in an environment of its own with: uv tool install xpk==1.16.0",
 }
 
 
@@ -102,7 +103,7 @@ def run_logged(
         folder: its working directory; ours by default.
         environment: all of its environment variables; ours by default.
     """
-    with log.open("ab") as output:
+    with open(open_own(log, flags=os.O_APPEND), "ab") as output:
         return subprocess.run(
             arguments,
             cwd=folder,

@@ -4,7 +4,18 @@ Every error says what is wrong, where, and what to do about it. The command line
 traceback appears only with `--debug`.
 """
 
+import re
+import unicodedata
 from collections.abc import Iterable
+
+# Those that join or do not join their neighbours, and the soft hyphen.
+_HARMLESS = frozenset("\n\t\u200c\u200d\u00ad")
+# The address of a request, whose query may be what permits it; urllib3 logs addresses without the server.
+_ADDRESS = re.compile(
+    r"""(?ix) (https?://) (?: [^\s/?#'"<>]* @ )? ([^\s?#'"<>]*) ([?#][^\s'"<>]*)?
+        | \b((?:GET|HEAD|OPTIONS|PATCH|POST|PUT|DELETE)\ ) (/[^\s?#'"<>]*) ([?#][^\s'"<>]*)"""
+)
+_CONTROLS = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
 class BroetchenError(Exception):
@@ -30,10 +41,39 @@ def listed(names: Iterable[object], most: int = 10) -> str:
     return ", ".join(shown[:most]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
+def without_controls(text: str) -> str:
+    """Text as a terminal may have it: what would steer it, turn the direction of text or break a line is written out.
+
+    >>> without_controls("a\\x1b[31m\\u202eb\\tö")
+    'a\\\\u001b[31m\\\\u202eb\\tö'
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        f"\\u{ord(character):04x}"
+        if character not in _HARMLESS and unicodedata.category(character) in _CONTROLS
+        else character
+        for character in text
+    )
+
+
+def without_secrets(text: str) -> str:
+    """Text whose web addresses have neither user nor query, by which some of them are signed.
+
+    >>> without_secrets("503 for 'https://me:pass@store.example/a/b?Signature=c&Expires=9' (GET /a?upload_id=7)")
+    "503 for 'https://store.example/a/b?…' (GET /a?…"
+    """
+    return _ADDRESS.sub(
+        lambda found: "".join((found[1] or found[4], found[2] or found[5] or "", "?…" if found[3] or found[6] else "")),
+        text,
+    )
+
+
 def one_line(error: object) -> str:
-    """A library's message on one line and without control characters, to be put into one of ours.
+    """A library's message on one line, without control characters and `without_secrets`, to be put into one of ours.
 
     >>> one_line("bad page\\n  header \\x00")
     'bad page header ?'
     """
-    return "".join(character if character.isprintable() else "?" for character in " ".join(str(error).split()))
+    text = without_secrets(" ".join(str(error).split()))
+    return "".join(character if character.isprintable() else "?" for character in text)

@@ -1,9 +1,10 @@
-"""Downloads the hub files that a mix config names, so that a build can read them by `--source-root`."""
+"""Downloads the hub files that a mix config names, for a build that reads them by `--source-root`, and checks them."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,8 +13,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from beam_pipelines.config.mix import MixConfig
 from beam_pipelines.console import terminal
 from beam_pipelines.jobs.specs import chosen_datasets
-from transforms.errors import UsageError
-from transforms.files.hub_copy import copy_verified
+from transforms.errors import BroetchenError, UsageError
+from transforms.files.hub_copy import Advance, copy_verified, wrong_copy
 from transforms.files.hub_path import SCHEME
 from transforms.parquet.source_files import expand_sources
 
@@ -44,34 +45,66 @@ def downloads(config: MixConfig, to: str, datasets: Sequence[str] = ()) -> list[
     return [Download(path, rooted.resolve(path), size) for path, size in expand_sources(at_hub)]
 
 
+@dataclasses.dataclass(frozen=True)
+class WrongCopy:
+    """A file that is not there as the hub has it: its name here, and what is wrong, as "is missing"."""
+
+    target: str
+    problem: str
+
+
 def download(found: Sequence[Download], *, quiet: bool) -> int:
     """Fetches what is not there yet, four files at a time; returns how many files were fetched.
 
     Raises:
         BroetchenError: a file cannot be fetched or written; run again, it goes on where it was.
     """
+    return sum(_of_each(copy_verified, found, "downloading", quiet))
+
+
+def check(found: Sequence[Download], *, quiet: bool) -> list[WrongCopy]:
+    """Reads what is there, and holds the hash of each file against the hub's; fetches nothing of the content.
+
+    Raises:
+        BroetchenError: a file cannot be read.
+    """
+    problems = _of_each(wrong_copy, found, "checking", quiet)
+    return [WrongCopy(file.target, what) for file, what in zip(found, problems, strict=True) if what is not None]
+
+
+def _of_each[T](
+    work: Callable[[str, str, int, Advance], T], found: Sequence[Download], what: str, quiet: bool
+) -> list[T]:
+    stopped = threading.Event()
     with (
-        _progress(sum(file.size for file in found), quiet) as advance,
-        ThreadPoolExecutor(_PARALLEL, thread_name_prefix="download") as pool,
+        _progress(what, sum(file.size for file in found), quiet) as show,
+        ThreadPoolExecutor(_PARALLEL, thread_name_prefix=what) as pool,
     ):
-        fetched = [pool.submit(copy_verified, file.source, file.target, file.size, advance) for file in found]
+
+        def advance(amount: int) -> None:
+            if stopped.is_set():  # Nobody asks for this file any more.
+                raise BroetchenError("stopped")
+            show(amount)
+
+        done = [pool.submit(work, file.source, file.target, file.size, advance) for file in found]
         try:
-            return sum(file.result() for file in fetched)
+            return [one.result() for one in done]
         except BaseException:
+            stopped.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
 @contextlib.contextmanager
-def _progress(total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
+def _progress(what: str, total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
     console = terminal.console()
     columns = (
-        TextColumn("downloading"),
+        TextColumn(what),
         BarColumn(),
         DownloadColumn(binary_units=True),
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as progress:
-        task = progress.add_task("downloading", total=total)
+        task = progress.add_task(what, total=total)
         yield lambda amount: progress.advance(task, amount)

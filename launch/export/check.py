@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from launch.local.environment import trainer_python
 from launch.maxtext.checkpoints import checkpoint_folder, chosen_step
 from transforms.errors import BroetchenError, UsageError
 from transforms.files import storage
+from transforms.files.scratch import temporary_folder
 
 _PROGRAMS = Path(__file__).parent / "programs"
 # Two sequences that are long enough for positions to matter.
@@ -90,7 +90,7 @@ def maxtext_logits(config: TrainingConfig, *, step: int | None) -> MaxTextLogits
     model = exported_model(config)
     trainer = trainer_python(config, "cpu").ensure()
     checkpoint = storage.join(checkpoint_folder(config, chosen), "items")
-    with tempfile.TemporaryDirectory(prefix="broetchen-") as temporary:
+    with temporary_folder("check") as temporary:
         scratch = Path(temporary)
         ids = np.random.default_rng(0).integers(
             model.settings["vocab_size"], size=(_SEQUENCES, _LENGTH), dtype=np.int32
@@ -109,7 +109,7 @@ def check_export(expected: MaxTextLogits, *, prompts: Sequence[str]) -> ExportCh
         BroetchenError: transformers cannot load it, or it is another model than MaxText's.
     """
     generator = environment.generation().ensure()
-    with tempfile.TemporaryDirectory(prefix="broetchen-") as temporary:
+    with temporary_folder("check") as temporary:
         scratch = Path(temporary)
         ids, logits = scratch / "ids.npy", scratch / "logits.npy"
         np.save(ids, expected.ids)

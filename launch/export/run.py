@@ -15,6 +15,7 @@ from launch.local.environment import trainer_python
 from launch.maxtext.checkpoints import checkpoint_folder, chosen_step, run_folder
 from transforms.errors import BroetchenError
 from transforms.files import storage
+from transforms.files.scratch import temporary_folder
 from transforms.quantities import format_size
 
 _LOGGER = logging.getLogger(__name__)
@@ -50,7 +51,8 @@ def export_run(config: TrainingConfig, *, step: int | None = None) -> str:
     if local:
         Path(target).parent.mkdir(parents=True, exist_ok=True)
     # Beside the target, where it can be renamed to it.
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=Path(target).parent if local else None) as folder:
+    beside = tempfile.TemporaryDirectory(prefix=".export-", dir=Path(target).parent) if local else None
+    with beside or temporary_folder("export") as folder:
         scratch = Path(folder)
         tokenizer, made = scratch / "tokenizer", scratch / "model"
         write_tokenizer(model, tokenizer)

@@ -23,6 +23,7 @@ from launch.job import Command
 from launch.places import LocalPlace
 from launch.processes import last_lines, run_logged
 from transforms.errors import BroetchenError, UsageError
+from transforms.files.own_file import open_own
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -68,10 +69,12 @@ class PythonEnvironment:
         make = (*_uv(), "venv", "--quiet", "--clear", "--python", sys.executable, str(self.folder))
         # Bytecode is compiled at once: without it, each start of a trainer whose user forbids Python to write any
         # would compile some thousand modules again.
-        install = (*_uv(), "pip", "install", "--quiet", "--python", str(self.python), "--require-hashes")
+        install = (*_uv(), "pip", "install", "--quiet", "--python", str(self.python))
+        # What is built would be built by packages that no lock file names.
+        only_locked = ("--require-hashes", "--only-binary", ":all:")
         return (
             Command(make, "makes an environment of its own"),
-            Command((*install, "--compile-bytecode", "-r", str(self.lock)), f"installs {self.content}"),
+            Command((*install, *only_locked, "--compile-bytecode", "-r", str(self.lock)), f"installs {self.content}"),
             Command(("touch", str(self.folder / _STAMP)), "marks it as whole"),
         )
 
@@ -135,14 +138,18 @@ def _uv() -> tuple[str, ...]:
         return (sys.executable, "-m", "uv")
     if found := shutil.which("uv"):
         return (found,)
-    raise UsageError("uv is not installed, which installs the trainer; install it with: pip install uv")
+    lock = _HERE / "uv_requirements.lock"
+    raise UsageError(
+        "uv is not installed, which installs the trainer; install it with: "
+        f"{sys.executable} -m pip install --require-hashes -r {lock}"
+    )
 
 
 @contextlib.contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """Holds the lock file `path`, and waits for whoever has it. The kernel lets go of it when a process dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    with open(open_own(path), "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
+from transforms.files.own_file import open_own
+
 POLL_S = 0.5
 """Seconds between two looks at it."""
 
@@ -44,7 +46,7 @@ def run_trainer(
         lock: of `held`.
         watch: is called every half second, and once more when the trainer has ended.
     """
-    with log.open("ab") as output:
+    with open(open_own(log, flags=os.O_APPEND), "ab") as output:
         process = subprocess.Popen(
             command,
             cwd=folder,
@@ -95,7 +97,7 @@ def stop_trainer(lock: Path, owner: int) -> None:
 def held(path: Path) -> Iterator[int | None]:
     """Holds a run's lock, of which the trainer gets a copy: it is free when both have ended. None where it is taken."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    lock = open_own(path, mode=0o644)
     try:
         yield lock if _taken(lock) else None
     finally:
@@ -103,9 +105,13 @@ def held(path: Path) -> Iterator[int | None]:
 
 
 def owner_of(path: Path) -> int | None:
-    """The trainer's process, and process group, while it runs."""
+    """The trainer's process, and process group, while it runs.
+
+    Raises:
+        BroetchenError: the lock is no file of this user's: another could name a process there, which would be stopped.
+    """
     try:
-        with path.open("rb") as file:
+        with open(open_own(path, make=False), "rb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -18,6 +18,7 @@ from transforms.dataset.manifest import Manifest, manifest_path, read_manifest
 from transforms.dataset.reader import ShardReader
 from transforms.errors import BroetchenError, UsageError
 from transforms.files import storage
+from transforms.files.untrusted import check_regular
 from transforms.parquet.footer import read_footer
 from transforms.parquet.source_files import expand_sources
 from transforms.parquet.texts import read_texts
@@ -166,6 +167,8 @@ def _built_part(folder: str, manifest: Manifest, split: str) -> TextPart | None:
         return None
     shards = manifest.splits[split].shards
     paths = tuple(posixpath.join(folder, shard.file) for shard in shards)
+    for path in paths:
+        check_regular(path)
     sizes = tuple(shard.bytes for shard in shards)
     shown = tuple(f"{manifest.dataset}/{shard.file}" for shard in shards)
     if written == "text":

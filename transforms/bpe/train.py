@@ -15,7 +15,6 @@ import json
 import logging
 import multiprocessing
 import os
-import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -29,6 +28,7 @@ from transforms.bpe.styles import TokenizerStyle
 from transforms.encoding import code_points
 from transforms.encoding.splits import byte_characters
 from transforms.errors import BroetchenError, UsageError
+from transforms.files.scratch import temporary_folder
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ def train_by_gigatoken(
         raise UsageError(
             f"--trainer gigatoken splits text as GPT-2 does, and style {style.name} does not; take --trainer tokenizers"
         )
-    with tempfile.TemporaryDirectory(prefix="broetchen-train-") as folder:
+    with temporary_folder("train") as folder:
         corpus, answer = Path(folder, "corpus"), Path(folder, "merges.json")
         with corpus.open("wb") as sink:
             obstacle = _write_corpus(style, batches, sink)

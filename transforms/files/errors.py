@@ -9,6 +9,7 @@ import http.client
 import os
 from collections.abc import Iterator
 
+import google.auth.exceptions
 from apache_beam.io.filesystem import BeamIOError
 
 from transforms.errors import BroetchenError, one_line
@@ -28,6 +29,9 @@ _ADVICE: dict[int, str] = {
     http.HTTPStatus.UNAUTHORIZED: "sign in to the object store (for gs://: gcloud auth application-default login)",
     http.HTTPStatus.FORBIDDEN: "get permission for it; an account that writes also needs to list, read and delete",
     http.HTTPStatus.NOT_FOUND: "check the path, and that the bucket exists",
+    http.HTTPStatus.REQUEST_TIMEOUT: "check the network, and try it again",
+    http.HTTPStatus.PRECONDITION_FAILED: "somebody else has changed it meanwhile: see who, and try it again",
+    http.HTTPStatus.TOO_MANY_REQUESTS: "the object store had too many requests: wait some minutes, and try it again",
 }
 
 
@@ -66,7 +70,10 @@ def explain(error: Exception) -> tuple[str, str]:
         status = getattr(getattr(root, "response", None), "status_code", None)
     if isinstance(status, int):
         reason = f"HTTP {int(status)} {http.client.responses.get(status, '')}".rstrip()
-        return reason, _ADVICE.get(status, "try it again")
+        busy = "the object store has a problem: wait a while, and try it again"
+        return reason, _ADVICE.get(status, busy if status >= http.HTTPStatus.INTERNAL_SERVER_ERROR else "try it again")
+    if isinstance(root, google.auth.exceptions.GoogleAuthError):
+        return one_line(root), _ADVICE[http.HTTPStatus.UNAUTHORIZED]
     # What Beam raises for a path that a filesystem cannot parse.
     advice = "check the path" if isinstance(root, ValueError) else "try it again"
     return one_line(root) or type(root).__name__, advice

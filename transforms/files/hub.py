@@ -5,6 +5,10 @@ paths. Listing and sizes come from the hub's API through `huggingface_hub`; cont
 reader of some column chunks of a parquet file fetches those alone. Transient errors and cut connections are retried by
 `huggingface_hub.utils.http_backoff`.
 
+Each answer is held against the etag that the hub's API gives the file: by the hub's own, in its answer or in that which
+leads to a store, and then by the store's, which is the same for all ranges. Addresses of stores are signed, and good
+for whoever has them; so what HTTP clients log is logged without queries, and errors tell nothing of them.
+
 A token is taken from where `huggingface_hub` finds it (`HF_TOKEN`, or the login's file), in each process; it is never
 part of a path, an option or a message. `HF_ENDPOINT` names another hub.
 """
@@ -15,8 +19,10 @@ import contextlib
 import dataclasses
 import functools
 import io
+import logging
 import os
 import posixpath
+import traceback
 import urllib.parse
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NoReturn
@@ -24,12 +30,14 @@ from typing import Any, BinaryIO, NoReturn
 from apache_beam.io.filesystem import CompressedFile, CompressionTypes, FileMetadata, FileSystem
 from apache_beam.io.filesystemio import Downloader, DownloaderStream
 
-from transforms.errors import BroetchenError, one_line
+from transforms.errors import BroetchenError, one_line, without_secrets
 from transforms.files.hub_path import SCHEME, HubPath
 
 # Smaller reads fetch this much, and the next ones are answered from it: each request takes a round trip.
 _LEAST_BYTES = 64 << 10
 _TIMEOUT_S = 60
+# What asks, over which clients of the releases that are allowed.
+_ASKING = frozenset({"hf_xet", "httpcore", "httpcore2", "httpx", "httpx2", "huggingface_hub", "requests", "urllib3"})
 _NO_SUCH_FILE = "the repository has no such file at this revision; check the path"
 
 
@@ -236,15 +244,25 @@ class _RangeDownloader(Downloader):
         headers = {"Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
         with explained(str(self._where)):
             response = self._from_store(headers) or self._from_hub(headers)
-        total = response.headers.get("Content-Range", "").rpartition("/")[2]
-        if total.isdigit() and int(total) != self.size:
-            raise self._changed(f"{int(total):,} bytes instead of {self.size:,}")
-        data = bytes(response.content)
-        if response.status_code != 206 and (start, end) != (0, self.size):
+        if response.status_code == 206:
+            self._check_range(response, start, end)
+        elif (start, end) != (0, self.size):
             raise BroetchenError(f"{self._where}: the server gives no ranges of it; download it, and read the copy")
+        data = bytes(response.content)
         if len(data) != end - start:
             raise BroetchenError(f"{self._where}: {len(data):,} of {end - start:,} bytes arrived; run it again")
         return data
+
+    def _check_range(self, response: Any, start: int, end: int) -> None:
+        answered = response.headers.get("Content-Range", "")
+        span, _, total = answered.removeprefix("bytes ").partition("/")
+        if total.isdigit() and int(total) != self.size:
+            raise self._changed(f"{int(total):,} bytes instead of {self.size:,}")
+        if span != f"{start}-{end - 1}":
+            raise BroetchenError(
+                f"{self._where}: the server gives another range ({one_line(answered) or 'it does not say which'}) than "
+                f"bytes {start}-{end - 1}; run it again"
+            )
 
     def _from_store(self, headers: dict[str, str]) -> Any:
         """The answer of the store that the hub has led to before, or None where it is no longer good."""
@@ -267,9 +285,14 @@ class _RangeDownloader(Downloader):
         headers = build_hf_headers() | headers
         response = http_backoff("GET", self._url, headers=headers, timeout=_TIMEOUT_S, follow_redirects=True)
         hf_raise_for_status(response)
-        found = _response_etag(response)
-        if found and found != self._file.etag:
-            raise self._changed(f"etag {found}, {self._file.etag} before")
+        found = _response_etag(response, self._url)
+        if found is None:
+            raise BroetchenError(
+                f"{self._where}: the hub does not say of what content its answer is (no etag), so it may be another "
+                "than planned; fetch it by other means, compare its hash, and read the copy"
+            )
+        if found != self._file.etag:
+            raise self._changed(f"etag {one_line(found)}, {self._file.etag} before")
         etag = response.headers.get("ETag")
         if etag and _origin(str(response.url)) != _origin(self._url):
             self._file.store = (str(response.url), etag)
@@ -287,12 +310,13 @@ def _origin(url: str) -> tuple[str, str]:
     return parts.scheme, parts.netloc
 
 
-def _response_etag(response: Any) -> str | None:
+def _response_etag(response: Any, url: str) -> str | None:
     """The hub's own etag of the content; where it redirects to a store, that one has an etag of its own kind."""
-    for answer in (*response.history, response):
+    asked = [answer for answer in (*response.history, response) if _origin(str(answer.url)) == _origin(url)]
+    for answer in asked:
         if linked := answer.headers.get("X-Linked-ETag"):
             return _bare(linked)
-    return None if response.history else _bare(response.headers.get("ETag"))
+    return _bare(response.headers.get("ETag")) if response in asked else None
 
 
 def _bare(etag: str | None) -> str | None:
@@ -345,4 +369,28 @@ def explained(path: str) -> Iterator[None]:
             what = f"the hub answers HTTP {status}; {advice}"
         if what is None:
             what = f"the hub cannot be reached ({one_line(error)}); check the network, and try it again"
-        raise BroetchenError(f"{path}: {what}") from error
+        raise BroetchenError(f"{path}: {what}") from _told(error)
+
+
+def _told(error: Exception) -> Exception:
+    """The error as a traceback may show it: not with the address of a store, which its text and request have."""
+    return RuntimeError(without_secrets(f"{type(error).__name__}: {error}")).with_traceback(error.__traceback__)
+
+
+def _log_without_secrets() -> None:
+    """Has all that HTTP clients log lose the queries of addresses, whoever handles it, in each process of ours."""
+    make = logging.getLogRecordFactory()
+
+    def record_of(*arguments: Any, **options: Any) -> logging.LogRecord:
+        record = make(*arguments, **options)
+        if record.name.partition(".")[0] in _ASKING:
+            with contextlib.suppress(TypeError, ValueError):  # of a message that does not fit what is to be put in
+                record.msg, record.args = without_secrets(record.getMessage()), ()
+            if record.exc_info:
+                record.exc_text = without_secrets("".join(traceback.format_exception(*record.exc_info)).rstrip())
+        return record
+
+    logging.setLogRecordFactory(record_of)
+
+
+_log_without_secrets()

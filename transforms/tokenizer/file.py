@@ -176,9 +176,9 @@ def _fetch(repository: str, revision: str | None, name: str) -> _File | None:
     except EntryNotFoundError:
         return None
     except HfHubHTTPError as error:  # no such repository or revision, or no right to it
-        raise UsageError(f"{where}: the hub does not give it: {error}") from error
+        raise UsageError(f"{where}: the hub does not give it: {one_line(error)}") from error
     except OSError as error:
-        raise BroetchenError(f"{where}: cannot be fetched: {error}") from error
+        raise BroetchenError(f"{where}: cannot be fetched: {one_line(error)}") from error
 
 
 def _read_files(path: str) -> tuple[_File, _File | None]:

@@ -18,6 +18,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, ClassVar
 
+# What an address of the store is signed with: whoever has it can read the file.
+SIGNATURE = "5ec2e7c0ffee"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -29,8 +31,12 @@ class HubServer:
         repositories: folders by OWNER/NAME; each has one commit, `COMMIT`, where its branch `main` is.
         private: repositories that need `token`.
         latency_s: how long each answer waits.
+        store_latency_s: how long the store's wait beside that.
         cut_every: of the requests to the store, each one of this number ends in the middle of its body; 0 is none.
         expired_after: so many answers of the store after which an address is refused, as signed ones are; 0 is never.
+        refuses: the HTTP status with which the store answers, where it is not 0.
+        left_out: headers that no answer has.
+        answers_from: the first byte that the store says and sends, of whatever is asked for, where it is not negative.
         fetched: bytes of content sent, by path in the repository.
         resolved: how often each path has been redirected to the store.
         authorized: paths of the requests that carried a token.
@@ -40,9 +46,13 @@ class HubServer:
     private: frozenset[str] = frozenset()
     token: str = "hf_secret"
     latency_s: float = 0.0
+    store_latency_s: float = 0.0
     cut_every: int = 0
     expired_after: int = 0
     store_answers: int = 0
+    refuses: int = 0
+    left_out: frozenset[str] = frozenset()
+    answers_from: int = -1
     fetched: Counter[str] = dataclasses.field(default_factory=Counter)
     resolved: Counter[str] = dataclasses.field(default_factory=Counter)
     authorized: list[str] = dataclasses.field(default_factory=list)
@@ -98,12 +108,17 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
         pass
 
+    def send_header(self, keyword: str, value: str) -> None:
+        if keyword not in self.state.left_out:
+            super().send_header(keyword, value)
+
     def do_GET(self) -> None:
         time.sleep(self.state.latency_s)
         path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)
         if match := re.fullmatch(r"/store/([^/]+/[^/]+)/(.+)", path):
             if self.headers.get("Authorization"):
                 self.state.authorized.append(self.path)
+            time.sleep(self.state.store_latency_s)
             self._send_content(self.state.repositories[match[1]] / match[2], match[2])
         elif match := re.fullmatch(r"/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             if folder := self._folder(match[1], match[2]):
@@ -168,8 +183,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._fail(404, "EntryNotFound")
             return
         self.state.resolved[path] += 1
+        query = f"X-Amz-Expires=900&X-Amz-Signature={SIGNATURE}"
         self.send_response(302)
-        self.send_header("Location", f"{self.state.store}/store/{repository}/{urllib.parse.quote(path)}")
+        self.send_header("Location", f"{self.state.store}/store/{repository}/{urllib.parse.quote(path)}?{query}")
         self.send_header("X-Repo-Commit", COMMIT)
         self.send_header("X-Linked-ETag", f'"{self.state.etag(file)}"')
         self.send_header("X-Linked-Size", str(file.stat().st_size))
@@ -181,12 +197,17 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.state.store_answers = 0
             self._fail(403, "ExpiredToken")
             return
+        if self.state.refuses:
+            self._fail(self.state.refuses, "SlowDown")
+            return
         self.state.store_answers += 1
         size = file.stat().st_size
         start, end = 0, size - 1
         asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
         if asked:
             start, end = int(asked[1]), min(int(asked[2]), size - 1)
+            if self.state.answers_from >= 0:
+                start, end = self.state.answers_from, self.state.answers_from + end - start
         with file.open("rb") as content:
             content.seek(start)
             body = content.read(end - start + 1)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 
+import google.api_core.exceptions
+import google.auth.exceptions
 import pytest
 from apache_beam.io.filesystem import BeamIOError
 
@@ -31,3 +34,20 @@ def test_an_error_of_ours_that_beam_has_wrapped_comes_as_it_is() -> None:
     ours = BroetchenError("a: no such thing")
     with pytest.raises(BroetchenError, match=r"^a: no such thing$"), explained("b", "read"):
         raise BeamIOError("failed", {"a": ours})
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (google.api_core.exceptions.TooManyRequests("x"), "wait some minutes, and try it again"),
+        (google.api_core.exceptions.PreconditionFailed("x"), "somebody else has changed it meanwhile"),
+        (google.api_core.exceptions.ServiceUnavailable("x"), "the object store has a problem: wait a while"),
+        (google.api_core.exceptions.Forbidden("x"), "an account that writes also needs to list, read and delete"),
+        (google.auth.exceptions.RefreshError("Reauthentication is needed."), "gcloud auth application-default login"),
+        (google.auth.exceptions.DefaultCredentialsError("none"), "gcloud auth application-default login"),
+    ],
+)
+def test_what_clients_of_the_bucket_raise_has_its_advice(error: Exception, words: str) -> None:
+    words = f"^gs://b/a: cannot be read .*{re.escape(words)}"
+    with pytest.raises(BroetchenError, match=words), explained("gs://b/a", "read"):
+        raise error
