@@ -2,60 +2,230 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import dataclasses
+import json
+import os
+import posixpath
+import random
+import re
+from collections.abc import Iterator, Mapping, Sequence
 
 import apache_beam as beam
 from apache_beam.pvalue import AsList
 
-from beam_pipelines.runners.job import run_job
+from beam_pipelines.config.mix import source_path
+from beam_pipelines.runners.job import job_folder, run_job
 from beam_pipelines.runners.local import work_seconds
-from transforms.building.quarantine import QuarantineCheck, VerifyQuarantine, quarantine_checks, quarantine_problems
+from transforms.dataset.against_source import SourceCheck, VerifyAgainstSource, choose_row_groups
+from transforms.dataset.findings import Finding, raise_problems
+from transforms.dataset.inventory import leftovers, output_digest, quick_findings
 from transforms.dataset.manifest import Manifest, find_manifests
-from transforms.dataset.verify import ShardCheck, VerifyShards, dataset_problems, raise_problems, shard_checks
+from transforms.dataset.quarantine import QuarantineCheck, VerifyQuarantine, quarantine_checks
+from transforms.dataset.tokenizer import why_not_recounted
+from transforms.dataset.verify import ShardCheck, VerifyShards, known_findings, shard_checks
+from transforms.errors import BroetchenError, UsageError, one_line
+from transforms.files import storage
 from transforms.tokenizer.spec import Engine
 
 # In one process, start-up left out; measured on shards of ids.
 _TOKENS_PER_S = 23_000_000
+_SEEDS = 2**32
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
-def verify(output: str, *, engine: Engine = "auto", beam_arguments: Sequence[str] = ()) -> Mapping[str, Manifest]:
+@dataclasses.dataclass(frozen=True)
+class AgainstSource:
+    """How datasets are held against their sources.
+
+    Attributes:
+        row_groups: how many are read again, chosen by `seed`.
+        config: the mix config, at whose folder the source's relative paths start; None for the working directory.
+        source_root: where `broetchen download` has put the hub's files; None to read them from the hub.
+    """
+
+    row_groups: int
+    seed: int
+    config: str | None = None
+    source_root: str | None = None
+
+    @classmethod
+    def chosen(
+        cls, row_groups: int, seed: int | None = None, config: str | None = None, source_root: str | None = None
+    ) -> AgainstSource:
+        """With a seed of its own where none is given."""
+        return cls(row_groups, random.SystemRandom().randrange(_SEEDS) if seed is None else seed, config, source_root)
+
+    def opened(self, shown: str) -> str:
+        """The path by which to open what a manifest shows."""
+        folder = os.path.dirname(self.config) if self.config else ""
+        return source_path(shown, folder, (self.source_root or "").rstrip("/"))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Verification(Mapping[str, Manifest]):
+    """The manifests of the datasets, all sound, by folder, and what else is to be said of them.
+
+    Attributes:
+        digest: stands for all the manifests; see `transforms.dataset.inventory.output_digest`.
+        warnings: what a dataset is as its manifest says, and its user may not want.
+        unchecked: what could not be found out, and why.
+        blind: what this kind of check cannot find at all.
+        template: where the job was staged to be started later (`--template_location`); then no shard was read.
+    """
+
+    manifests: Mapping[str, Manifest]
+    digest: str
+    warnings: tuple[str, ...] = ()
+    unchecked: tuple[str, ...] = ()
+    blind: tuple[str, ...] = ()
+    template: str | None = None
+
+    def __getitem__(self, folder: str) -> Manifest:
+        return self.manifests[folder]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.manifests)
+
+    def __len__(self) -> int:
+        return len(self.manifests)
+
+
+def verify(
+    output: str,
+    *,
+    engine: Engine = "auto",
+    quick: bool = False,
+    against: AgainstSource | None = None,
+    digest: str | None = None,
+    beam_arguments: Sequence[str] = (),
+) -> Verification:
     """Reads everything under `output` back.
 
     Args:
         output: a folder of datasets, or one dataset.
         engine: counts the tokens of datasets in text format.
-
-    Returns:
-        the manifests of the datasets, all sound, by folder.
+        quick: to look at names, sizes and manifests alone, and read no shard.
+        against: to hold row groups of the sources against the datasets, too.
+        digest: of the manifests, as an earlier run told it.
 
     Raises:
+        UsageError: `digest` is none, or `quick` and `against` do not go together.
         BroetchenError: no dataset is there, or something is wrong; the message has a line for each thing.
     """
+    if digest is not None and not _DIGEST.fullmatch(digest := digest.strip().lower()):
+        raise UsageError(
+            f"--digest {one_line(digest)[:80]}: not 64 hexadecimal digits, as verify prints them at its end"
+        )
+    if quick and against:
+        raise UsageError("--quick reads nothing, and --against-source reads the source: give one of them")
     output = output.rstrip("/") or "/"
     manifests = find_manifests(output)
-    known = [
-        problem
-        for folder, manifest in manifests.items()
-        for problem in (*dataset_problems(folder, manifest), *quarantine_problems(folder, manifest))
-    ]
-    checks = [check for folder, manifest in manifests.items() for check in shard_checks(folder, manifest, engine)]
+    found_digest = output_digest(manifests)
+    findings = [Finding("warning", text) for text in leftovers(output, manifests)]
+    if digest not in (None, found_digest):
+        findings.append(Finding("problem", f"{output}: the digest of its manifests is {found_digest}, not {digest}"))
+    template = None
+    if quick:
+        findings += [found for folder, manifest in manifests.items() for found in quick_findings(folder, manifest)]
+        raise_problems(found.text for found in findings if found.kind == "problem")
+    else:
+        findings, template = _run(output, manifests, findings, engine, against, beam_arguments)
+    warnings, unchecked = (
+        tuple(sorted({found.text for found in findings if found.kind == kind})) for kind in ("warning", "unchecked")
+    )
+    return Verification(
+        manifests,
+        found_digest,
+        warnings,
+        unchecked,
+        blind=tuple(_blind(quick=quick, against=against, digest=digest)),
+        template=template,
+    )
+
+
+def _blind(*, quick: bool, against: AgainstSource | None, digest: str | None) -> Iterator[str]:
+    if quick:
+        yield "what is in the files (leave out --quick)"
+    if digest is None:
+        yield "shards and manifest replaced together (keep the digest elsewhere, and give it by --digest)"
+    if against is None:
+        yield "texts and ids that are not the source's (--against-source N)"
+    else:
+        yield f"the same in other row groups than the {against.row_groups:,} that were chosen"
+
+
+def _run(
+    output: str,
+    manifests: Mapping[str, Manifest],
+    findings: Sequence[Finding],
+    engine: Engine,
+    against: AgainstSource | None,
+    beam_arguments: Sequence[str],
+) -> tuple[list[Finding], str | None]:
+    """All findings, and where the job was staged, if it was.
+
+    Raises:
+        BroetchenError: there are problems among them.
+    """
+    known = [*findings, *(found for folder in manifests for found in known_findings(folder, manifests[folder]))]
+    checks = [check for folder, manifest in manifests.items() for check in _shard_checks(folder, manifest, engine)]
     left_out = [check for folder, manifest in manifests.items() for check in quarantine_checks(folder, manifest)]
+    sources: list[SourceCheck] = []
+    if against:
+        sources, unchecked = choose_row_groups(manifests, against.row_groups, against.seed, against.opened)
+        known += unchecked
     work_s = sum(work_seconds(check.tokens, _TOKENS_PER_S, check.expected_engine()) for check in checks)
-    with run_job(beam_arguments, work_s=work_s, output=output) as job, job.pipeline() as pipeline:
-        in_shards = (
-            pipeline
-            | "Shards" >> beam.Create(checks, reshuffle=False).with_output_types(ShardCheck)
-            | "VerifyShards" >> VerifyShards()
-        )
-        in_quarantine = (
-            pipeline
-            | "LeftOut" >> beam.Create(left_out, reshuffle=False).with_output_types(QuarantineCheck)
-            | "VerifyQuarantine" >> VerifyQuarantine()
-        )
-        found = (in_shards, in_quarantine) | "Found" >> beam.Flatten()
-        _ = (
-            pipeline
-            | "Once" >> beam.Create([known])
-            | "Fail" >> beam.Map(lambda before, problems: raise_problems([*before, *problems]), AsList(found))
-        )
-    return manifests
+    work_s += sum(work_seconds(check.tokens, _TOKENS_PER_S, "tokenizers") for check in sources)
+    with job_folder(beam_arguments, "verify", output) as scratch:
+        result = posixpath.join(scratch, "findings.json")
+        with run_job(beam_arguments, work_s=work_s, output=output) as job, job.pipeline() as pipeline:
+            in_shards = (
+                pipeline
+                | "Shards" >> beam.Create(checks, reshuffle=False).with_output_types(ShardCheck)
+                | "VerifyShards" >> VerifyShards()
+            )
+            in_quarantine = (
+                pipeline
+                | "LeftOut" >> beam.Create(left_out, reshuffle=False).with_output_types(QuarantineCheck)
+                | "VerifyQuarantine" >> VerifyQuarantine()
+            )
+            in_sources = (
+                pipeline
+                | "RowGroups" >> beam.Create(sources, reshuffle=False).with_output_types(SourceCheck)
+                | "VerifyAgainstSource" >> VerifyAgainstSource()
+            )
+            found = (in_shards, in_quarantine, in_sources) | "Found" >> beam.Flatten()
+            _ = (
+                pipeline
+                | "Known" >> beam.Create([[dataclasses.astuple(one) for one in known]])
+                | "Tell" >> beam.Map(_tell, AsList(found), result)
+            )
+        if job.template:
+            return known, job.template
+        return [*known, *_told(result)], None
+
+
+def _shard_checks(folder: str, manifest: Manifest, engine: Engine) -> list[ShardCheck]:
+    try:
+        return list(shard_checks(folder, manifest, engine, recount=why_not_recounted(folder, manifest) is None))
+    except BroetchenError:
+        return []  # Its tokenizer may not be read, which `known_findings` has told.
+
+
+def _tell(known: Sequence[tuple[str, str]], found: Sequence[Finding], result: str) -> None:
+    """Writes what was found to where the command reads it, and fails where there are problems.
+
+    A job that runs elsewhere, and that nobody waits for, fails as well.
+    """
+    with contextlib.suppress(BroetchenError):  # The worker may be on another machine; see `_told`.
+        storage.write_bytes(result, json.dumps([(one.kind, one.text) for one in found]).encode())
+    problems = [*known, *((one.kind, one.text) for one in found)]
+    raise_problems(text for kind, text in problems if kind == "problem")
+
+
+def _told(result: str) -> list[Finding]:
+    if not storage.exists(result):
+        where = "the workers and this command share no folder; give them one by --temp_location"
+        return [Finding("unchecked", f"whether texts of eval stand in train is not known here: {where}")]
+    return [Finding(kind, text) for kind, text in json.loads(storage.read_bytes(result))]

@@ -219,7 +219,7 @@ def _draw_throughput(report: OutputReport, look: Look) -> Figure:
     span = written[-1].seconds - written[0].seconds
     unit, unit_name = [unit for unit in _UNITS if span >= 2 * unit[0] or unit[0] == 1.0][-1]
     times = np.array([(file.seconds - written[0].seconds) / unit for file in written])
-    tokens = np.cumsum([file.tokens for file in written])
+    tokens = np.cumsum([float(file.tokens) for file in written])
     figure = _figure(look, 2.6)
     axes = figure.subplots()
     axes.fill_between(times, tokens, step="post", color=look.accent, alpha=0.22, linewidth=0)

@@ -125,6 +125,8 @@ def read_report(
         UsageError: the tokenizer of a dataset of text cannot be loaded.
     """
     manifests = find_manifests(output.rstrip("/") or "/")
+    if without := [folder for folder, manifest in manifests.items() if TRAIN not in manifest.splits]:
+        raise BroetchenError(f"{without[0]}: its manifest has no {TRAIN} split, so that there is nothing to report on")
     chosen = length or max(manifest.config["records"]["max_tokens"] for manifest in manifests.values())
 
     steps = len(manifests) + 1

@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 import markupsafe
@@ -52,7 +53,12 @@ def render_report(report: OutputReport, drawn: Iterable[Chart]) -> str:
     are shown by their code points. The page's own policy forbids scripts and every connection.
     """
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        # All text, so that none is forgotten.
+        finalize=lambda value: visible(value) if type(value) is str else value,
     )
     environment.filters |= {
         "count": lambda number: f"{number:,}",
@@ -170,7 +176,8 @@ def _sources(entries: Sequence[SourceEntry]) -> list[dict[str, Any]]:
             {
                 "where": where,
                 "revision": revision,
-                "url": hub and f"https://huggingface.co/datasets/{hub.repository}/tree/{hub.revision or 'main'}",
+                "url": hub
+                and f"https://huggingface.co/datasets/{hub.repository}/tree/{quote(hub.revision or 'main', safe='')}",
                 "count": len(members),
                 "bytes": sum(entry.size for entry in members),
                 "row_groups": sum(len(entry.row_groups) for entry in members),

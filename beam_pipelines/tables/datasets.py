@@ -6,13 +6,15 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
-from rich.markup import escape
 
-from beam_pipelines.console.layout import OutputFormat, new_table, print_rows, print_table
+from beam_pipelines.console import terminal
+from beam_pipelines.console.layout import OutputFormat, cell, new_table, print_rows, print_table
 from beam_pipelines.jobs.build import BuildSummary
-from beam_pipelines.jobs.download import Download
+from beam_pipelines.jobs.download import Download, WrongCopy
+from beam_pipelines.jobs.verify import Verification
 from transforms.building.status import DatasetProgress
 from transforms.dataset.manifest import Manifest
+from transforms.errors import one_line
 from transforms.quantities import format_size
 
 
@@ -21,7 +23,7 @@ def print_build(console: Console, summary: BuildSummary, output: str) -> None:
     columns = ("dataset", "split", "wanted", "written", "share", "documents", "records", "shards", "size")
     table = new_table(columns, texts=2)
     manifests = summary.manifests
-    train = sum(manifest.splits["train"].tokens for manifest in manifests.values())
+    train = sum(split.tokens for manifest in manifests.values() if (split := manifest.splits.get("train")))
     tokens = size = 0
     for manifest in manifests.values():
         for name, split in manifest.splits.items():
@@ -30,8 +32,8 @@ def print_build(console: Console, summary: BuildSummary, output: str) -> None:
             share = f"{100 * split.tokens / train:.2f} %" if name == "train" and train else ""
             numbers = (split.documents, split.records, len(split.shards))
             table.add_row(
-                manifest.dataset,
-                name,
+                cell(manifest.dataset),
+                cell(name),
                 f"{split.budget:,}",
                 f"{split.tokens:,}{missing}",
                 share,
@@ -59,8 +61,8 @@ def print_build(console: Console, summary: BuildSummary, output: str) -> None:
     )
 
 
-def print_verified(console: Console, manifests: Mapping[str, Manifest]) -> None:
-    """One line a dataset, all of them sound."""
+def print_verified(console: Console, manifests: Mapping[str, Manifest], verdict: str = "sound") -> None:
+    """One line a dataset, all of them with one verdict."""
     table = new_table(("dataset", "tokens", "records", "shards", ""))
     for manifest in manifests.values():
         splits = manifest.splits.values()
@@ -69,8 +71,20 @@ def print_verified(console: Console, manifests: Mapping[str, Manifest]) -> None:
             sum(split.records for split in splits),
             sum(len(split.shards) for split in splits),
         )
-        table.add_row(manifest.dataset, *(f"{number:,}" for number in numbers), "[green]sound")
+        table.add_row(cell(manifest.dataset), *(f"{number:,}" for number in numbers), f"[green]{verdict}")
     print_table(console, table, ("records", "shards"))
+
+
+def print_findings(console: Console, found: Verification) -> None:
+    """What else a verification has to say, one thing a line: warnings, what was not found out, the digest."""
+    lines = [
+        *(f"warning: {warning}" for warning in found.warnings),
+        *(f"not checked: {what}" for what in found.unchecked),
+        f"digest of the manifests: {found.digest}",
+        f"it cannot find: {'; '.join(found.blind)}",
+    ]
+    for line in lines:
+        terminal.print_as_is(console, one_line(line))
 
 
 def print_status(console: Console, found: Sequence[DatasetProgress], output_format: OutputFormat) -> None:
@@ -80,9 +94,9 @@ def print_status(console: Console, found: Sequence[DatasetProgress], output_form
         return
     table = new_table(("dataset", "state", "tokens", "wanted", "done", "shards"), texts=2)
     for progress in found:
-        done = f"{progress.tokens / progress.wanted:.1%}"
+        done = f"{progress.tokens / progress.wanted:.1%}" if progress.wanted else ""
         table.add_row(
-            escape(progress.dataset),
+            cell(progress.dataset),
             progress.state,
             f"{progress.tokens:,}",
             f"{progress.wanted:,}",
@@ -96,7 +110,13 @@ def print_downloads(console: Console, found: Sequence[Download]) -> None:
     """The files that a download would fetch."""
     table = new_table(("source", "to", "size"), texts=2)
     for file in found:
-        table.add_row(escape(file.source), escape(file.target), format_size(file.size))
+        table.add_row(cell(file.source), cell(file.target), format_size(file.size))
     table.add_section()
     table.add_row(f"{len(found):,} files", "", format_size(sum(file.size for file in found)))
     print_table(console, table, ("to",))
+
+
+def print_wrong_copies(console: Console, wrong: Sequence[WrongCopy]) -> None:
+    """The files that a check has found wrong, one a line."""
+    for copy in wrong:
+        terminal.print_as_is(console, one_line(f"{copy.target}: {copy.problem}"))

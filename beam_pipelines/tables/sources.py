@@ -7,9 +7,10 @@ import io
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
-from rich.markup import escape
 
-from beam_pipelines.console.layout import NO_LIMIT, OutputFormat, new_table, print_rows, print_table
+from beam_pipelines.console.layout import NO_LIMIT, OutputFormat, cell, new_table, print_rows, print_table
+from beam_pipelines.console.terminal import print_as_is
+from beam_pipelines.jobs.dry_run import DryRun
 from beam_pipelines.jobs.plan import DatasetOutlook
 from beam_pipelines.runners.dataflow import PRICES_OF, dataflow_cost
 from transforms.counting.text_count import TextCount
@@ -43,6 +44,14 @@ def print_plan(console: Console, outlooks: Sequence[DatasetOutlook], output_form
     print_table(console, table, ("engine", "row groups", "shards ≈", "to write ≈", "files", "one process ≈"))
     scratch = max(outlook.scratch_bytes for outlook in outlooks)
     console.print(f"With the output in a bucket, each process takes up to {format_size(scratch)} of local disk.")
+    console.print(
+        "A bucket with soft delete, which is on unless somebody has turned it off, bills what a build renames and "
+        "deletes "
+        f"there, some {format_size(sum(outlook.written_bytes for outlook in outlooks))}, for seven more days; this "
+        f"turns "
+        "it off: gcloud storage buckets update gs://BUCKET --clear-soft-delete",
+        soft_wrap=True,
+    )
     cost = dataflow_cost(sum(outlook.seconds for outlook in outlooks))
     if cost.processor_hours >= 0.1:
         console.print(
@@ -56,6 +65,16 @@ def print_plan(console: Console, outlooks: Sequence[DatasetOutlook], output_form
                 f"[red]{outlook.dataset} will {sure}lack {outlook.need - outlook.available:,} tokens;[/] "
                 "add source files or lower its budget"
             )
+
+
+def print_dry_run(console: Console, found: DryRun, output: str) -> None:
+    """What a build would do, and that nothing is done."""
+    print_plan(console, found.outlooks, "table")
+    for name in found.finished:
+        print_as_is(console, f"{name} is finished there already, and would stay as it is.")
+    for name, reason in found.replaced.items():
+        print_as_is(console, f"{name} would be replaced: {reason}")
+    print_as_is(console, f"All checks have passed. Nothing was built, and nothing written to {output}: --dry-run.")
 
 
 def _duration(seconds: float) -> str:
@@ -81,7 +100,7 @@ def print_counts(console: Console, counts: Mapping[str, TextCount], output_forma
             f"{value:,}" if isinstance(value, int) else "–" if value is None else f"{value:,.2f}"
             for value in list(row.values())[1:]
         )
-        table.add_row(escape(str(row["dataset"])), *values, style="bold" if index == len(counts) else None)
+        table.add_row(cell(str(row["dataset"])), *values, style="bold" if index == len(counts) else None)
     print_table(console, table, ("rows left out", "p99", "median", "bytes", "documents", "bytes/token"))
 
 

@@ -186,8 +186,10 @@ def _datasets(output: str) -> Iterator[tuple[str, str, Manifest]]:
 
 def _component(name: str, folder: str, manifest: Manifest) -> Component:
     train, evaluation = manifest.splits.get("train"), manifest.splits.get("eval")
-    if train is None or not train.tokens:
+    if train is None or not (train.tokens and train.records and train.budget):
         raise BroetchenError(f"{folder}: its train split has no tokens, so that it cannot be in a mixture")
+    if evaluation and evaluation.tokens and not evaluation.records:
+        raise BroetchenError(f"{folder}: its eval split has tokens, and no records; see what broetchen verify says")
     return Component(
         name=name,
         folder=folder,

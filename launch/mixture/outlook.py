@@ -6,7 +6,6 @@ that there are. Exact arithmetic, without I/O.
 
 from __future__ import annotations
 
-import bisect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -124,15 +123,15 @@ def last_draw(integers: Sequence[int], available: Sequence[int]) -> tuple[int, .
     total = sum(integers)
     # No component is more than one record for each before it away from its part of the draws.
     slack = (len(integers) + 1) * total
-    return tuple(
-        bisect.bisect_right(
-            range((records * total + slack) // integer + 2),
-            records,
-            key=lambda draws, index=index: drawn(integers, draws)[index],  # type: ignore[misc]
-        )
-        - 1
-        for index, (integer, records) in enumerate(zip(integers, available, strict=True))
-    )
+    found = []
+    for index, (integer, records) in enumerate(zip(integers, available, strict=True)):
+        # By bisection, which `bisect` does no further than 64 bits reach.
+        enough, too_many = 0, (records * total + slack) // integer + 2
+        while too_many - enough > 1:
+            draws = (enough + too_many) // 2
+            enough, too_many = (draws, too_many) if drawn(integers, draws)[index] <= records else (enough, draws)
+        found.append(enough)
+    return tuple(found)
 
 
 def outlook(components: Sequence[Component], shares: Shares, epochs: int = 1) -> Outlook:

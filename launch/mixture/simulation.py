@@ -20,8 +20,9 @@ from transforms.arrayrecord.example import decode_ids, decode_text
 from transforms.arrayrecord.records import FEATURE
 from transforms.dataset.manifest import ShardEntry, tokenizer_of
 from transforms.encoding.pool import token_counts
-from transforms.errors import BroetchenError
+from transforms.errors import BroetchenError, one_line
 from transforms.files import storage
+from transforms.files.untrusted import check_regular
 
 _BATCH_RECORDS = 256
 
@@ -100,7 +101,9 @@ def simulate(
                     tokens[name] += found
                 advance(len(batch))
         except (ValueError, RuntimeError, IndexError) as error:
-            raise BroetchenError(f"a shard cannot be read: {error}; broetchen verify finds out which") from error
+            raise BroetchenError(
+                f"a shard cannot be read: {one_line(error)}; broetchen verify finds out which"
+            ) from error
     names = [one.name for one in mixture.components]
     return Simulation(
         {name: counted[name] for name in names}, {name: tokens[name] for name in names}, records, shuffled
@@ -124,13 +127,16 @@ def _first_shards(shards: Sequence[ShardEntry], records: int) -> Iterator[ShardE
 def _source(folder: str, shards: Sequence[ShardEntry]) -> Iterator[grain.ArrayRecordDataSource]:
     """Grain's source over shards, which have as many records as their manifest says."""
     with contextlib.ExitStack() as stack:
-        paths = [stack.enter_context(storage.local_copy(posixpath.join(folder, shard.file))) for shard in shards]
+        places = [posixpath.join(folder, shard.file) for shard in shards]
+        for place in places:
+            check_regular(place)
+        paths = [stack.enter_context(storage.local_copy(place)) for place in places]
         try:
             source = stack.enter_context(grain.ArrayRecordDataSource(paths))
             found = len(source)
         except (ValueError, RuntimeError) as error:
             raise BroetchenError(
-                f"{folder}: a shard cannot be opened: {error}; broetchen verify finds out which"
+                f"{folder}: a shard cannot be opened: {one_line(error)}; broetchen verify finds out which"
             ) from error
         if found != (expected := sum(shard.records for shard in shards)):
             raise BroetchenError(

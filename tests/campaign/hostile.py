@@ -28,12 +28,14 @@ from tests.campaign import hostile_configs, hostile_outputs, hostile_parquet, ho
 from tests.campaign.hostile_case import Ending, Kind, Outcome
 from tests.campaign.hostile_command import COMMANDS
 from tests.campaign.hostile_worker import Result, Worker
+from tests.campaign.untrusted import kinds as untrusted
 
 KINDS: Sequence[Kind] = [
     *hostile_parquet.KINDS,
     *hostile_configs.KINDS,
     *hostile_tokenizers.KINDS,
     *hostile_outputs.KINDS,
+    *untrusted.KINDS,
 ]
 _ENDINGS: Sequence[Ending] = ("error", "skipped", "built", "wrong")
 
@@ -50,11 +52,15 @@ class Campaign:
         return [result for result in self.results if result.outcome.ending == "wrong"]
 
 
-def plan(seed: int, cases: int, *, heavy: int = 4) -> list[tuple[int, str]]:
-    """The cases of a campaign, as (number of the kind, seed), by the kinds' weights; `heavy` of each heavy kind."""
+def plan(seed: int, cases: int, *, heavy: int = 4, only: Sequence[str] = ("",)) -> list[tuple[int, str]]:
+    """The cases of a campaign, as (number of the kind, seed), by the kinds' weights; `heavy` of each heavy kind.
+
+    `only` are parts of the kinds' names.
+    """
     chance = random.Random(seed)
-    light = [number for number, kind in enumerate(KINDS) if not kind.heavy]
-    heavies = [number for number, kind in enumerate(KINDS) if kind.heavy for _ in range(heavy)]
+    chosen = [(number, kind) for number, kind in enumerate(KINDS) if any(part in kind.name for part in only)]
+    light = [number for number, kind in chosen if not kind.heavy]
+    heavies = [number for number, kind in chosen if kind.heavy for _ in range(heavy)]
     # One of each kind, and the others by weight.
     drawn = chance.choices(
         light, [KINDS[number].weight for number in light], k=max(0, cases - len(light) - len(heavies))
@@ -110,17 +116,15 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=1000, help="how many")
     parser.add_argument("--heavy", type=int, default=4, help="how many of each kind that takes seconds by itself")
     parser.add_argument("--commands", type=int, default=10, help="how many more to put to the command line")
-    parser.add_argument("--only", default="", metavar="KIND", help="only kinds whose name holds this")
+    parser.add_argument(
+        "--only", default=[""], nargs="+", metavar="KIND", help="only kinds whose names hold one of these"
+    )
     parser.add_argument("--case", metavar="SEED", help="one case of --only, by the seed that a failure names")
     given = parser.parse_args()
-    planned = [
-        (number, case)
-        for number, case in plan(given.seed, given.cases, heavy=given.heavy)
-        if given.only in KINDS[number].name
-    ]
+    planned = plan(given.seed, given.cases, heavy=given.heavy, only=given.only)
     if given.case is not None:
-        planned = [(number, given.case) for number, kind in enumerate(KINDS) if given.only in kind.name]
-    campaign = run(planned, commands=0 if given.case or given.only else given.commands, seed=given.seed)
+        planned = [(number, given.case) for number in dict(planned)]
+    campaign = run(planned, commands=0 if given.case or any(given.only) else given.commands, seed=given.seed)
     console = Console(width=None if sys.stdout.isatty() else 140)
     console.print(table(campaign))
     for result in campaign.wrong:

@@ -22,11 +22,13 @@ from transforms.arrayrecord.reader import RecordReader
 from transforms.budget.token_budget import DatasetCut, ShardCount, cut_shards
 from transforms.building.cut import plan_publication
 from transforms.building.datasets import find_finished
-from transforms.building.publish import finish_dataset, publish_shard
-from transforms.building.quarantine import quarantine_checks, quarantine_file_problems, quarantine_problems
+from transforms.building.publish import clear_work, finish_dataset, publish_shard
+from transforms.building.rows import tell_rows
 from transforms.building.shard import build_shard
+from transforms.dataset.findings import raise_problems
 from transforms.dataset.manifest import Manifest, find_manifests
-from transforms.dataset.verify import dataset_problems, raise_problems, shard_checks, shard_problems
+from transforms.dataset.quarantine import quarantine_checks, quarantine_file_problems
+from transforms.dataset.verify import known_problems, shard_checks, shard_problems
 from transforms.parquet.footer import read_footer
 from transforms.parquet.source_files import expand_sources
 from transforms.recipe.plan import plan_dataset
@@ -83,14 +85,17 @@ def build_by_steps(config: MixConfig, output: str, between: Callable[[], None] =
                 raise Wrong(f"the same shard is asked for again and again: {tasks}")
         cut = DatasetCut(tuple(counts), cut_shards([(c.ordinal, c.tokens) for c in counts], spec.budgets))
         publication = plan_publication(spec, plan, cut)
-        finish_dataset(spec, plan, publication, [publish_shard(spec, task) for task in publication.tasks])
+        published = [shard for task in publication.tasks if (shard := publish_shard(spec, task))]
+        rows = [told for task in publication.rows if (told := tell_rows(spec, task))]
+        finish_dataset(spec, plan, publication, published, rows)
+        clear_work(spec)
 
 
 def verify_by_steps(output: str) -> None:
     """What `verify` checks, without Beam."""
     problems = []
     for folder, manifest in find_manifests(output).items():
-        problems += [*dataset_problems(folder, manifest), *quarantine_problems(folder, manifest)]
+        problems += known_problems(folder, manifest)
         for check in shard_checks(folder, manifest, "auto"):
             problems += shard_problems(check)
         for held in quarantine_checks(folder, manifest):

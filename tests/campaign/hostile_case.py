@@ -24,10 +24,12 @@ class Outcome:
             `built`: built whole, and checked; the harm met nothing that was needed, or nothing that anyone could see.
             `wrong`: anything else.
         detail: the error's message, or what is wrong.
+        grown_bytes: by how much a command grew that the case ran.
     """
 
     ending: Ending
     detail: str = ""
+    grown_bytes: int = 0
 
 
 class Wrong(Exception):

@@ -115,7 +115,7 @@ def run_case(kind: Kind, seed: str) -> tuple[Outcome, int]:
         outcome = Outcome("wrong", "".join(traceback.format_exc().splitlines(keepends=True)[-12:]))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return outcome, max(0, _memory("VmHWM") - before)
+    return outcome, max(outcome.grown_bytes, _memory("VmHWM") - before)
 
 
 def _memory(key: str) -> int:

@@ -6,8 +6,9 @@ lies in a subfolder named by the hash of `Counted`, which says of what:
     <ledger>/<hash>/<first row group>-<last row group>.json
 
 Files are written whole or not at all, one as soon as its row groups are counted, so that a job that is killed goes on
-where it was. They can be deleted, copied and merged at will. What an entry says is used only if it is sound: its own
-checksum, the rows that the source's footer names, and its histograms all have to agree. Anything else is counted anew.
+where it was. They can be deleted, copied and merged at will. What an entry says is used only if it is sound: a regular
+file of a bounded size, whose own checksum, the rows that the source's footer names, and its histograms all agree.
+Anything else is counted anew. That somebody has written a false count, and its checksum, it does not show.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from transforms.counting.text_count import TextCount
-from transforms.errors import BroetchenError
+from transforms.errors import BroetchenError, one_line
 from transforms.files import storage
+from transforms.files.untrusted import parse_json, read_bounded
 from transforms.parquet.footer import SourceFile
 from transforms.tokenizer.spec import TokenizerSpec
 
@@ -33,6 +35,9 @@ _LOGGER = logging.getLogger(__name__)
 _FORMAT = "broetchen-counts"
 # Changes whenever entries of before would be read wrongly, or hold other counts.
 _FORMAT_VERSION = 1
+
+_MOST_BYTES = 256 << 20
+_MOST_SAID = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +74,7 @@ class Counted:
 
     @functools.cached_property
     def key(self) -> str:
-        return _digest(dataclasses.asdict(self))[:32]
+        return digest(dataclasses.asdict(self))[:32]
 
 
 class _UnsoundError(Exception):
@@ -108,34 +113,47 @@ class CountLedger:
             "counted": dataclasses.asdict(counted),
             "row_groups": [{"row_group": group, **count.to_plain()} for group, count in sorted(counts.items())],
         }
-        entry = {"format": _FORMAT, "format_version": _FORMAT_VERSION, "sha256": _digest(body), **body}
+        entry = {"format": _FORMAT, "format_version": _FORMAT_VERSION, "sha256": digest(body), **body}
         name = f"{min(counts):05d}-{max(counts):05d}.json"
         data = json.dumps(entry, separators=(",", ":"), ensure_ascii=False).encode()
         storage.write_bytes(posixpath.join(self.folder, counted.key, name), data)
 
 
-def _digest(value: Any) -> str:
+def digest(value: Any) -> str:
+    """The checksum of a part of an entry: SHA-256, in hexadecimal digits."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _read(path: str, counted: Counted, source: SourceFile) -> dict[int, TextCount]:
     try:
-        entry = json.loads(storage.read_bytes(path))
+        entry = parse_json(read_bounded(path, _MOST_BYTES))
     except ValueError as error:
         raise _UnsoundError("it is not JSON, or cut short") from error
     if not isinstance(entry, dict) or entry.get("format") != _FORMAT:
         raise _UnsoundError("it is not an entry of a ledger")
     if entry.get("format_version") != _FORMAT_VERSION:
-        raise _UnsoundError(f"its format is of version {entry.get('format_version')}, not {_FORMAT_VERSION}")
+        raise _UnsoundError(f"its format is of version {_shown(entry.get('format_version'))}, not {_FORMAT_VERSION}")
     body = {key: entry.get(key) for key in ("counted", "row_groups")}
-    if entry.get("sha256") != _digest(body):
-        raise _UnsoundError("its checksum is wrong: it is damaged, or was changed by hand")
+    try:
+        if entry.get("sha256") != digest(body):
+            raise _UnsoundError("its checksum is wrong: it is damaged, or was changed by hand")
+    except RecursionError as error:
+        raise _UnsoundError("it is nested too deep") from error
     if body["counted"] != dataclasses.asdict(counted):
         raise _UnsoundError("it is about another source file or tokenizer")
+    items = entry["row_groups"]
+    if not isinstance(items, list) or not all(isinstance(item, dict) and "row_group" in item for item in items):
+        raise _UnsoundError("its row groups are not a list of counts")
     try:
-        return {item["row_group"]: _row_group(item, source) for item in entry["row_groups"]}
+        return {item["row_group"]: _row_group(item, source) for item in items}
     except (KeyError, TypeError, IndexError, ValueError) as error:
-        raise _UnsoundError(str(error)) from error
+        raise _UnsoundError(_shown(error)) from error
+
+
+def _shown(value: object) -> str:
+    """A part of an entry, or what is wrong with it, to stand in a message."""
+    said = one_line(value)
+    return said if len(said) <= _MOST_SAID else f"{said[:_MOST_SAID]}…"
 
 
 def _row_group(item: Mapping[str, Any], source: SourceFile) -> TextCount:

@@ -18,6 +18,8 @@ import apache_beam as beam
 import numpy as np
 import numpy.typing as npt
 
+# No number of anything: so many can be added up without overflow.
+_END = 1 << 53
 _MEDIAN, _P99 = Fraction(1, 2), Fraction(99, 100)
 
 
@@ -161,7 +163,7 @@ class TextCount:
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a count of texts: {error!r}") from error
         numbers = [documents, tokens, *(number for number in (text_bytes, skipped) if number is not None)]
-        if not all(type(number) is int and number >= 0 for number in numbers):
+        if not all(type(number) is int and 0 <= number < _END for number in numbers):
             raise ValueError("a count of texts holds something else than whole numbers of 0 or more")
         if lengths is not None and not _agree(lengths, documents, tokens):
             raise ValueError("a count of texts whose histogram says otherwise")
@@ -169,7 +171,7 @@ class TextCount:
 
 
 def _whole(numbers: Any) -> npt.NDArray[np.int64]:
-    if not isinstance(numbers, list) or not all(type(number) is int and 0 <= number < 1 << 62 for number in numbers):
+    if not isinstance(numbers, list) or not all(type(number) is int and 0 <= number < _END for number in numbers):
         raise ValueError("a histogram holds something else than whole numbers of 0 or more")
     return np.array(numbers, np.int64)
 
@@ -179,6 +181,9 @@ def _agree(lengths: Lengths, documents: int, tokens: int) -> bool:
         len(lengths.lengths) == len(lengths.counts)
         and bool((np.diff(lengths.lengths) > 0).all())
         and bool((lengths.counts > 0).all())
+        # In floats, which do not overflow.
+        and float(np.dot(lengths.lengths.astype(np.float64), lengths.counts.astype(np.float64))) < 2 * _END
+        and float(lengths.counts.astype(np.float64).sum()) < 2 * _END
         and lengths.documents == documents
         and lengths.tokens == tokens
     )

@@ -2,108 +2,242 @@
 
 It is written last. A folder without one is not a dataset. It holds no times, machines or engines, so that two builds
 of the same config can be compared file by file.
+
+A manifest may come from anywhere, and is not believed: what `read_manifest` gives has the types below, names that fit
+their patterns, numbers that are finite and from 0 to 2⁶³ − 1, and no sum beyond. Before a file that it names is opened,
+`transforms.files.untrusted.check_regular` has to see it.
 """
 
 from __future__ import annotations
 
+import math
 import operator
 import posixpath
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 import pydantic
 
-from transforms.errors import BroetchenError
+from transforms.errors import BroetchenError, one_line, without_controls
 from transforms.files import storage
+from transforms.files.untrusted import check_regular, parse_json, read_bounded
 from transforms.tokenizer.spec import TokenizerSpec
 
 NAME = "manifest.json"
 
-# What readers of a manifest take from its config.
-_USED = {"records": ("format", "max_tokens"), "dataset": ("tokens", "on_shortfall", "text_column")}
+MOST_BYTES = 256 << 20
+"""Of a manifest; a larger one is not read."""
+
+NEWEST_FORMAT = 2
+"""The latest `format_version` that is read."""
+
+_END = 2**63
+_MOST_CONFIG_DEPTH = 32
+_MOST_SAID = 200
+_INSIDE = re.compile(r"\.\.(/(?!\.\.?(/|$))[A-Za-z0-9._-]+)+")
+
+Count = Annotated[int, pydantic.Field(ge=0, lt=_END)]
+TokenId = Annotated[int, pydantic.Field(ge=0, lt=2**32)]
+Hash = Annotated[str, pydantic.Field(pattern=r"^[0-9a-f]{64}$")]
+Name = Annotated[str, pydantic.Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=256)]
+Reason = Annotated[str, pydantic.Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
+Text = Annotated[str, pydantic.Field(max_length=8192)]
+Path = Annotated[Text, pydantic.Field(min_length=1)]
+_SHARD = r"^[A-Za-z0-9][A-Za-z0-9._-]*-[0-9]{5,9}-of-[0-9]{5,9}"
+ShardName = Annotated[str, pydantic.Field(pattern=_SHARD + r"\.(arecord|parquet)$", max_length=300)]
+FileName = Annotated[str, pydantic.Field(pattern=_SHARD + r"(\.[A-Za-z0-9_]+){1,3}$", max_length=300)]
+QuarantineName = Annotated[str, pydantic.Field(pattern=r"^_quarantine/bad-rows-[0-9]{5,9}\.parquet$")]
+
+
+class _Records(TypedDict):
+    format: Literal["tokens", "text", "parquet"]
+    max_tokens: Annotated[int, pydantic.Field(ge=1, lt=2**31)]
+
+
+class _Dataset(TypedDict):
+    tokens: Count
+    on_shortfall: Literal["fail", "keep"]
+    text_column: Text
+    eval_tokens: NotRequired[Count | None]
+    on_bad_rows: NotRequired[Literal["fail", "skip", "quarantine"]]
+
+
+class _Config(TypedDict):
+    """What readers of a manifest take from its config; there is more in it."""
+
+    records: _Records
+    dataset: _Dataset
+
+
+_CONFIG = pydantic.TypeAdapter(_Config)
 
 
 class _Part(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
 
+class FileEntry(_Part):
+    """A file beside a shard that belongs to it, such as an index."""
+
+    file: FileName
+    bytes: Count
+    sha256: Hash
+
+
 class ShardEntry(_Part):
     """One shard file; `documents` counts those with at least one token in it."""
 
-    file: str
-    tokens: int
-    documents: int
-    records: int
-    bytes: int
-    sha256: str
+    file: ShardName
+    tokens: Count
+    documents: Count
+    records: Count
+    bytes: Count
+    sha256: Hash
+    beside: Sequence[FileEntry] = pydantic.Field(default=(), exclude_if=operator.not_)
 
 
 class SplitEntry(_Part):
-    """One split. `missing` is not 0 only where the config keeps a short source."""
+    """One split. `missing` is not 0 only where the config keeps a short source; `passes` is None for a single one."""
 
-    budget: int
-    tokens: int
-    missing: int
-    documents: int
-    records: int
-    bytes: int
-    documents_put_back: int = 0
+    budget: Count
+    tokens: Count
+    missing: Count
+    documents: Count
+    records: Count
+    bytes: Count
+    documents_put_back: Count = 0
+    passes: float | None = pydantic.Field(
+        default=None, gt=0, le=1e9, allow_inf_nan=False, exclude_if=lambda passes: passes is None
+    )
     shards: Sequence[ShardEntry]
 
 
 class SourceEntry(_Part):
-    """One source file, and the row groups whose documents may be in the dataset."""
+    """One source file, and the row groups whose documents may be in the dataset.
 
-    path: str
-    size: int
-    footer_sha256: str
-    checksum: str | None
-    row_groups: Sequence[int]
+    Attributes:
+        starts: where each of `row_groups` begins in the stream of all splits of the dataset, in tokens where
+            `records.format` is `tokens`, else in documents; empty where that was not written down (format version 1).
+        texts: XXH3-64 over the texts of each row group's documents up to the cut, 16 hexadecimal digits; likewise.
+    """
+
+    path: Path
+    size: Count
+    footer_sha256: Hash
+    checksum: Text | None
+    row_groups: Sequence[Count]
+    starts: Sequence[Count] = pydantic.Field(default=(), exclude_if=operator.not_)
+    texts: Sequence[Annotated[str, pydantic.Field(pattern=r"^[0-9a-f]{16}$")]] = pydantic.Field(
+        default=(), exclude_if=operator.not_
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _are_parallel(self) -> SourceEntry:
+        for name, found in (("starts", self.starts), ("texts", self.texts)):
+            if found and len(found) != len(self.row_groups):
+                raise ValueError(f"{len(found):,} {name} are not one for each of {len(self.row_groups):,} row groups")
+        return self
 
 
 class QuarantineEntry(_Part):
     """One file of rows that were left out, with how many by reason; `file` is relative to the dataset's folder."""
 
-    file: str
-    rows: Mapping[str, int]
-    bytes: int
-    sha256: str
+    file: QuarantineName
+    rows: Mapping[Reason, Count]
+    bytes: Count
+    sha256: Hash
 
 
 class TokenizerEntry(_Part):
     """The tokenizer; `path` is relative to the dataset's folder, and an id is None where it is not added."""
 
-    path: str
-    sha256: str
-    vocab_size: int
-    bos_id: int | None
-    eos_id: int | None
-    special_tokens: str
+    path: Path
+    sha256: Hash
+    vocab_size: TokenId
+    bos_id: TokenId | None
+    eos_id: TokenId | None
+    special_tokens: Literal["text", "token"]
 
 
 class Manifest(_Part):
-    """See the module. `skipped` counts the source's rows that were left out, by reason; `quarantine` has them."""
+    """See the module.
+
+    Attributes:
+        rows: of the source, up to the row of the document of the cut, those that were left out included; None where
+            that was not written down (format version 1).
+        skipped: rows that were left out since they hold no text, by reason; `quarantine` has them.
+        filtered: rows that a filter left out.
+    """
 
     format: Literal["broetchen-dataset"] = "broetchen-dataset"
-    format_version: int
-    mix: str
-    dataset: str
-    fingerprint: str
+    format_version: int = pydantic.Field(ge=1, le=NEWEST_FORMAT)
+    mix: Name
+    dataset: Name
+    fingerprint: Annotated[str, pydantic.Field(pattern=r"^[0-9a-f]{0,64}$")]
     config: Mapping[str, Any]
     tokenizer: TokenizerEntry
-    splits: Mapping[str, SplitEntry]
-    skipped: Mapping[str, int]
+    splits: Mapping[Name, SplitEntry]
+    rows: Count | None = pydantic.Field(default=None, exclude_if=lambda rows: rows is None)
+    skipped: Mapping[Reason, Count]
+    filtered: Count = pydantic.Field(default=0, exclude_if=operator.not_)
     quarantine: Sequence[QuarantineEntry] = pydantic.Field(default=(), exclude_if=operator.not_)
     source: Sequence[SourceEntry]
-    versions: Mapping[str, str]
+    versions: Mapping[Name, Text]
 
     @pydantic.field_validator("config")
     @classmethod
     def _has_what_is_used(cls, config: Mapping[str, Any]) -> Mapping[str, Any]:
-        for section, keys in _USED.items():
-            if missing := [key for key in keys if key not in config.get(section, {})]:
-                raise ValueError(f"it lacks {section}.{missing[0]}")
+        _check_config(config)
+        try:
+            _CONFIG.validate_python(config, strict=True)
+        except pydantic.ValidationError as error:
+            where, what = _first(error)
+            raise ValueError(f"it lacks {where}" if what == "Field required" else f"{where}: {what}") from error
         return config
+
+    @pydantic.model_validator(mode="after")
+    def _is_of_its_version(self) -> Manifest:
+        if self.format_version == 1 and (newer := next(self._newer_keys(), None)):
+            raise ValueError(f"{newer} is no key of format version 1")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _adds_up(self) -> Manifest:
+        for part in ("tokens", "documents", "records", "bytes"):
+            splits = list(self.splits.values())
+            of_shards = sum(getattr(shard, part) for split in splits for shard in split.shards)
+            if max(of_shards, sum(getattr(split, part) for split in splits)) >= _END:
+                raise ValueError(f"its {part} add up to more than 64 bits hold")
+        return self
+
+    def _newer_keys(self) -> Iterator[str]:
+        yield from sorted(self.model_fields_set & {"rows", "filtered"})
+        for split in self.splits.values():
+            yield from split.model_fields_set & {"passes"}
+            for shard in split.shards:
+                yield from shard.model_fields_set & {"beside"}
+        for source in self.source:
+            yield from sorted(source.model_fields_set & {"starts", "texts"})
+
+
+def _check_config(config: Mapping[str, Any]) -> None:
+    """Checks what is in the config beside what is used: it is shown, compared and written down again."""
+    level: list[Any] = [config]
+    for _ in range(_MOST_CONFIG_DEPTH):
+        below: list[Any] = []
+        for value in level:
+            if isinstance(value, Mapping):
+                below += value.values()
+            elif isinstance(value, list | tuple):
+                below += value
+            elif isinstance(value, int) and not -_END <= value < _END:
+                raise ValueError("it has a whole number of more than 64 bits")
+            elif isinstance(value, float) and not math.isfinite(value):
+                raise ValueError("it has a number that is not finite")
+        if not (level := below):
+            return
+    raise ValueError("it is nested too deep")
 
 
 def manifest_path(folder: str) -> str:
@@ -120,20 +254,41 @@ def read_manifest(folder: str) -> Manifest | None:
     """The manifest of a dataset's folder, or None where there is none.
 
     Raises:
-        BroetchenError: it is damaged, or of another version of the format.
+        BroetchenError: it is damaged, larger than `MOST_BYTES`, no regular file, or of a newer version of the format.
     """
     path = manifest_path(folder)
     if not storage.exists(path):
         return None
     try:
-        return Manifest.model_validate_json(storage.read_bytes(path))
+        content = parse_json(read_bounded(path, MOST_BYTES))
+        _check_version(path, content)
+        return Manifest.model_validate(content, strict=True)
     except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the whole"
-        raise BroetchenError(
-            f"{path}: not a manifest that this version reads ({where}: {first['msg']}); "
-            "build the dataset again with --overwrite"
-        ) from error
+        where, what = _first(error)
+        raise _unread(path, where, what) from error
+    except ValueError as error:
+        raise _unread(path, "", str(error)) from error
+
+
+def _check_version(path: str, content: Any) -> None:
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if type(version) is int and NEWEST_FORMAT < version < _END and content.get("format") == "broetchen-dataset":
+        raise BroetchenError(f"{path}: written by a newer version of Brötchen (format version {version}); update it")
+
+
+def _first(error: pydantic.ValidationError) -> tuple[str, str]:
+    """Where the first thing is that is wrong, and what it is."""
+    first = error.errors(include_input=False, include_url=False)[0]
+    return ".".join(map(str, first["loc"])), first["msg"]
+
+
+def _unread(path: str, where: str, what: str) -> BroetchenError:
+    # Keys of the content are a part of it.
+    said = one_line(f"{where or 'the whole'}: {what}")
+    shown = said if len(said) <= _MOST_SAID else f"{said[:_MOST_SAID]}…"
+    return BroetchenError(
+        f"{path}: not a manifest that this version reads ({shown}); build the dataset again with --overwrite"
+    )
 
 
 def find_manifests(output: str) -> dict[str, Manifest]:
@@ -147,6 +302,11 @@ def find_manifests(output: str) -> dict[str, Manifest]:
         if storage.exists(manifest_path(output))
         else [posixpath.dirname(path) for path, _ in storage.list_files(posixpath.join(output, "*", NAME))]
     )
+    for folder in folders:
+        # It stands in messages, of one line each.
+        name = posixpath.basename(folder)
+        if folder != output and ("\n" in name or without_controls(name) != name):
+            raise BroetchenError(f"{output}: has a folder with control characters in its name, {name!r}; rename it")
     found = {folder: manifest for folder in folders if (manifest := read_manifest(folder))}
     if not found:
         raise BroetchenError(
@@ -156,14 +316,27 @@ def find_manifests(output: str) -> dict[str, Manifest]:
 
 
 def tokenizer_of(folder: str, manifest: Manifest) -> TokenizerSpec:
-    """The tokenizer of a dataset, as it lies beside the datasets; it adds no BOS or EOS."""
+    """The tokenizer of a dataset, as it lies beside the datasets; it adds no BOS or EOS.
+
+    A path that the manifest gives is followed within the folder of the datasets alone. Where it leads elsewhere, the
+    tokenizer is looked for where a build puts it.
+
+    Raises:
+        BroetchenError: what lies there is no regular file, or leads out of the folder of the datasets.
+    """
     tokenizer = manifest.tokenizer
+    usual = f"../tokenizer-{tokenizer.sha256[:12]}/tokenizer.json"
+    given = tokenizer.path if _INSIDE.fullmatch(tokenizer.path) else usual
+    if storage.is_local(folder):
+        path, output = (posixpath.normpath(posixpath.join(folder, one)) for one in (given, ".."))
+        for beside in (path, posixpath.join(posixpath.dirname(path), "tokenizer_config.json")):
+            check_regular(beside, within=output)
+    else:
+        path = posixpath.join(posixpath.dirname(folder), given.removeprefix("../"))
     return TokenizerSpec(
-        path=posixpath.normpath(posixpath.join(folder, tokenizer.path))
-        if storage.is_local(folder)
-        else (posixpath.join(posixpath.dirname(folder), tokenizer.path.removeprefix("../"))),
+        path=path,
         sha256=tokenizer.sha256,
         bos_token=None,
         eos_token=None,
-        special_tokens="token" if tokenizer.special_tokens == "token" else "text",
+        special_tokens=tokenizer.special_tokens,
     )

@@ -16,6 +16,7 @@ from transforms.arrayrecord.reader import RecordReader
 from transforms.arrayrecord.records import FEATURE, Format
 from transforms.errors import BroetchenError
 from transforms.files import storage
+from transforms.files.untrusted import check_regular
 from transforms.parquet.footer import read_footer
 from transforms.parquet.texts import read_texts
 from transforms.texts import text_batches
@@ -29,6 +30,20 @@ def row_group_ends(path: str, text_column: str) -> list[int]:
     """
     groups = read_footer(path, storage.size(path), text_column).row_groups
     return list(itertools.accumulate(group.rows for group in groups))
+
+
+def check_ids(ids: npt.ArrayLike) -> None:
+    """Checks that ids are such as a tokenizer may have, before one decodes them.
+
+    Raises:
+        BroetchenError: one is negative, or takes more than 32 bits.
+    """
+    found = np.asarray(ids, np.int64)
+    if len(found) and not 0 <= found.min() <= found.max() < 2**32:
+        raise BroetchenError(
+            f"a record holds the ids {found.min()} to {found.max()}, which no tokenizer has; see what broetchen verify "
+            "says, and build it again"
+        )
 
 
 class ShardReader:
@@ -48,7 +63,7 @@ class ShardReader:
         expected: how many records the manifest says it has; None leaves that unchecked.
 
     Raises:
-        BroetchenError: the file is not there or damaged, or has another number of records.
+        BroetchenError: the file is not there or damaged, is no regular file, or has another number of records.
     """
 
     def __init__(self, path: str, record_format: Format, text_column: str = "", *, expected: int | None = None) -> None:
@@ -58,6 +73,7 @@ class ShardReader:
         self._group: tuple[int, pa.ChunkedArray] | None = None
 
     def __enter__(self) -> ShardReader:
+        check_regular(self._path)
         if self._format == "parquet":
             self._ends = row_group_ends(self._path, self._text_column)
         else:

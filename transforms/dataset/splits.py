@@ -19,7 +19,7 @@ import pyarrow as pa
 from tokenizers import Tokenizer
 
 from transforms.dataset.manifest import Manifest, find_manifests, tokenizer_of
-from transforms.dataset.reader import ShardReader
+from transforms.dataset.reader import ShardReader, check_ids
 from transforms.encoding.pool import borrow_encoder, tokenizer_file
 from transforms.errors import BroetchenError, UsageError
 from transforms.files import storage
@@ -41,7 +41,7 @@ class Record:
 
     Raises:
         BroetchenError: (when the one of the two that the record does not hold is asked for) the dataset's tokenizer,
-            which lies beside the dataset, is not there, or is another one.
+            which lies beside the dataset, is not there, or is another one; or the record holds ids that none has.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class Record:
         if self._text is None:
             assert self._ids is not None
             _check_tokenizer(self._tokenizer)
+            check_ids(self._ids)
             ids = self._ids.tolist()
             start, end = ids[:1] and ids[0] in self._added, ids[1:] and ids[-1] in self._added
             self._text = _decoder(self._tokenizer).decode(ids[bool(start) : len(ids) - bool(end)], False)

@@ -4,32 +4,53 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import posixpath
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import apache_beam as beam
+import numpy as np
 import pyarrow as pa
+from apache_beam.pvalue import AsDict, TaggedOutput
 
 from transforms.arrayrecord.example import decode_ids, decode_text
-from transforms.arrayrecord.records import FEATURE, Format, file_extension
+from transforms.arrayrecord.records import FEATURE, Format
 from transforms.coders import register_json_coder
-from transforms.dataset.manifest import Manifest, ShardEntry, tokenizer_of
+from transforms.dataset.consistency import manifest_warnings, unchecked_of
+from transforms.dataset.documents import DocumentCounter, DocumentHasher, Hashes, Ids, is_among
+from transforms.dataset.findings import FileCheck, Finding, file_problems, held_against
+from transforms.dataset.inventory import dataset_problems
+from transforms.dataset.manifest import Manifest, tokenizer_of
+from transforms.dataset.quarantine import quarantine_problems
 from transforms.dataset.reader import ShardReader
+from transforms.dataset.tokenizer import tokenizer_problems, why_not_recounted
 from transforms.encoding.pool import expected_engine, token_counts
 from transforms.errors import BroetchenError, one_line
 from transforms.files import storage
-from transforms.files.errors import explained
+from transforms.files.untrusted import check_regular
 from transforms.tokenizer.spec import ChosenEngine, Engine, TokenizerSpec
 
 _BATCH_RECORDS = 256
 _MOST_PROBLEMS = 5
 
+_TRAIN, _EVAL = "train", "eval"
+_SHARED = "shared"
+# (folder, what its documents are compared as)
+_Texts = tuple[str, str]
+# ((what is held out, folder of the train split), hashes)
+_Shared = tuple[tuple[_Texts, str], bytes]
+
 
 @register_json_coder
 @dataclasses.dataclass(frozen=True)
 class ShardCheck:
-    """One shard file, and what is true of it and of each of its records if the dataset is sound."""
+    """One shard file, and what is true of it and of each of its records if the dataset is sound.
+
+    Attributes:
+        documents: of a shard of ids, as the manifest counts them; None where they cannot be counted again.
+        bos_id, eos_id: what begins and ends its documents; None where it is not added.
+        beside: files that belong to it.
+        split: that it belongs to.
+    """
 
     folder: str
     file: str
@@ -43,6 +64,11 @@ class ShardCheck:
     vocab_size: int
     tokenizer: TokenizerSpec
     engine: Engine
+    documents: int | None = None
+    bos_id: int | None = None
+    eos_id: int | None = None
+    beside: tuple[FileCheck, ...] = ()
+    split: str = _TRAIN
 
     @property
     def path(self) -> str:
@@ -54,11 +80,31 @@ class ShardCheck:
             return None if self.format == "tokens" else expected_engine(self.tokenizer, self.engine)
         return None
 
+    @property
+    def compared_as(self) -> str:
+        """Names what its documents can be compared with: texts, or ids of the same making."""
+        if self.format != "tokens":
+            return "documents"
+        if self.bos_id is None and self.eos_id is None:
+            return f"records of {self.tokenizer.sha256} {self.max_tokens}"
+        return f"documents of {self.tokenizer.sha256} {self.bos_id} {self.eos_id}"
 
-def shard_checks(folder: str, manifest: Manifest, engine: Engine) -> Iterator[ShardCheck]:
-    """What to check of each shard of a dataset."""
-    records, spec = manifest.config["records"], tokenizer_of(folder, manifest)
-    for split in manifest.splits.values():
+
+def shard_checks(folder: str, manifest: Manifest, engine: Engine, *, recount: bool = True) -> Iterator[ShardCheck]:
+    """What to check of each shard of a dataset.
+
+    Args:
+        recount: whether documents of shards of ids are counted again where BOS or EOS tell them apart; see
+            `transforms.dataset.tokenizer.why_not_recounted`.
+
+    Raises:
+        BroetchenError: the manifest names a tokenizer that may not be read.
+    """
+    records, tokenizer = manifest.config["records"], manifest.tokenizer
+    spec = tokenizer_of(folder, manifest)
+    framed = records["format"] == "tokens" and (tokenizer.bos_id is not None or tokenizer.eos_id is not None)
+    recounted = recount and framed and tokenizer.special_tokens == "text"
+    for name, split in manifest.splits.items():
         for entry in split.shards:
             yield ShardCheck(
                 folder=folder,
@@ -70,69 +116,60 @@ def shard_checks(folder: str, manifest: Manifest, engine: Engine) -> Iterator[Sh
                 format=records["format"],
                 text_column=manifest.config["dataset"]["text_column"],
                 max_tokens=records["max_tokens"],
-                vocab_size=manifest.tokenizer.vocab_size,
+                vocab_size=tokenizer.vocab_size,
                 tokenizer=spec,
                 engine=engine,
+                documents=entry.documents if recounted else None,
+                bos_id=tokenizer.bos_id,
+                eos_id=tokenizer.eos_id,
+                beside=tuple(
+                    FileCheck(posixpath.join(folder, one.file), one.bytes, one.sha256) for one in entry.beside
+                ),
+                split=name,
             )
 
 
-def dataset_problems(folder: str, manifest: Manifest) -> list[str]:
-    """What is wrong with a dataset as its manifest and its list of files show it, before any record is read."""
-    problems = []
-    dataset = manifest.config["dataset"]
-    extension = file_extension(manifest.config["records"]["format"])
-    entries: list[ShardEntry] = []
-    for name, split in manifest.splits.items():
-        entries += split.shards
-        where = f"{folder}: {name}"
-        total = sum(entry.tokens for entry in split.shards)
-        if total != split.tokens or total + split.missing != split.budget:
-            problems.append(
-                f"{where} adds up to {total:,} tokens, and the manifest says {split.tokens:,} of {split.budget:,}"
-            )
-        for part in ("documents", "records", "bytes"):
-            found = sum(getattr(entry, part) for entry in split.shards)
-            if found != getattr(split, part):
-                problems.append(f"{where} adds up to {found:,} {part}, and the manifest says {getattr(split, part):,}")
-        expected = [f"{name}-{index:05d}-of-{len(split.shards):05d}.{extension}" for index in range(len(split.shards))]
-        if [entry.file for entry in split.shards] != expected:
-            problems.append(f"{where} is not a complete set of shards: the manifest names {len(split.shards)}")
-    budgets = {name: split.budget for name, split in manifest.splits.items()}
-    configured = {"train": dataset["tokens"]} | ({"eval": dataset["eval_tokens"]} if dataset.get("eval_tokens") else {})
-    if budgets != configured:
-        problems.append(f"{folder}: the manifest's budgets are {budgets}, and its config's {configured}")
-    if dataset["on_shortfall"] != "keep" and any(split.missing for split in manifest.splits.values()):
-        problems.append(f"{folder}: tokens are missing, and its config does not keep a short source")
-    present = {posixpath.basename(path) for path, _ in storage.list_files(posixpath.join(folder, f"*.{extension}"))}
-    named = {entry.file for entry in entries}
-    problems += [f"{folder}/{file}: missing" for file in sorted(named - present)]
-    problems += [f"{folder}/{file}: not in the manifest" for file in sorted(present - named)]
-    return problems
+def known_problems(folder: str, manifest: Manifest) -> list[str]:
+    """What is wrong with a dataset before any shard is read: its manifest, its list of files, its tokenizer."""
+    return [
+        *dataset_problems(folder, manifest),
+        *quarantine_problems(folder, manifest),
+        *tokenizer_problems(folder, manifest),
+    ]
+
+
+def known_findings(folder: str, manifest: Manifest) -> Iterator[Finding]:
+    """What is to be said of a dataset before any shard is read, and what reading its shards will not find."""
+    yield from (Finding("problem", text) for text in known_problems(folder, manifest))
+    yield from (Finding("warning", text) for text in manifest_warnings(folder, manifest))
+    yield from (Finding("unchecked", text) for text in unchecked_of(folder, manifest))
+    if reason := why_not_recounted(folder, manifest):
+        yield Finding("unchecked", f"{folder}: its documents cannot be counted again: {reason}")
 
 
 def shard_problems(check: ShardCheck) -> list[str]:
     """What is wrong with one shard file: its size, checksum, record count, records and tokens. Empty if it is sound."""
+    return _read_back(check, None)
+
+
+def _read_back(check: ShardCheck, hasher: DocumentHasher | None) -> list[str]:
+    """What is wrong with a shard; `hasher` takes the documents of those that are as they should be."""
+    beside = [problem for one in check.beside for problem in file_problems(one)]
     if not storage.exists(check.path):
-        return []  # `dataset_problems` has said so
+        return beside  # `dataset_problems` has said so
     try:
-        with storage.local_copy(check.path) as local:
-            return _file_problems(check, local)
+        with held_against(FileCheck(check.path, check.size, check.sha256)) as (local, problems):
+            return [*_content_problems(check, local, problems, hasher), *beside]
     except BroetchenError as error:
-        return [str(error)]
+        return [str(error), *beside]
 
 
-def _file_problems(check: ShardCheck, local: str) -> list[str]:
-    with explained(check.path, "read"), open(local, "rb") as handle:
-        digest = hashlib.file_digest(handle, "sha256").hexdigest()
-        size = handle.tell()
-    problems = []
-    if size != check.size:
-        problems.append(f"{check.path}: {size:,} bytes, not {check.size:,}")
-    if digest != check.sha256:
-        problems.append(f"{check.path}: sha256 {digest}, not {check.sha256}")
+def _content_problems(check: ShardCheck, local: str, before: Sequence[str], hasher: DocumentHasher | None) -> list[str]:
+    problems = list(before)
     tokens = records = 0
+    counter = DocumentCounter(check.bos_id, check.eos_id) if check.documents is not None else None
     try:
-        for found in _records(check, local):
+        for found in _records(check, local, counter, hasher):
             if isinstance(found, int):
                 tokens += found
             elif len(problems) < _MOST_PROBLEMS:
@@ -145,13 +182,17 @@ def _file_problems(check: ShardCheck, local: str) -> list[str]:
         problems.append(f"{check.path}: {records:,} records, not {check.records:,}")
     if tokens != check.tokens:
         problems.append(f"{check.path}: {tokens:,} tokens, not {check.tokens:,}")
+    if counter and check.documents not in counter.possible:
+        problems.append(f"{check.path}: {counter.shown} documents, not {check.documents:,}")
     return problems
 
 
-def _records(check: ShardCheck, local: str) -> Iterator[int | str]:
+def _records(
+    check: ShardCheck, local: str, counter: DocumentCounter | None, hasher: DocumentHasher | None
+) -> Iterator[int | str]:
     """The tokens of each record, or what is wrong with it."""
     if check.format == "parquet":
-        yield from _parquet_rows(check, local)
+        yield from _parquet_rows(check, local, hasher)
         return
     # Grain takes a second to import, and only this step needs it.
     import grain.python as grain
@@ -159,12 +200,17 @@ def _records(check: ShardCheck, local: str) -> Iterator[int | str]:
     with grain.ArrayRecordDataSource([local]) as source:
         for start in range(0, len(source), _BATCH_RECORDS):
             batch = source.__getitems__(range(start, min(len(source), start + _BATCH_RECORDS)))
-            yield from _text_records(check, batch) if check.format == "text" else (_ids_record(check, r) for r in batch)
+            if check.format == "text":
+                yield from _text_records(check, batch, hasher)
+            else:
+                yield from (_ids_record(check, record, counter, hasher) for record in batch)
 
 
-def _ids_record(check: ShardCheck, record: bytes) -> int | str:
+def _ids_record(
+    check: ShardCheck, record: bytes, counter: DocumentCounter | None, hasher: DocumentHasher | None
+) -> int | str:
     try:
-        ids = decode_ids(record, FEATURE)
+        ids: Ids = decode_ids(record, FEATURE)
     except BroetchenError as error:
         return str(error)
     if not 0 < len(ids) <= check.max_tokens:
@@ -173,10 +219,12 @@ def _ids_record(check: ShardCheck, record: bytes) -> int | str:
         return (
             f"an id outside the vocabulary: {ids.min()} to {ids.max()}, and the vocabulary ends at {check.vocab_size}"
         )
-    return len(ids)
+    if hasher:
+        hasher.add_ids(ids)
+    return (counter and counter.add(ids)) or len(ids)
 
 
-def _text_records(check: ShardCheck, batch: Sequence[bytes]) -> Iterator[int | str]:
+def _text_records(check: ShardCheck, batch: Sequence[bytes], hasher: DocumentHasher | None) -> Iterator[int | str]:
     texts: list[str] = []
     problems: dict[int, str] = {}
     for index, record in enumerate(batch):
@@ -188,24 +236,89 @@ def _text_records(check: ShardCheck, batch: Sequence[bytes]) -> Iterator[int | s
         texts.append(text)
         if not text:
             problems[index] = problem
-    counts = token_counts(check.tokenizer, check.engine, pa.array(texts, pa.large_string()))
+    documents = pa.array(texts, pa.large_string())
+    counts = token_counts(check.tokenizer, check.engine, documents)
+    if hasher:
+        hasher.add_texts(documents)
     for index, tokens in enumerate(counts.tolist()):
         yield problems.get(index, tokens)
 
 
-def _parquet_rows(check: ShardCheck, local: str) -> Iterator[int]:
+def _parquet_rows(check: ShardCheck, local: str, hasher: DocumentHasher | None) -> Iterator[int]:
     with ShardReader(local, check.format, check.text_column) as shard:
         for texts in shard.texts():
+            if hasher:
+                hasher.add_texts(texts)
             yield from token_counts(check.tokenizer, check.engine, texts).tolist()
 
 
+def document_hashes(check: ShardCheck) -> Hashes:
+    """The hash of each document of a shard, uint64; none where it cannot be read, which `shard_problems` tells."""
+    hasher = DocumentHasher(check.bos_id, check.eos_id)
+    with contextlib.suppress(BroetchenError):
+        check_regular(check.path)
+        with ShardReader(check.path, check.format, check.text_column) as shard:
+            if check.format == "tokens":
+                for ids in filter(len, shard.ids()):
+                    hasher.add_ids(ids)
+            else:
+                for texts in shard.texts():
+                    hasher.add_texts(texts)
+    return hasher.hashes()
+
+
+class _HashEval(beam.DoFn):
+    def process(self, check: ShardCheck) -> Iterator[tuple[_Texts, bytes]]:
+        if check.split == _EVAL:
+            yield (check.folder, check.compared_as), document_hashes(check).tobytes()
+
+
+def _merged(texts: _Texts, parts: Iterable[bytes]) -> tuple[_Texts, bytes]:
+    return texts, np.sort(np.frombuffer(b"".join(parts), np.uint64)).tobytes()
+
+
 class _VerifyShard(beam.DoFn):
-    def process(self, check: ShardCheck) -> Iterator[str]:
-        yield from shard_problems(check)
+    """Problems, and as `_SHARED` the hashes of eval that stand in a train shard, by the folders of both."""
+
+    def process(
+        self, check: ShardCheck, held_out: Mapping[_Texts, bytes]
+    ) -> Iterator[Finding | TaggedOutput[str, _Shared]]:
+        comparable = (
+            {}
+            if check.split != _TRAIN
+            else {
+                texts: np.frombuffer(hashes, np.uint64)
+                for texts, hashes in held_out.items()
+                if texts[1] == check.compared_as
+            }
+        )
+        hasher = DocumentHasher(check.bos_id, check.eos_id) if comparable else None
+        yield from (Finding("problem", text) for text in _read_back(check, hasher))
+        if not hasher:
+            return
+        found = np.unique(hasher.hashes())
+        for texts, hashes in comparable.items():
+            shared = found[is_among(found, hashes)]
+            if len(shared):
+                yield TaggedOutput(_SHARED, ((texts, check.folder), shared.tobytes()))
 
 
-class VerifyShards(beam.PTransform[beam.PCollection[ShardCheck], beam.PCollection[str]]):
-    """PCollection[ShardCheck] in, PCollection[str] out: a sentence for each thing that is wrong.
+def _shared_texts(element: tuple[tuple[_Texts, str], Iterable[bytes]], held_out: Mapping[_Texts, bytes]) -> Finding:
+    (texts, train), parts = element
+    folder, kind = texts
+    held = np.frombuffer(held_out[texts], np.uint64)
+    number = int(is_among(held, np.unique(np.frombuffer(b"".join(parts), np.uint64))).sum())
+    where = "train, too" if train == folder else f"train of {train}"
+    unit, share = kind.partition(" ")[0], number / len(held)
+    return Finding("warning", f"{folder}: {number:,} of {len(held):,} {unit} of eval ({share:.1%}) stand in {where}")
+
+
+class VerifyShards(beam.PTransform[beam.PCollection[ShardCheck], beam.PCollection[Finding]]):
+    """PCollection[ShardCheck] in, PCollection[Finding] out: a problem for each thing that is wrong.
+
+    And a warning for each pair of an eval and a train split that have documents in common, of one dataset or of two.
+    Documents of ids are told apart by BOS or EOS; where neither is added, records are compared. The hashes of eval
+    are held in memory, 8 bytes a document, and train streams by.
 
     `shard_checks` makes the checks of a built dataset.
 
@@ -224,19 +337,25 @@ class VerifyShards(beam.PTransform[beam.PCollection[ShardCheck], beam.PCollectio
         ...     tokenizer=TokenizerSpec("", "", bos_token=None, eos_token=None, special_tokens="text"),
         ... )
         >>> with beam.Pipeline() as pipeline:
-        ...     problems = pipeline | beam.Create([check]) | VerifyShards()
-        ...     shown = problems | beam.Map(lambda problem: print(problem.removeprefix(folder.name)))
-        /a.arecord: 3 tokens, not 4
+        ...     findings = pipeline | beam.Create([check]) | VerifyShards()
+        ...     shown = findings | beam.Map(lambda found: print(found.kind, found.text.removeprefix(folder.name)))
+        problem /a.arecord: 3 tokens, not 4
         >>> folder.cleanup()
     """
 
-    def expand(self, checks: beam.PCollection[ShardCheck]) -> beam.PCollection[str]:
-        return (
-            checks | "SpreadShards" >> beam.Reshuffle() | "Verify" >> beam.ParDo(_VerifyShard()).with_output_types(str)
+    def expand(self, checks: beam.PCollection[ShardCheck]) -> beam.PCollection[Finding]:
+        spread = checks | "SpreadShards" >> beam.Reshuffle()
+        held_out = AsDict(
+            spread
+            | "HashEval" >> beam.ParDo(_HashEval()).with_output_types(tuple[_Texts, bytes])
+            | "ByDataset" >> beam.GroupByKey()
+            | "Sort" >> beam.MapTuple(_merged).with_output_types(tuple[_Texts, bytes])
         )
-
-
-def raise_problems(problems: Iterable[str]) -> None:
-    """Raises one `BroetchenError` of all the problems, if there are any."""
-    if lines := sorted(problems):
-        raise BroetchenError("\n".join(lines))
+        verify = beam.ParDo(_VerifyShard(), held_out).with_output_types(Finding, **{_SHARED: _Shared})
+        verified = spread | "Verify" >> verify.with_outputs(_SHARED, main="problems")
+        shared = (
+            verified[_SHARED]
+            | "BySplits" >> beam.GroupByKey()
+            | "Count" >> beam.Map(_shared_texts, held_out).with_output_types(Finding)
+        )
+        return (verified["problems"], shared) | beam.Flatten()

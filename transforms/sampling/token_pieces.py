@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
+from transforms.dataset.reader import check_ids
+
 
 def token_pieces(tokenizer: Tokenizer, ids: Iterable[int]) -> list[tuple[str, tuple[int, ...]]]:
     """The text of ids, cut at tokens; ids that only together make up a character are one piece.
@@ -15,7 +17,12 @@ def token_pieces(tokenizer: Tokenizer, ids: Iterable[int]) -> list[tuple[str, tu
 
     Returns:
         (text, ids) of each piece; special tokens stand as their names.
+
+    Raises:
+        BroetchenError: an id is none that any tokenizer has.
     """
+    ids = list(ids)
+    check_ids(ids)
     stream = DecodeStream(skip_special_tokens=False)
     pieces: list[tuple[str, tuple[int, ...]]] = []
     waiting: list[int] = []

@@ -255,3 +255,10 @@ def test_eval_weights_need_eval_splits_of_some_weight() -> None:
     longer = component("b", 10, 1, eval_tokens=100_000, eval_records=1)
     with pytest.raises(UsageError, match=r"^b: its weight in the evaluation is below a ten-thousandth"):
         eval_weights([one, longer], halves)
+
+
+def test_the_last_draw_of_more_records_than_64_bits_count() -> None:
+    integers, available = [1, 2**33], [2**63 - 1, 2**63 - 1]
+    for index, last in enumerate(last_draw(integers, available)):
+        assert drawn(integers, last)[index] == available[index]
+        assert drawn(integers, last + 1)[index] == available[index] + 1

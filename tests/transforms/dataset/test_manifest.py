@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pydantic
 import pytest
 
 from transforms.dataset.manifest import (
+    FileEntry,
     Manifest,
     QuarantineEntry,
     ShardEntry,
@@ -26,6 +28,7 @@ from transforms.dataset.manifest import (
 from transforms.errors import BroetchenError
 from transforms.tokenizer.spec import TokenizerSpec
 
+FINGERPRINT, TOKENIZER, SHARD, FOOTER = ("01" * 32, "89" * 32, "ab" * 32, "cd" * 32)
 CONFIG = {
     "records": {"format": "tokens", "max_tokens": 8},
     "dataset": {"tokens": 5, "on_shortfall": "fail", "text_column": "text"},
@@ -34,10 +37,15 @@ MANIFEST = Manifest(
     format_version=1,
     mix="mix",
     dataset="german",
-    fingerprint="0123",
+    fingerprint=FINGERPRINT,
     config=CONFIG,
     tokenizer=TokenizerEntry(
-        path="../tokenizer-89/tokenizer.json", sha256="89", vocab_size=9, bos_id=None, eos_id=0, special_tokens="text"
+        path=f"../tokenizer-{TOKENIZER[:12]}/tokenizer.json",
+        sha256=TOKENIZER,
+        vocab_size=9,
+        bos_id=None,
+        eos_id=0,
+        special_tokens="text",
     ),
     splits={
         "train": SplitEntry(
@@ -48,12 +56,14 @@ MANIFEST = Manifest(
             records=3,
             bytes=20,
             shards=[
-                ShardEntry(file="train-00000-of-00001.arecord", tokens=4, documents=2, records=3, bytes=20, sha256="ab")
+                ShardEntry(
+                    file="train-00000-of-00001.arecord", tokens=4, documents=2, records=3, bytes=20, sha256=SHARD
+                )
             ],
         )
     },
     skipped={"null": 1},
-    source=[SourceEntry(path="ü.parquet", size=7, footer_sha256="cd", checksum=None, row_groups=[0, 2])],
+    source=[SourceEntry(path="ü.parquet", size=7, footer_sha256=FOOTER, checksum=None, row_groups=[0, 2])],
     versions={"broetchen": "0.1"},
 )
 WRITTEN = """\
@@ -62,7 +72,7 @@ WRITTEN = """\
  "format_version": 1,
  "mix": "mix",
  "dataset": "german",
- "fingerprint": "0123",
+ "fingerprint": "0101010101010101010101010101010101010101010101010101010101010101",
  "config": {
   "records": {
    "format": "tokens",
@@ -75,8 +85,8 @@ WRITTEN = """\
   }
  },
  "tokenizer": {
-  "path": "../tokenizer-89/tokenizer.json",
-  "sha256": "89",
+  "path": "../tokenizer-898989898989/tokenizer.json",
+  "sha256": "8989898989898989898989898989898989898989898989898989898989898989",
   "vocab_size": 9,
   "bos_id": null,
   "eos_id": 0,
@@ -98,7 +108,7 @@ WRITTEN = """\
      "documents": 2,
      "records": 3,
      "bytes": 20,
-     "sha256": "ab"
+     "sha256": "abababababababababababababababababababababababababababababababab"
     }
    ]
   }
@@ -110,7 +120,7 @@ WRITTEN = """\
   {
    "path": "ü.parquet",
    "size": 7,
-   "footer_sha256": "cd",
+   "footer_sha256": "cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd",
    "checksum": null,
    "row_groups": [
     0,
@@ -149,7 +159,7 @@ def test_it_is_read_back(folder: Path) -> None:
 
 
 def test_the_quarantine_is_named_where_there_is_one(folder: Path) -> None:
-    entry = QuarantineEntry(file="_quarantine/bad-rows-00000.parquet", rows={"null": 1}, bytes=3, sha256="ef")
+    entry = QuarantineEntry(file="_quarantine/bad-rows-00000.parquet", rows={"null": 1}, bytes=3, sha256=SHARD)
     held = MANIFEST.model_copy(update={"quarantine": [entry]})
     write_manifest(str(folder), held)
     assert read_manifest(str(folder)) == held
@@ -202,13 +212,13 @@ def said(folder: Path, problem: str) -> str:
             lambda content: content["source"][0].update(more=1),
             "source.0.more: Extra inputs are not permitted",
         ),
-        (lambda content: content["config"].pop("records"), "config: Value error, it lacks records.format"),
+        (lambda content: content["config"].pop("records"), "config: Value error, it lacks records"),
         (lambda content: content["config"]["records"].pop("format"), "config: Value error, it lacks records.format"),
         (
             lambda content: content["config"]["records"].pop("max_tokens"),
             "config: Value error, it lacks records.max_tokens",
         ),
-        (lambda content: content["config"].pop("dataset"), "config: Value error, it lacks dataset.tokens"),
+        (lambda content: content["config"].pop("dataset"), "config: Value error, it lacks dataset"),
         (lambda content: content["config"]["dataset"].pop("tokens"), "config: Value error, it lacks dataset.tokens"),
         (
             lambda content: content["config"]["dataset"].pop("on_shortfall"),
@@ -266,16 +276,16 @@ def test_where_there_is_none(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("folder", "path"),
     [
-        ("/out/german", "/out/tokenizer-89/tokenizer.json"),
-        ("german", "tokenizer-89/tokenizer.json"),
-        (".", "../tokenizer-89/tokenizer.json"),
-        ("gs://bucket/out/german", "gs://bucket/out/tokenizer-89/tokenizer.json"),
+        ("/out/german", "/out/tokenizer-898989898989/tokenizer.json"),
+        ("german", "tokenizer-898989898989/tokenizer.json"),
+        (".", "../tokenizer-898989898989/tokenizer.json"),
+        ("gs://bucket/out/german", "gs://bucket/out/tokenizer-898989898989/tokenizer.json"),
     ],
 )
 def test_the_tokenizer_lies_beside_the_dataset(folder: str, path: str) -> None:
     """Wherever the output was moved to."""
     found = tokenizer_of(folder, MANIFEST)
-    assert found == TokenizerSpec(path, "89", None, None, special_tokens="text")
+    assert found == TokenizerSpec(path, TOKENIZER, None, None, special_tokens="text")
     assert found.path == path  # Wherever it lies, it is the same tokenizer.
 
 
@@ -284,3 +294,200 @@ def test_special_tokens_are_what_they_were(special_tokens: str) -> None:
     tokenizer = MANIFEST.tokenizer.model_copy(update={"special_tokens": special_tokens})
     found = tokenizer_of("out/german", MANIFEST.model_copy(update={"tokenizer": tokenizer}))
     assert found.special_tokens == special_tokens
+
+
+SECOND = MANIFEST.model_copy(
+    update={
+        "format_version": 2,
+        "rows": 7,
+        "filtered": 1,
+        "splits": {
+            "train": MANIFEST.splits["train"].model_copy(
+                update={
+                    "passes": 1.5,
+                    "shards": [
+                        MANIFEST.splits["train"]
+                        .shards[0]
+                        .model_copy(
+                            update={
+                                "beside": [FileEntry(file="train-00000-of-00001.arecord.idx", bytes=3, sha256=SHARD)]
+                            }
+                        )
+                    ],
+                }
+            )
+        },
+        "source": [MANIFEST.source[0].model_copy(update={"starts": [0, 3], "texts": ["0" * 16, "f" * 16]})],
+    }
+)
+
+
+def test_the_second_version_is_read_back(folder: Path) -> None:
+    write_manifest(str(folder), SECOND)
+    assert read_manifest(str(folder)) == SECOND
+    content = json.loads((folder / "manifest.json").read_bytes())
+    assert list(content)[7:12] == ["splits", "rows", "skipped", "filtered", "source"]
+    assert content["source"][0]["texts"] == ["0" * 16, "f" * 16]
+
+
+def test_keys_of_the_second_version_are_left_out_where_they_say_nothing(folder: Path) -> None:
+    write_manifest(str(folder), MANIFEST.model_copy(update={"format_version": 2}))
+    assert (folder / "manifest.json").read_text("utf-8") == WRITTEN.replace('version": 1', 'version": 2')
+
+
+def test_keys_of_the_second_version_are_none_of_the_first(folder: Path) -> None:
+    second = json.loads(SECOND.model_dump_json())
+    first = json.loads(WRITTEN)
+    split, shard, source = second["splits"]["train"], second["splits"]["train"]["shards"][0], second["source"][0]
+    changes: list[tuple[str, Callable[[Any], object]]] = [
+        ("rows", lambda content: content.update(rows=second["rows"])),
+        ("filtered", lambda content: content.update(filtered=0)),
+        ("passes", lambda content: content["splits"]["train"].update(passes=split["passes"])),
+        ("beside", lambda content: content["splits"]["train"]["shards"][0].update(beside=shard["beside"])),
+        ("starts", lambda content: content["source"][0].update(starts=source["starts"])),
+        ("texts", lambda content: content["source"][0].update(texts=source["texts"])),
+    ]
+    for name, change in changes:
+        content = json.loads(json.dumps(first))
+        change(content)
+        (folder / "manifest.json").write_text(json.dumps(content))
+        assert refusal_of(folder) == said(folder, f"the whole: Value error, {name} is no key of format version 1")
+
+
+@pytest.mark.parametrize("version", [3, 10**9])
+def test_a_newer_version_is_named(folder: Path, version: int) -> None:
+    """Whatever else it has."""
+    (folder / "manifest.json").write_text(
+        json.dumps(json.loads(WRITTEN) | {"format_version": version, "more": {"a": 1}, "splits": []})
+    )
+    assert refusal_of(folder) == (
+        f"{folder}/manifest.json: written by a newer version of Brötchen (format version {version}); update it"
+    )
+
+
+def put(*keys: str | int, value: Any) -> Callable[[Any], None]:
+    def change(content: Any) -> None:
+        for key in keys[:-1]:
+            content = content[key]
+        content[keys[-1]] = value
+
+    return change
+
+
+SPLIT = ("splits", "train")
+ENTRY = (*SPLIT, "shards", 0)
+NO_COUNTS: tuple[Any, ...] = (-1, 2**63, 2**70, 1.5, "4", True, None, [])
+LIES: list[tuple[Callable[[Any], None], str]] = [
+    *((put(*ENTRY, "file", value=name), "splits.train.shards.0.file: String should match pattern") for name in (
+        "../german/train-00000-of-00001.arecord", "/etc/passwd", "..", "a/train-00000-of-00001.arecord", "x",
+        "train-00000-of-00001.arecord\n", "train-\u0660\u0660\u0660\u0660\u0660-of-00001.arecord",
+        "[red]-00000-of-00001.arecord", ".train-00000-of-00001.arecord", "train-00000-of-00001.arecord.idx",
+    )),
+    (put(*ENTRY, "file", value=5), "splits.train.shards.0.file: Input should be a valid string"),
+    *((put(*ENTRY, "tokens", value=number), "splits.train.shards.0.tokens: Input should be")
+      for number in NO_COUNTS),
+    (put(*SPLIT, "shards", value=[MANIFEST.splits["train"].shards[0].model_dump() | {"tokens": 2**62}] * 2),
+     "the whole: Value error, its tokens add up to more than 64 bits hold"),
+    (put(*ENTRY, "sha256", value="AB" * 32), "splits.train.shards.0.sha256: String should match pattern"),
+    (put("splits", "../x", value={}), "splits.../x.[key]: String should match pattern"),
+    (put("dataset", value="a\x1b[2J"), "dataset: String should match pattern"),
+    (put("mix", value="[red]x[/red]"), "mix: String should match pattern"),
+    (put("skipped", "a\nb", value=1), "skipped.a b.[key]: String should match pattern"),
+    (put("a\x1b[2J", value=1), "a?[2J: Extra inputs are not permitted"),
+    (put("x" * 5000, value=1), "xxxxx"),
+    (put("quarantine", value=[{"file": "_quarantine/../x", "rows": {}, "bytes": 1, "sha256": SHARD}]),
+     "quarantine.0.file: String should match pattern"),
+    (put("tokenizer", "vocab_size", value=2**32), "tokenizer.vocab_size: Input should be less than"),
+    (put("tokenizer", "special_tokens", value="both"), "tokenizer.special_tokens: Input should be 'text' or 'token'"),
+    (put("config", "records", "format", value="csv"), "config: Value error, records.format: Input should be"),
+    (put("config", "records", "max_tokens", value="8"), "config: Value error, records.max_tokens: Input should be"),
+    (put("config", "records", "max_tokens", value=0), "config: Value error, records.max_tokens: Input should be"),
+    (put("config", "records", value=[]), "config: Value error, records: Input should be"),
+    (put("config", "dataset", "text_column", value=None), "config: Value error, dataset.text_column: Input should be"),
+    (put("config", "dataset", "eval_tokens", value=-1), "config: Value error, dataset.eval_tokens: Input should be"),
+    (put("config", "dataset", "on_bad_rows", value="ask"), "config: Value error, dataset.on_bad_rows: Input should"),
+    (put("config", "more", value=2**63), "config: Value error, it has a whole number of more than 64 bits"),
+    (put("config", "more", value=[{"a": 1e999}]), "config: Value error, it has a number that is not finite"),
+    (put("format_version", value=0), "format_version: Input should be greater than"),
+    (put("format_version", value="2"), "format_version: Input should be a valid integer"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "problem"), LIES, ids=[problem for _, problem in LIES])
+def test_what_cannot_be_is_refused_in_a_line(folder: Path, change: Callable[[Any], None], problem: str) -> None:
+    content = json.loads(WRITTEN)
+    change(content)
+    # Python writes infinity as no JSON.
+    (folder / "manifest.json").write_text(json.dumps(content).replace("Infinity", "1e999"))
+    refusal = refusal_of(folder)
+    assert problem in refusal
+    assert refusal.isprintable()
+    assert len(refusal) < 500
+
+
+@pytest.mark.parametrize(
+    "spoiled",
+    [
+        WRITTEN.encode("utf-16"),
+        WRITTEN.encode("latin-1"),
+        b"[" * 100_000,
+        WRITTEN.replace('"mix": "mix"', '"mix": "mix", "mix": "mix"').encode(),
+        WRITTEN.replace('"budget": 5', '"budget": NaN').encode(),
+        WRITTEN.replace('"budget": 5', f'"budget": {"9" * 5000}').encode(),
+        WRITTEN.replace('"text"', r'"\ud800"').encode(),
+        WRITTEN.replace('"text_column": "text"', '"more": ' + "[" * 900 + "]" * 900 + ', "text_column": "a"').encode(),
+    ],
+)
+def test_what_is_no_json_is_refused_in_a_line(folder: Path, spoiled: bytes) -> None:
+    (folder / "manifest.json").write_bytes(spoiled)
+    refusal = refusal_of(folder)
+    assert refusal.startswith(f"{folder}/manifest.json: not a manifest that this version reads (")
+    assert refusal.isprintable()
+    assert len(refusal) < 500
+
+
+@pytest.mark.parametrize("other", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_only_a_regular_file_is_one(folder: Path, other: Callable[[Path], None]) -> None:
+    (folder / "manifest.json").unlink()
+    other(folder / "manifest.json")
+    assert refusal_of(folder).startswith(f"{folder}/manifest.json: not a regular file but ")
+
+
+def test_one_that_is_too_large_is_not_read(folder: Path) -> None:
+    with (folder / "manifest.json").open("r+b") as file:
+        file.truncate((256 << 20) + 1)
+    assert "268,435,457 bytes, more than the 268,435,456 that are read" in refusal_of(folder)
+
+
+def test_a_folder_whose_name_steers_a_terminal(folder: Path) -> None:
+    folder.rename(folder.with_name("a\x1b[2J"))
+    with pytest.raises(BroetchenError) as caught:
+        find_manifests(str(folder.parent))
+    assert str(caught.value) == (
+        f"{folder.parent}: has a folder with control characters in its name, 'a\\x1b[2J'; rename it"
+    )
+
+
+@pytest.mark.parametrize(
+    "path", ["/etc/tokenizer.json", "../../x/tokenizer.json", "../a/../../x/tokenizer.json", "tokenizer.json", "../a b"]
+)
+def test_a_tokenizer_elsewhere_is_looked_for_where_a_build_puts_it(path: str) -> None:
+    tokenizer = MANIFEST.tokenizer.model_copy(update={"path": path})
+    found = tokenizer_of("/out/german", MANIFEST.model_copy(update={"tokenizer": tokenizer}))
+    assert found.path == "/out/tokenizer-898989898989/tokenizer.json"
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+def test_a_tokenizer_that_is_no_regular_file_is_not_opened(folder: Path, name: str) -> None:
+    (place := folder.parent / "tokenizer-898989898989").mkdir()
+    os.mkfifo(place / name)
+    with pytest.raises(BroetchenError, match=f"{place}/{name}: not a regular file but a FIFO"):
+        tokenizer_of(str(folder), MANIFEST)
+
+
+def test_a_tokenizer_behind_a_link_is_not_opened(folder: Path) -> None:
+    (folder.parent.parent / "elsewhere").mkdir()
+    (folder.parent.parent / "elsewhere" / "tokenizer.json").write_text("{}")
+    (folder.parent / "tokenizer-898989898989").symlink_to("../elsewhere")
+    with pytest.raises(BroetchenError, match=r"leads out of .*/out, by a link to another folder"):
+        tokenizer_of(str(folder), MANIFEST)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.support.corpora import write_parquet
 from transforms.arrayrecord.example import encode_ids, encode_texts
 from transforms.arrayrecord.writer import ShardWriter
-from transforms.dataset.reader import ShardReader, row_group_ends
+from transforms.dataset.reader import ShardReader, check_ids, row_group_ends
 from transforms.errors import BroetchenError
 
 TEXTS = [f"Brötchen {number} {'x' * (number % 5)}" for number in range(57)]
@@ -102,3 +102,23 @@ def test_records_of_the_other_kind_are_an_error(shards: dict[str, str], tmp_path
             reader.text(1)
         with pytest.raises(BroetchenError, match="records without text, which no build writes"):
             list(reader.texts())
+
+
+@pytest.mark.parametrize("name", ["tokens", "text", "parquet"])
+def test_a_link_is_no_shard(shards: dict[str, str], tmp_path: Path, name: str) -> None:
+    """However sound the file is that it leads to."""
+    path = tmp_path / Path(shards[name]).name
+    path.symlink_to(shards[name])
+    with (
+        pytest.raises(BroetchenError, match="not a regular file but a link, which is not followed"),
+        ShardReader(str(path), name, "text", expected=57),  # type: ignore[arg-type]
+    ):
+        pass
+
+
+@pytest.mark.parametrize("ids", [[5, -1], [2**32], [-(2**63), 2**63 - 1]])
+def test_ids_that_no_tokenizer_has(ids: list[int]) -> None:
+    check_ids([])
+    check_ids([0, 2**32 - 1])
+    with pytest.raises(BroetchenError, match=f"a record holds the ids {min(ids)} to {max(ids)}, which no tokenizer"):
+        check_ids(ids)

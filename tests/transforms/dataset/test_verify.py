@@ -29,8 +29,10 @@ from tests.support.corpora import TOKENIZER, write_parquet
 from tests.support.small_tokenizers import byte_level
 from transforms.arrayrecord.records import Format
 from transforms.arrayrecord.writer import ShardWriter
+from transforms.dataset.findings import raise_problems
+from transforms.dataset.inventory import dataset_problems
 from transforms.dataset.manifest import Manifest, write_manifest
-from transforms.dataset.verify import ShardCheck, dataset_problems, raise_problems, shard_checks, shard_problems
+from transforms.dataset.verify import ShardCheck, shard_checks, shard_problems
 from transforms.errors import BroetchenError
 from transforms.tokenizer.spec import TokenizerSpec
 
@@ -136,7 +138,7 @@ def write_dataset(
             "format_version": 1,
             "mix": "mix",
             "dataset": folder.name,
-            "fingerprint": "",
+            "fingerprint": "0123",
             "config": {"records": {"format": record_format, "max_tokens": MAX_TOKENS}, "dataset": source},
             "tokenizer": {
                 "path": "../tokenizer.json",
@@ -332,6 +334,7 @@ def test_what_is_checked_of_each_shard(tmp_path: Path, record_format: Format) ->
             ("eval-00000-of-00001", 3, 1),
         )
     ]
+    expected[2] = dataclasses.replace(expected[2], split="eval")
     found = list(shard_checks(str(folder), manifest, "gigatoken"))
     assert found == expected
     # Which specs of tokenizers do not compare.
@@ -553,7 +556,7 @@ def test_a_file_that_cannot_be_opened_is_a_problem_of_its_own(tmp_path: Path, to
     path.unlink()
     assert shard_problems(check) == []  # which `dataset_problems` tells
     path.mkdir()
-    assert shard_problems(check) == [f"{path}: cannot be read (Is a directory); this is a folder; name a file"]
+    assert shard_problems(check) == [f"{path}: not a regular file but a folder; put the file itself there"]
 
 
 def test_a_file_that_goes_while_it_is_looked_at(

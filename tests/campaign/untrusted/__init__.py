@@ -1,0 +1,1 @@
+"""Outputs and ledgers that come from a stranger: how each command ends that reads them."""

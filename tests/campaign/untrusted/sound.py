@@ -1,0 +1,135 @@
+"""Sound outputs and ledgers of both format versions to do harm to, and a folder that nobody may be shown."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from tests.support.command import run_command
+from tests.support.corpora import TOKENIZER
+from tests.support.trainable_mixes import training_config
+from transforms.dataset.manifest import NAME
+
+SECRET = "Geheimnis 7d1c"
+"""What the documents outside the output say; no command may show it."""
+
+PATTERN = "corpus/*.parquet"
+
+_FORMATS: tuple[Literal["tokens", "text", "parquet"], ...] = ("tokens", "text", "parquet")
+_NEWER = {"rows", "filtered"}
+
+
+def write_corpus(path: Path, word: str) -> None:
+    """A small parquet file with rows that hold no text."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path.parent.mkdir(parents=True)
+    texts = [None if row % 17 == 5 else f"{word} {row}, und so weiter. " * 3 for row in range(60)]
+    pq.write_table(pa.table({"text": texts}), path, row_group_size=20)
+
+
+def _run(*arguments: str | Path) -> None:
+    done = run_command(*arguments, timeout=300)
+    if done.returncode:
+        raise RuntimeError(f"{arguments}: {done.stderr}")
+
+
+@functools.cache
+def _place() -> Path:
+    """Sound outputs by format, what is outside of them, and a ledger; made once a process, read by nobody else."""
+    folder = Path(tempfile.mkdtemp(prefix="untrusted-"))
+    for dataset in ("a", "b"):
+        write_corpus(folder / dataset / "0.parquet", f"Straße {dataset}")
+    write_corpus(folder / "secret" / "0.parquet", SECRET)
+    write_corpus(folder / "corpus" / "0.parquet", "Zählen")
+    for record_format in _FORMATS:
+        _build(folder, record_format, ("a", "b"), folder / record_format)
+        _build(folder, record_format, ("secret",), folder / "outside" / record_format)
+        (folder / "outside" / record_format / "secret.txt").write_text(f"{SECRET}\n" * 9)
+    _run("count", folder / PATTERN, "--tokenizer", TOKENIZER, "--ledger", folder / "ledger")
+    return folder
+
+
+def _build(folder: Path, record_format: str, datasets: tuple[str, ...], output: Path) -> None:
+    content = {
+        "name": "untrusted",
+        "tokenizer": {"path": str(TOKENIZER), "eos_token": "<|eos|>"},
+        "records": {"format": record_format, "max_tokens": 32, "add_eos": record_format == "tokens"},
+        "shards": {"target_size": "1KiB"},
+        "on_bad_rows": "quarantine",
+        "datasets": {
+            name: {"source": f"{folder}/{name}/*.parquet", "tokens": 900, "eval_tokens": 100} for name in datasets
+        },
+    }
+    config = folder / f"{record_format}.yaml"
+    config.write_text(yaml.safe_dump(content))
+    _run("build", config, "--output", output, "--quiet")
+
+
+def copied(folder: Path, record_format: str, version: int) -> Path:
+    """A sound output in `folder` with manifests of a format version, and beside it what is outside of it."""
+    shutil.copytree(_place() / record_format, folder / "out")
+    shutil.copytree(_place() / "outside" / record_format, folder / "outside")
+    training_config(folder, data={"outputs": "out"})
+    for path in (folder / "out").glob(f"*/{NAME}"):
+        content = json.loads(path.read_bytes())
+        write(path, as_first(content) if version == 1 else as_second(content, path.parent))
+    return folder / "out"
+
+
+def copied_ledger(folder: Path) -> Path:
+    """A sound ledger in `folder`, and the files that it counts."""
+    shutil.copytree(_place() / "ledger", folder / "ledger")
+    shutil.copytree(_place() / "corpus", folder / "corpus")
+    shutil.copytree(_place() / "outside" / "tokens", folder / "outside")
+    return folder / "ledger"
+
+
+def secrets(folder: Path) -> list[str]:
+    """What no command may print: text from outside the output, and what would tell that one has read it."""
+    outside = [path for path in (folder / "outside").rglob("*") if path.is_file()]
+    own = [path for path in folder.rglob("*") if path.is_file() and not path.is_relative_to(folder / "outside")]
+    hashes = {hashlib.sha256(path.read_bytes()).hexdigest() for path in outside}
+    return [SECRET.split()[0], *sorted(hashes - {hashlib.sha256(_small(path)).hexdigest() for path in own})]
+
+
+def _small(path: Path) -> bytes:
+    return b"" if path.is_symlink() or path.stat().st_size > 1 << 24 else path.read_bytes()
+
+
+def write(path: Path, content: Any) -> None:
+    """Writes JSON as the program does."""
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def as_first(manifest: dict[str, Any]) -> dict[str, Any]:
+    """A manifest as one of the first format version."""
+    found = {key: value for key, value in manifest.items() if key not in _NEWER} | {"format_version": 1}
+    for split in found["splits"].values():
+        split.pop("passes", None)
+        for shard in split["shards"]:
+            shard.pop("beside", None)
+    for source in found["source"]:
+        source.pop("starts", None)
+        source.pop("texts", None)
+    return found
+
+
+def as_second(manifest: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The same with the keys that a build of today leaves out; files beside shards are made."""
+    for split in manifest["splits"].values():
+        split["passes"] = 1.0
+        for shard in split["shards"]:
+            index = folder / f"{shard['file']}.idx"
+            index.write_bytes(b"index")
+            entry = {"file": index.name, "bytes": 5, "sha256": hashlib.sha256(b"index").hexdigest()}
+            shard["beside"] = [entry]
+    return manifest

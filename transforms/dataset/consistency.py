@@ -1,0 +1,232 @@
+"""Holds a manifest against itself: sums, budgets, and the ranges of the source that it says its rows come from."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from transforms.dataset.manifest import Manifest, ShardEntry, SourceEntry
+from transforms.errors import listed
+from transforms.texts import combined_hash
+
+_NO_TEXTS = combined_hash(np.empty(0, np.uint64))
+_MANY_TOKENS = 256
+
+
+def manifest_problems(folder: str, manifest: Manifest) -> list[str]:
+    """What contradicts itself in a manifest."""
+    return [
+        *(f"{folder}: {problem}" for name in manifest.splits for problem in _split_problems(name, manifest)),
+        *(f"{folder}{problem}" for problem in _budget_problems(manifest)),
+        *(f"{folder}: {problem}" for problem in _row_problems(manifest)),
+        *(f"{folder}: {problem}" for problem in _source_problems(manifest)),
+        *(f"{folder}: {problem}" for problem in _shared_shards(manifest, of_one_text=False)),
+    ]
+
+
+def manifest_warnings(folder: str, manifest: Manifest) -> list[str]:
+    """What a build can write, and hardly anybody wants: the same content twice."""
+    found = [*_repeated_sources(manifest), *_shared_shards(manifest, of_one_text=True)]
+    return [f"{folder}: {warning}" for warning in found]
+
+
+def unchecked_of(folder: str, manifest: Manifest) -> list[str]:
+    """What a manifest of an older version does not say, so that it cannot be held against anything."""
+    if manifest.format_version == 1:
+        return [f"{folder}: where row groups begin, and what their texts are: format version 1 does not say it"]
+    return []
+
+
+def _split_problems(name: str, manifest: Manifest) -> Iterator[str]:
+    split = manifest.splits[name]
+    total = sum(entry.tokens for entry in split.shards)
+    if total != split.tokens or total + split.missing != split.budget:
+        yield f"{name} adds up to {total:,} tokens, and the manifest says {split.tokens:,} of {split.budget:,}"
+    for part in ("documents", "records", "bytes"):
+        found = sum(getattr(entry, part) for entry in split.shards)
+        if found != getattr(split, part):
+            yield f"{name} adds up to {found:,} {part}, and the manifest says {getattr(split, part):,}"
+    if manifest.config["records"]["format"] != "tokens":
+        for entry in split.shards:
+            if entry.documents != entry.records:
+                yield f"{entry.file}: {entry.documents:,} documents in {entry.records:,} records; of text each is one"
+
+
+def _budget_problems(manifest: Manifest) -> Iterator[str]:
+    dataset = manifest.config["dataset"]
+    budgets = {name: split.budget for name, split in manifest.splits.items()}
+    configured = {"train": dataset["tokens"]} | ({"eval": dataset["eval_tokens"]} if dataset.get("eval_tokens") else {})
+    if budgets != configured:
+        yield f": the manifest's budgets are {budgets}, and its config's {configured}"
+    if dataset["on_shortfall"] != "keep" and any(split.missing for split in manifest.splits.values()):
+        yield ": tokens are missing, and its config does not keep a short source"
+
+
+def source_documents(manifest: Manifest) -> range | None:
+    """How many documents of the source a dataset takes; None where its manifest cannot tell.
+
+    A document that ends one split and begins the next counts in both; one that was put back may be in none.
+    """
+    adds = manifest.tokenizer.bos_id is not None or manifest.tokenizer.eos_id is not None
+    if manifest.config["records"]["format"] == "tokens" and not adds:
+        return None  # One without tokens counts in some shards, and not in others.
+    splits = manifest.splits.values()
+    counted, put_back = sum(split.documents for split in splits), sum(split.documents_put_back for split in splits)
+    return range(max(0, counted - max(0, len(splits) - 1)), counted + put_back + 1)
+
+
+def _row_problems(manifest: Manifest) -> Iterator[str]:
+    possible = source_documents(manifest)
+    if manifest.rows is None or possible is None:
+        return
+    documents = manifest.rows - sum(manifest.skipped.values()) - manifest.filtered
+    if documents not in possible:
+        yield (
+            f"of {manifest.rows:,} rows of the source {documents:,} are documents by the manifest, and its splits hold "
+            f"{possible.start:,} to {possible.stop - 1:,}"
+        )
+
+
+def _source_problems(manifest: Manifest) -> Iterator[str]:
+    for path, times in Counter(entry.path for entry in manifest.source).items():
+        if times > 1:
+            yield f"{path} stands {times} times in its source"
+    for entry in manifest.source:
+        twice = [group for group, times in Counter(entry.row_groups).items() if times > 1]
+        if twice:
+            yield f"{entry.path}: row groups {listed(twice)} stand in it more than once"
+    yield from _range_problems(manifest)
+
+
+def _range_problems(manifest: Manifest) -> Iterator[str]:
+    """Whether the ranges that row groups take in the stream of the dataset can be those of one reading."""
+    ranges = stream_order(manifest.source)
+    if not ranges:
+        return
+    if unknown := [entry.path for entry in manifest.source if entry.row_groups and not entry.starts]:
+        yield f"{listed(unknown)}: has no starts, and other sources have some"
+        return
+    if ranges[0].start != 0:
+        yield f"no row group begins at 0; the first, {ranges[0]}, at {ranges[0].start:,}"
+    total = stream_length(manifest)
+    if ranges[-1].start > total:
+        yield f"{ranges[-1]} begins at {ranges[-1].start:,}, and the dataset ends at {total:,}"
+    # A row group without documents takes no place; one whose documents have no tokens, neither.
+    there = [found for found in ranges if found.text != _NO_TEXTS]
+    if source_documents(manifest) is not None:
+        for one, other in itertools.pairwise(there):
+            if one.start == other.start:
+                yield f"{one} and {other} overlap: both begin at {one.start:,}"
+    if manifest.config["dataset"].get("order") == "sequential":
+        for one, other in itertools.pairwise(there):
+            if one.start < other.start and (one.entry, one.group) > (other.entry, other.group):
+                yield f"{other} begins behind {one}, which is not the order of the source"
+                return
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class SourceRange:
+    """Where a row group begins in the stream of a dataset.
+
+    Attributes:
+        entry: the number of its file in the manifest's source.
+        text: hash of its texts.
+    """
+
+    start: int
+    entry: int
+    group: int
+    path: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.path} row group {self.group}"
+
+
+def stream_order(source: Sequence[SourceEntry]) -> list[SourceRange]:
+    """The row groups whose places are known, as they follow each other."""
+    return sorted(
+        SourceRange(start, number, group, entry.path, text)
+        for number, entry in enumerate(source)
+        for start, group, text in zip(
+            entry.starts, entry.row_groups, entry.texts or [""] * len(entry.row_groups), strict=False
+        )
+    )
+
+
+def stream_length(manifest: Manifest) -> int:
+    """Where the stream of a dataset ends, in the unit of `SourceEntry.starts`."""
+    if manifest.config["records"]["format"] == "tokens":
+        return sum(split.tokens for split in manifest.splits.values())
+    possible = source_documents(manifest)
+    assert possible is not None
+    return possible.stop - 1
+
+
+def _repeated_sources(manifest: Manifest) -> Iterator[str]:
+    """Files of one content under two names. Such a corpus can be built, and its texts are in the dataset twice."""
+    by_content: dict[tuple[str, int], list[SourceEntry]] = defaultdict(list)
+    for entry in manifest.source:
+        by_content[entry.footer_sha256, entry.size].append(entry)
+    for entries in by_content.values():
+        for one, other in itertools.pairwise(entries):
+            shared = sorted(set(one.row_groups) & set(other.row_groups))
+            texts, others = _texts_of(one), _texts_of(other)
+            differing = [
+                group for group in shared if group in texts and group in others and texts[group] != others[group]
+            ]
+            if differing:
+                yield (
+                    f"{one.path} and {other.path} have one footer, and other texts in row groups {listed(differing)}: "
+                    "one of them was changed in place"
+                )
+            else:
+                share = len(shared) / max(1, len(set(one.row_groups) | set(other.row_groups)))
+                yield (
+                    f"{one.path} and {other.path} are one content under two names, with {len(shared):,} row groups "
+                    f"({share:.1%}) of both in the dataset"
+                )
+
+
+def _texts_of(entry: SourceEntry) -> Mapping[int, str]:
+    return dict(zip(entry.row_groups, entry.texts, strict=False))
+
+
+def _shared_shards(manifest: Manifest, *, of_one_text: bool) -> Iterator[str]:
+    """Shards of one checksum: of row groups that hold the same texts, or, which cannot be, of others."""
+    unit = "tokens" if manifest.config["records"]["format"] == "tokens" else "records"
+    places, position = defaultdict[str, list[tuple[int, ShardEntry]]](list), 0
+    for split in manifest.splits.values():
+        for entry in split.shards:
+            places[entry.sha256].append((position, entry))
+            position += getattr(entry, unit)
+    ranges = stream_order(manifest.source)
+    for shards in places.values():
+        for (start, one), (other_start, other) in itertools.pairwise(shards):
+            texts, others = (
+                _texts_within(ranges, begin, begin + getattr(entry, unit))
+                for begin, entry in ((start, one), (other_start, other))
+            )
+            # Other texts can give the same ids where a tokenizer normalizes, but hardly that many.
+            certain = unit == "records" or one.tokens >= _MANY_TOKENS
+            differ = certain and texts is not None and others is not None and texts != others
+            if differ and not of_one_text:
+                yield f"{one.file} and {other.file} are one shard twice, and the row groups of their places are others"
+            elif of_one_text and not differ:
+                share = (one.tokens + other.tokens) / max(1, sum(split.tokens for split in manifest.splits.values()))
+                yield f"{one.file} and {other.file} are one shard twice ({share:.1%} of the dataset's tokens)"
+
+
+def _texts_within(ranges: Sequence[SourceRange], begin: int, end: int) -> list[str] | None:
+    """The hashes of the texts of the row groups of a part of the stream; None where it is not one of whole row groups.
+
+    The last row group is none of those: the dataset may end in it.
+    """
+    starts = {found.start for found in ranges}
+    if begin not in starts or end not in starts:
+        return None
+    return [found.text for found in ranges if begin <= found.start < end and found.text != _NO_TEXTS]
