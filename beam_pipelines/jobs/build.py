@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import importlib.resources
+import json
 import posixpath
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 
 import apache_beam as beam
 
@@ -18,12 +20,17 @@ from beam_pipelines.jobs.specs import chosen_datasets, dataset_specs, keep_token
 from beam_pipelines.runners.dataflow import check_reachable
 from beam_pipelines.runners.job import job_options, run_job
 from beam_pipelines.runners.local import work_seconds
+from beam_pipelines.runners.remote.run import follow
+from beam_pipelines.runners.remote.services import asked_with
 from transforms.building.datasets import BuildDatasets
+from transforms.building.work_folder import sweep_work
 from transforms.dataset.manifest import Manifest, read_manifest
 from transforms.encoding.pool import expected_engine, warm_encoder
-from transforms.errors import BroetchenError
+from transforms.errors import BroetchenError, UsageError
 from transforms.files import storage
+from transforms.locks.held import JobGoesOnError
 from transforms.locks.output import hold_output
+from transforms.locks.owner import LockOwner
 from transforms.recipe.spec import DatasetSpec
 from transforms.tokenizer.spec import Engine
 
@@ -78,16 +85,28 @@ def build(
         job = stack.enter_context(run_job(beam_arguments, work_s=work_s, output=output, prepare=warm))
         if job.on_dataflow:
             check_reachable(specs)
-        stack.enter_context(hold_output(output))
-        keep_tokenizer(tokenizer, output)
         before = {spec.folder: _manifest_or_none(spec.folder) for spec in specs}
-        with follow_build(specs, quiet=quiet), job.pipeline() as pipeline:
-            _ = (
-                pipeline
-                | beam.Impulse()
-                | "Datasets" >> beam.ParDo(_Specs(specs)).with_output_types(DatasetSpec)
-                | "Build" >> BuildDatasets()
-            )
+        what, goes_on = _what_is_built(specs), asked_with(beam_arguments)
+        try:
+            lock = stack.enter_context(hold_output(output, job=job.remote(what), goes_on=goes_on))
+        except JobGoesOnError as other:
+            if other.job.build != what:
+                raise
+            with follow_build(specs, quiet=quiet):
+                follow(other.job, beam_arguments)
+            _clear_lock(output, goes_on)
+        else:
+            keep_tokenizer(tokenizer, output)
+            for spec in specs:
+                sweep_work(spec.work_root)
+            token = None if job.template else lock.token
+            with follow_build(specs, quiet=quiet), job.pipeline(lock, what) as pipeline:
+                _ = (
+                    pipeline
+                    | beam.Impulse()
+                    | "Datasets" >> beam.ParDo(_Specs(specs)).with_output_types(DatasetSpec)
+                    | "Build" >> BuildDatasets(token=token)
+                )
         if job.template is not None:
             return BuildSummary({}, set(), time.monotonic() - started, job.template)
         manifests = {spec.folder: _finished_manifest(spec.folder) for spec in specs}
@@ -107,6 +126,18 @@ class _Specs(beam.DoFn):
         yield from self._specs
 
 
+def _what_is_built(specs: Sequence[DatasetSpec]) -> str:
+    """A SHA-256 that two builds share if they have the same datasets, configs and tokenizer."""
+    parts = [[spec.folder, spec.config, spec.sources, spec.tokenizer.sha256] for spec in specs]
+    return hashlib.sha256(json.dumps(sorted(parts), sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _clear_lock(output: str, goes_on: Callable[[LockOwner], bool]) -> None:
+    """Removes the lock of a job that has ended, where whoever has started it is not there to do so."""
+    with contextlib.suppress(BroetchenError), hold_output(output, goes_on=goes_on):
+        pass
+
+
 def _finished_manifest(folder: str) -> Manifest:
     manifest = read_manifest(folder)
     if manifest is None:
@@ -119,6 +150,30 @@ def _manifest_or_none(folder: str) -> Manifest | None:
     with contextlib.suppress(BroetchenError):
         return read_manifest(folder)
     return None
+
+
+def build_demo(
+    output: str, *, engine: Engine = "auto", beam_arguments: Sequence[str] = (), quiet: bool = False
+) -> BuildSummary:
+    """Builds the demo's mix, over an earlier demo of another version or config; see `build`.
+
+    Raises:
+        UsageError: what lies at one of its datasets' folders is no demo's.
+        BroetchenError: as `build`.
+    """
+    config = demo_config()
+    for name in config.datasets:
+        folder = storage.join(output.rstrip("/") or "/", name)
+        try:
+            found = read_manifest(folder)
+        except BroetchenError as error:
+            raise UsageError(f"{error}; the demo replaces nothing but a demo: choose another --output") from error
+        if found is not None and found.mix != config.name:
+            raise UsageError(
+                f"{folder}: holds a dataset of the mix {found.mix}, and the demo replaces nothing but a demo; "
+                "choose another --output"
+            )
+    return build(config, output, engine=engine, overwrite=True, beam_arguments=beam_arguments, quiet=quiet)
 
 
 def demo_config() -> MixConfig:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from beam_pipelines.config.mix import MixConfig
@@ -14,6 +13,7 @@ from beam_pipelines.jobs.specs import chosen_datasets, dataset_specs, keep_token
 from transforms.building.shard import build_shard
 from transforms.counting.ledger import Counted, CountLedger
 from transforms.counting.text_count import TextCount
+from transforms.files.scratch import temporary_folder
 from transforms.parquet.footer import SourceFile, read_footer
 from transforms.parquet.source_files import expand_sources
 from transforms.recipe.plan import DatasetPlan, plan_dataset
@@ -58,12 +58,18 @@ class DatasetOutlook:
 
 
 def plan(
-    config: MixConfig, *, datasets: Sequence[str] = (), engine: Engine = "auto", ledger: str | None = None
+    config: MixConfig,
+    *,
+    datasets: Sequence[str] = (),
+    engine: Engine = "auto",
+    ledger: str | None = None,
+    on_plan: Callable[[str, DatasetPlan], None] = lambda _name, _plan: None,
 ) -> list[DatasetOutlook]:
     """The outlook of `datasets`, or of all in the config.
 
     Args:
         ledger: a folder of counts, as `broetchen count --ledger` fills it: row groups that it knows are not estimated.
+        on_plan: is given the name of each dataset, and its plan.
 
     Raises:
         UsageError: the config, the tokenizer or the engine cannot be used.
@@ -71,17 +77,21 @@ def plan(
     """
     names = chosen_datasets(config, datasets)
     tokenizer = load_config_tokenizer(config)
-    with tempfile.TemporaryDirectory(prefix="broetchen-plan-") as scratch:
+    with temporary_folder("plan") as scratch:
         keep_tokenizer(tokenizer, scratch)
         specs = dataset_specs(config, names, tokenizer, output=scratch, engine=engine, overwrite=False)
-        return [_outlook(spec, None if ledger is None else CountLedger(ledger.rstrip("/"))) for spec in specs]
+        counts = None if ledger is None else CountLedger(ledger.rstrip("/"))
+        return [_outlook(spec, counts, on_plan) for spec in specs]
 
 
-def _outlook(spec: DatasetSpec, ledger: CountLedger | None) -> DatasetOutlook:
+def _outlook(
+    spec: DatasetSpec, ledger: CountLedger | None, on_plan: Callable[[str, DatasetPlan], None]
+) -> DatasetOutlook:
     found = expand_sources(spec.sources)
     with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
         footers = list(pool.map(lambda file: read_footer(file[0], file[1], spec.text_column), found))
     plan = plan_dataset(spec, footers)
+    on_plan(spec.name, plan)
     known = {} if ledger is None else _known_tokens(spec, plan, ledger)
 
     def tokens_in(group: tuple[int, int]) -> float:
@@ -141,4 +151,4 @@ def _measure(spec: DatasetSpec, plan: DatasetPlan, padding: int) -> tuple[float,
     started = time.perf_counter()
     count = build_shard(spec, plan.task(0, _MEASURED_TOKENS))
     tokens = max(1, count.tokens)
-    return tokens / (time.perf_counter() - started), max(0, count.file_bytes - padding) / tokens
+    return tokens / (time.perf_counter() - started), max(0, count.file.bytes - padding) / tokens

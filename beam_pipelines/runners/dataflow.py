@@ -1,20 +1,23 @@
-"""Dataflow: Beam's options where the command line does not give them (docs/dataflow.md), and the cost of a run."""
+"""Dataflow: Beam's options where the command line does not give them (docs/dataflow.md), packages, and the cost."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import posixpath
-from collections.abc import Iterable, Sequence
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, SetupOptions, WorkerOptions
 
 from beam_pipelines.runners.options import runner_name
-from transforms.errors import UsageError
+from transforms.errors import BroetchenError, UsageError, one_line
 from transforms.files import storage
+from transforms.files.errors import explained
 from transforms.recipe.spec import DatasetSpec
-
-SETUP_FILE = Path(__file__).resolve().parents[2] / "setup.py"
 
 _FIXED = (
     # Four processors with 4 GiB each. Dataflow starts one Python process for each of them.
@@ -54,23 +57,62 @@ def check_reachable(specs: Iterable[DatasetSpec]) -> None:
             )
 
 
+# What a build does in a bucket: shards are renamed, which is a copy and a deletion, and unfinished work is looked for.
+_PERMISSIONS = ("storage.objects.create", "storage.objects.delete", "storage.objects.get", "storage.objects.list")
+
+
+def check_buckets(options: PipelineOptions) -> None:
+    """Checks the buckets of a job's own files, to which Beam would try to write for ten minutes, without a word.
+
+    Raises:
+        BroetchenError: one is not there, or this account may not write there.
+    """
+    google = options.view_as(GoogleCloudOptions)
+    for name in ("temp_location", "staging_location"):
+        if (path := getattr(google, name) or "").startswith("gs://"):
+            check_bucket(path, f"--{name} {path}")
+
+
+def check_bucket(path: str, shown: str | None = None) -> None:
+    """Checks that this account may write below a folder of a bucket.
+
+    Args:
+        path: of the folder, ``gs://…``.
+        shown: what the message begins with; by default the path.
+
+    Raises:
+        BroetchenError: it may not, or there is no such bucket.
+    """
+    from apache_beam.io.gcp.gcsio import GcsIO, parse_gcs_path
+
+    with explained(shown or path, "written"):
+        bucket, _ = parse_gcs_path(posixpath.join(path, "x"))
+        given = GcsIO().client.bucket(bucket).test_iam_permissions(list(_PERMISSIONS))
+    missing = [permission for permission in _PERMISSIONS if permission not in given]
+    if missing:
+        raise BroetchenError(
+            f"{shown or path}: this account may not write there: it lacks {', '.join(missing)}; give it the role "
+            "roles/storage.objectAdmin of the bucket"
+        )
+
+
 def dataflow_defaults(arguments: Sequence[str], output: str | None) -> list[str]:
     """Options to put before `arguments`, which name DataflowRunner: those that are not among them.
 
-    * ``--setup_file``: the project's own, unless that or ``--sdk_container_image`` is given.
     * ``--temp_location``, ``--staging_location``: folders below ``output/.dataflow``; the second one below the first
       one if only that is given.
     * ``--machine_type``, ``--disk_size_gb``, ``--number_of_worker_harness_threads``, ``--no_save_main_session``.
 
-    Experiments are left to Beam, which asks for the runner and for a process per processor by itself.
+    Experiments are left to Beam, which asks for the runner and for a process per processor by itself; what workers
+    install is `pinned_packages`'.
 
     Args:
         arguments: Beam's options as given; any of them is the last word.
         output: the folder of all datasets, or None where the job only reads.
 
     Raises:
-        UsageError: the output is not in a bucket, there is neither an output nor a ``--temp_location``, or there is no
-            setup.py to send to the workers.
+        UsageError: the output is not in a bucket, there is neither an output nor a ``--temp_location``, or the project
+            is not here to be sent to the workers.
     """
     given = {argument.partition("=")[0] for argument in arguments if argument.startswith("--")}
     if output is None and "--temp_location" not in given:
@@ -88,14 +130,73 @@ def dataflow_defaults(arguments: Sequence[str], output: str | None) -> list[str]
         root = PipelineOptions(list(arguments)).view_as(GoogleCloudOptions).temp_location or own
         options.append(f"--staging_location={posixpath.join(root, 'staging')}")
     if not given.intersection(("--setup_file", "--sdk_container_image")):
-        if not SETUP_FILE.is_file():
-            raise UsageError(
-                "Dataflow's workers need this project, and it is not run from its source folder here: "
-                "give --sdk_container_image (docs/dataflow.md), or --setup_file with the path of its setup.py"
-            )
-        options.append(f"--setup_file={SETUP_FILE}")
+        check_source_folder()
     return options
 
+
+# --- What workers install ---------------------------------------------------------------------------------------------
+
+# Beam's `--setup_file` alone would let each worker take the newest packages that fit, and setuptools to build ours. A
+# wheel is made here, once, and needs nothing built there; pip takes no package whose hash is not in the staged
+# requirements, which list all that the wheel asks for.
+
+_ROOT = Path(__file__).resolve().parents[2]
+LOCK = _ROOT / "requirements.lock"
+"""All packages of a worker beside the project, by version and hash."""
+
+# Beam would else fetch each package here, by a call of pip for each of its lines.
+_NO_CACHE = "skip"
+
+
+@contextlib.contextmanager
+def pinned_packages(options: PipelineOptions) -> Iterator[None]:
+    """Has workers install the project's wheel and what `LOCK` lists, while the block submits the job.
+
+    An image or a setup file that the options name brings all that workers need; requirements that they name take the
+    place of `LOCK`.
+
+    Raises:
+        UsageError: see `check_source_folder`.
+        BroetchenError: the wheel cannot be made.
+    """
+    setup = options.view_as(SetupOptions)
+    if options.view_as(WorkerOptions).sdk_container_image or setup.setup_file:
+        yield
+        return
+    check_source_folder()
+    with tempfile.TemporaryDirectory(prefix="broetchen-package-") as folder:
+        setup.extra_packages = [*(setup.extra_packages or ()), _make_wheel(folder)]
+        if not setup.requirements_file:
+            setup.requirements_file = str(LOCK)
+            setup.requirements_cache = _NO_CACHE
+        yield
+
+
+def check_source_folder() -> None:
+    """Checks that the project's own source is here, of which the workers' package is made.
+
+    Raises:
+        UsageError: it runs from an installed package.
+    """
+    if not (LOCK.is_file() and (_ROOT / "setup.py").is_file()):
+        raise UsageError(
+            "Dataflow's workers need this project, and it is not run from its source folder here: "
+            "give --sdk_container_image (docs/dataflow.md), or --setup_file with the path of its setup.py"
+        )
+
+
+def _make_wheel(folder: str) -> str:
+    # By way of a source distribution: what an earlier build left in the project's folder is not taken along.
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, str(_ROOT)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    wheels = sorted(Path(folder).glob("*.whl"))
+    if done.returncode or len(wheels) != 1:
+        said = one_line("\n".join((done.stdout + done.stderr).splitlines()[-3:]))
+        raise BroetchenError(f"{_ROOT}: the workers' package cannot be made ({said}); see that this folder is whole")
+    return str(wheels[0])
+
+
+# --- What it costs ----------------------------------------------------------------------------------------------------
 
 PRICES_OF = 2024
 _DOLLARS_PER_PROCESSOR_HOUR = 0.056

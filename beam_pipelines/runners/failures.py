@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 import psutil
 
 from beam_pipelines.console import terminal
+from beam_pipelines.runners.service_errors import LOCAL, in_words, place_of, worker_died
 from transforms.errors import BroetchenError, UsageError
 from transforms.locks.interruption import interruptible
 
@@ -26,14 +27,6 @@ _THREAD = "run_worker"
 _NOTICED_S = 5.0
 # An interrupted pipeline tidies up, and may wait for the dead worker in that, too.
 _TIDIED_S = 30.0
-
-
-def worker_died() -> BroetchenError:
-    """What a worker's death is shown as."""
-    return BroetchenError(
-        "a worker process died; if it was for lack of memory, take fewer with --direct_num_workers. Run the same "
-        "command again to go on: finished shards are not redone"
-    )
 
 
 @contextlib.contextmanager
@@ -90,29 +83,33 @@ _WORKER_DIED, _INVALID_OPTIONS = "Channel closed prematurely", "Pipeline has val
 
 
 @contextlib.contextmanager
-def plain_errors() -> Iterator[None]:
-    """Raises an error of ours that ended a pipeline as itself, without Beam's wrapping.
+def plain_errors(runner: str | None = None) -> Iterator[None]:
+    """Raises an error of ours that ended a pipeline as itself, without Beam's wrapping, and a service's in words.
+
+    Args:
+        runner: Beam's name of what runs the pipeline; None for this machine.
 
     Raises:
         KeyboardInterrupt: the user stopped the pipeline.
         UsageError: Beam refuses its options.
-        BroetchenError: whatever our code raised as one, or a worker process died.
+        BroetchenError: whatever our code raised as one, a worker process died, or a service failed.
     """
+    place = place_of(runner)
     with ended_with_workers():
         try:
             yield
         except Exception as error:
-            if _was_interrupted(error):
+            if was_interrupted(error):
                 raise KeyboardInterrupt from error
             if isinstance(error, BroetchenError):
                 raise type(error)(_STEP.sub("", str(error))) from error
-            found = find_error(str(error))
+            found = find_error(str(error), place) or in_words(error, place)
             if found is None:
                 raise
             raise found from error
 
 
-def find_error(text: str) -> BroetchenError | None:
+def find_error(text: str, place: str = LOCAL) -> BroetchenError | None:
     """The last error of ours in a runner's message, or what the message means.
 
     >>> find_error("Traceback …\\ntransforms.errors.BroetchenError: a.parquet: cut short [while running 'Plan']")
@@ -123,13 +120,14 @@ def find_error(text: str) -> BroetchenError | None:
         kind, message = matches[-1]
         return _CLASSES[kind](message.strip())
     if _WORKER_DIED in text:
-        return worker_died()
+        return worker_died(place)
     if text.startswith(_INVALID_OPTIONS):
         return UsageError("; ".join(text.removeprefix(_INVALID_OPTIONS).split("\n")).strip("; ") or text)
     return None
 
 
-def _was_interrupted(error: BaseException | None) -> bool:
+def was_interrupted(error: BaseException | None) -> bool:
+    """Whether an error has come of Ctrl-C."""
     # Beam makes a RuntimeError of Ctrl-C in a step, and keeps the cause; what is cleaned up then may fail in turn.
     while error is not None:
         if isinstance(error, KeyboardInterrupt):

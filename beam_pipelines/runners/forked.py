@@ -1,54 +1,42 @@
 """Worker processes that are there at once: forks of the command itself, made before it has threads.
 
-Beam's local engine starts each worker process as a fresh Python, which imports Beam and the pipeline anew, for seconds,
-and only once the job has been planned. A fork has imported everything already. It waits on a pipe until Beam asks for a
-worker, and then runs the same harness that Beam would start (`apache_beam/runners/worker/sdk_worker_main.py`).
+Beam's local engine starts each worker process as a fresh Python, which imports Beam and the pipeline again, for
+seconds, and only once the job has been planned. A fork has imported everything already. It waits on a pipe until Beam
+asks for a worker, and then runs the same harness (`apache_beam/runners/worker/sdk_worker_main.py`).
 
 A process with threads cannot be forked safely: the fork has only one of them, and the locks of all. Where there are
-any, or the system is not Linux, Beam starts its workers in its own way.
+any, or the system is not Linux, each worker is a fresh Python (`beam_pipelines/runners/fresh.py`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import itertools
 import json
 import logging
 import multiprocessing
 import os
-import shlex
 import sys
-import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
-from apache_beam.portability.api import endpoints_pb2
-from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-from apache_beam.runners.portability.fn_api_runner.worker_handlers import GrpcWorkerHandler, WorkerHandler
 from apache_beam.runners.worker import sdk_worker_main
-from apache_beam.transforms.environments import Environment, SubprocessSDKEnvironment
-from google.protobuf import text_format  # type: ignore[import-untyped]
 
 from beam_pipelines.console import terminal
-from beam_pipelines.runners.local import worker_processes
+from beam_pipelines.runners.fresh import FreshWorker
+from beam_pipelines.runners.local import local_parallelism
+from beam_pipelines.runners.local_engine import RUNNING_MODE, SOCKETS, LocalEngine, Worker, WorkerOrder, WorkerThread
+from beam_pipelines.runners.sockets import NoWorkersError, socket_folder
 
-_URN = "broetchen:env:forked_worker:v1"
-# What Beam itself starts, for a shell; a script's standard error is its own.
-_SILENT_WORKER = f"{shlex.quote(sys.executable)} -m apache_beam.runners.worker.sdk_worker_main 2>{os.devnull}"
+_LOGGER = logging.getLogger(__name__)
+
 # Threads of the memory allocator in Arrow, which provides for forks itself (pthread_atfork(3)).
 _HARMLESS_THREADS = ("jemalloc_bg_thd",)
-# A worker whose work is done, or whose driver failed, ends by itself within milliseconds, unless native code keeps it.
-_ENDED_S = 10.0
 _M_ARENA_MAX = -8  # malloc.h
-
-_waiting: dict[bytes, WaitingWorkers] = {}
-_keys = map(str, itertools.count())
 
 
 class _Fork:
@@ -97,29 +85,44 @@ class WaitingWorkers:
 
     def __init__(self, forks: list[_Fork]) -> None:
         self._forks = forks
-        self._key = next(_keys).encode()
+        self._folders = contextlib.ExitStack()
 
     def pipeline(self, options: PipelineOptions) -> beam.Pipeline:
-        """A pipeline with `options`, run in these processes if it asks for local ones and there are as many."""
-        wanted = worker_processes(options)
-        if not wanted or (wanted > len(self._forks) and terminal.is_command()):
-            return beam.Pipeline(options=options)
-        # Beam's own name for it would let the runner start processes of its own.
-        options.view_as(DirectOptions).direct_running_mode = "forked"
-        if wanted <= len(self._forks):
-            return beam.Pipeline(FnApiRunner(_ForkedEnvironment.from_command_string(self._key.decode())), options)
-        return beam.Pipeline(FnApiRunner(SubprocessSDKEnvironment.from_command_string(_SILENT_WORKER)), options)
+        """A pipeline with `options`; where they ask for local workers, these are those, as far as they go.
 
-    def take(self) -> _Fork:
-        """One that is to be started, and is not ours any more."""
-        return self._forks.pop()
+        No process of a local run listens for others: where workers would have no private way to this process, it does
+        the work alone, and says so.
+        """
+        workers, direct = local_parallelism(options), options.view_as(DirectOptions)
+        if workers == 0:
+            return beam.Pipeline(options=options)
+        try:
+            start = WorkerThread if direct.direct_running_mode == "multi_threading" else self._start(workers)
+            folder = self._folders.enter_context(socket_folder(SOCKETS))
+        except NoWorkersError as error:
+            _LOGGER.warning("this run takes one process: %s", error)
+            direct.direct_running_mode, direct.direct_num_workers = "in_memory", 1
+            return beam.Pipeline(options=options)
+        direct.direct_running_mode = RUNNING_MODE
+        return beam.Pipeline(LocalEngine(folder, start), options)
+
+    def _start(self, workers: int) -> Callable[[WorkerOrder], Worker]:
+        if workers <= len(self._forks):
+            return self._start_fork
+        if not sys.executable:
+            raise NoWorkersError("this program does not know where its Python is")
+        return FreshWorker
+
+    def _start_fork(self, order: WorkerOrder) -> Worker:
+        fork = self._forks.pop()
+        fork.be_worker(order.variables())
+        return fork
 
     def __enter__(self) -> WaitingWorkers:
-        _waiting[self._key] = self
         return self
 
     def __exit__(self, *_: object) -> None:
-        del _waiting[self._key]
+        self._folders.close()
         while self._forks:
             self._forks.pop().dismiss()
 
@@ -179,44 +182,3 @@ def _share_arenas() -> None:
     """
     with contextlib.suppress(AttributeError):
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
-
-
-@Environment.register_urn(_URN, bytes)
-class _ForkedEnvironment(SubprocessSDKEnvironment):
-    """Names the `WaitingWorkers` where Beam's own class has the command line of a worker."""
-
-    def to_runner_api_parameter(self, context: Any) -> tuple[str, bytes]:
-        return _URN, self.command_string.encode()
-
-
-@WorkerHandler.register_environment(_URN, bytes)
-class _ForkedWorkerHandler(GrpcWorkerHandler):
-    """Like Beam's `SubprocessSdkWorkerHandler`, for a process that is there already."""
-
-    def __init__(self, payload: bytes, state: Any, provision_info: Any, grpc_server: Any) -> None:
-        super().__init__(state, provision_info, grpc_server)
-        self._fork = _waiting[payload].take()
-        # A worker's death is told by an error in the thread of this name; see `failures`.
-        self._ended = threading.Thread(name="run_worker", target=self._fork.wait, daemon=True)
-
-    def start_worker(self) -> None:
-        self._fork.be_worker(
-            {
-                "CONTROL_API_SERVICE_DESCRIPTOR": _descriptor(self.control_api_service_descriptor()),
-                "LOGGING_API_SERVICE_DESCRIPTOR": _descriptor(self.logging_api_service_descriptor()),
-                "PIPELINE_OPTIONS": "{}",
-                "WORKER_ID": self.worker_id,
-            }
-        )
-        self._ended.start()
-
-    def stop_worker(self) -> None:
-        self._ended.join(_ENDED_S)
-        if self._ended.is_alive():
-            self._fork.kill()
-            self._ended.join()
-
-
-def _descriptor(service: endpoints_pb2.ApiServiceDescriptor) -> str:
-    text: str = text_format.MessageToString(service)
-    return text

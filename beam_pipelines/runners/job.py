@@ -4,43 +4,73 @@ from __future__ import annotations
 
 import contextlib
 import posixpath
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
 
-from beam_pipelines.runners.dataflow import with_dataflow_defaults
+from beam_pipelines.runners.dataflow import check_buckets, pinned_packages, with_dataflow_defaults
 from beam_pipelines.runners.failures import plain_errors
 from beam_pipelines.runners.forked import WaitingWorkers, waiting_workers
 from beam_pipelines.runners.local import local_workers, worker_processes
-from beam_pipelines.runners.options import pipeline_options, runner_name
+from beam_pipelines.runners.options import pipeline_options
+from beam_pipelines.runners.remote.run import describe_job, remote_defaults, remote_runner, run_remote
+from beam_pipelines.runners.remote.services import DATAFLOW, check_endpoint
 from transforms.files import storage
+from transforms.files.scratch import temporary_folder
+from transforms.locks.held import HeldLock
+from transforms.locks.job import RemoteJob
 
 
 class Job:
     """A job that is ready to run; `run_job` makes it.
+
+    Args:
+        options: Beam's, with our defaults.
+        workers: of a local run.
+        arguments: Beam's options as given.
 
     Attributes:
         on_dataflow: whether Dataflow runs it.
         template: where it is staged to be started later, and not run now (`--template_location`).
     """
 
-    def __init__(self, options: PipelineOptions, workers: WaitingWorkers, *, on_dataflow: bool) -> None:
-        self._options, self._workers, self.on_dataflow = options, workers, on_dataflow
-        template = options.view_as(GoogleCloudOptions).template_location if on_dataflow else None
+    def __init__(self, options: PipelineOptions, workers: WaitingWorkers, arguments: Sequence[str]) -> None:
+        self._options, self._workers, self._arguments = options, workers, arguments
+        self._runner = remote_runner(arguments)
+        self.on_dataflow = self._runner == DATAFLOW
+        template = options.view_as(GoogleCloudOptions).template_location if self.on_dataflow else None
         self.template: str | None = template or None
 
+    def remote(self, build: str = "") -> RemoteJob | None:
+        """What a lock has to say of the job that a service will run; None where this process runs it, or nobody does.
+
+        Args:
+            build: a SHA-256 that two builds share if they build the same.
+        """
+        return None if self._runner is None or self.template else describe_job(self._runner, self._options, build)
+
     @contextlib.contextmanager
-    def pipeline(self) -> Iterator[beam.Pipeline]:
+    def pipeline(self, lock: HeldLock | None = None, build: str = "") -> Iterator[beam.Pipeline]:
         """The pipeline, which runs to its end where the block ends.
 
+        Args:
+            lock: of the output, which stays where a service has the job and may not have ended it.
+            build: as for `remote`.
+
         Raises:
-            UsageError, BroetchenError: see `plain_errors`.
+            UsageError, BroetchenError: see `plain_errors` and `run_remote`.
         """
-        with plain_errors(), self._workers.pipeline(self._options) as pipeline:
+        remote = self.remote(build)
+        with plain_errors(self._runner):
+            if remote is None:
+                with self._workers.pipeline(self._options) as pipeline:
+                    yield pipeline
+                return
+            pipeline = beam.Pipeline(options=self._options)
             yield pipeline
+            run_remote(pipeline, remote, lock or HeldLock(), self._arguments)
 
 
 def job_options(arguments: Sequence[str], output: str | None = None, *, work_s: float = 0.0) -> PipelineOptions:
@@ -48,8 +78,13 @@ def job_options(arguments: Sequence[str], output: str | None = None, *, work_s: 
 
     Raises:
         UsageError: Beam has no such option or runner, or the runner cannot run this job.
+        BroetchenError: no job service answers at the `--job_endpoint`.
     """
-    return pipeline_options([*local_workers(arguments, work_s), *with_dataflow_defaults(arguments, output)])
+    defaults = [*local_workers(arguments, work_s), *remote_defaults(arguments, output)]
+    options = pipeline_options([*defaults, *with_dataflow_defaults(arguments, output)])
+    if remote_runner(arguments) not in (None, DATAFLOW):
+        check_endpoint(arguments)
+    return options
 
 
 @contextlib.contextmanager
@@ -67,24 +102,30 @@ def run_job(
 
     Raises:
         UsageError: Beam has no such option or runner, or the runner cannot run this job.
+        BroetchenError: a service does not answer, or a bucket cannot be written.
     """
     options = job_options(arguments, output, work_s=work_s)
-    with waiting_workers(worker_processes(options), prepare) as workers:
-        yield Job(options, workers, on_dataflow=runner_name(arguments) == "DataflowRunner")
+    on_dataflow = remote_runner(arguments) == DATAFLOW
+    if on_dataflow:
+        check_buckets(options)
+    packages = pinned_packages(options) if on_dataflow else contextlib.nullcontext()
+    with packages, waiting_workers(worker_processes(options), prepare) as workers:
+        yield Job(options, workers, arguments)
 
 
 @contextlib.contextmanager
-def job_folder(arguments: Sequence[str], job: str) -> Iterator[str]:
+def job_folder(arguments: Sequence[str], job: str, output: str | None = None) -> Iterator[str]:
     """A folder that the workers of a job share, and that is gone after it.
 
-    It lies below `--temp_location`, where that is given, and else on this machine; `job` is part of its name.
+    It lies below `--temp_location`, where that is given or follows from `output`, as for `run_job`, and else on this
+    machine; `job` is part of its name.
 
     Raises:
         UsageError: the runner needs a `--temp_location`, or Beam has no such option or runner.
     """
-    remote = job_options(arguments).view_as(GoogleCloudOptions).temp_location
+    remote = job_options(arguments, output).view_as(GoogleCloudOptions).temp_location
     if not remote:
-        with tempfile.TemporaryDirectory(prefix=f"broetchen-{job}-") as local:
+        with temporary_folder(job) as local:
             yield local
         return
     # Workers elsewhere cannot read a folder of this machine.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable, Sequence
 
 import psutil
@@ -50,17 +49,23 @@ def local_workers(arguments: Sequence[str], work_s: float) -> list[str]:
     """
     if any(argument.startswith(("--direct_", "--runner")) for argument in arguments):
         return []
-    if " " in sys.executable:
-        return []  # Beam starts its workers by a command line in which it does not quote the path.
     workers = min(os.cpu_count() or 1, psutil.virtual_memory().available // _MEMORY_PER_WORKER)
     if work_s < _WORK_WORTH_PROCESSES_S or workers < 2:
         return []
     return ["--direct_running_mode=multi_processing", f"--direct_num_workers={workers}"]
 
 
-def worker_processes(options: PipelineOptions) -> int:
-    """How many processes of Beam's local engine `options` ask for; 0 where another engine or none but this does it."""
+def local_parallelism(options: PipelineOptions) -> int:
+    """How many workers, processes or threads, `options` ask for beside the process that runs Beam's local engine.
+
+    0 where it does the work itself, or another engine does.
+    """
     direct = options.view_as(DirectOptions)
-    if options.view_as(StandardOptions).runner != "FnApiRunner" or direct.direct_running_mode != "multi_processing":
+    if options.view_as(StandardOptions).runner != "FnApiRunner" or direct.direct_running_mode == "in_memory":
         return 0
     return direct.direct_num_workers or os.cpu_count() or 1
+
+
+def worker_processes(options: PipelineOptions) -> int:
+    """How many of the workers that `options` ask for are processes."""
+    return local_parallelism(options) if options.view_as(DirectOptions).direct_running_mode == "multi_processing" else 0

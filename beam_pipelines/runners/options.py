@@ -11,9 +11,9 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions,
 
 from transforms.errors import UsageError
 
-_LOCAL_RUNNERS = (None, "DirectRunner", "FnApiRunner")
+_LOCAL_RUNNERS = (None, "DirectRunner", "SwitchingDirectRunner", "FnApiRunner")
 # These ask their job server for further options, which nobody knows here.
-_RUNNERS_WITH_MORE_OPTIONS = ("PortableRunner", "FlinkRunner", "SparkRunner", "PrismRunner", "KafkaStreamsRunner")
+RUNNERS_WITH_MORE_OPTIONS = ("PortableRunner", "FlinkRunner", "SparkRunner", "PrismRunner", "KafkaStreamsRunner")
 
 
 def pipeline_options(arguments: Sequence[str]) -> PipelineOptions:
@@ -28,11 +28,17 @@ def pipeline_options(arguments: Sequence[str]) -> PipelineOptions:
     runner = runner_name(arguments)
     _check(arguments, runner)
     options = PipelineOptions(list(arguments))
+    direct = options.view_as(DirectOptions)
     if runner in _LOCAL_RUNNERS:
         options.view_as(StandardOptions).runner = "FnApiRunner"
-        direct = options.view_as(DirectOptions)
         if direct.direct_num_workers != 1 and direct.direct_running_mode == "in_memory":
             direct.direct_running_mode = "multi_processing"
+    elif direct.direct_running_mode != "in_memory":
+        # Some of Beam's runners hand it on to the local one, which would listen on all addresses of this machine.
+        raise UsageError(
+            f"--direct_running_mode {direct.direct_running_mode}: is for runs on this machine; leave out this option, "
+            f"or --runner {runner}"
+        )
     return options
 
 
@@ -53,7 +59,7 @@ def take_beam_options(arguments: Sequence[str], own: Mapping[str, bool]) -> tupl
     (['mix.yaml', '--output=out'], ['--runner', 'DirectRunner'])
     """
     known = _parser()._option_string_actions
-    may_have_more = runner_name(arguments) in _RUNNERS_WITH_MORE_OPTIONS
+    may_have_more = runner_name(arguments) in RUNNERS_WITH_MORE_OPTIONS
     ours: list[str] = []
     beams: list[str] = []
     rest = list(arguments)
@@ -90,10 +96,17 @@ def _parser() -> argparse.ArgumentParser:
 def _check(arguments: Sequence[str], runner: str | None) -> None:
     parser = _parser()
     try:
-        _, unknown = parser.parse_known_args(list(arguments))
+        known, unknown = parser.parse_known_args(list(arguments))
     except argparse.ArgumentError as error:
         raise UsageError(f"{error.argument_name}: {error.message}") from error
-    if unknown and runner not in _RUNNERS_WITH_MORE_OPTIONS:
+    if known.dry_run:
+        # To some runners it says to do nothing, to others nothing, and it is set by "false" as well.
+        raise UsageError(
+            "--dry_run: is for tests of Beam's own, and does not keep a job from being done; leave it out. build and "
+            "vocab "
+            "have --dry-run, which checks all and builds nothing"
+        )
+    if unknown and runner not in RUNNERS_WITH_MORE_OPTIONS:
         raise _unknown(unknown[0].partition("=")[0], parser._option_string_actions)
     names = StandardOptions.KNOWN_RUNNER_NAMES
     if runner and runner.rpartition(".")[2].lower().removesuffix("runner") == "dask":
@@ -107,13 +120,20 @@ def _check(arguments: Sequence[str], runner: str | None) -> None:
 
 
 def runner_name(arguments: Sequence[str]) -> str | None:
-    """The runner that is asked for, by its full name: Beam takes a name in any case, and without its "Runner"."""
+    """The runner that is asked for, by its full name.
+
+    Beam takes a name in any case, without its "Runner", or with the module that it is in.
+
+    >>> runner_name(["--runner=apache_beam.runners.direct.DirectRunner"])
+    'DirectRunner'
+    """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--runner", nargs="?")
     given: str | None = parser.parse_known_args(list(arguments))[0].runner
     if given is None:
         return None
-    wanted = given.lower().removesuffix("runner")
+    short = given.rpartition(".")[2] if given.startswith("apache_beam.") else given
+    wanted = short.lower().removesuffix("runner")
     return next((name for name in StandardOptions.KNOWN_RUNNER_NAMES if name.lower() == f"{wanted}runner"), given)
 
 

@@ -21,7 +21,8 @@ from apache_beam.io.filesystems import FileSystems
 
 from transforms.coders import to_json
 from transforms.errors import BroetchenError
-from transforms.files.errors import explain
+from transforms.files.errors import explain, explained
+from transforms.locks.held import HeldLock, LockHeldError, knows_job_to_go_on, not_asked
 from transforms.locks.owner import LockOwner, read_owner
 
 _LOGGER = logging.getLogger(__name__)
@@ -37,15 +38,14 @@ class Timing:
     look_s: float = 1.0
 
 
-class LockHeldError(Exception):
-    """Another process holds the lock; `owner` is None where the lock does not say which."""
-
-    def __init__(self, owner: LockOwner | None) -> None:
-        self.owner = owner
-
-
 @contextlib.contextmanager
-def hold_object(path: str, owner: LockOwner, timing: Timing, on_lost: Callable[[], None]) -> Iterator[None]:
+def hold_object(
+    path: str,
+    owner: LockOwner,
+    timing: Timing,
+    on_lost: Callable[[], None],
+    goes_on: Callable[[LockOwner], bool] = not_asked,
+) -> Iterator[HeldLock]:
     """Holds the lock `path`, ``gs://…``, during the block, and deletes it at the end.
 
     Where the account may not write there, the block runs without a lock: it could not do any harm.
@@ -56,19 +56,21 @@ def hold_object(path: str, owner: LockOwner, timing: Timing, on_lost: Callable[[
         timing: the same for all that use the lock.
         on_lost: called in another thread, once, if another process has taken the lock over: this one had been
             silent for `stale_s`, as when its machine was asleep.
+        goes_on: asks the service whether the job that a lock names has not ended.
 
     Raises:
-        LockHeldError: another process holds it.
+        LockHeldError: another process holds it, or a job that has not ended.
+        CannotTellError: from `goes_on`.
         BroetchenError: the store cannot be reached.
     """
     from google.api_core.exceptions import Forbidden, GoogleAPIError, Unauthorized
     from google.auth.exceptions import GoogleAuthError
 
     try:
-        lock = _Object(path, owner, timing)
+        lock = _Object(path, owner, timing, goes_on)
         lock.take()
     except (Forbidden, Unauthorized):
-        yield
+        yield HeldLock()
         return
     except (GoogleAPIError, GoogleAuthError, OSError) as error:
         reason, advice = explain(error)
@@ -86,30 +88,67 @@ def hold_object(path: str, owner: LockOwner, timing: Timing, on_lost: Callable[[
                 on_lost()
                 return
 
+    def write(owner: LockOwner) -> None:
+        try:
+            kept = lock.rewrite(owner)
+        except Exception as error:  # Its service also knows the job by the name that the lock has had before.
+            _LOGGER.warning("%s: not written (%s)", path, error)
+        else:
+            if not kept:
+                on_lost()
+
+    held = HeldLock(owner, write)
     thread = threading.Thread(target=renew, name="lock", daemon=True)
     thread.start()
     try:
-        yield
+        yield held
     finally:
         done.set()
         thread.join()
-        lock.give_back()
+        if not held.kept:
+            lock.give_back()
+
+
+def read_object(path: str) -> bytes | None:
+    """The lock `path` as it is at this moment; None where there is none.
+
+    By one request, which names no version: between two, its holder may write it over.
+
+    Raises:
+        BroetchenError: the store cannot be reached.
+    """
+    from google.api_core.exceptions import NotFound
+
+    with explained(path, "read"):
+        try:
+            content: bytes = _blob(path).download_as_bytes()
+        except NotFound:
+            return None
+        return content
+
+
+def _blob(path: str) -> Any:
+    # Beam imports the client only where the gcp extra is installed.
+    from apache_beam.io.gcp.gcsio import parse_gcs_path
+
+    filesystem: Any = FileSystems.get_filesystem(path)
+    bucket, name = parse_gcs_path(path)
+    return filesystem._gcsIO().client.bucket(bucket).blob(name)
 
 
 class _Object:
-    """The lock's object, as this process knows it: used by one thread at a time."""
+    """The lock's object, as this process knows it."""
 
-    def __init__(self, path: str, owner: LockOwner, timing: Timing) -> None:
-        # Beam imports the client only where the gcp extra is installed.
-        from apache_beam.io.gcp.gcsio import parse_gcs_path
-
-        filesystem: Any = FileSystems.get_filesystem(path)
-        bucket, name = parse_gcs_path(path)
-        self._bucket = filesystem._gcsIO().client.bucket(bucket)
-        self._name, self._owner, self._timing = name, owner, timing
+    def __init__(
+        self, path: str, owner: LockOwner, timing: Timing, goes_on: Callable[[LockOwner], bool] = not_asked
+    ) -> None:
+        blob = _blob(path)
+        self._bucket, self._name = blob.bucket, blob.name
+        self._owner, self._timing, self._goes_on = owner, timing, goes_on
         self._asked = {"timeout": timing.stale_s / 3}
         self._mine: Any = None
         self._renewals = 0
+        self._one_at_a_time = threading.Lock()
 
     def take(self) -> None:
         if self._write(0, None):
@@ -128,8 +167,11 @@ class _Object:
             runs = holder.runs() if holder else None
             version = (found.generation, found.metageneration)
             if runs or (seen and version != seen):
-                raise LockHeldError(holder)
+                raise LockHeldError(holder, job_goes_on=knows_job_to_go_on(holder, self._goes_on))
             if seen is None:
+                # Of a job that goes on, whoever has started it need not be waited for.
+                if knows_job_to_go_on(holder, self._goes_on):
+                    raise LockHeldError(holder, job_goes_on=True)
                 seen = version
                 if runs is None:
                     _LOGGER.info(
@@ -138,6 +180,8 @@ class _Object:
                         holder or "another process",
                     )
             if runs is False or time.monotonic() - since > self._timing.stale_s:
+                if holder and holder.job and self._goes_on(holder):
+                    raise LockHeldError(holder, job_goes_on=True)
                 if self._write(*version):
                     return
                 # Somebody was quicker; the next look tells who.
@@ -175,6 +219,17 @@ class _Object:
 
     def renew(self) -> bool:
         """Changes the object; False where it is another process's by now."""
+        with self._one_at_a_time:
+            return self._renew()
+
+    def rewrite(self, owner: LockOwner) -> bool:
+        """Writes another owner of the same token into it; False where it is another process's by now."""
+        with self._one_at_a_time:
+            self._owner = owner
+            # A renewal first, which tells what version it is, whatever became of the last one's answer.
+            return self._renew() and self._write(self._mine.generation, self._mine.metageneration)
+
+    def _renew(self) -> bool:
         from google.api_core.exceptions import NotFound, PreconditionFailed
 
         self._renewals += 1

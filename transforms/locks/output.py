@@ -13,7 +13,7 @@ import errno
 import fcntl
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from apache_beam.io.filesystems import FileSystems
 
@@ -21,18 +21,35 @@ from transforms.coders import to_json
 from transforms.errors import BroetchenError
 from transforms.files import storage
 from transforms.files.errors import explain
-from transforms.locks.gcs import LockHeldError, Timing, hold_object
+from transforms.files.own_file import is_at, open_own
+from transforms.locks.gcs import Timing, hold_object, read_object
+from transforms.locks.held import (
+    CannotTellError,
+    HeldLock,
+    JobGoesOnError,
+    LockHeldError,
+    knows_job_to_go_on,
+    not_asked,
+)
 from transforms.locks.interruption import interruptible
+from transforms.locks.job import RemoteJob
 from transforms.locks.owner import LockOwner, read_owner, this_process
 
 LOCK_FILE = ".broetchen.lock"
 
 _LOGGER = logging.getLogger(__name__)
+_THEIRS = "wait until their build there is done, or ask them to delete it, or choose another --output"
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP})
 
 
 @contextlib.contextmanager
-def hold_output(output: str, timing: Timing | None = None) -> Iterator[None]:
+def hold_output(
+    output: str,
+    timing: Timing | None = None,
+    *,
+    job: RemoteJob | None = None,
+    goes_on: Callable[[LockOwner], bool] = not_asked,
+) -> Iterator[HeldLock]:
     """Holds the lock of `output` during the block, if its filesystem has locks, and leaves nothing of it behind.
 
     An output in which nothing can be written is not locked.
@@ -40,8 +57,12 @@ def hold_output(output: str, timing: Timing | None = None) -> Iterator[None]:
     Args:
         output: a folder, local or ``gs://…``; a local one is made where there is none.
         timing: of locks on ``gs://``.
+        job: what this process is about to have a service run.
+        goes_on: asks the service whether the job that a lock names has not ended; raises `CannotTellError`, where the
+            service does not say so.
 
     Raises:
+        JobGoesOnError: the lock is that of a job that has not ended.
         BroetchenError: another process has it, or has taken it over during the block.
 
     >>> import tempfile
@@ -50,66 +71,164 @@ def hold_output(output: str, timing: Timing | None = None) -> Iterator[None]:
     ['.broetchen.lock']
     """
     path = storage.join(output, LOCK_FILE)
-    try:
+    owner = this_process(job)
+    with _told(output, path):
         if storage.is_local(output):
-            with _hold_file(output, path, this_process()):
-                yield
+            with _hold_file(output, path, owner, goes_on) as held:
+                yield held
         elif FileSystems.get_scheme(output) == "gs":
             # The other build writes the same bytes under the same names, so nothing is spoilt; but what this one went
             # on to write would be left behind.
             with (
                 interruptible(_lost(output)) as on_lost,
-                hold_object(path, this_process(), timing or Timing(), on_lost),
+                hold_object(path, owner, timing or Timing(), on_lost, goes_on) as held,
             ):
-                yield
+                yield held
         else:
-            yield
+            yield HeldLock()
+
+
+@contextlib.contextmanager
+def _told(output: str, path: str) -> Iterator[None]:
+    """Raises what is known of another holder in words."""
+    try:
+        yield
+    except CannotTellError as error:
+        raise BroetchenError(
+            f"{output}: {error.job} may still be at work there, and {error}; look whether it has ended, and if so "
+            f"delete {path} and run this again"
+        ) from error
     except LockHeldError as error:
+        if error.owner and error.job_goes_on:
+            raise JobGoesOnError(output, error.owner) from error
         raise BroetchenError(
             f"{output}: another build is at work there ({error.owner or 'it does not say which process'}); wait until "
             "it is done or stop it, or choose another --output"
         ) from error
 
 
-@contextlib.contextmanager
-def _hold_file(folder: str, path: str, owner: LockOwner) -> Iterator[None]:
-    descriptor = _take_file(folder, path)
-    if descriptor is None:
-        yield
-        return
+def check_free(output: str, goes_on: Callable[[LockOwner], bool] = not_asked) -> None:
+    """Checks that nobody holds the lock of `output`, and leaves all as it is.
+
+    On `gs://` a lock that was left behind on another machine counts as held: one look does not tell the two apart.
+
+    Args:
+        output: a folder, local or ``gs://…``; other filesystems have no locks.
+        goes_on: as for `hold_output`.
+
+    Raises:
+        JobGoesOnError: the lock is that of a job that has not ended.
+        BroetchenError: another process has it.
+    """
+    path = storage.join(output, LOCK_FILE)
+    with _told(output, path):
+        if storage.is_local(output):
+            _check_file_is_free(path, goes_on)
+        elif FileSystems.get_scheme(output) == "gs" and storage.exists(path):
+            owner = read_owner(storage.read_bytes(path))
+            _check_job_has_ended(owner, goes_on)
+            if owner and not owner.job and owner.runs() is not False:
+                raise LockHeldError(owner)
+
+
+def _check_file_is_free(path: str, goes_on: Callable[[LockOwner], bool]) -> None:
     try:
-        # On a disk that is full the lock holds as well, and only does not say whose it is.
-        with contextlib.suppress(OSError):
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, to_json(owner).encode(), 0)
-        yield
+        descriptor = open_own(path, make=False, advice=_THEIRS)
+    except OSError:
+        return  # There is none, or what is to be built there says why it cannot be.
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        _check_job_has_ended(_owner_in(descriptor), goes_on)
+    except BlockingIOError as error:
+        owner = _owner_in(descriptor)
+        raise LockHeldError(owner, job_goes_on=knows_job_to_go_on(owner, goes_on)) from error
     finally:
-        # Before it is let go of: afterwards it may be another's.
-        with contextlib.suppress(OSError):
-            os.unlink(path)
         os.close(descriptor)
 
 
-def _take_file(folder: str, path: str) -> int | None:
+def check_token(output: str, token: str) -> None:
+    """Checks that nobody has taken the lock of `output` over, by one read of it.
+
+    Args:
+        output: a folder, local or ``gs://…``; other filesystems have no locks.
+        token: of `HeldLock.token`.
+
+    Raises:
+        BroetchenError: somebody has, or it cannot be read.
+    """
+    if not storage.is_local(output) and FileSystems.get_scheme(output) != "gs":
+        return
+    path = storage.join(output, LOCK_FILE)
+    owner = _owner_at(path)
+    if owner is None or owner.token != token:
+        raise BroetchenError(
+            f"{output}: another build has taken over there, or somebody has deleted {path}; what this one has built is "
+            "left to it: see that the other ends, and run this again if it does not"
+        )
+
+
+@contextlib.contextmanager
+def _hold_file(folder: str, path: str, owner: LockOwner, goes_on: Callable[[LockOwner], bool]) -> Iterator[HeldLock]:
+    descriptor = _take_file(folder, path, goes_on)
+    if descriptor is None:
+        yield HeldLock()
+        return
+
+    def write(owner: LockOwner) -> None:
+        # In this order, as a process that is killed in between must not leave a lock that names no job.
+        content = to_json(owner).encode()
+        os.pwrite(descriptor, content, 0)
+        os.ftruncate(descriptor, len(content))
+
+    def rewrite(owner: LockOwner) -> None:
+        try:
+            write(owner)
+        except OSError as error:  # Its service also knows the job by the name that the lock has had before.
+            _LOGGER.warning("%s: not written (%s)", path, error)
+
+    held = HeldLock()
+    try:
+        # On a disk that is full the lock holds as well, and only does not say whose it is.
+        try:
+            write(owner)
+            held = HeldLock(owner, rewrite)
+        except OSError:
+            os.ftruncate(descriptor, 0)
+        yield held
+    finally:
+        # Before it is let go of: afterwards it may be another's.
+        with contextlib.suppress(OSError):
+            if not held.kept and is_at(descriptor, path):
+                os.unlink(path)
+        os.close(descriptor)
+
+
+def _take_file(folder: str, path: str, goes_on: Callable[[LockOwner], bool]) -> int | None:
     """The descriptor of the locked file; None where nothing can be written, or the filesystem has no locks."""
     while True:
         try:
             os.makedirs(folder, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        except OSError as error:
+            descriptor = open_own(path, advice=_THEIRS)
+        except (OSError, BroetchenError) as error:
             if not os.access(folder, os.W_OK | os.X_OK) or not os.path.isdir(folder):
                 return None  # What is to be built says so better, and what is finished needs no lock.
+            if isinstance(error, BroetchenError):
+                raise
             reason, advice = explain(error)
             raise BroetchenError(f"{path}: cannot be written ({reason}); {advice}") from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_at(descriptor, path):
+            if is_at(descriptor, path):
+                _check_job_has_ended(_owner_in(descriptor), goes_on)
                 return descriptor
             os.close(descriptor)  # Its holder has deleted it meanwhile; the next one is another file.
         except BlockingIOError as error:
-            owner = read_owner(os.pread(descriptor, os.fstat(descriptor).st_size, 0))
+            owner = _owner_in(descriptor)
             os.close(descriptor)
-            raise LockHeldError(owner) from error
+            raise LockHeldError(owner, job_goes_on=knows_job_to_go_on(owner, goes_on)) from error
+        except (LockHeldError, CannotTellError):
+            os.close(descriptor)
+            raise
         except OSError as error:
             os.close(descriptor)
             if error.errno not in _NO_LOCKS:
@@ -120,11 +239,21 @@ def _take_file(folder: str, path: str) -> int | None:
             return None
 
 
-def _is_at(descriptor: int, path: str) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(path))
-    except FileNotFoundError:
-        return False
+def _owner_at(path: str) -> LockOwner | None:
+    if not storage.is_local(path):
+        content = read_object(path)
+        return read_owner(content) if content else None
+    return read_owner(storage.read_bytes(path)) if storage.exists(path) else None
+
+
+def _owner_in(descriptor: int) -> LockOwner | None:
+    return read_owner(os.pread(descriptor, os.fstat(descriptor).st_size, 0))
+
+
+def _check_job_has_ended(owner: LockOwner | None, goes_on: Callable[[LockOwner], bool]) -> None:
+    """A process lets go of its lock as it dies, and the job that it has started goes on."""
+    if owner and owner.job and goes_on(owner):
+        raise LockHeldError(owner, job_goes_on=True)
 
 
 def _lost(output: str) -> BroetchenError:

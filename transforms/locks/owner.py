@@ -10,6 +10,7 @@ import uuid
 from pathlib import Path
 
 from transforms.coders import from_json
+from transforms.locks.job import RemoteJob
 
 _BOOT, _PID_NAMESPACE = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
 _ENDED = frozenset("ZX")
@@ -26,6 +27,7 @@ class LockOwner:
         since: when it took the lock by that machine's clock, UTC; for people, as no clock is trusted here.
         system: the boot and the namespace in which the number means that process; empty where that is unknown.
         started: of the process, in the kernel's ticks since the boot, as a number may be given to another process.
+        job: what it has a service run; None where it works itself.
     """
 
     token: str
@@ -34,6 +36,7 @@ class LockOwner:
     since: str
     system: str
     started: str
+    job: RemoteJob | None = None
 
     def __str__(self) -> str:
         return f"process {self.process} on {self.host}, since {self.since}"
@@ -50,12 +53,12 @@ class LockOwner:
         return state not in _ENDED and started == self.started
 
 
-def this_process() -> LockOwner:
-    """This process, about to take a lock."""
+def this_process(job: RemoteJob | None = None) -> LockOwner:
+    """This process, about to take a lock, for itself or for `job`."""
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     process = os.getpid()
     _, started = _state_and_start(process) or ("", "")
-    return LockOwner(uuid.uuid4().hex, socket.gethostname(), process, now, _system(), started)
+    return LockOwner(uuid.uuid4().hex, socket.gethostname(), process, now, _system(), started, job)
 
 
 def read_owner(data: bytes) -> LockOwner | None:

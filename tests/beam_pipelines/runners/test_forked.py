@@ -13,7 +13,9 @@ import pytest
 from apache_beam.options.pipeline_options import DirectOptions
 
 from beam_pipelines.console import terminal
-from beam_pipelines.runners.forked import waiting_workers
+from beam_pipelines.runners.forked import WaitingWorkers, waiting_workers
+from beam_pipelines.runners.fresh import FreshWorker
+from beam_pipelines.runners.local_engine import LocalEngine
 from beam_pipelines.runners.options import pipeline_options
 from tests.support.command import run_command, run_on_terminal, started_command, workers_of
 from tests.support.corpora import SAMPLES
@@ -71,17 +73,30 @@ def test_ctrl_c_ends_the_workers_too(tmp_path: Path) -> None:
     assert not psutil.wait_procs(left, timeout=10)[1]
 
 
+def test_a_program_that_does_not_know_its_python_does_the_work_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sys, "executable", "")
+    options = pipeline_options(TWO)
+    with WaitingWorkers([]) as workers:
+        assert not isinstance(workers.pipeline(options).runner, LocalEngine)
+    assert options.view_as(DirectOptions).direct_running_mode == "in_memory"
+    assert "this run takes one process: this program does not know where its Python is" in caplog.messages
+
+
 def test_a_process_with_threads_is_not_forked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(terminal, "_is_command", True)
     done = threading.Event()
     other = threading.Thread(target=done.wait)
     other.start()
+    before = psutil.Process().children()
     try:
         with waiting_workers(2) as workers:
             options = pipeline_options(TWO)
-            assert type(workers.pipeline(options).runner).__name__ == "FnApiRunner"
-            # Beam is to start its own.
-            assert options.view_as(DirectOptions).direct_running_mode == "multi_processing"
+            assert psutil.Process().children() == before
+            runner = workers.pipeline(options).runner
+            assert isinstance(runner, LocalEngine)
+            assert runner._start is FreshWorker
     finally:
         done.set()
         other.join()
@@ -93,6 +108,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as the command does before it import
 from beam_pipelines.console import terminal
 terminal._is_command = True
 from beam_pipelines.runners.forked import waiting_workers
+from beam_pipelines.runners.fresh import FreshWorker
 from beam_pipelines.runners.options import pipeline_options
 import psutil
 from apache_beam.options.pipeline_options import DirectOptions
@@ -101,8 +117,8 @@ with waiting_workers(2) as workers:
     forks = psutil.Process().children()
     assert len(forks) == 2, forks
     options = pipeline_options(["--direct_running_mode=multi_processing", "--direct_num_workers=3"])
-    workers.pipeline(options)  # wants more than there are: Beam is to start its own
-    assert options.view_as(DirectOptions).direct_running_mode == "multi_processing"
+    # wants more than there are
+    assert workers.pipeline(options).runner._start is FreshWorker
     options = pipeline_options([])
     workers.pipeline(options)  # is for this process alone
     assert options.view_as(DirectOptions).direct_running_mode == "in_memory"

@@ -20,9 +20,12 @@ from pathlib import Path
 from typing import Any
 
 _CLOUD = ("gcloud", "xpk", "kubectl")
-_MACHINE = ("systemctl", "journalctl", "apt-get", "curl", "sleep")
+_MACHINE = ("systemctl", "journalctl", "apt-get", "curl", "python3", "sleep")
 _COMPILED = "program.pyc"
 _STATE, _ROOT = "RECORDING_STATE", "RECORDING_ROOT"
+
+GCSFUSE = "a package of gcsfuse\n"
+"""What stands for the package that a release of it has."""
 
 NOT_FOUND = "ERROR: (gcloud.compute.tpus) NOT_FOUND: Resource 'projects/p/locations/z/{}' was not found"
 # It writes to the machine's folders alone: those that the scripts do not know from their settings are moved here.
@@ -85,9 +88,13 @@ class Recorder:
         """What the trainer on a machine was called with, each time."""
         return _lines(self.folder / f"machine-{machine}" / "calls.jsonl", "trainer")
 
+    def machine_calls(self, program: str, machine: int = 0) -> list[list[str]]:
+        """The arguments of each call of a program on a machine."""
+        return _lines(self.folder / f"machine-{machine}" / "calls.jsonl", program)
+
     def installed(self, machine: int = 0) -> list[list[str]]:
         """What apt-get was called with on a machine."""
-        return _lines(self.folder / f"machine-{machine}" / "calls.jsonl", "apt-get")
+        return self.machine_calls("apt-get", machine)
 
     def machine(self, machine: int = 0) -> Path:
         """The root folder of a machine."""
@@ -346,6 +353,7 @@ def _trainer(folder: Path, machine: Path, arguments: list[str]) -> int:
     if arguments[0] == "-c":
         return int(_scenario(folder).get("maxtext_is_missing", 0))
     if arguments[:2] == ["-m", "pip"]:
+        assert "--require-hashes" in arguments
         return 0 if "maxtext==" in Path(arguments[-1]).read_text() else 1
     if os.environ.get("JAX_PLATFORMS") != "tpu,cpu":
         return _fail("would train on the CPU")
@@ -388,11 +396,23 @@ def _apt_get(folder: Path, machine: Path, arguments: list[str]) -> int:
 
 
 def _curl(folder: Path, machine: Path, arguments: list[str]) -> int:
-    if arguments[-1].endswith("/install.sh"):
-        _program(machine / "uv", "uv")
-        print(f'mkdir -p "$UV_INSTALL_DIR"\ncp {shlex.quote(str(machine / "uv"))} "$UV_INSTALL_DIR/uv"')
+    if "--output" in arguments:
+        Path(arguments[arguments.index("--output") + 1]).write_text(GCSFUSE)
     else:
         print("-----BEGIN PGP PUBLIC KEY BLOCK-----")
+    return 0
+
+
+def _python3(folder: Path, machine: Path, arguments: list[str]) -> int:
+    """The machine's own: its pip, which installs uv where all that it is given has its hash, and no other program."""
+    assert arguments[:2] == ["-m", "pip"], arguments
+    if arguments[2] == "--version":
+        return int(_scenario(folder).get("pip_is_missing", 0))
+    lock = Path(arguments[-1]).read_text()
+    assert {"install", "--require-hashes"} <= set(arguments)
+    assert lock.startswith("uv==")
+    assert "--hash=sha256:" in lock
+    _program(Path(arguments[arguments.index("--target") + 1]) / "bin" / "uv", "uv")
     return 0
 
 
@@ -400,6 +420,7 @@ def _uv(folder: Path, machine: Path, arguments: list[str]) -> int:
     if arguments[0] == "venv":
         _program(Path(arguments[-1]) / "bin" / "python", "trainer")
         return 0
+    assert "--require-hashes" in arguments
     lock = Path(arguments[-1]).read_text()
     return 0 if "maxtext==" in lock and "--hash=sha256:" in lock else 1
 

@@ -281,12 +281,25 @@ def test_text_is_read_on_behind_a_long_document_without_a_cut(tmp_path: Path, re
 
 
 def test_the_manifest_counts_what_was_left_out(tmp_path: Path) -> None:
+    """Up to the document of the cut, or all where the source is short."""
     rows = [b"ein Text", None, b"", b"\xff\xfe", b"noch ein Text", None]
     write_parquet(tmp_path / "a" / "0.parquet", [rows], kind=pa.binary())
-    build(make_config(tmp_path, {"a": {"tokens": 3}}), str(tmp_path / "out"), quiet=True)
-    manifest = manifest_of(tmp_path / "out" / "a")
-    assert manifest.skipped == {"empty": 1, "not_text": 1, "null": 2}
-    assert manifest.source[0].row_groups == [0]
+    first = len(flat(reference_ids(["ein Text"])))
+    datasets = {
+        "first": {"tokens": first},
+        "more": {"tokens": first + 1},
+        "all": {"tokens": 1_000, "on_shortfall": "keep"},
+    }
+    for name in datasets:
+        shutil.copytree(tmp_path / "a", tmp_path / name)
+    build(make_config(tmp_path, datasets), str(tmp_path / "out"), quiet=True)
+    found = {name: manifest_of(tmp_path / "out" / name) for name in datasets}
+    assert {name: (manifest.rows, manifest.skipped) for name, manifest in found.items()} == {
+        "first": (1, {}),
+        "more": (5, {"empty": 1, "not_text": 1, "null": 1}),
+        "all": (6, {"empty": 1, "not_text": 1, "null": 2}),
+    }
+    assert {tuple(manifest.source[0].row_groups) for manifest in found.values()} == {(0,)}
 
 
 @pytest.mark.slow

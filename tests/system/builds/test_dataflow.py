@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import re
 import subprocess
 import sys
 import sysconfig
-import tarfile
+import zipfile
+from email import message_from_bytes
 from pathlib import Path
 
 import pytest
 import yaml
+from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
 from apache_beam.portability import common_urns
 from apache_beam.portability.api import beam_runner_api_pb2
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from beam_pipelines.config.mix import load_config
 from beam_pipelines.jobs.build import BuildSummary, build
-from beam_pipelines.runners.dataflow import SETUP_FILE, dataflow_defaults, with_dataflow_defaults
+from beam_pipelines.runners.dataflow import LOCK, dataflow_defaults, pinned_packages, with_dataflow_defaults
 from tests.support.command import run_command
 from tests.support.corpora import SAMPLES
+from tests.support.packages import ROOT
 from transforms.errors import UsageError
 from transforms.files import storage
 
+WHEEL = "broetchen-0.1.0-py3-none-any.whl"
 RECIPE = SAMPLES.parent / "mix_configs" / "30-50-5-5-10" / "mix.yaml"
 RUNNER = ["--runner=DataflowRunner", "--project=broetchen-tests", "--region=europe-west4"]
 
@@ -88,7 +95,46 @@ def test_the_job_is_staged_and_nothing_is_built(staged: Staged) -> None:
     assert staged.summary.template.endswith("/dataflow/template.json")
     assert not staged.summary.manifests
     assert not storage.list_files(f"{staged.output}/*/manifest.json")
-    assert set(staged.files) == {"pipeline.pb", "workflow.tar.gz", "submission_environment_dependencies.txt"}
+    assert set(staged.files) == {
+        "pipeline.pb", WHEEL, "extra_packages.txt", "requirements.txt", "submission_environment_dependencies.txt",
+    }  # fmt: skip
+
+
+def test_workers_install_what_the_lock_file_names_by_hash(staged: Staged) -> None:
+    """And nothing else: it has all that the project's wheel asks for, which needs nothing to be built with."""
+    assert staged.files["requirements.txt"] == LOCK.read_bytes()
+    lines = staged.files["requirements.txt"].decode().replace("\\\n", " ").splitlines()
+    locked: dict[str, str] = {}
+    for line in lines:
+        if line and not line.lstrip().startswith("#"):
+            requirement = Requirement(line.partition("--hash=")[0])
+            assert "--hash=sha256:" in line
+            (pin,) = requirement.specifier
+            assert pin.operator == "=="
+            if requirement.marker is None or requirement.marker.evaluate():
+                locked[canonicalize_name(requirement.name)] = pin.version
+    assert staged.files["extra_packages.txt"].decode().split() == [WHEEL]
+    with zipfile.ZipFile(io.BytesIO(staged.files[WHEEL])) as wheel:
+        (metadata,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+        wanted = [Requirement(text) for text in message_from_bytes(wheel.read(metadata)).get_all("Requires-Dist", [])]
+    assert len(wanted) > 20
+    for requirement in wanted:
+        assert requirement.specifier.contains(locked[canonicalize_name(requirement.name)]), requirement
+
+
+def test_requirements_that_are_given_take_the_place_of_ours(tmp_path: Path) -> None:
+    theirs = tmp_path / "requirements.txt"
+    theirs.write_text("numpy\n")
+    for given, expected in (
+        ([f"--requirements_file={theirs}"], str(theirs)),
+        ([f"--setup_file={ROOT / 'setup.py'}"], None),
+        (["--sdk_container_image=europe-docker.pkg.dev/p/r/broetchen@sha256:0"], None),
+    ):
+        options = PipelineOptions([*RUNNER, *given]).view_as(SetupOptions)
+        with pinned_packages(options):
+            assert options.requirements_file == expected
+            assert [Path(path).name for path in options.extra_packages or ()] == ([WHEEL] if expected else [])
+            assert options.requirements_cache is None
 
 
 def test_the_job_is_small_and_has_our_defaults(staged: Staged) -> None:
@@ -116,17 +162,14 @@ def test_steps_load_where_only_the_staged_package_is(staged: Staged, tmp_path: P
     package, steps, elsewhere = (tmp_path / name for name in ("package", "steps", "elsewhere"))
     for folder in (package, steps, elsewhere):
         folder.mkdir()
-    archive = tmp_path / "workflow.tar.gz"
-    archive.write_bytes(staged.files["workflow.tar.gz"])
-    with tarfile.open(archive) as opened:
-        opened.extractall(package, filter="data")
-    (unpacked,) = package.iterdir()
+    with zipfile.ZipFile(io.BytesIO(staged.files[WHEEL])) as wheel:
+        wheel.extractall(package)
     for number, payload in enumerate(staged.steps()):
         (steps / f"{number:03d}").write_bytes(payload)
     # -S keeps out the project's editable installation, which is what would hide a missing module.
     script = f"import sys; sys.path.append({sysconfig.get_paths()['purelib']!r})\n{LOAD_STEPS}"
     done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", script, str(unpacked), str(steps)],
+        [sys.executable, "-I", "-S", "-c", script, str(package), str(steps)],
         cwd=elsewhere,
         capture_output=True,
         text=True,
@@ -154,7 +197,6 @@ def test_given_options_are_the_last_word() -> None:
         "gs://b/t",
     ]
     assert dataflow_defaults(given, "gs://b/out") == ["--staging_location=gs://b/t/staging"]
-    assert f"--setup_file={SETUP_FILE}" in dataflow_defaults(RUNNER, "gs://b/out")
 
 
 def test_an_output_on_this_machine_is_refused(tmp_path: Path) -> None:

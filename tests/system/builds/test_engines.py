@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import apache_beam as beam
@@ -21,7 +16,10 @@ from beam_pipelines.config.mix import load_config
 from beam_pipelines.jobs.specs import dataset_specs, keep_tokenizer, load_config_tokenizer
 from tests.support.command import run_command
 from tests.support.corpora import SAMPLES
+from tests.support.services.job_service import job_service
 from transforms.building.datasets import BuildDatasets
+
+__all__ = ["job_service"]
 
 CONFIG = SAMPLES.parent / "mix_configs" / "demo.yaml"
 SMALL = ("--set", "total_tokens=60_000", "--quiet")
@@ -33,25 +31,6 @@ def tree(folder: Path) -> dict[str, str]:
         for path in folder.rglob("*")
         if path.is_file()
     }
-
-
-@pytest.fixture
-def job_service(tmp_path: Path) -> Iterator[str]:
-    """Beam's own portable job service, in a process of its own; its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "apache_beam.runners.portability.local_job_service_main", "-p", str(port)]
-    with (tmp_path / "service.log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
-        try:
-            for _ in range(600):
-                with socket.socket() as probe:
-                    if probe.connect_ex(("127.0.0.1", port)) == 0:
-                        break
-                time.sleep(0.1)
-            yield f"127.0.0.1:{port}"
-        finally:
-            process.terminate()
 
 
 @pytest.mark.slow

@@ -115,7 +115,7 @@ def test_what_killed_builds_leave_is_cleared_away(
     unique = uuid.uuid4().hex
     (tokenizer,) = output.glob("tokenizer-*")
     left = [
-        output / "a" / ".broetchen" / "0123456789abcdef" / "shard-00000.arecord",
+        output / "a" / ".broetchen" / "0123456789abcdef" / "shard-00000-0123456789ab.arecord",
         output / "a" / f".manifest.json.tmp-{unique}",
         output / "b" / f".manifest.json.tmp-{unique}",
         output / "b" / "train-00000-of-00099.arecord",

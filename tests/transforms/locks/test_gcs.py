@@ -20,7 +20,8 @@ from tests.support.services.gcs_requests import Requests, answer, gcs_requests
 from transforms.coders import to_json
 from transforms.errors import BroetchenError
 from transforms.files import storage
-from transforms.locks.gcs import LockHeldError, Timing, hold_object
+from transforms.locks.gcs import Timing, hold_object
+from transforms.locks.held import LockHeldError
 from transforms.locks.owner import LockOwner, this_process
 
 __all__ = ["gcs_requests"]
@@ -340,7 +341,11 @@ def no_such_bucket() -> requests.Response:
     [
         (no_such_bucket, "HTTP 404 Not Found); check the path, and that the bucket exists"),
         (no_network, "Could not find a suitable TLS CA certificate bundle); try it again"),
-        (no_credentials, "Reauthentication is needed); try it again"),
+        (
+            no_credentials,
+            "Reauthentication is needed); sign in to the object store (for gs://: "
+            "gcloud auth application-default login)",
+        ),
     ],
 )
 def test_a_store_that_cannot_be_reached_is_an_error(

@@ -22,11 +22,12 @@ from beam_pipelines.jobs.build import demo_config
 from tests.support.command import run_command
 from tests.support.corpora import SAMPLES
 from tests.support.services.gcs_emulator import Handler
+from transforms.coders import to_json
 from transforms.errors import BroetchenError, UsageError
 from transforms.files import storage
 from transforms.locks.gcs import Timing
-from transforms.locks.output import LOCK_FILE, hold_output
-from transforms.locks.owner import LockOwner, read_owner
+from transforms.locks.output import LOCK_FILE, check_token, hold_output
+from transforms.locks.owner import LockOwner, read_owner, this_process
 
 DEMO = SAMPLES.parent / "mix_configs" / "demo.yaml"
 HOLDER = """
@@ -506,3 +507,27 @@ def test_the_demo_leaves_no_lock(tmp_path: Path) -> None:
 
     build(demo_config(), str(tmp_path), datasets=["fineweb_english"], quiet=True)
     assert not (tmp_path / LOCK_FILE).exists()
+
+
+def test_who_holds_the_lock_finds_its_token_there(output: str) -> None:
+    with hold_output(output) as held:
+        assert held.token
+        check_token(output, held.token)
+
+
+@pytest.mark.parametrize("then", ["deleted", "another's", "damaged"])
+def test_who_has_lost_the_lock_does_not_find_its_token_there(output: str, then: str) -> None:
+    path = storage.join(output, LOCK_FILE)
+    with hold_output(output) as held:
+        assert held.token
+        token = held.token
+    if then != "deleted":
+        storage.write_bytes(path, to_json(this_process()).encode() if then == "another's" else b"{")
+    with pytest.raises(BroetchenError, match="another build has taken over there"):
+        check_token(output, token)
+
+
+def test_on_other_filesystems_there_is_no_token_and_no_check() -> None:
+    with hold_output("other://host/out") as held:
+        assert held.token is None
+    check_token("other://host/out", "any")

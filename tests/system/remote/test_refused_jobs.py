@@ -1,0 +1,105 @@
+"""What a build says when the service that runs it refuses or ends it: a line or two, and none of the job's options."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable
+
+import pytest
+import yaml
+
+from tests.support.command import run_command
+from tests.support.corpora import SAMPLES
+from tests.support.services.dataflow_service import DataflowService, dataflow
+from tests.support.services.refusing_service import answering
+from transforms.files import storage
+
+__all__ = ["dataflow"]
+
+
+@pytest.fixture
+def remote_config(gcs_prefix: str) -> str:
+    """A mix of one dataset, with its source and its tokenizer in the bucket."""
+    source = next(SAMPLES.glob("corpora/fineweb_english/*.parquet"))
+    for path in (source, SAMPLES / "tokenizer.json"):
+        storage.upload(str(path), f"{gcs_prefix}/{path.name}")
+    content = {
+        "name": "remote",
+        "tokenizer": {"path": "tokenizer.json"},
+        "datasets": {"english": {"tokens": 1000, "source": source.name}},
+    }
+    storage.write_bytes(f"{gcs_prefix}/mix.yaml", yaml.safe_dump(content).encode())
+    return f"{gcs_prefix}/mix.yaml"
+
+
+def build_while(meanwhile: Callable[[], None], config: str, output: str, options: list[str]) -> str:
+    """What a build that fails has said."""
+    thread = threading.Thread(target=meanwhile, daemon=True)
+    thread.start()
+    done = run_command("build", config, "--output", output, "--quiet", *options)
+    thread.join()
+    assert done.returncode == 1, done.stderr
+    assert done.stdout == ""
+    assert_no_options(done.stderr)
+    return done.stderr
+
+
+def assert_no_options(said: str) -> None:
+    assert len(said.splitlines()) < 12, said
+    for word in ("pipeline_options", "sdkPipelineOptions", "temp_location", "client_request_id", "Traceback"):
+        assert word not in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        (
+            "JOB_STATE_CANCELLED",
+            r"the Dataflow job was cancelled, in the console or by gcloud; run the same command again",
+        ),
+        ("JOB_STATE_DRAINED", r"the Dataflow job ended as DRAINED, which somebody asked for elsewhere; run the same"),
+    ],
+)
+def test_a_job_that_is_ended_in_the_console(
+    remote_config: str, gcs_prefix: str, dataflow: DataflowService, state: str, words: str
+) -> None:
+    def end() -> None:
+        assert dataflow.created.wait(60)
+        dataflow.end(state)
+
+    said = build_while(end, remote_config, f"{gcs_prefix}/out", dataflow.options())
+    assert re.search(rf"^broetchen: {words}", said, re.MULTILINE), said
+    # What is news of a job is shown.
+    (job,) = dataflow.jobs
+    assert f"Created job with id: [{job}]" in said
+    assert re.search(rf"monitoring console, please navigate to https://\S+/{job}\?project=broetchen-tests", said)
+
+
+@pytest.mark.slow
+def test_a_service_that_refuses_the_job(remote_config: str, gcs_prefix: str, dataflow: DataflowService) -> None:
+    with answering(403, "(1f): Could not create workflow; user does not have write access to project: p") as endpoint:
+        options = [*dataflow.options(), f"--dataflow_endpoint={endpoint}"]
+        said = build_while(lambda: None, remote_config, f"{gcs_prefix}/out", options)
+    assert said.splitlines()[-1] == (
+        "broetchen: Google Cloud answers HTTP 403, Forbidden (POST "
+        f"{endpoint}/v1b3/projects/broetchen-tests/locations/europe-west4/jobs?… (1f): Could not create workflow; user "
+        f"does "
+        "not have write access to project: p); get permission for it: the account that starts a job takes the roles "
+        "roles/dataflow.developer and roles/storage.objectAdmin"
+    )
+
+
+def test_a_bucket_for_staging_that_is_not_there(remote_config: str, gcs_prefix: str, dataflow: DataflowService) -> None:
+    """Beam would try to write there for ten minutes, and say nothing."""
+    for option in ("temp", "staging"):
+        options = [*dataflow.options(), f"--{option}_location=gs://no-such-bucket/t"]
+        for more in ((), ("--dry-run",)):
+            done = run_command("build", remote_config, "--output", f"{gcs_prefix}/out", "--quiet", *options, *more)
+            assert done.returncode == 1
+            assert done.stderr == (
+                f"broetchen: --{option}_location gs://no-such-bucket/t: cannot be written (HTTP 404 Not Found); check "
+                f"the "
+                "path, and that the bucket exists\n"
+            )
