@@ -6,7 +6,7 @@ SHELL := /bin/sh
 unexport PYTHONDONTWRITEBYTECODE
 VENV := .venv
 BIN := $(VENV)/bin
-UV_VERSION := 0.13.9
+UV_LOCK := launch/requirements/uv_requirements.lock
 # A Python 3.12 to use instead of the one that is found: make demo PYTHON=/path/to/python3.12
 PYTHON ?=
 # More arguments for pytest: make test PYTEST_ARGS="-x -k budget"
@@ -29,7 +29,8 @@ MUTANTS_ARGS ?=
 UPGRADE ?=
 
 UV := $(BIN)/python -m uv
-SYNC := $(UV) pip sync --quiet --python $(BIN)/python --require-hashes
+# What has to be built of a source distribution is built by the setuptools that the lock file names, by its hash.
+SYNC := $(UV) pip sync --quiet --python $(BIN)/python --require-hashes --build-constraints requirements.lock
 INSTALL_PROJECT := $(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile --quiet --python $(BIN)/python --universal \
 	--python-version 3.12 --generate-hashes --no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade)
@@ -119,6 +120,7 @@ lock: $(MADE) ## write the lock files from pyproject.toml; UPGRADE=1 takes the n
 	$(COMPILE_OTHER) --universal launch/requirements/trainer_requirements_gpu.in --constraint launch/requirements/trainer_requirements_tpu.lock \
 		--output-file launch/requirements/trainer_requirements_gpu.lock
 	$(COMPILE_OTHER) --universal launch/requirements/generation_requirements.in --output-file launch/requirements/generation_requirements.lock
+	echo uv | $(COMPILE_OTHER) --universal - --constraint requirements.lock --output-file $(UV_LOCK)
 
 clean: ## remove caches and build products
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .mutants
@@ -142,7 +144,7 @@ $(MADE): .python-version
 	fi; \
 	echo "Making $(VENV) with $$python"; \
 	"$$python" -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: uv==$(UV_VERSION)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes -r $(UV_LOCK)
 	@printf '%s' "$(CURDIR)" > $@
 
 $(RUN): $(MADE) requirements.lock pyproject.toml setup.py

@@ -14,7 +14,8 @@ import typer
 from beam_pipelines.commands import building, inspection, tokenizers, training
 from beam_pipelines.commands.beam_command import BeamCommand
 from beam_pipelines.console import terminal
-from transforms.errors import BroetchenError
+from transforms.errors import BroetchenError, without_secrets
+from transforms.files.scratch import remove_run_folders
 
 app = typer.Typer(
     name="broetchen",
@@ -53,14 +54,24 @@ def run(command: Callable[[], Any], *, debug: bool) -> int:
         return ending.code if isinstance(ending.code, int) else int(ending.code is not None)
     except Exception as error:
         if debug:
-            traceback.print_exc()
+            print(without_secrets(traceback.format_exc()), file=sys.stderr, end="")
         if isinstance(error, BroetchenError):
             terminal.say(f"broetchen: {error}")
             return error.exit_code
-        message = str(error).strip().rpartition("\n")[2] or "no message"
-        terminal.say(f"broetchen: unexpected {type(error).__name__}: {message}; --debug shows where")
-        return 1
+        return _say_foreign(error)
     return 0
+
+
+def _say_foreign(error: Exception) -> int:
+    """Says what an error means that is none of ours; returns the exit code."""
+    from beam_pipelines.runners.service_errors import in_words, last_line
+
+    if known := in_words(error):
+        terminal.say(f"broetchen: {known}")
+        return known.exit_code
+    message = without_secrets(last_line(str(error))) or "no message"
+    terminal.say(f"broetchen: unexpected {type(error).__name__}: {message}; --debug shows where")
+    return BroetchenError.exit_code
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -73,6 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if code:
         # Threads that Beam leaves behind after an error may be deep in native code, which aborts the process when the
         # interpreter is taken down under it.
+        remove_run_folders()
         logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()

@@ -62,6 +62,7 @@ _WORDS: list[tuple[Any, str]] = [
     (tpu.CacheSize, "size ≥ 1 MiB, or 0"),
     (tpu.CacheFolder, "absolute path"),
     (tpu.Image, "image"),
+    (tpu.GcsfusePackage, "version and sum"),
 ]
 _SIZES = (values.TargetSize, tpu.CacheSize)
 _MARKED = re.compile(r"(?<=<!-- schema: )(\w+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)

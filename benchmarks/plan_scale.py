@@ -22,7 +22,7 @@ from apache_beam import coders
 from transforms.arrayrecord.records import RecordSpec
 from transforms.budget.token_budget import ShardCount, usable_prefix
 from transforms.parquet.footer import RowGroup, SourceFile
-from transforms.recipe.plan import DatasetPlan, fingerprint
+from transforms.recipe.plan import DatasetPlan, byte_deciding_versions, fingerprint
 from transforms.recipe.shard_plan import Order, lay_out_shards, next_shards, order_row_groups, sure_shards
 from transforms.recipe.spec import DatasetSpec
 from transforms.tokenizer.spec import TokenizerSpec
@@ -117,7 +117,15 @@ def measure_plan(row_groups: int = ROW_GROUPS, order: Order = "shuffled") -> Pla
     shards = timed("lay_out", lambda: lay_out_shards(source, groups, spec.target_text_bytes))
     mark = timed("fingerprint", lambda: fingerprint(spec, source))
     plan = DatasetPlan(
-        spec.name, source, shards, _TOKENS_PER_BYTE, "tokenizers", mark, posixpath.join(spec.work_root, mark[:16])
+        dataset=spec.name,
+        files=source,
+        shards=shards,
+        tokens_per_byte=_TOKENS_PER_BYTE,
+        engine="tokenizers",
+        versions=byte_deciding_versions(spec),
+        probe=mark,
+        fingerprint=mark,
+        work_folder=posixpath.join(spec.work_root, mark[:16]),
     )
     coder = coders.registry.get_coder(DatasetPlan)
     encoded = timed("encode", lambda: coder.encode(plan))

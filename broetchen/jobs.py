@@ -21,7 +21,6 @@ from beam_pipelines.jobs import count as counting
 from beam_pipelines.jobs import plan as planning
 from beam_pipelines.jobs import verify as verifying
 from transforms.counting.text_count import TextCount
-from transforms.dataset.manifest import Manifest
 from transforms.errors import UsageError
 from transforms.tokenizer.spec import Engine
 
@@ -167,22 +166,48 @@ def build(
 
 
 @_silent
-def verify(output: Path, *, engine: Engine = "auto", beam_options: Iterable[str] = ()) -> Mapping[str, Manifest]:
-    """Reads every record back with Grain's reader, and holds it against the manifests.
+def verify(
+    output: Path,
+    *,
+    engine: Engine = "auto",
+    quick: bool = False,
+    against_source: int = 0,
+    seed: int | None = None,
+    config: Path | None = None,
+    source_root: Path | None = None,
+    digest: str | None = None,
+    beam_options: Iterable[str] = (),
+) -> verifying.Verification:
+    """Reads every record back with Grain's reader, and holds it against the manifests; see docs/verify.md.
 
     Args:
         output: a folder of built datasets, or one dataset.
         engine: what counts the tokens of datasets in text format.
+        quick: whether to look at names, sizes and manifests alone.
+        against_source: how many row groups of the sources to encode again and compare.
+        seed: which ones; by default others each time.
+        config: the mix config, at whose folder relative paths of the sources start.
+        source_root: where `broetchen download` has put the hub's files.
+        digest: of the manifests, as an earlier call gave it.
         beam_options: as for `build`.
 
     Returns:
-        the manifests of the datasets, all sound, by folder.
+        the manifests of the datasets, all sound, by folder; with `warnings`, what was `unchecked`, and the `digest`.
 
     Raises:
+        UsageError: options do not go together.
         BroetchenError: no dataset is there, or something is wrong; the message has a line for each thing.
     """
+    against = None
+    if against_source:
+        against = verifying.AgainstSource.chosen(against_source, seed, _path(config), _path(source_root))
     return verifying.verify(
-        os.fspath(output), engine=_known(engine), beam_arguments=_several("beam_options", beam_options)
+        os.fspath(output),
+        engine=_known(engine),
+        quick=quick,
+        against=against,
+        digest=digest,
+        beam_arguments=_several("beam_options", beam_options),
     )
 
 

@@ -20,8 +20,13 @@ from beam_pipelines.commands.options import (
 )
 from beam_pipelines.config.text_corpus import Container, text_settings
 from beam_pipelines.console import terminal
+from transforms.errors import BroetchenError, UsageError
 
 Output = Annotated[str, typer.Option(metavar="URI", help="Where the datasets go: a folder or gs://bucket/folder.")]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Check all that a build checks before it starts, show the plan, build nothing."),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace datasets that another config left there.")]
 
 
@@ -32,6 +37,7 @@ def build(
     dataset: Datasets = None,
     engine: EngineOption = "auto",
     overwrite: Overwrite = False,
+    dry_run: DryRun = False,
     settings: Settings = None,
     source_root: SourceRoot = None,
     quiet: Quiet = False,
@@ -47,6 +53,15 @@ def build(
     from beam_pipelines.jobs import build as job
     from beam_pipelines.tables.datasets import print_build
 
+    if dry_run:
+        from beam_pipelines.jobs.dry_run import dry_run as check_build
+        from beam_pipelines.tables.sources import print_dry_run
+
+        found = check_build(
+            mix, output, datasets=dataset or (), engine=engine, overwrite=overwrite, beam_arguments=context.args
+        )
+        print_dry_run(terminal.output(), found, output)
+        return
     summary = job.build(
         mix,
         output,
@@ -74,6 +89,7 @@ def vocab(
     dataset: Datasets = None,
     engine: EngineOption = "auto",
     overwrite: Overwrite = False,
+    dry_run: DryRun = False,
     settings: Settings = None,
     source_root: SourceRoot = None,
     quiet: Quiet = False,
@@ -91,6 +107,7 @@ def vocab(
         dataset=dataset,
         engine=engine,
         overwrite=overwrite,
+        dry_run=dry_run,
         settings=[*text_settings(container), *(settings or ())],
         source_root=source_root,
         quiet=quiet,
@@ -123,6 +140,10 @@ def download(
     to: Annotated[str, typer.Option(metavar="URI", help="Where the files go: a folder or gs://bucket/folder.")],
     dataset: Datasets = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the files, with their sizes.")] = False,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Fetch nothing: hash what is there, compare with the hub, name what is wrong."),
+    ] = False,
     settings: Settings = None,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -130,16 +151,29 @@ def download(
     """Download the hub files that a mix names, whole, at their pinned revisions.
 
     A build needs none of this: it streams what it needs. Use it where the same files are read many times, then build
-    with [bold]--source-root[/]. A download that was stopped is run again and goes on where it was.
+    with [bold]--source-root[/]. A download that was stopped is run again and goes on where it was; one that finds
+    another at the same file waits for it.
     """
     terminal.start(debug=debug)
+    if dry_run and check:
+        raise UsageError("--dry-run lists the files and --check reads them; choose one of the two")
     mix = load_mix(config, settings)
     from beam_pipelines.jobs import download as job
-    from beam_pipelines.tables.datasets import print_downloads
+    from beam_pipelines.tables.datasets import print_downloads, print_wrong_copies
 
     found = job.downloads(mix, to, dataset or ())
     if dry_run:
         print_downloads(terminal.output(), found)
+        return
+    if check:
+        wrong = job.check(found, quiet=quiet)
+        print_wrong_copies(terminal.output(), wrong)
+        if wrong:
+            raise BroetchenError(
+                f"{to}: {len(wrong)} of {len(found)} files are not as the hub has them; delete those that are wrong, "
+                "and run it again without --check"
+            )
+        terminal.print_as_is(terminal.output(), f"all of {len(found)} files are as the hub has them: {to}")
         return
     fetched = job.download(found, quiet=quiet)
     terminal.print_as_is(terminal.output(), f"{fetched} of {len(found)} files fetched, the others were there: {to}")
@@ -154,18 +188,11 @@ def demo(
 ) -> None:
     """Build a mix of five datasets from the embedded sample corpora, verify it, and show the table."""
     terminal.start(debug=debug)
-    from beam_pipelines.jobs import build as job
+    from beam_pipelines.jobs.build import build_demo
     from beam_pipelines.jobs.verify import verify
     from beam_pipelines.tables.datasets import print_build, print_verified
 
-    summary = job.build(
-        job.demo_config(),
-        output,
-        engine=engine,
-        overwrite=True,
-        beam_arguments=context.args,
-        quiet=quiet,
-    )
+    summary = build_demo(output, engine=engine, beam_arguments=context.args, quiet=quiet)
     console = terminal.output()
     print_build(console, summary, output)
     print_verified(console, verify(output, beam_arguments=context.args))

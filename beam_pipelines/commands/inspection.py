@@ -13,10 +13,12 @@ from beam_pipelines.commands.options import (
     Ledger,
     Quiet,
     Settings,
+    SourceRoot,
     TableFormat,
     load_mix,
 )
 from beam_pipelines.console import terminal
+from transforms.errors import UsageError
 
 
 def count(
@@ -67,16 +69,56 @@ def count(
 def verify(
     context: typer.Context,
     output: Annotated[str, typer.Argument(metavar="URI", help="A folder of built datasets, or one dataset.")],
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Look at names, sizes and manifests alone, and read no shard.")
+    ] = False,
+    against_source: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Read N row groups of the sources again, encode them by tokenizers, and compare."
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Which row groups those are; by default others each time.")
+    ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CONFIG",
+            help="The mix config that it was built by, at whose folder the sources' relative paths start; by default "
+            "they start at the working directory.",
+        ),
+    ] = None,
+    source_root: SourceRoot = None,
+    digest: Annotated[
+        str | None,
+        typer.Option(metavar="HEX", help="The digest of the manifests, as an earlier run printed it at its end."),
+    ] = None,
     engine: EngineOption = "auto",
     debug: Debug = False,
 ) -> None:
-    """Read everything back with Grain's reader and hold it against the manifests."""
+    """Read everything back with Grain's reader and hold it against the manifests.
+
+    Warns of texts that stand in train and eval both, of content that is there twice, and of leftovers, and says what it
+    cannot find; see docs/verify.md.
+    """
     terminal.start(debug=debug)
     from beam_pipelines.jobs import verify as job
-    from beam_pipelines.tables.datasets import print_verified
+    from beam_pipelines.tables.datasets import print_findings, print_verified
 
-    manifests = job.verify(output, engine=engine, beam_arguments=context.args)
-    print_verified(terminal.output(), manifests)
+    for name, value in (("--seed", seed), ("--config", config), ("--source-root", source_root)):
+        if value is not None and against_source is None:
+            raise UsageError(f"{name} {value}: goes with --against-source N; add it, or leave this out")
+    against = job.AgainstSource.chosen(against_source, seed, config, source_root) if against_source else None
+    if against:
+        terminal.say(f"{against.row_groups:,} row groups are chosen by --seed {against.seed}")
+    found = job.verify(output, engine=engine, quick=quick, against=against, digest=digest, beam_arguments=context.args)
+    console = terminal.output()
+    if found.template is not None:
+        terminal.print_as_is(console, f"The template of the job is {found.template}; nothing was read yet")
+        return
+    print_verified(console, found, verdict="in place" if quick else "sound")
+    print_findings(console, found)
 
 
 def status(

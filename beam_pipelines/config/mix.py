@@ -109,9 +109,7 @@ class MixConfig(ConfigFile):
         Absolute paths and those with a scheme (`gs://…`, `hf://…`) stay as they are; `~` is the user's home. A config
         that comes from no file starts at the working directory.
         """
-        if path.startswith("hf://") and self._source_root:
-            return posixpath.join(self._source_root, path.removeprefix("hf://"))
-        return resolve_path(self._folder, path)
+        return source_path(path, self._folder, self._source_root)
 
     def tokenizer_path(self) -> str:
         """Where the tokenizer is: a hub id as it is, and a path resolved against the config's folder."""
@@ -137,6 +135,13 @@ class MixConfig(ConfigFile):
         yield from _same_names(datasets)
         shares, tokens = _given(datasets, "share"), _given(datasets, "tokens")
         yield from budget_problems(given.get("total_tokens"), shares, tokens, len(datasets))
+
+
+def source_path(path: str, folder: str, source_root: str = "") -> str:
+    """`path` as a config in `folder` means it, where the hub's files are read below `source_root`, if that is given."""
+    if path.startswith("hf://") and source_root:
+        return posixpath.join(source_root, path.removeprefix("hf://"))
+    return resolve_path(folder, path)
 
 
 def _same_names(datasets: Mapping[str, Any]) -> Iterator[Problem]:

@@ -14,12 +14,18 @@ from rich.markup import escape
 from rich.table import Table
 
 from beam_pipelines.console import terminal
+from transforms.errors import without_controls
 
 OutputFormat = Literal["table", "json", "csv"]
 """How results are printed."""
 
 NO_LIMIT = 10_000
 """The width of a console, in characters, on which every table fits."""
+
+
+def cell(text: str) -> str:
+    """Text for a cell of a table, of which nothing is taken for markup, and no control acts."""
+    return escape(without_controls(text))
 
 
 def new_table(columns: Sequence[str], *, texts: int = 1) -> Table:
@@ -52,7 +58,7 @@ def print_cells(
     """Prints a table whose first column is text; on a narrow terminal without the first few columns of `spare`."""
     table = new_table(columns)
     for row in rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*map(cell, row))
     print_table(console, table, spare)
 
 

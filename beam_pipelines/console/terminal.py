@@ -15,13 +15,17 @@ from pathlib import Path
 
 from rich.console import Console
 
-_OURS = ("transforms.", "beam_pipelines.", "launch.")
-# Which job it is and where its page is, is news to those who start one.
-_NEWS = (*_OURS, "apache_beam.runners.dataflow.")
+from transforms.errors import without_controls
 
-# How Beam's local runner logs the records of worker processes, as text of the protobuf `LogEntry`: of those that it
-# started, and of those that were there.
-_WORKERS = {"apache_beam.runners.portability.local_job_service": "Worker: ", "root": ""}
+_OURS = ("transforms.", "beam_pipelines.", "launch.")
+# What becomes of a job is news to those who start one: its states, and its messages.
+_NEWS = (*_OURS, "apache_beam.runners.dataflow.dataflow_runner")
+# And so are its id and its page, of all that Beam's client of Dataflow logs; the rest is the job with all its options.
+_CLIENT = "apache_beam.runners.dataflow.internal.apiclient"
+_CLIENT_NEWS = ("Created job with id", "To access the Dataflow monitoring console")
+
+# Beam's local runner logs the records of worker processes by the root logger, as text of the protobuf `LogEntry`.
+_WORKERS = "root"
 
 _console = Console(stderr=True)
 _is_command = False
@@ -39,8 +43,8 @@ def output() -> Console:
 
 
 def print_as_is(console: Console, text: str) -> None:
-    """Prints a text in which nothing is taken for markup or made bright, and no line is broken."""
-    console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
+    """Prints a text in which nothing is taken for markup or made bright, no control acts, and no line is broken."""
+    console.print(without_controls(text), markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def say(text: str) -> None:
@@ -79,11 +83,13 @@ class _Lines(logging.Handler):
     """Prints our own messages, also those that come from worker processes."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.name in _WORKERS and record.levelno >= logging.INFO:
-            if message := _worker_message(record.getMessage().removeprefix(_WORKERS[record.name])):
+        if record.name == _WORKERS and record.levelno >= logging.INFO:
+            if message := _worker_message(record.getMessage()):
                 say(message)
         elif record.name.startswith(_NEWS):
             say(self.format(record))
+        elif record.name == _CLIENT and record.getMessage().startswith(_CLIENT_NEWS):
+            say(record.getMessage())
 
 
 def _worker_message(entry: str) -> str | None:

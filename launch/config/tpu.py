@@ -77,6 +77,16 @@ Duration = Annotated[
 PricePerHour = Annotated[Decimal, PlainValidator(mended(_parse_price))]
 CacheSize = Annotated[int, PlainValidator(mended(_parse_cache_size))]
 CacheFolder = Annotated[str, AfterValidator(_matching(r"(?:/[A-Za-z0-9._-]+)+", "absolute path", "/var/cache/gcsfuse"))]
+GcsfusePackage = Annotated[
+    str,
+    AfterValidator(
+        _matching(
+            r"[0-9]+\.[0-9]+\.[0-9]+@sha256:[0-9a-f]{64}",
+            "package of gcsfuse (VERSION@sha256:SUM)",
+            "X.Y.Z@sha256: and the 64 digits that sha256sum shows",
+        )
+    ),
+]
 Image = Annotated[
     str,
     AfterValidator(_matching(r"[a-z0-9][a-z0-9._:/@-]*", "container image", "europe-docker.pkg.dev/P/R/maxtext:1")),
@@ -170,6 +180,13 @@ class TpuVmConfig(TpuConfig):
     )
     cache_folder: CacheFolder = Field(
         default="/var/cache/broetchen", description="Where it is kept.", examples=["/mnt/disks/cache"]
+    )
+
+    gcsfuse: GcsfusePackage | None = Field(
+        default=None,
+        description="What mounts the buckets: the version of a release of gcsfuse, and the SHA-256 of its "
+        "`gcsfuse_VERSION_amd64.deb`; by default the newest of Google's own, signed apt repository.",
+        examples=[f"0.0.0@sha256:{64 * '0'}"],
     )
 
     def image(self) -> str:

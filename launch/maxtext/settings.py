@@ -13,7 +13,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from typing import Any
 from launch.job import TrainingJob
 from launch.maxtext.command import config_arguments
 from transforms.errors import BroetchenError, one_line
+from transforms.files.scratch import temporary_folder
 from transforms.quantities import shown
 
 _TIMEOUT_SECONDS = 300
@@ -66,7 +66,7 @@ def read(job: TrainingJob, devices: int) -> Reading:
         UsageError: a parameter has what MaxText would replace.
         BroetchenError: MaxText is not installed, or ends without an answer.
     """
-    with tempfile.TemporaryDirectory(prefix="broetchen-") as folder:
+    with temporary_folder("settings") as folder:
         question, answer, job_folder = (Path(folder, name) for name in ("question.json", "answer.json", "job"))
         job_folder.mkdir()
         for file in job.files:

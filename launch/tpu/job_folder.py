@@ -13,6 +13,9 @@ from launch.maxtext.command import arguments
 LOCK = Path(__file__).parents[1] / "requirements" / "trainer_requirements_tpu.lock"
 """What is installed on the machines: MaxText for TPUs, and all that it needs, by version and hash."""
 
+UV_LOCK = LOCK.with_name("uv_requirements.lock")
+"""uv, which installs that, by version and hash."""
+
 LOCK_NAME = "trainer.lock"
 """Its name in the folder."""
 

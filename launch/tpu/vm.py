@@ -7,7 +7,6 @@ output's bucket, so that a run goes on from the last of them wherever it is star
 from __future__ import annotations
 
 import logging
-import tempfile
 import time
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from launch.tpu.queued_resource import PREEMPTED
 from launch.tpu.slice import PreemptedError, TpuSlice
 from launch.tpu.target import TpuTarget
 from transforms.errors import BroetchenError
+from transforms.files.scratch import temporary_folder
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -161,7 +161,7 @@ class TpuVm(TpuTarget[TpuVmConfig]):
         return vm_files.vm_files(self._name, checked.job, self._section, buckets, size)
 
     def _set_up(self, files: tuple[JobFile, ...]) -> None:
-        with tempfile.TemporaryDirectory(prefix="broetchen-") as scratch:
+        with temporary_folder("vm") as scratch:
             folder = Path(scratch) / self._folder
             write_folder(folder, files)
 

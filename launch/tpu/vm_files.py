@@ -18,7 +18,7 @@ from launch.config.tpu import TpuVmConfig
 from launch.job import JobFile, TrainingJob
 from launch.places import MOUNT_ROOT
 from launch.tpu import gcsfuse
-from launch.tpu.job_folder import LOCK, train_script
+from launch.tpu.job_folder import LOCK, UV_LOCK, train_script
 
 SETUP, STOP, STATUS, LOGS = "setup.sh", "stop.sh", "status.sh", "logs.sh"
 
@@ -32,7 +32,6 @@ _PURPOSES = {
 _ROOT = "/opt/broetchen"
 _JOBS = f"{_ROOT}/jobs"
 _MOUNT_CONFIGS = "/etc/broetchen"
-_UV_VERSION = "0.13.9"
 
 
 def unit_of(name: str) -> str:
@@ -52,11 +51,12 @@ def vm_files(
         buckets: those to mount.
         data_bytes: the size of the data in them.
     """
-    trainer = f"{_ROOT}/trainer-{hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]}"
+    trainer = _by_hash("trainer", LOCK)
     files = [
         *job.files,
         *(JobFile(script, (_SCRIPTS / script).read_text(), purpose) for script, purpose in _PURPOSES.items()),
         JobFile("train.sh", train_script(job, f"{_JOBS}/{name}", f"{trainer}/bin/python"), "runs MaxText"),
+        JobFile("uv.lock", UV_LOCK.read_text(), "what installs it, by hash"),
         JobFile("trainer.service", _unit(name, config.max_restarts, buckets), "keeps MaxText running"),
         JobFile("settings.sh", _settings(name, trainer, config, buckets), "what the scripts need to know"),
     ]
@@ -81,13 +81,16 @@ def _digest(files: Iterable[JobFile]) -> str:
 
 
 def _settings(name: str, trainer: str, config: TpuVmConfig, buckets: Sequence[str]) -> str:
+    gcsfuse_version, _, gcsfuse_sum = (config.gcsfuse or "").partition("@")
     values = {
         "JOB": name,
         "UNIT": unit_of(name),
         "ROOT": _ROOT,
         "JOBS": _JOBS,
         "TRAINER": trainer,
-        "UV_VERSION": _UV_VERSION,
+        "UV": _by_hash("uv", UV_LOCK),
+        "GCSFUSE_VERSION": gcsfuse_version,
+        "GCSFUSE_SHA256": gcsfuse_sum.removeprefix("sha256:"),
         "UNITS": "/etc/systemd/system",
         "MOUNT_ROOT": MOUNT_ROOT,
         "MOUNT_CONFIGS": _MOUNT_CONFIGS,
@@ -95,6 +98,11 @@ def _settings(name: str, trainer: str, config: TpuVmConfig, buckets: Sequence[st
     }
     lines = [f"{key}={shlex.quote(value)}" for key, value in values.items()]
     return "\n".join([*lines, f"BUCKETS=({shlex.join(buckets)})"]) + "\n"
+
+
+def _by_hash(name: str, lock: Path) -> str:
+    """Where what a lock file lists is installed: another list has another folder."""
+    return f"{_ROOT}/{name}-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}"
 
 
 def _unit(name: str, max_restarts: int, buckets: Sequence[str]) -> str:

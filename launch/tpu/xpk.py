@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from launch.tpu.gcsfuse import mount_options
 from launch.tpu.job_folder import LOCK_NAME, folder_lines, train_script, write_folder
 from launch.tpu.target import TpuTarget, resource_name
 from transforms.errors import BroetchenError, UsageError, one_line
+from transforms.files.scratch import temporary_folder
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class Xpk(TpuTarget[XpkConfig]):
                 self._run(self._attach_command(bucket, size))
         if self._is_listed("FINISHED"):
             self._run(self._delete_command())
-        with tempfile.TemporaryDirectory(prefix="broetchen-") as scratch:
+        with temporary_folder("workload") as scratch:
             if not _SAFE_PATH.fullmatch(scratch):
                 what = "xpk hands it to a shell as it is"
                 raise UsageError(f"{scratch!r}: {what}; set TMPDIR to a path without special characters")
@@ -195,7 +195,8 @@ class Xpk(TpuTarget[XpkConfig]):
 def _files(job: TrainingJob) -> tuple[JobFile, ...]:
     install = f"""\
 if ! python3 -c 'import maxtext, libtpu' 2>/dev/null; then
-  python3 -m pip install --quiet --root-user-action=ignore --require-hashes --requirement {_APP}/{LOCK_NAME}
+  python3 -m pip install --quiet --root-user-action=ignore --only-binary :all: --require-hashes \\
+    --requirement {_APP}/{LOCK_NAME}
 fi
 """
     train = train_script(job, _APP, "python3", before=install)

@@ -70,9 +70,9 @@ class FaultBench:
         assert code == 0, self.errors()
         self.check(output)
 
-    def fork(self, output: str, environment: Mapping[str, str] | None = None) -> Forked:
-        """Starts the build, forked."""
-        arguments = ["build", str(self.config), "--output", output, *_ENGINE]
+    def fork(self, output: str, environment: Mapping[str, str] | None = None, *, config: Path | None = None) -> Forked:
+        """Starts the build, forked; of another config where one is given."""
+        arguments = ["build", str(config or self.config), "--output", output, *_ENGINE]
         given = {"CAMPAIGN_OUTPUT": output, **_store(), **(environment or {})}
         return self._server.start(arguments, errors=self.folder / "errors", environment=given, armed_by=_ARMS)
 
@@ -88,13 +88,23 @@ class FaultBench:
         limits: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         name: str = "started",
+        config: Path | None = None,
     ) -> Iterator[subprocess.Popen[bytes]]:
         """Starts the installed command, and at the end of the block kills what still runs of it.
 
         After the block `errors_of(name)` tells what it had to say. `limits` is a command that runs another within
         limits.
         """
-        command = [*limits, str(COMMAND), "build", str(self.config), "--output", output, *_ENGINE, *beam_options]
+        command = [
+            *limits,
+            str(COMMAND),
+            "build",
+            str(config or self.config),
+            "--output",
+            output,
+            *_ENGINE,
+            *beam_options,
+        ]
         given = {"CAMPAIGN_OUTPUT": output, "PYTHONPATH": str(_IN_BUILD), **(environment or {})}
         with (
             open(self.folder / f"{name}.err", "wb", buffering=0) as errors,

@@ -27,7 +27,7 @@ from tests.support.killed_builds import State, wait_for
 from tests.support.services.fault_proxy import fault_proxy
 from transforms.files import storage
 
-_WAIT_S = 120.0
+WAIT_S = 120.0
 _WORKERS = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")
 # A holder that is stopped between taking the lock and writing down who it is does not say.
 _HOLDER = r"process \d+ on \S+, since .*|it does not say which process"
@@ -36,11 +36,11 @@ _REFUSED = rf"another build is at work there \(({_HOLDER})\); wait until"
 # Moments by the operations on files right before which a build is killed.
 OPERATIONS = {
     "tokenizer": r"/tokenizer-",
-    "plan and budgets": r"^os.mkdir|/\.?budgets\.json",
-    "shard begun": r"^open .*/\.shard-\d+\.arecord",
-    "shard put in place": r"^os.rename .*/shard-\d+\.arecord$",
-    "shard counted": r"/\.?shard-\d+\.(lengths|json)",
-    "publication noted": r"/\.?publication\.json",
+    "plan and budgets": r"^os.mkdir|/\.?budgets-",
+    "shard begun": r"^open .*/\.shard-[\w-]+\.arecord",
+    "shard put in place": r"^os.rename .*/shard-[\w-]+\.arecord$",
+    "shard counted": r"/\.?shard-[\w-]+\.(rows|json)",
+    "publication noted": r"/\.?publication-",
     "shard at a cut written": r"/\.broetchen/.*/\.?(train|eval)-\d+",
     "shard renamed to its final name": r"^os.rename .*/(train|eval)-\d+-of-\d+\.arecord$",
     "manifest": r"/\.?manifest\.json",
@@ -69,7 +69,7 @@ class Done:
 Trial = Callable[[FaultBench, random.Random, str], Done]
 
 
-def _signalled(code: int | None) -> int:
+def signalled(code: int | None) -> int:
     return int(code == -signal.SIGKILL)
 
 
@@ -83,7 +83,7 @@ def kill_at_operation(bench: FaultBench, chance: random.Random, name: str) -> Do
     for _ in range(chance.choice((1, 1, 1, 2, 3))):
         # What is done already is not done again, so a later kill may never come.
         order = {"pattern": pattern, "number": chance.randint(1, times if not kills else 3)}
-        kills += _signalled(bench.fork(output, {"CAMPAIGN_KILL": json.dumps(order)}).wait())
+        kills += signalled(bench.fork(output, {"CAMPAIGN_KILL": json.dumps(order)}).wait())
         bench.check_half(output)
     bench.rerun(output)
     return Done(f"before: {moment}", kills)
@@ -102,7 +102,7 @@ def kill_at_any_time(bench: FaultBench, chance: random.Random, name: str) -> Don
             process.poll(chance.uniform(0, bench.seconds))
             moment = "at any time"
         process.kill()
-        kills += _signalled(process.returncode)
+        kills += signalled(process.returncode)
         bench.check_half(output)
     bench.rerun(output)
     return Done(moment, kills)
@@ -118,7 +118,7 @@ def kill_at_request(bench: FaultBench, chance: random.Random, name: str) -> Done
     """Killed when a request to the bucket arrives, which is then lost or done, or once it is done."""
     output, moment = f"{bench.bucket}/{name}", chance.choice(sorted(REQUESTS))
     end = chance.choice(("lost", "done"))
-    kills = _signalled(_killed_at_request(bench, chance, output, REQUESTS[moment], end))
+    kills = signalled(_killed_at_request(bench, chance, output, REQUESTS[moment], end))
     bench.check_half(output)
     bench.rerun(output)
     return Done(f"{moment}, {end}", kills)
@@ -159,7 +159,7 @@ def kill_amid_bucket_faults(bench: FaultBench, chance: random.Random, name: str)
         assert proxy.faults
         # Through them as well: objects name the address under which they were written as the one to read them at.
         bench.check(output)
-    return Done("at any time, a tenth of the requests fail", _signalled(process.returncode))
+    return Done("at any time, a tenth of the requests fail", signalled(process.returncode))
 
 
 def kill_with_workers(bench: FaultBench, chance: random.Random, name: str) -> Done:
@@ -171,7 +171,7 @@ def kill_with_workers(bench: FaultBench, chance: random.Random, name: str) -> Do
         kill_session(process)
     bench.check_half(output)
     bench.rerun(output)
-    return Done("driver and workers", _signalled(process.returncode))
+    return Done("driver and workers", signalled(process.returncode))
 
 
 def kill_driver_alone(bench: FaultBench, chance: random.Random, name: str) -> Done:
@@ -184,10 +184,10 @@ def kill_driver_alone(bench: FaultBench, chance: random.Random, name: str) -> Do
         process.kill()
         process.wait()
         bench.rerun(output)
-        left = psutil.wait_procs(workers, timeout=_WAIT_S)[1]
+        left = psutil.wait_procs(workers, timeout=WAIT_S)[1]
         assert not left, f"workers outlive their driver: {left}"
     bench.check(output)
-    return Done("driver alone", _signalled(process.returncode))
+    return Done("driver alone", signalled(process.returncode))
 
 
 def kill_one_worker(bench: FaultBench, chance: random.Random, name: str) -> Done:
@@ -201,7 +201,7 @@ def kill_one_worker(bench: FaultBench, chance: random.Random, name: str) -> Done
             if workers:
                 chance.choice(workers).kill()
                 kills += 1
-        process.wait(_WAIT_S)
+        process.wait(WAIT_S)
     if process.returncode:
         check_clean_failure(process.returncode, bench.errors_of(), "a worker process died")
     bench.check_half(output)
@@ -221,7 +221,7 @@ def largest_file(bench: FaultBench, chance: random.Random, name: str) -> Done:
     # Python would cut its files of bytecode short as well, and leave them so.
     no_bytecode = {"PYTHONDONTWRITEBYTECODE": "1"}
     with bench.started(output, limits=("prlimit", f"--fsize={limit}"), environment=no_bytecode) as process:
-        process.wait(_WAIT_S)
+        process.wait(WAIT_S)
     check_clean_failure(process.returncode, bench.errors_of(), r"File too large|Disk full|No space")
     bench.check_half(output)
     bench.rerun(output)
@@ -252,7 +252,7 @@ def full_disk(bench: FaultBench, chance: random.Random, name: str) -> Done:
     with _small_disk(bench.folder / name, kilobytes) as disk:
         output = str(disk / "out")
         with bench.started(output) as process:
-            process.wait(_WAIT_S)
+            process.wait(WAIT_S)
         check_clean_failure(process.returncode, bench.errors_of(), r"No space left|free some space")
         bench.check_half(output)
         assert _remount(disk, "size=64m")
@@ -269,12 +269,12 @@ def read_only(bench: FaultBench, chance: random.Random, name: str) -> Done:
             process = bench.fork(output)
             _wait_for_more(State(Path(output)).shards, process)
             process.kill()
-            kills = _signalled(process.returncode)
+            kills = signalled(process.returncode)
         elif state == "finished":
             bench.rerun(output)
         assert _remount(disk, "ro")
         with bench.started(output) as started:
-            started.wait(_WAIT_S)
+            started.wait(WAIT_S)
         if state == "finished":
             assert started.returncode == 0, bench.errors_of()
         elif kills or state == "empty":
@@ -291,13 +291,13 @@ def two_builds(bench: FaultBench, chance: random.Random, name: str) -> Done:
     with bench.started(output, name="first") as first:
         time.sleep(chance.uniform(0, bench.seconds))
         with bench.started(output, name="second") as second:
-            codes = {"first": first.wait(_WAIT_S), "second": second.wait(_WAIT_S)}
+            codes = {"first": first.wait(WAIT_S), "second": second.wait(WAIT_S)}
     assert 0 in codes.values(), bench.errors_of("first") + bench.errors_of("second")
     for which, code in codes.items():
         if code:
             check_clean_failure(code, bench.errors_of(which), _REFUSED)
     bench.check(output)
-    return Done(f"{_store_of(output)}, {'one refused' if any(codes.values()) else 'one after the other'}", 0)
+    return Done(f"{store_of(output)}, {'one refused' if any(codes.values()) else 'one after the other'}", 0)
 
 
 def stale_lock(bench: FaultBench, chance: random.Random, name: str) -> Done:
@@ -310,16 +310,16 @@ def stale_lock(bench: FaultBench, chance: random.Random, name: str) -> Done:
     os.kill(holder.pid, signal.SIGSTOP)
     held = holder.returncode is None
     with bench.started(output) as second:
-        second.wait(_WAIT_S)
+        second.wait(WAIT_S)
     holder.kill()
     if held:
         check_clean_failure(second.returncode, bench.errors_of(), _REFUSED)
     bench.check_half(output)
     bench.rerun(output)
-    return Done(f"{_store_of(output)}, holder killed", _signalled(holder.returncode))
+    return Done(f"{store_of(output)}, holder killed", signalled(holder.returncode))
 
 
-def _store_of(output: str) -> str:
+def store_of(output: str) -> str:
     return "bucket" if output.startswith("gs://") else "folder"
 
 
@@ -336,4 +336,4 @@ def clock_jumps(bench: FaultBench, chance: random.Random, name: str) -> Done:
     code = bench.fork(output, {"CAMPAIGN_CLOCK": str(chance.random())}).wait()
     assert code == 0, bench.errors()
     bench.check(output)
-    return Done("clock jumps by years", _signalled(process.returncode))
+    return Done("clock jumps by years", signalled(process.returncode))

@@ -29,8 +29,9 @@ from rich.table import Table
 from tests.campaign import fault_trials as trials
 from tests.campaign.fault_bench import FaultBench, fault_bench
 from tests.campaign.fault_trials import Trial
+from tests.campaign.rivals import trials as rivals
 
-# Of every 20 kills, by what they cost and how many moments there are; then each of the others once.
+# Of every 20 kills, by what they cost and how many moments there are; then the others, each so many times.
 KILLS: tuple[tuple[str, Trial, int], ...] = (
     ("killed at an operation on a file", trials.kill_at_operation, 9),
     ("killed at any time", trials.kill_at_any_time, 4),
@@ -47,6 +48,12 @@ OTHERS: tuple[tuple[str, Trial], ...] = (
     ("two builds at one output", trials.two_builds),
     ("stale lock", trials.stale_lock),
     ("clock jumps", trials.clock_jumps),
+    *[("late attempt", rivals.late_attempt)] * 4,
+    *[("work files of zeros", rivals.zeros)] * 3,
+    *[("then another budget", rivals.another_budget)] * 3,
+    *[("two configs at one output", rivals.two_configs)] * 3,
+    *[("steps done again", rivals.replays)] * 2,
+    ("two downloads", rivals.two_downloads),
 )
 
 

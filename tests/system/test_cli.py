@@ -368,7 +368,7 @@ def test_a_full_disk(mix: Path, built: Path, tmp_path: Path) -> None:
     (tokenizer,) = built.glob("tokenizer-*")
     shutil.copytree(tokenizer, tmp_path / "out" / tokenizer.name)
     result = run_command("build", mix, "--output", tmp_path / "out", *THREADS, largest_file=100_000)
-    check_error(result, 1, r"shard-0000\d\.arecord: .*File too large.*run it again")
+    check_error(result, 1, r"shard-0000\d-[0-9a-f]{12}\.arecord: .*File too large.*run it again")
     assert not list((tmp_path / "out").glob("*/*.arecord"))
 
 

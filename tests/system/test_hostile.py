@@ -13,6 +13,9 @@ from tests.campaign.hostile_build import build_and_check, check_output, write_co
 from tests.campaign.hostile_case import Kind, Outcome, Wrong
 from tests.campaign.hostile_parquet import write_sound
 from tests.campaign.hostile_worker import Worker, run_case
+from tests.campaign.untrusted.endings import check_shown, command
+from tests.campaign.untrusted.sound import copied, secrets
+from transforms.dataset.splits import open_dataset
 
 
 @pytest.mark.slow
@@ -21,6 +24,35 @@ def test_no_hostile_input_ends_in_anything_but_an_error_of_ours_or_a_sound_datas
     assert [(result.kind, result.seed, result.outcome.detail) for result in campaign.wrong] == []
     assert {result.outcome.ending for result in campaign.results} == {"error", "skipped", "built"}
     assert hostile.table(campaign).row_count > len(hostile.KINDS) - 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("record_format", ["tokens", "text"])
+def test_a_manifest_that_is_not_harmed_is_read_by_every_command(
+    tmp_path: Path, record_format: str, version: int
+) -> None:
+    """So that what the campaign's cases end in is due to the harm."""
+    output = copied(tmp_path, record_format, version)
+    commands: list[list[str | Path]] = [
+        ["verify", output],
+        ["report", output, "--output", tmp_path / "page.html"],
+        ["mix", output, "--output", tmp_path / "mixture.json", "--simulate", "20"],
+        ["status", output],
+        ["count", output],
+    ]
+    for arguments in commands:
+        assert command(tmp_path, arguments, secrets(tmp_path)).ending == "built", arguments
+    with open_dataset(output / "a") as dataset:
+        assert dataset.manifest.format_version == version
+        assert dataset["train"][0].text
+
+
+def test_the_campaign_sees_what_no_command_may_show() -> None:
+    check_shown("a\tplain “line”\n", ["secret"])
+    for text, said in (("\x1b[2J", "control"), ("a\u202eb", "control"), ("the secret is", "'secret' is shown")):
+        with pytest.raises(Wrong, match=said):
+            check_shown(text, ["secret"])
 
 
 def test_a_plan_has_each_kind_and_is_the_same_again() -> None:

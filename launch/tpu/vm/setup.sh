@@ -25,25 +25,45 @@ fi
 
 if [ "${#BUCKETS[@]}" -gt 0 ] && ! command -v gcsfuse >/dev/null; then
   say "installs gcsfuse"
-  keyring=/usr/share/keyrings/cloud.google.asc
-  source /etc/os-release
-  curl --fail --silent --show-error --location --retry 5 https://packages.cloud.google.com/apt/doc/apt-key.gpg |
-    sudo tee "$keyring" >/dev/null
-  echo "deb [signed-by=$keyring] https://packages.cloud.google.com/apt gcsfuse-$VERSION_CODENAME main" |
-    sudo tee /etc/apt/sources.list.d/gcsfuse.list >/dev/null
-  apt update
-  apt install gcsfuse
+  if [ -n "$GCSFUSE_VERSION" ]; then
+    package=$ROOT/gcsfuse_${GCSFUSE_VERSION}_amd64.deb
+    curl --fail --silent --show-error --location --retry 5 --output "$package" \
+      "https://github.com/GoogleCloudPlatform/gcsfuse/releases/download/v$GCSFUSE_VERSION/${package##*/}"
+    if ! echo "$GCSFUSE_SHA256  $package" | sha256sum --check --status; then
+      rm -f "$package"
+      say "the package of gcsfuse $GCSFUSE_VERSION is not the one that tpu_vm.gcsfuse names: check version and sum"
+      exit 6
+    fi
+    apt update
+    apt install "$package"
+    rm -f "$package"
+  else
+    keyring=/usr/share/keyrings/cloud.google.asc
+    source /etc/os-release
+    curl --fail --silent --show-error --location --retry 5 https://packages.cloud.google.com/apt/doc/apt-key.gpg |
+      sudo tee "$keyring" >/dev/null
+    echo "deb [signed-by=$keyring] https://packages.cloud.google.com/apt gcsfuse-$VERSION_CODENAME main" |
+      sudo tee /etc/apt/sources.list.d/gcsfuse.list >/dev/null
+    apt update
+    apt install gcsfuse
+  fi
 fi
 
 if [ ! -e "$TRAINER/complete" ]; then
   say "installs MaxText"
   sudo rm -rf "$TRAINER"
-  if [ ! -x "$ROOT/bin/uv" ]; then
-    curl --fail --silent --show-error --location --retry 5 "https://astral.sh/uv/$UV_VERSION/install.sh" |
-      env UV_INSTALL_DIR="$ROOT/bin" UV_NO_MODIFY_PATH=1 sh
+  # Nothing is run that is not what its hash says: uv, the Python that this uv knows the hash of, and ready-made packages.
+  if [ ! -x "$UV/bin/uv" ]; then
+    if ! python3 -m pip --version >/dev/null 2>&1; then
+      apt update
+      apt install python3-pip
+    fi
+    sudo rm -rf "$UV"
+    python3 -m pip install --quiet --disable-pip-version-check --no-cache-dir --target "$UV" \
+      --only-binary :all: --require-hashes --requirement uv.lock
   fi
-  "$ROOT/bin/uv" venv --quiet --python 3.12 "$TRAINER"
-  "$ROOT/bin/uv" pip install --quiet --python "$TRAINER" --require-hashes --requirement trainer.lock
+  "$UV/bin/uv" venv --quiet --python 3.12 "$TRAINER"
+  "$UV/bin/uv" pip install --quiet --python "$TRAINER" --only-binary :all: --require-hashes --requirement trainer.lock
   touch "$TRAINER/complete"
 fi
 

@@ -165,6 +165,31 @@ def test_a_shard_with_other_records_is_an_error(output: Path, tmp_path: Path) ->
         read_report(str(copy))
 
 
+def test_a_dataset_without_a_train_split_is_none_to_report_on(output: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(output / "plain", tmp_path / "plain"))
+    manifest = json.loads((copy / "manifest.json").read_bytes())
+    del manifest["splits"]["train"]
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BroetchenError, match="plain: its manifest has no train split"):
+        read_report(str(copy))
+
+
+def test_what_a_manifest_says_is_text(output: Path, tmp_path: Path) -> None:
+    """Neither markup nor control characters, wherever the page shows it."""
+    copy = Path(shutil.copytree(output / "plain", tmp_path / "plain"))
+    manifest = json.loads((copy / "manifest.json").read_bytes())
+    nasty = '<img src="x" onerror="alert(1)">\x1b[2J\u202e{{ 7 * 7 }}'
+    manifest["source"][0]["path"] = f"hf://datasets/a/b@{nasty.replace('/', '')}/{nasty}"
+    manifest["versions"]["library"] = nasty
+    manifest["tokenizer"]["path"] = f"../{nasty}"
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    found = read_report(str(copy))
+    shown = render_report(found, charts(found))
+    assert "<img src" not in shown.replace('<img class="chart" src', "")
+    assert {"\x1b", "\u202e"}.isdisjoint(shown)
+    assert "⟨U+001B⟩[2J⟨U+202E⟩{{ 7 * 7 }}" in shown
+
+
 # Packing
 
 

@@ -5,6 +5,7 @@ Its environment says what:
     CAMPAIGN_OPERATIONS  a file to which each operation on the files of CAMPAIGN_OUTPUT is appended, as "event path"
     CAMPAIGN_KILL        {"pattern": …, "number": n}: SIGKILL right before the nth operation that the pattern matches
     CAMPAIGN_CLOCK       a seed: the wall clock jumps, by years in either direction
+    CAMPAIGN_WAIT        {"pattern": …, "gate": path}: each operation that matches waits as long as that file is there
 """
 
 from __future__ import annotations
@@ -61,6 +62,17 @@ def _kill(pattern: str, number: int) -> None:
     sys.addaudithook(kill)
 
 
+def _wait(pattern: str, gate: str) -> None:
+    matches = re.compile(pattern)
+
+    def wait(event: str, arguments: tuple[object, ...]) -> None:
+        found = operation(event, arguments)
+        while found and matches.search(found) and os.path.exists(gate):
+            time.sleep(0.05)
+
+    sys.addaudithook(wait)
+
+
 def _let_the_clock_jump(seed: str) -> None:
     chance, calls, real = random.Random(seed), itertools.count(), time.time_ns
     jump = 0
@@ -79,5 +91,7 @@ if "CAMPAIGN_OPERATIONS" in os.environ:
     _note_operations(os.environ["CAMPAIGN_OPERATIONS"])
 if "CAMPAIGN_KILL" in os.environ:
     _kill(**json.loads(os.environ["CAMPAIGN_KILL"]))
+if "CAMPAIGN_WAIT" in os.environ:
+    _wait(**json.loads(os.environ["CAMPAIGN_WAIT"]))
 if "CAMPAIGN_CLOCK" in os.environ:
     _let_the_clock_jump(os.environ["CAMPAIGN_CLOCK"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import time
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from launch.local.process import held, run_trainer
+from launch.local.process import held, owner_of, run_trainer
+from transforms.errors import BroetchenError
 
 
 class Interrupting:
@@ -66,3 +68,28 @@ def test_a_trainer_that_ignores_ctrl_c_is_ended_nevertheless(tmp_path: Path) -> 
     with handled(signal.SIGINT, signal.SIG_IGN), pytest.raises(KeyboardInterrupt):
         train(tmp_path, "sh", "-c", trainer, watch=watch)
     assert (tmp_path / "log").read_text() == "begun\nended\n"
+
+
+@pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to])
+def test_a_link_in_the_place_of_a_lock_or_log_is_not_written(
+    tmp_path: Path, link: Callable[[Path, Path], None]
+) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    for name in ("lock", "log"):
+        link(tmp_path / name, victim)
+        with pytest.raises(BroetchenError, match=rf"{name}: is a (symbolic link|file with 2 names)"):
+            train(tmp_path, "true", watch=lambda: None)
+        (tmp_path / name).unlink()
+        assert victim.read_text() == "precious"
+
+
+def test_a_process_that_somebody_else_names_is_none_to_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = tmp_path / "lock"
+    lock.write_text(str(os.getpid()))
+    with lock.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert owner_of(lock) == os.getpid()
+        monkeypatch.setattr(os, "geteuid", lambda: 54_321)
+        with pytest.raises(BroetchenError, match="lock: is a file of user"):
+            owner_of(lock)

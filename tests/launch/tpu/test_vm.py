@@ -5,6 +5,7 @@ gcloud is played; the machines' shells, and the scripts that they run, are real.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -21,7 +22,7 @@ from launch.shell_script import file_lines
 from launch.tpu.gcloud import GcloudError
 from launch.tpu.job_folder import LOCK
 from launch.tpu.slice import PreemptedError
-from tests.support.services.recording_gcloud import Recorder
+from tests.support.services.recording_gcloud import GCSFUSE, Recorder
 from tests.support.services.tpu_cloud import (
     HOSTILE,
     JOBS,
@@ -179,6 +180,33 @@ def test_a_bucket_that_cannot_be_mounted(cloud: Recorder, make_vm: MakeVm, capfd
     with pytest.raises(GcloudError, match="ended with 4"):
         start(make_vm())
     assert "cannot mount gs://broetchen-tests: may the service account" in capfd.readouterr().out
+    assert cloud.trained() == []
+
+
+def test_what_is_installed_is_known_by_its_hash(cloud: Recorder, make_vm: MakeVm, tmp_path: Path) -> None:
+    """uv too, by the machine's pip: no script of the network's is run."""
+    cloud.play(pip_is_missing=1)
+    start(make_vm(gcsfuse=f"9.9.9@sha256:{hashlib.sha256(GCSFUSE.encode()).hexdigest()}"))
+    calls = {name: cloud.machine_calls(name) for name in ("curl", "python3", "uv", "apt-get")}
+    (fetched,) = calls["curl"]
+    assert fetched[-1].endswith("/v9.9.9/gcsfuse_9.9.9_amd64.deb")
+    (installed,) = (call for call in calls["python3"] if "install" in call)
+    assert installed[-1] == "uv.lock"
+    assert {"--require-hashes", "--only-binary"} <= set(installed)
+    assert {"--require-hashes", "--only-binary"} <= set(calls["uv"][-1])
+    assert any("python3-pip" in call for call in calls["apt-get"])
+    assert not list((cloud.machine() / "etc/apt").glob("**/*"))
+    assert len(cloud.trained()) == 1
+
+
+def test_another_package_of_gcsfuse_is_not_installed(
+    cloud: Recorder, make_vm: MakeVm, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(GcloudError, match="ended with 6"):
+        start(make_vm(gcsfuse=f"9.9.9@sha256:{'0' * 64}"))
+    assert "the package of gcsfuse 9.9.9 is not the one that tpu_vm.gcsfuse names" in capfd.readouterr().out
+    assert not [call for call in cloud.installed() if "install" in call]
+    assert not list((cloud.machine() / "opt/broetchen").glob("*.deb"))
     assert cloud.trained() == []
 
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from tests.support.examples import at_most
 from transforms.arrayrecord.writer import ShardWriter, writer_options
+from transforms.checksums import mark_of
 from transforms.errors import BroetchenError, UsageError
 from transforms.files import storage
 from transforms.files.staged import WrittenShard
@@ -53,7 +54,9 @@ def test_a_shard(root, tmp_path):
         assert not storage.exists(path)
         written = writer.close()
     data = storage.read_bytes(path)
-    assert written == WrittenShard(path, len(RECORDS), len(data), hashlib.sha256(data).hexdigest())
+    mark = mark_of(data)
+    assert written == WrittenShard(path, len(RECORDS), len(data), mark.sha256, mark.crc32c)
+    assert (written.mark, mark.sha256) == (mark, hashlib.sha256(data).hexdigest())
     assert writer.close() is written
     assert read(path) == RECORDS
     assert names(root) == ["folder/train-00000-of-00001.arecord"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import random
 import shutil
 import time
@@ -124,6 +125,40 @@ def not_text(path: Path, others: list[Path]) -> None:
     path.write_bytes(b"\xff\xfe\x00")
 
 
+def link(path: Path, others: list[Path]) -> None:
+    """To a file that is just as sound."""
+    path.rename(path.with_suffix(".elsewhere"))
+    path.symlink_to(path.with_suffix(".elsewhere"))
+
+
+def fifo(path: Path, others: list[Path]) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def sparse(path: Path, others: list[Path]) -> None:
+    with path.open("r+b") as file:
+        file.truncate(300 << 20)
+
+
+def nested_too_deep(path: Path, others: list[Path]) -> None:
+    path.write_bytes(b"[" * 100_000)
+
+
+def nested(depth: int) -> Any:
+    found: Any = 0
+    for _ in range(depth):
+        found = [found]
+    return found
+
+
+def overflow(entry: dict[str, Any]) -> None:
+    """Documents whose tokens are as many as there are, in 64 bits."""
+    group = entry["row_groups"][0]
+    group.update(documents=4, skipped=group["skipped"] - 4, tokens=0)
+    group["lengths"] = {"lengths": [2**62], "counts": [4]}
+
+
 def edit(change: Callable[[dict[str, Any]], None], *, sign: bool) -> Change:
     """Changes an entry's content; with a checksum that is right again if `sign`."""
 
@@ -151,6 +186,24 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "unknown bytes": (edit(lambda entry: entry["row_groups"][0].update(text_bytes=None), sign=True), "does not count"),
     "no such row group": (edit(lambda entry: entry["row_groups"][0].update(row_group=9), sign=True), "out of range"),
     "a negative row group": (edit(lambda entry: entry["row_groups"][0].update(row_group=-1), sign=True), "-1 is no"),
+    "a link": (link, "not a regular file but a link"),
+    "a FIFO": (fifo, "not a regular file but a FIFO"),
+    "too large": (sparse, "314,572,800 bytes, more than the 268,435,456 that are read"),
+    "nested": (nested_too_deep, "not JSON, or cut short"),
+    "nested less": (edit(lambda entry: entry.update(row_groups=nested(900)), sign=False), "checksum is wrong"),
+    "of a version that steers": (edit(lambda entry: entry.update(format_version="\x1b[2J"), sign=False), "?[2J, not 1"),
+    "of a long version": (edit(lambda entry: entry.update(format_version="x" * 5000), sign=False), "x…, not 1"),
+    "a row group that steers": (
+        edit(lambda entry: entry["row_groups"][0].update(row_group="\x1b"), sign=True),
+        "no row",
+    ),
+    "no row groups": (edit(lambda entry: entry.update(row_groups=None), sign=True), "not a list of counts"),
+    "a number for row groups": (edit(lambda entry: entry.update(row_groups=[5]), sign=True), "not a list of counts"),
+    "a count that overflows": (edit(overflow, sign=True), "a histogram"),
+    "more bytes than there are": (
+        edit(lambda entry: entry["row_groups"][0].update(text_bytes=2**70), sign=True),
+        "something else than whole numbers",
+    ),
 }
 
 
@@ -175,6 +228,8 @@ def test_an_entry_that_is_not_sound_is_not_trusted(corpus: Path, change: str, ca
     assert str(first) in record.getMessage()
     assert "counted anew" in record.getMessage()
     assert CHANGES[change][1] in record.getMessage()
+    assert record.getMessage().isprintable()
+    assert len(record.getMessage()) < 500
 
 
 def row_group_counts(source: SourceFile) -> dict[int, TextCount]:

@@ -1,0 +1,1 @@
+"""What the package is installed from, and with."""
