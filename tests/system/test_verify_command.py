@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.transforms.dataset.built_outputs import build_output
 from tests.support.command import run_command
+from tests.transforms.dataset.built_outputs import build_output
 
 THREADS = "--direct_running_mode=in_memory"
 
