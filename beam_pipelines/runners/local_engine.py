@@ -7,13 +7,13 @@ left out: it is for workers which must fetch the pipeline's files, and ours have
 It rests on these names of Beam 2.77, which are not for others (`tests/beam_pipelines/runners/test_local_engine.py`
 fails where they change, and a run then refuses to start rather than listen elsewhere):
 
-* `fn_api_runner/fn_runner.py`: `FnApiRunner.run_stages` makes a `WorkerHandlerManager`, by that global name, of the
-  environments and the provision info; `run_pipeline` takes the given environment where `direct_running_mode` is none
-  of its own.
-* `fn_api_runner/worker_handlers.py`: `WorkerHandlerManager` makes a `GrpcServer` in `get_worker_handlers` where its
-  `_grpc_server` is None, and closes it in `close_all`. `GrpcWorkerHandler` uses of it the two handlers and the four
-  ports, by way of `port_from_worker`.
-* `worker/sdk_worker_main.py`: what a worker process reads from its environment variables.
+* `apache_beam/runners/portability/fn_api_runner/fn_runner.py`: `FnApiRunner.run_stages` makes a
+  `WorkerHandlerManager`, by that global name, of the environments and the provision info; `run_pipeline` takes the
+  given environment where `direct_running_mode` is none of its own.
+* `apache_beam/runners/portability/fn_api_runner/worker_handlers.py`: `WorkerHandlerManager` makes a `GrpcServer` in
+  `get_worker_handlers` where its `_grpc_server` is None, and closes it in `close_all`. `GrpcWorkerHandler` uses of it
+  the two handlers and the four ports, by way of `port_from_worker`.
+* `apache_beam/runners/worker/sdk_worker_main.py`: what a worker process reads from its environment variables.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ from apache_beam.runners.worker.sdk_worker import SdkHarness
 from apache_beam.transforms.environments import Environment, python_sdk_capabilities
 from apache_beam.utils import thread_pool_executor
 from google.protobuf import text_format  # type: ignore[import-untyped]
+
+from transforms.errors import BroetchenError
 
 SOCKETS = ("control", "data", "state", "logging")
 """The names of the sockets."""
@@ -237,8 +239,8 @@ def _check_ours(server: object) -> None:
         raise _unknown_beam()
 
 
-def _unknown_beam() -> RuntimeError:
-    return RuntimeError(
+def _unknown_beam() -> BroetchenError:
+    return BroetchenError(
         "this version of Beam starts its servers in a way that is not known here, where others might reach them; take "
         "--direct_num_workers=1, or the version in requirements.lock"
     )

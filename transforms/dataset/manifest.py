@@ -15,9 +15,10 @@ import operator
 import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, TypedDict, get_args
 
 import pydantic
+from pydantic_core import CoreSchema, core_schema
 
 from transforms.errors import BroetchenError, one_line, without_controls
 from transforms.files import storage
@@ -40,6 +41,7 @@ _INSIDE = re.compile(r"\.\.(/(?!\.\.?(/|$))[A-Za-z0-9._-]+)+")
 Count = Annotated[int, pydantic.Field(ge=0, lt=_END)]
 TokenId = Annotated[int, pydantic.Field(ge=0, lt=2**32)]
 Hash = Annotated[str, pydantic.Field(pattern=r"^[0-9a-f]{64}$")]
+TextHash = Annotated[str, pydantic.Field(pattern=r"^[0-9a-f]{16}$")]
 Name = Annotated[str, pydantic.Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=256)]
 Reason = Annotated[str, pydantic.Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 Text = Annotated[str, pydantic.Field(max_length=8192)]
@@ -48,6 +50,16 @@ _SHARD = r"^[A-Za-z0-9][A-Za-z0-9._-]*-[0-9]{5,9}-of-[0-9]{5,9}"
 ShardName = Annotated[str, pydantic.Field(pattern=_SHARD + r"\.(arecord|parquet)$", max_length=300)]
 FileName = Annotated[str, pydantic.Field(pattern=_SHARD + r"(\.[A-Za-z0-9_]+){1,3}$", max_length=300)]
 QuarantineName = Annotated[str, pydantic.Field(pattern=r"^_quarantine/bad-rows-[0-9]{5,9}\.parquet$")]
+
+
+class _FailFast:
+    """Of a list, what is wrong with the first wrong part is found, and not with millions."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: pydantic.GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.list_schema(handler.generate_schema(get_args(source)[0]), fail_fast=True)
+
+
+_FAIL_FAST = _FailFast()
 
 
 class _Records(TypedDict):
@@ -94,7 +106,7 @@ class ShardEntry(_Part):
     records: Count
     bytes: Count
     sha256: Hash
-    beside: Sequence[FileEntry] = pydantic.Field(default=(), exclude_if=operator.not_)
+    beside: Annotated[Sequence[FileEntry], _FAIL_FAST] = pydantic.Field(default=(), exclude_if=operator.not_)
 
 
 class SplitEntry(_Part):
@@ -110,7 +122,7 @@ class SplitEntry(_Part):
     passes: float | None = pydantic.Field(
         default=None, gt=0, le=1e9, allow_inf_nan=False, exclude_if=lambda passes: passes is None
     )
-    shards: Sequence[ShardEntry]
+    shards: Annotated[Sequence[ShardEntry], _FAIL_FAST]
 
 
 class SourceEntry(_Part):
@@ -126,11 +138,9 @@ class SourceEntry(_Part):
     size: Count
     footer_sha256: Hash
     checksum: Text | None
-    row_groups: Sequence[Count]
-    starts: Sequence[Count] = pydantic.Field(default=(), exclude_if=operator.not_)
-    texts: Sequence[Annotated[str, pydantic.Field(pattern=r"^[0-9a-f]{16}$")]] = pydantic.Field(
-        default=(), exclude_if=operator.not_
-    )
+    row_groups: Annotated[Sequence[Count], _FAIL_FAST]
+    starts: Annotated[Sequence[Count], _FAIL_FAST] = pydantic.Field(default=(), exclude_if=operator.not_)
+    texts: Annotated[Sequence[TextHash], _FAIL_FAST] = pydantic.Field(default=(), exclude_if=operator.not_)
 
     @pydantic.model_validator(mode="after")
     def _are_parallel(self) -> SourceEntry:
@@ -181,8 +191,8 @@ class Manifest(_Part):
     rows: Count | None = pydantic.Field(default=None, exclude_if=lambda rows: rows is None)
     skipped: Mapping[Reason, Count]
     filtered: Count = pydantic.Field(default=0, exclude_if=operator.not_)
-    quarantine: Sequence[QuarantineEntry] = pydantic.Field(default=(), exclude_if=operator.not_)
-    source: Sequence[SourceEntry]
+    quarantine: Annotated[Sequence[QuarantineEntry], _FAIL_FAST] = pydantic.Field(default=(), exclude_if=operator.not_)
+    source: Annotated[Sequence[SourceEntry], _FAIL_FAST]
     versions: Mapping[Name, Text]
 
     @pydantic.field_validator("config")

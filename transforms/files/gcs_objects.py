@@ -84,7 +84,7 @@ def list_marks(folder: str) -> dict[str, FileMark]:
 
 
 def put_unless(path: str, data: bytes, keeps: Callable[[bytes], bool]) -> bytes:
-    """See `transforms.files.storage.put_unless`.
+    """See `transforms.files.exclusive.put_unless`.
 
     Raises:
         google.api_core.exceptions.GoogleAPIError: the store refuses.

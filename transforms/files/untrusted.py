@@ -19,7 +19,9 @@ from transforms.files.errors import explained
 # Of JSON, over all of it: a file that `json.dumps` indents has fewer in 256 MiB, and one of brackets alone would take
 # gigabytes as objects.
 _MOST_CONTAINERS = 1 << 22
-_MOST_VALUES = 1 << 25
+_MOST_VALUES = 1 << 24
+# Of one object. What is wrong with each would be found, and take more than the object itself.
+_MOST_KEYS = 10_000
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -112,6 +114,8 @@ def parse_json(data: bytes) -> Any:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) > _MOST_KEYS:
+        raise ValueError("Invalid JSON: too many keys in one object")
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("Invalid JSON: a key stands twice in one object")

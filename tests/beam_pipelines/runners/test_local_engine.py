@@ -35,6 +35,7 @@ from beam_pipelines.runners.local_engine import (
     WorkerOrder,
     WorkerThread,
 )
+from transforms.errors import BroetchenError
 
 
 @pytest.fixture
@@ -186,10 +187,10 @@ def test_an_unknown_beam_is_refused_before_it_listens(folder: Path, monkeypatch:
 
     monkeypatch.setattr(FnApiRunner, "run_stages", run_stages)
     monkeypatch.setattr(worker_handlers.GrpcServer, "__init__", never)
-    with pytest.raises(RuntimeError, match="this version of Beam starts its servers in a way that is not known here"):
+    with pytest.raises(BroetchenError, match="this version of Beam starts its servers in a way that is not known here"):
         run(folder, WorkerThread)
 
 
 def test_a_server_of_beams_own_gets_no_worker() -> None:
-    with pytest.raises(RuntimeError, match="not known here"):
+    with pytest.raises(BroetchenError, match="not known here"):
         local_engine._WorkerHandler(None, None, None, object())

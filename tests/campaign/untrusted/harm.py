@@ -169,7 +169,8 @@ def spoil_text(chance: random.Random, path: Path) -> None:
             with path.open("r+b") as file:
                 file.truncate(_SPARSE_BYTES)
         case 5:
-            path.write_bytes(b"[" + b"0," * 20_000_000 + b"0]")
+            many = [b"[%s0]" % (b"0," * 20_000_000), b"{%s}" % b",".join(b'"%d":0' % key for key in range(1_000_000))]
+            path.write_bytes(chance.choice(many))
         case 6:
             numbers = list(re.finditer(rb":\s*[0-9]+", data))
             chosen = chance.choice(numbers)

@@ -285,7 +285,7 @@ def test_the_manifest_counts_what_was_left_out(tmp_path: Path) -> None:
     rows = [b"ein Text", None, b"", b"\xff\xfe", b"noch ein Text", None]
     write_parquet(tmp_path / "a" / "0.parquet", [rows], kind=pa.binary())
     first = len(flat(reference_ids(["ein Text"])))
-    datasets = {
+    datasets: dict[str, dict[str, Any]] = {
         "first": {"tokens": first},
         "more": {"tokens": first + 1},
         "all": {"tokens": 1_000, "on_shortfall": "keep"},

@@ -446,6 +446,17 @@ def test_what_is_no_json_is_refused_in_a_line(folder: Path, spoiled: bytes) -> N
     assert len(refusal) < 500
 
 
+def test_many_entries_that_are_wrong_take_no_longer_than_one(folder: Path) -> None:
+    content = json.loads(WRITTEN)
+    many: list[Any] = [{}] * 100_000
+    content["splits"]["train"]["shards"] = content["source"][0]["row_groups"] = content["quarantine"] = many
+    (folder / "manifest.json").write_text(json.dumps(content))
+    with pytest.raises(BroetchenError) as caught:
+        read_manifest(str(folder))
+    assert isinstance(caught.value.__cause__, pydantic.ValidationError)
+    assert caught.value.__cause__.error_count() < 20
+
+
 @pytest.mark.parametrize("other", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
 def test_only_a_regular_file_is_one(folder: Path, other: Callable[[Path], None]) -> None:
     (folder / "manifest.json").unlink()
