@@ -62,7 +62,7 @@ PLAIN = (
 
 
 #: a step that gives nothing
-EXCEPTION = "Under test/FailShort"
+EXCEPTION = "Under test/End"
 
 
 class Outputs(PipelineVisitor):
