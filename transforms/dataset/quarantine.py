@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from transforms.coders import register_json_coder
-from transforms.dataset.findings import FileCheck, held_against
+from transforms.dataset.findings import FileCheck, Finding, held_against
 from transforms.dataset.manifest import Manifest
 from transforms.errors import BroetchenError
 from transforms.files import storage
@@ -94,12 +94,12 @@ def quarantine_file_problems(check: QuarantineCheck) -> list[str]:
 
 
 class _VerifyQuarantine(beam.DoFn):
-    def process(self, check: QuarantineCheck) -> Iterator[str]:
-        yield from quarantine_file_problems(check)
+    def process(self, check: QuarantineCheck) -> Iterator[Finding]:
+        yield from (Finding("problem", text) for text in quarantine_file_problems(check))
 
 
-class VerifyQuarantine(beam.PTransform[beam.PCollection[QuarantineCheck], beam.PCollection[str]]):
-    """PCollection[QuarantineCheck] in, PCollection[str] out: a sentence for each thing that is wrong.
+class VerifyQuarantine(beam.PTransform[beam.PCollection[QuarantineCheck], beam.PCollection[Finding]]):
+    """PCollection[QuarantineCheck] in, PCollection[Finding] out: a problem for each thing that is wrong.
 
     Example:
         >>> import apache_beam as beam
@@ -114,9 +114,9 @@ class VerifyQuarantine(beam.PTransform[beam.PCollection[QuarantineCheck], beam.P
         0
     """
 
-    def expand(self, checks: beam.PCollection[QuarantineCheck]) -> beam.PCollection[str]:
+    def expand(self, checks: beam.PCollection[QuarantineCheck]) -> beam.PCollection[Finding]:
         return (
             checks
             | "SpreadQuarantine" >> beam.Reshuffle()
-            | "VerifyQuarantine" >> beam.ParDo(_VerifyQuarantine()).with_output_types(str)
+            | "VerifyQuarantine" >> beam.ParDo(_VerifyQuarantine()).with_output_types(Finding)
         )
