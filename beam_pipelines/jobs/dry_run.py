@@ -104,8 +104,7 @@ def _check_folder(output: str) -> None:
 
 
 def _check_service(specs: Sequence[DatasetSpec], arguments: Sequence[str], options: PipelineOptions) -> None:
-    """Asks the service that would run the job, if it is not this process; where it runs one at this output, it says "
-    "so."""
+    """Asks the service that would run the job, if it is not this process, and whether it runs one at this output."""
     runner = remote_runner(arguments)
     if runner is None:
         return

@@ -61,9 +61,14 @@ class ShardCount:
     row_file: FileMark = dataclasses.field(default_factory=FileMark)
     quarantine: FileMark | None = None
 
+    @property
+    def reach(self) -> tuple[bool, int, int]:
+        """How far the shard was read, to be compared with other counts of it."""
+        return self.complete, self.rows, self.tokens
+
     def holds_more(self, other: ShardCount) -> bool:
         """Whether more of the shard was read than for the `other`."""
-        return (self.complete, self.rows, self.tokens) > (other.complete, other.rows, other.tokens)
+        return self.reach > other.reach
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,13 +149,13 @@ def merge_counts(counts: Iterable[ShardCount]) -> list[ShardCount]:
     """Counts by ordinal; of several for one shard (a retry, or a shard read further) the one that read most."""
     best: dict[int, ShardCount] = {}
     for count in counts:
-        best[count.ordinal] = max(best.get(count.ordinal, count), count, key=_reach)
+        best[count.ordinal] = max(best.get(count.ordinal, count), count, key=_rank)
     return [best[ordinal] for ordinal in sorted(best)]
 
 
-def _reach(count: ShardCount) -> tuple[bool, int, int, str, str]:
+def _rank(count: ShardCount) -> tuple[object, ...]:
     # Checksum and attempt only make the choice independent of the order in which equal counts arrive.
-    return count.complete, count.rows, count.tokens, count.file.sha256, count.attempt
+    return *count.reach, count.file.sha256, count.attempt
 
 
 def usable_prefix(counts: Sequence[ShardCount]) -> tuple[ShardCount, ...]:

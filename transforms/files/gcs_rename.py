@@ -12,9 +12,8 @@ import errno
 import os
 from typing import Any
 
-from apache_beam.io.filesystems import FileSystems
-
 from transforms.errors import BroetchenError
+from transforms.files.gcs_objects import gcs_bucket
 
 
 def rename(source: str, target: str) -> None:
@@ -25,14 +24,10 @@ def rename(source: str, target: str) -> None:
         BroetchenError: another process has written other content to `target` meanwhile; `source` is still there.
         google.api_core.exceptions.GoogleAPIError: the store refuses.
     """
-    # Beam imports the client only where the gcp extra is installed.
-    from apache_beam.io.gcp.gcsio import parse_gcs_path
+    # The client is there only where the gcp extra of Beam is installed.
     from google.api_core.exceptions import NotFound, PreconditionFailed
 
-    filesystem: Any = FileSystems.get_filesystem(source)
-    client = filesystem._gcsIO().client
-    (source_bucket, source_name), (target_bucket, target_name) = parse_gcs_path(source), parse_gcs_path(target)
-    old, new = client.bucket(source_bucket), client.bucket(target_bucket)
+    (old, source_name), (new, target_name) = gcs_bucket(source), gcs_bucket(target)
     blob = old.get_blob(source_name)
     if blob is None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), source)

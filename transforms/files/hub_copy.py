@@ -8,8 +8,6 @@ and looks at what the first has made. On a filesystem without locks each writes 
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import hashlib
 import logging
 import os
@@ -23,12 +21,11 @@ from apache_beam.io.filesystems import FileSystems
 from transforms.errors import BroetchenError
 from transforms.files import storage
 from transforms.files.errors import explained
-from transforms.files.own_file import check_own, is_at, open_own
+from transforms.files.own_file import NO_LOCKS, check_own, is_at, open_own, try_lock
 
 _LOGGER = logging.getLogger(__name__)
 _CHUNK_BYTES = 4 << 20
 _LOOK_S = 0.2
-_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP})
 
 # Is told the number of bytes that were done since the last call, negative where some are done again. What it raises,
 # which it can from any call on, ends the copy.
@@ -183,7 +180,7 @@ class _LocalCopy:
                 try:
                     self._wait_for(part.fileno())
                 except OSError as error:
-                    if error.errno not in _NO_LOCKS:
+                    if error.errno not in NO_LOCKS:
                         raise
                     break
                 # Its last holder may have renamed or deleted it meanwhile; the next one is another file.
@@ -199,14 +196,10 @@ class _LocalCopy:
 
     def _wait_for(self, part: int) -> None:
         told = False
-        while True:
-            try:
-                fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                if not told:
-                    _LOGGER.info("%s: another process downloads it; waits until that is done", self._target)
-                told = True
+        while not try_lock(part):
+            if not told:
+                _LOGGER.info("%s: another process downloads it; waits until that is done", self._target)
+            told = True
             time.sleep(_LOOK_S)
             self._advance(0)
 

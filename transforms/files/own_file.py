@@ -8,11 +8,16 @@ file, with one name, of this user.
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
 import pwd
 import stat
 
 from transforms.errors import BroetchenError
+
+NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP})
+"""The errno of `try_lock` where a filesystem has no locks."""
 
 
 def open_own(
@@ -80,6 +85,22 @@ def is_at(descriptor: int, path: str) -> bool:
         return os.path.samestat(os.fstat(descriptor), os.lstat(path))
     except FileNotFoundError:
         return False
+
+
+def try_lock(descriptor: int) -> bool:
+    """Takes the lock of an open file, flock(2), which is held until all copies of the descriptor are closed.
+
+    Returns:
+        False where somebody else has it.
+
+    Raises:
+        OSError: with an errno of `NO_LOCKS`, where its filesystem has none.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def user_name(uid: int) -> str:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import os
 import shutil
@@ -26,7 +25,7 @@ import tempfile
 from collections.abc import Iterator
 
 from transforms.errors import BroetchenError
-from transforms.files.own_file import is_at
+from transforms.files.own_file import is_at, try_lock
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +108,7 @@ def _is_swept(path: str) -> bool:
     if descriptor is None:
         return False
     try:
-        if _is_private(descriptor) and _hold(descriptor) and is_at(descriptor, path):
+        if _is_private(descriptor) and try_lock(descriptor) and is_at(descriptor, path):
             shutil.rmtree(path)  # Follows no links.
             return True
     except OSError:
@@ -143,7 +142,7 @@ def _make(base: str) -> _Folder:
         if descriptor is None:
             continue  # Another run has found it before it was held.
         try:
-            held = _hold(descriptor)
+            held = try_lock(descriptor)
         except OSError:
             held = True  # By no lock, as there are none: nobody sweeps it.
         if held and is_at(descriptor, path):
@@ -163,15 +162,6 @@ def _open(path: str) -> int | None:
         return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         return None
-
-
-def _hold(descriptor: int) -> bool:
-    """Takes the lock of a folder; False where somebody has it."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _is_private(descriptor: int) -> bool:

@@ -108,7 +108,8 @@ def is_whole(path: str, mark: FileMark) -> bool:
 
     Of another store's objects the size is compared: it holds them against checksums of its own.
     """
-    if not exists(path) or differs(FileMark(size(path), crc32c=_crc32c(path)), mark):
+    found = _look(path)
+    if found is None or differs(found, mark):
         return False
     if not is_local(path):
         return True
@@ -123,11 +124,15 @@ def differs(found: FileMark, mark: FileMark) -> bool:
     return found.bytes != mark.bytes or bool(found.crc32c and mark.crc32c and found.crc32c != mark.crc32c)
 
 
-def _crc32c(path: str) -> str:
+def _look(path: str) -> FileMark | None:
+    """What the filesystem tells of a file without reading it; None where there is none."""
     if FileSystems.get_scheme(path) != _GCS:
-        return ""
+        return FileMark(size(path)) if exists(path) else None
     with explained(path, "looked up"):
-        return str(_filesystem(path).checksum(path))
+        try:
+            return gcs_objects.look(path)[1]
+        except FileNotFoundError:
+            return None
 
 
 def read_bytes(path: str) -> bytes:

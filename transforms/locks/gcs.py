@@ -17,11 +17,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from apache_beam.io.filesystems import FileSystems
-
 from transforms.coders import to_json
 from transforms.errors import BroetchenError
 from transforms.files.errors import explain, explained
+from transforms.files.gcs_objects import gcs_bucket
 from transforms.locks.held import HeldLock, LockHeldError, knows_job_to_go_on, not_asked
 from transforms.locks.owner import LockOwner, read_owner
 
@@ -128,12 +127,8 @@ def read_object(path: str) -> bytes | None:
 
 
 def _blob(path: str) -> Any:
-    # Beam imports the client only where the gcp extra is installed.
-    from apache_beam.io.gcp.gcsio import parse_gcs_path
-
-    filesystem: Any = FileSystems.get_filesystem(path)
-    bucket, name = parse_gcs_path(path)
-    return filesystem._gcsIO().client.bucket(bucket).blob(name)
+    bucket, name = gcs_bucket(path)
+    return bucket.blob(name)
 
 
 class _Object:

@@ -9,7 +9,6 @@ unless mounted with `nolock` or `local_lock`, gcsfuse does not. On `gs://` it is
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import logging
 import os
@@ -21,7 +20,7 @@ from transforms.coders import to_json
 from transforms.errors import BroetchenError
 from transforms.files import storage
 from transforms.files.errors import explain
-from transforms.files.own_file import is_at, open_own
+from transforms.files.own_file import NO_LOCKS, is_at, open_own, try_lock
 from transforms.locks.gcs import Timing, hold_object, read_object
 from transforms.locks.held import (
     CannotTellError,
@@ -39,7 +38,6 @@ LOCK_FILE = ".broetchen.lock"
 
 _LOGGER = logging.getLogger(__name__)
 _THEIRS = "wait until their build there is done, or ask them to delete it, or choose another --output"
-_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP})
 
 
 @contextlib.contextmanager
@@ -217,21 +215,19 @@ def _take_file(folder: str, path: str, goes_on: Callable[[LockOwner], bool]) -> 
             reason, advice = explain(error)
             raise BroetchenError(f"{path}: cannot be written ({reason}); {advice}") from error
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not try_lock(descriptor):
+                owner = _owner_in(descriptor)
+                raise LockHeldError(owner, job_goes_on=knows_job_to_go_on(owner, goes_on))
             if is_at(descriptor, path):
                 _check_job_has_ended(_owner_in(descriptor), goes_on)
                 return descriptor
             os.close(descriptor)  # Its holder has deleted it meanwhile; the next one is another file.
-        except BlockingIOError as error:
-            owner = _owner_in(descriptor)
-            os.close(descriptor)
-            raise LockHeldError(owner, job_goes_on=knows_job_to_go_on(owner, goes_on)) from error
         except (LockHeldError, CannotTellError):
             os.close(descriptor)
             raise
         except OSError as error:
             os.close(descriptor)
-            if error.errno not in _NO_LOCKS:
+            if error.errno not in NO_LOCKS:
                 raise
             with contextlib.suppress(OSError):
                 os.unlink(path)

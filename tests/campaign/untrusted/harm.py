@@ -234,6 +234,12 @@ def harm_files(chance: random.Random, output: Path, outside: Path) -> None:
             replace_file(chance, chance.choice(sorted(files)), outside)
 
 
+def _several(chance: random.Random, how: Callable[[random.Random, Any], None], content: Any) -> None:
+    for _ in range(chance.choice([1, 1, 2, 4])):
+        with contextlib.suppress(IndexError, KeyError, TypeError, AttributeError):  # an earlier one broke it
+            how(chance, content)
+
+
 def harm_output(chance: random.Random, output: Path, outside: Path) -> None:
     """Does one kind of harm to a sound output."""
     path = output / "a" / NAME
@@ -245,9 +251,7 @@ def harm_output(chance: random.Random, output: Path, outside: Path) -> None:
             spoil_text(chance, path)
         case _:
             content = json.loads(path.read_bytes())
-            for _ in range(chance.choice([1, 1, 2, 4])):
-                with contextlib.suppress(IndexError, KeyError, TypeError, AttributeError):  # an earlier one broke it
-                    how(chance, content)
+            _several(chance, how, content)
             _write(path, content)
 
 
@@ -261,9 +265,7 @@ def harm_ledger(chance: random.Random, ledger: Path, outside: Path, seal: Callab
             spoil_text(chance, path)
         case _:
             entry = json.loads(path.read_bytes())
-            for _ in range(chance.choice([1, 1, 2, 4])):
-                with contextlib.suppress(IndexError, KeyError, TypeError, AttributeError):
-                    change(chance, entry)
+            _several(chance, change, entry)
             if isinstance(entry, dict) and chance.random() < 0.7:
                 with contextlib.suppress(UnicodeEncodeError, RecursionError):
                     entry["sha256"] = seal({key: entry.get(key) for key in ("counted", "row_groups")})

@@ -19,11 +19,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import yaml
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.portability import python_urns
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
+from tests.support.corpora import SAMPLES
 from transforms.files import storage
 
 _PATH = re.compile(r"/v1b3/projects/([^/]+)/locations/([^/]+)/jobs(?:/([^/]+))?(/messages)?")
@@ -165,3 +167,17 @@ def dataflow() -> Iterator[DataflowService]:
     """A Dataflow that runs as long as the test."""
     with _serving() as service:
         yield service
+
+
+def mix_in_bucket(prefix: str) -> str:
+    """A mix of one dataset below ``gs://…``, with its source and its tokenizer; returns the config's path."""
+    source = next(SAMPLES.glob("corpora/fineweb_english/*.parquet"))
+    for path in (source, SAMPLES / "tokenizer.json"):
+        storage.upload(str(path), f"{prefix}/{path.name}")
+    content = {
+        "name": "remote",
+        "tokenizer": {"path": "tokenizer.json"},
+        "datasets": {"english": {"tokens": 1000, "source": source.name}},
+    }
+    storage.write_bytes(f"{prefix}/mix.yaml", yaml.safe_dump(content).encode())
+    return f"{prefix}/mix.yaml"

@@ -14,7 +14,6 @@ from email import message_from_bytes
 from pathlib import Path
 
 import pytest
-import yaml
 from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
 from apache_beam.portability import common_urns
 from apache_beam.portability.api import beam_runner_api_pb2
@@ -27,6 +26,7 @@ from beam_pipelines.runners.dataflow import LOCK, dataflow_defaults, pinned_pack
 from tests.support.command import run_command
 from tests.support.corpora import SAMPLES
 from tests.support.packages import ROOT
+from tests.support.services.dataflow_service import mix_in_bucket
 from transforms.errors import UsageError
 from transforms.files import storage
 
@@ -213,16 +213,7 @@ def test_what_beam_finds_missing_is_an_error_of_usage(gcs_prefix: str) -> None:
 @pytest.fixture
 def remote_config(gcs_prefix: str) -> str:
     """A mix of one dataset, with its source and its tokenizer in the bucket."""
-    source = next(SAMPLES.glob("corpora/fineweb_english/*.parquet"))
-    for path in (source, SAMPLES / "tokenizer.json"):
-        storage.upload(str(path), f"{gcs_prefix}/{path.name}")
-    content = {
-        "name": "remote",
-        "tokenizer": {"path": "tokenizer.json"},
-        "datasets": {"english": {"tokens": 1000, "source": source.name}},
-    }
-    storage.write_bytes(f"{gcs_prefix}/mix.yaml", yaml.safe_dump(content).encode())
-    return f"{gcs_prefix}/mix.yaml"
+    return mix_in_bucket(gcs_prefix)
 
 
 @pytest.mark.slow

@@ -7,13 +7,10 @@ import threading
 from collections.abc import Callable
 
 import pytest
-import yaml
 
 from tests.support.command import run_command
-from tests.support.corpora import SAMPLES
-from tests.support.services.dataflow_service import DataflowService, dataflow
+from tests.support.services.dataflow_service import DataflowService, dataflow, mix_in_bucket
 from tests.support.services.refusing_service import answering
-from transforms.files import storage
 
 __all__ = ["dataflow"]
 
@@ -21,16 +18,7 @@ __all__ = ["dataflow"]
 @pytest.fixture
 def remote_config(gcs_prefix: str) -> str:
     """A mix of one dataset, with its source and its tokenizer in the bucket."""
-    source = next(SAMPLES.glob("corpora/fineweb_english/*.parquet"))
-    for path in (source, SAMPLES / "tokenizer.json"):
-        storage.upload(str(path), f"{gcs_prefix}/{path.name}")
-    content = {
-        "name": "remote",
-        "tokenizer": {"path": "tokenizer.json"},
-        "datasets": {"english": {"tokens": 1000, "source": source.name}},
-    }
-    storage.write_bytes(f"{gcs_prefix}/mix.yaml", yaml.safe_dump(content).encode())
-    return f"{gcs_prefix}/mix.yaml"
+    return mix_in_bucket(gcs_prefix)
 
 
 def build_while(meanwhile: Callable[[], None], config: str, output: str, options: list[str]) -> str:

@@ -13,12 +13,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
 from beam_pipelines.jobs.build import build, demo_config
 from tests.support.command import COMMAND, run_command
 from tests.support.corpora import SAMPLES
-from tests.support.services.dataflow_service import DataflowService, dataflow
+from tests.support.services.dataflow_service import DataflowService, dataflow, mix_in_bucket
 from tests.support.services.job_service import job_service, worker_pool
 from transforms.errors import BroetchenError
 from transforms.files import storage
@@ -99,16 +98,7 @@ class OnDataflow:
 
     def __init__(self, prefix: str, service: DataflowService) -> None:
         self.output, self._prefix, self.service = f"{prefix}/out", prefix, service
-        source = next(SAMPLES.glob("corpora/fineweb_english/*.parquet"))
-        for path in (source, SAMPLES / "tokenizer.json"):
-            storage.upload(str(path), f"{prefix}/{path.name}")
-        content = {
-            "name": "remote",
-            "tokenizer": {"path": "tokenizer.json"},
-            "datasets": {"english": {"tokens": 1000, "source": source.name}},
-        }
-        storage.write_bytes(f"{prefix}/mix.yaml", yaml.safe_dump(content).encode())
-        self.local = ("build", f"{prefix}/mix.yaml", "--output", self.output)
+        self.local = ("build", mix_in_bucket(prefix), "--output", self.output)
         self.command = (*self.local, *service.options())
         self.of_another_config = (*self.command, "--set", "datasets.english.tokens=2000")
 

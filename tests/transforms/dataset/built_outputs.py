@@ -72,6 +72,14 @@ def change_manifest(output: Path, change: Callable[[Any], None]) -> None:
     (output / "a" / "manifest.json").write_text(json.dumps(manifest))
 
 
+def make_older(manifest: Any) -> None:
+    """Makes it one of format version 1."""
+    manifest["format_version"] = 1
+    del manifest["rows"]
+    for entry in manifest["source"]:
+        del entry["starts"], entry["texts"]
+
+
 def reseal(output: Path) -> None:
     """Gives the manifest the sizes and checksums that shards have now."""
 

@@ -22,6 +22,7 @@ from tests.transforms.dataset.built_outputs import (
     GROUPS,
     build_output,
     change_manifest,
+    make_older,
     manifest_json,
     reseal,
     told,
@@ -252,13 +253,7 @@ def test_a_manifest_that_does_not_say_where_row_groups_begin(copied: Callable[[s
     """Of an older version: that a file has changed is found all the same."""
     output = copied("both")
 
-    def older(manifest: Any) -> None:
-        manifest["format_version"] = 1
-        del manifest["rows"]
-        for entry in manifest["source"]:
-            del entry["starts"], entry["texts"]
-
-    change_manifest(output, older)
+    change_manifest(output, make_older)
     unchecked = (
         "not held against its source: its manifest does not say where row groups begin: only whether files have "
     )
