@@ -148,15 +148,17 @@ class WorkFolder:
             BroetchenError: the count cannot be written.
         """
 
-        def stands(content: bytes) -> bool:
+        path = self._count(count.ordinal)
+
+        def stands(content: bytes, late: bytes) -> bool:
             try:
-                other = self._parsed(ShardCount, self._count(count.ordinal), content)
+                other = self._parsed(ShardCount, path, content)
             except BroetchenError:
                 return False
-            return other.source == count.source and not count.holds_more(other) and self._is_usable(other)
+            ours = self._parsed(ShardCount, path, late)
+            return other.source == ours.source and not ours.holds_more(other) and self._is_usable(other)
 
-        content = put_unless(self._count(count.ordinal), _sealed(count), stands)
-        kept = self._parsed(ShardCount, self._count(count.ordinal), content)
+        kept = self._parsed(ShardCount, path, put_unless(path, _sealed(count), stands))
         if kept.attempt != count.attempt:
             names = [name(count.ordinal, count.attempt) for name in (self.shard, self._rows, self.quarantine)]
             storage.delete(names)

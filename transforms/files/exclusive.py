@@ -17,13 +17,13 @@ from transforms.files.errors import explained
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
 
 
-def put_unless(path: str, data: bytes, keeps: Callable[[bytes], bool]) -> bytes:
+def put_unless(path: str, data: bytes, keeps: Callable[[bytes, bytes], bool]) -> bytes:
     """Writes a file unless one is there that is to be kept.
 
     Args:
         path: of the file; its folder is made where there is none.
         data: what to write.
-        keeps: whether to keep what is there, by its content.
+        keeps: whether to keep a first content rather than put a second in its place; an order among all contents.
 
     Returns:
         what lies there then: `data`, or what was kept. Only local filesystems and ``gs://`` decide between two writers
@@ -38,31 +38,32 @@ def put_unless(path: str, data: bytes, keeps: Callable[[bytes], bool]) -> bytes:
         if storage.is_local(path):
             storage.makedirs(storage.split(path)[0] or ".")
             return _put_local(path, data, keeps)
-        if storage.exists(path) and keeps(found := storage.read_bytes(path)):
+        if storage.exists(path) and keeps(found := storage.read_bytes(path), data):
             return found
         storage.write_bytes(path, data)
         return data
 
 
-def _put_local(path: str, data: bytes, keeps: Callable[[bytes], bool]) -> bytes:
-    temporary, aside = storage.temporary_path(path), storage.temporary_path(path)
+def _put_local(path: str, data: bytes, keeps: Callable[[bytes, bytes], bool]) -> bytes:
+    offered, aside = storage.temporary_path(path), storage.temporary_path(path)
     try:
-        with open(temporary, "xb") as file:
+        with open(offered, "xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        while not _take_name(temporary, path):
+        while not _take_name(offered, path):
             with contextlib.suppress(FileNotFoundError):
-                if keeps(found := Path(path).read_bytes()):
+                if keeps(found := Path(path).read_bytes(), data):
                     return found
                 os.rename(path, aside)
-                # Another writer may have put a better one there since it was read.
-                if (moved := Path(aside).read_bytes()) != found and keeps(moved):
-                    _take_name(aside, path)
+                # Another writer may have put a better one there since it was read. It was told that its own stands, so
+                # it is offered from now on: a third one may have taken the name meanwhile.
+                if (moved := Path(aside).read_bytes()) != found and keeps(moved, data):
+                    data, offered, aside = moved, aside, offered
         storage.sync_folder(storage.split(path)[0] or ".")
         return data
     finally:
-        for left in (temporary, aside):
+        for left in (offered, aside):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(left)
 

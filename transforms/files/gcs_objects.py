@@ -83,7 +83,7 @@ def list_marks(folder: str) -> dict[str, FileMark]:
     return {f"gs://{bucket.name}/{blob.name}": FileMark(int(blob.size), crc32c=str(blob.crc32c)) for blob in blobs}
 
 
-def put_unless(path: str, data: bytes, keeps: Callable[[bytes], bool]) -> bytes:
+def put_unless(path: str, data: bytes, keeps: Callable[[bytes, bytes], bool]) -> bytes:
     """See `transforms.files.exclusive.put_unless`.
 
     Raises:
@@ -100,7 +100,7 @@ def put_unless(path: str, data: bytes, keeps: Callable[[bytes], bool]) -> bytes:
             except NotFound:  # It was replaced meanwhile.
                 continue
             # Equal to it is what this very request has written, if its answer was lost.
-            if content == data or keeps(content):
+            if content == data or keeps(content, data):
                 return content
         try:
             bucket.blob(name).upload_from_string(

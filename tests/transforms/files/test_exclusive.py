@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -19,13 +19,13 @@ from transforms.files.exclusive import put_unless
 __all__ = ["gcs_requests"]
 
 
-def at_least(number: int) -> Callable[[bytes], bool]:
-    return lambda content: int(content) >= number
+def is_larger(content: bytes, other: bytes) -> bool:
+    return int(content) >= int(other)
 
 
 def put(path: str, number: int) -> int:
     """Writes a number, unless one is there that is as large; returns the one that is there then."""
-    return int(put_unless(path, str(number).encode(), at_least(number)))
+    return int(put_unless(path, str(number).encode(), is_larger))
 
 
 @pytest.fixture(params=["local", "gs"])
@@ -65,30 +65,34 @@ def test_many_writers_at_once(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["count"]
 
 
-@pytest.mark.parametrize(("there", "late"), [(1, 9), (1, 3), (None, 9), (None, 3)])
-def test_a_writer_that_comes_between_looking_and_writing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: int | None, late: int
+@pytest.mark.parametrize(
+    "late", [[9], [3], [None, 9], [None, 3], [9, 7], [7, 9], [None, 9, 7], [None, 9, 7, 8], [9, 11]]
+)
+@pytest.mark.parametrize("there", [1, None])
+def test_writers_that_come_between_looking_and_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: int | None, late: Sequence[int | None]
 ) -> None:
-    """It is another process: it knows nothing of this one, and writes between any two of this one's calls."""
+    """They are other processes: they know nothing of this one, and write between any two of this one's calls."""
     path = str(tmp_path / "count")
     if there is not None:
         put(path, there)
+    waiting = list(late)
     for name in ("link", "rename"):
         call = getattr(os, name)
 
         def between(*arguments: str, call: Callable[..., None] = call) -> None:
-            if waiting:
-                waiting.pop()
-                with monkeypatch.context() as patch:
-                    patch.undo()
-                    put(path, late)
+            if waiting and (number := waiting.pop(0)) is not None:
+                to_come, waiting[:] = waiting[:], []
+                put(path, number)
+                waiting[:] = to_come
             call(*arguments)
 
         monkeypatch.setattr(os, name, between)
-    for turn in range(1, 4):
-        waiting = [None] * turn
-        assert put(path, 5) == max(5, late)
-    assert storage.read_bytes(path) == str(max(5, late)).encode()
+    stands = put(path, 5)
+    come = [number for number in late[: len(late) - len(waiting)] if number is not None]
+    assert stands == max(5, *come, there or 0)
+    assert storage.read_bytes(path) == str(stands).encode()
+    assert os.listdir(tmp_path) == ["count"]
 
 
 @pytest.mark.parametrize("late", [9, 3])
