@@ -28,6 +28,8 @@ _THREADS = 4
 # Grain packs some ten thousand records a second.
 _PACKED_RECORDS = 4096
 _OTHER_BATCHES = (8, 32, 128)
+# Of all sequences that are open while records are packed; each takes some ten bytes.
+_MOST_POSITIONS = 1 << 26
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,6 +163,11 @@ def _read_dataset(folder: str, manifest: Manifest, length: int, batch: int) -> D
         obstacle = (
             f"Records of up to {manifest.config['records']['max_tokens']:,} ids do not fit into sequences of "
             f"{length:,}, at which MaxText would stop"
+        )
+    elif length * max(*_OTHER_BATCHES, batch) > _MOST_POSITIONS:
+        obstacle = (
+            f"Sequences of {length:,} are too long to pack {max(*_OTHER_BATCHES, batch)} at a time here; name shorter "
+            "ones by --length"
         )
     fitting = np.minimum(records, length)
     tokens = int(records.sum())

@@ -141,7 +141,7 @@ def _read(path: str, counted: Counted, source: SourceFile) -> dict[int, TextCoun
         raise _UnsoundError("it is nested too deep") from error
     if body["counted"] != dataclasses.asdict(counted):
         raise _UnsoundError("it is about another source file or tokenizer")
-    items = entry["row_groups"]
+    items = body["row_groups"]
     if not isinstance(items, list) or not all(isinstance(item, dict) and "row_group" in item for item in items):
         raise _UnsoundError("its row groups are not a list of counts")
     try:

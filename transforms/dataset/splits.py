@@ -21,7 +21,7 @@ from tokenizers import Tokenizer
 from transforms.dataset.manifest import Manifest, find_manifests, tokenizer_of
 from transforms.dataset.reader import ShardReader, check_ids
 from transforms.encoding.pool import borrow_encoder, tokenizer_file
-from transforms.errors import BroetchenError, UsageError
+from transforms.errors import BroetchenError, UsageError, without_controls
 from transforms.files import storage
 from transforms.tokenizer.spec import TokenizerSpec
 
@@ -221,7 +221,7 @@ class BuiltDataset(Mapping[str, SplitRecords]):
 
     def __repr__(self) -> str:
         splits = ", ".join(f"{name}: {len(records):,} records" for name, records in self.items())
-        return f"BuiltDataset({self.folder}, {splits})"
+        return f"BuiltDataset({without_controls(self.folder)}, {splits})"
 
 
 def open_dataset(uri: str | os.PathLike[str]) -> BuiltDataset:

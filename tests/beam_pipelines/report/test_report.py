@@ -217,6 +217,19 @@ def test_packing_is_maxtexts(report: OutputReport) -> None:
     assert packing.tokens == sum(int((row > 0).sum()) for row in rows) == 2000
 
 
+def test_sequences_that_memory_does_not_hold(output: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(output, tmp_path / "out"))
+    for path in copy.glob("*/manifest.json"):
+        manifest = json.loads(path.read_text())
+        manifest["config"]["records"]["max_tokens"] = 2**31 - 1
+        path.write_text(json.dumps(manifest))
+    report = read_report(str(copy))
+    assert {one.obstacle for one in report.datasets} == {
+        "Sequences of 2,147,483,647 are too long to pack 128 at a time here; name shorter ones by --length"
+    }
+    assert "name shorter ones by --length" in render_report(report, ())
+
+
 def test_sequences_that_are_too_short_for_the_records(output: Path) -> None:
     report = read_report(str(output), length=MAX_TOKENS - 1)
     assert not report.mixed

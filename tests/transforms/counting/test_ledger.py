@@ -166,7 +166,7 @@ def edit(change: Callable[[dict[str, Any]], None], *, sign: bool) -> Change:
         entry = json.loads(path.read_bytes())
         change(entry)
         if sign:
-            body = {key: entry[key] for key in ("counted", "row_groups")}
+            body = {key: entry.get(key) for key in ("counted", "row_groups")}
             text = json.dumps(body, sort_keys=True, separators=(",", ":"))
             entry["sha256"] = hashlib.sha256(text.encode()).hexdigest()
         path.write_text(json.dumps(entry))
@@ -196,6 +196,10 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "a row group that steers": (
         edit(lambda entry: entry["row_groups"][0].update(row_group="\x1b"), sign=True),
         "no row",
+    ),
+    "row groups by another name": (
+        edit(lambda entry: entry.update(row_group=entry.pop("row_groups")), sign=True),
+        "not a list of counts",
     ),
     "no row groups": (edit(lambda entry: entry.update(row_groups=None), sign=True), "not a list of counts"),
     "a number for row groups": (edit(lambda entry: entry.update(row_groups=[5]), sign=True), "not a list of counts"),

@@ -180,6 +180,12 @@ def test_a_dataset_without_its_tokenizer_still_gives_what_it_holds(folders: dict
                 _ = record.text if name == "tokens" else record.ids
 
 
+def test_a_folder_whose_name_steers_a_terminal(folders: dict[str, Path], tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(folders["tokens"], tmp_path / "\x9b31m"))
+    with open_dataset(copy) as opened:
+        assert repr(opened).startswith(f"BuiltDataset({tmp_path}/\\u009b31m, train: ")
+
+
 def test_one_dataset_of_an_output_is_opened(folders: dict[str, Path]) -> None:
     with open_dataset(f"{folders['tokens'].parent}/") as opened:
         assert opened.folder == str(folders["tokens"])
