@@ -52,7 +52,7 @@ def test_a_dry_run_shows_a_script_and_leaves_nothing(data, tmp_path, monkeypatch
     assert ended.returncode == 0, ended.stderr
     assert [path.name for path in output.iterdir()] == ["run.yaml"]
     environment = environments.trainer("cpu")
-    assert f"--require-hashes --compile-bytecode -r {environment.lock}" in ended.stdout
+    assert f"--require-hashes --only-binary :all: --compile-bytecode -r {environment.lock}" in ended.stdout
     assert f"{environment.python} -m maxtext.trainers.pre_train.train {output}/run/job/small.yml" in ended.stdout
     checked = subprocess.run(["sh", "-n"], input=ended.stdout, text=True, capture_output=True, check=False)
     assert (checked.returncode, checked.stderr) == (0, "")
