@@ -74,12 +74,22 @@ def _say_foreign(error: Exception) -> int:
     return BroetchenError.exit_code
 
 
+def _at_home(argument: str) -> str:
+    """`~` in `--output=~/x` is the home folder, as in a config: a shell takes it for one at the start of a word alone.
+
+    >>> _at_home("--output=~no-such-user/x"), _at_home("a~b")
+    ('--output=~no-such-user/x', 'a~b')
+    """
+    option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    return option + equals + (os.path.expanduser(value) if value.startswith("~") else value)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The entry point of `broetchen`; `arguments` are those of the command line where none are given."""
     # Nothing here multiplies matrices. Without threads of NumPy's own, which looks at this when it is imported, the
     # process of a job can be forked.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    given = sys.argv[1:] if arguments is None else list(arguments)
+    given = [_at_home(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
     code = run(lambda: app(given, prog_name="broetchen"), debug="--debug" in given)
     if code:
         # Threads that Beam leaves behind after an error may be deep in native code, which aborts the process when the

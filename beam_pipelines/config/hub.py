@@ -9,6 +9,7 @@ from beam_pipelines.config.sections import DatasetConfig
 from beam_pipelines.config.sources import HubDataset
 from transforms.errors import BroetchenError, one_line
 from transforms.files.hub_path import SCHEME, HubPath
+from transforms.patterns import quoted
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -73,4 +74,4 @@ def _split_files(name: str, source: HubDataset, commit: str) -> list[str]:
     files = [str(path) for path in splits[source.split]]
     if others := [path for path in files if not path.endswith(".parquet")]:
         raise BroetchenError(f"{what}: {others[0]} is not parquet, which is what is read here; choose another dataset")
-    return files
+    return [quoted(path) for path in files]

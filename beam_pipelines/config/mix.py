@@ -29,8 +29,9 @@ from beam_pipelines.config.sections import (
 from beam_pipelines.config.values import Budget, DatasetName
 from transforms.budget.apportion import apportion
 from transforms.config.document import Kind, Problem
-from transforms.config.file import ConfigFile, open_document, resolve_path, section_of
+from transforms.config.file import ConfigFile, open_document, resolve_path, resolve_pattern, section_of
 from transforms.config.section import Name
+from transforms.patterns import quoted
 from transforms.quantities import shown
 
 _KIND = Kind("mix config", "mix_configs/demo.yaml")
@@ -111,13 +112,17 @@ class MixConfig(ConfigFile):
         """
         return source_path(path, self._folder, self._source_root)
 
+    def resolve_source(self, source: str) -> str:
+        """The glob pattern that a source is when it is opened: as `resolve`, with the folders before it as names."""
+        return source_pattern(source, self._folder, self._source_root)
+
     def tokenizer_path(self) -> str:
         """Where the tokenizer is: a hub id as it is, and a path resolved against the config's folder."""
         return self.tokenizer.path if self.tokenizer.is_hub_id else self.resolve(self.tokenizer.path)
 
     def sources(self, dataset: str) -> tuple[str, ...]:
         """The paths and globs of `dataset`, resolved against the config's folder."""
-        return tuple(self.resolve(source) for source in self.datasets[dataset].paths)
+        return tuple(self.resolve_source(source) for source in self.datasets[dataset].paths)
 
     def as_written(self) -> dict[str, Any]:
         """The config in plain JSON types, for a manifest: paths as they were written, not resolved.
@@ -142,6 +147,13 @@ def source_path(path: str, folder: str, source_root: str = "") -> str:
     if path.startswith("hf://") and source_root:
         return posixpath.join(source_root, path.removeprefix("hf://"))
     return resolve_path(folder, path)
+
+
+def source_pattern(source: str, folder: str, source_root: str = "") -> str:
+    """The same of a glob pattern: the folders that are put before it are names."""
+    if source.startswith("hf://") and source_root:
+        return posixpath.join(quoted(source_root), source.removeprefix("hf://"))
+    return resolve_pattern(folder, source)
 
 
 def _same_names(datasets: Mapping[str, Any]) -> Iterator[Problem]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import posixpath
 from collections.abc import Callable, Mapping, Sequence
 
@@ -16,14 +17,15 @@ from beam_pipelines.runners.local import stored_tokens, work_seconds
 from transforms.counting.count_tokens import BuiltShard, CountBuiltShards, CountSpec, CountTokens, built_shards
 from transforms.counting.ledger import CountLedger
 from transforms.counting.text_count import TextCount
-from transforms.dataset.manifest import find_manifests
+from transforms.dataset.manifest import NAME, find_manifests
 from transforms.encoding.pool import expected_engine, know_tokenizer, warm_encoder
 from transforms.errors import BroetchenError, UsageError
 from transforms.files import storage
+from transforms.files.listing import list_files
+from transforms.patterns import is_wild
 from transforms.tokenizer.file import TokenizerFile, load_tokenizer
 from transforms.tokenizer.spec import Engine, SpecialTokens, TokenizerSpec
 
-_WILDCARDS = "*?["
 # With gigatoken in one process, start-up left out; measured on the benchmark's corpus.
 _TOKENS_PER_S = 40_000_000
 
@@ -181,7 +183,10 @@ def _is_config(what: str) -> bool:
 
 
 def _is_parquet(what: str) -> bool:
-    return not _is_config(what) and (what.endswith(".parquet") or any(wildcard in what for wildcard in _WILDCARDS))
+    if _is_config(what) or not (what.endswith(".parquet") or is_wild(what)):
+        return False
+    # A folder of built datasets may have brackets in its name.
+    return what.endswith(".parquet") or not (os.path.isdir(what) or list_files(what, f"*/{NAME}"))
 
 
 def _run(counting: Counting, scratch: str, ledger: str | None, beam_arguments: Sequence[str]) -> dict[str, TextCount]:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from beam_pipelines.config.mix import MixConfig
-from transforms.arrayrecord.records import RecordSpec
+from transforms.arrayrecord.records import RecordSpec, file_extension
 from transforms.encoding.pool import know_tokenizer
 from transforms.errors import UsageError
 from transforms.files import storage
+from transforms.patterns import divided, fixed_folder, matches
 from transforms.recipe.spec import DatasetSpec
 from transforms.tokenizer.file import TokenizerFile, load_tokenizer
 from transforms.tokenizer.spec import Engine, TokenizerSpec
 
 SPLITS = ("train", "eval")
+_QUARANTINED = "_quarantine/bad-rows-00000.parquet"
 
 
 def chosen_datasets(config: MixConfig, wanted: Sequence[str]) -> list[str]:
@@ -96,6 +99,7 @@ def dataset_specs(
     )
     know_tokenizer(known, tokenizer)
     written = config.as_written()
+    _check_apart(config, datasets, output)
 
     def spec_of(name: str) -> DatasetSpec:
         dataset, budget = config.datasets[name], budgets[name]
@@ -105,7 +109,7 @@ def dataset_specs(
             mix=config.name,
             sources=config.sources(name),
             source_roots=tuple(
-                (storage.fixed_folder(config.resolve(source)), storage.fixed_folder(source)) for source in dataset.paths
+                (fixed_folder(config.resolve_source(source)), fixed_folder(source)) for source in dataset.paths
             ),
             text_column=dataset.text_column,
             order=dataset.order,
@@ -130,6 +134,31 @@ def dataset_specs(
         )
 
     return [spec_of(name) for name in datasets]
+
+
+def _check_apart(config: MixConfig, datasets: Sequence[str], output: str) -> None:
+    """Checks that no source will match what the build itself writes, which a later one would read.
+
+    Raises:
+        UsageError: one will.
+    """
+    files = [f"{split}-00000-of-00001.{file_extension(config.records.format)}" for split in SPLITS]
+    written = [posixpath.join(output, name, file) for name in config.datasets for file in (*files, _QUARANTINED)]
+    for name in datasets:
+        for source, pattern in zip(config.datasets[name].paths, config.sources(name), strict=True):
+            if any(_will_match(pattern, path) for path in written):
+                raise UsageError(
+                    f"dataset {name}: the source {source} would also match what is built at {output}; choose an "
+                    "--output elsewhere, or a narrower source"
+                )
+
+
+def _will_match(pattern: str, path: str) -> bool:
+    folder, parts = divided(pattern)
+    if storage.is_local(folder) and storage.is_local(path):
+        folder, path = os.path.realpath(folder or "."), os.path.realpath(path)
+    prefix = folder.rstrip("/") + "/"
+    return path.startswith(prefix) and matches(parts, path.removeprefix(prefix).split("/"))
 
 
 def _deciding_config(

@@ -14,7 +14,7 @@ from transforms.arrayrecord.records import file_extension
 from transforms.dataset.manifest import Manifest, SplitEntry, find_manifests, tokenizer_of
 from transforms.encoding.pool import tokenizer_file
 from transforms.errors import BroetchenError, UsageError
-from transforms.files import storage
+from transforms.files.listing import look_through
 from transforms.sampling.packing import Packing, pack_first_fit
 from transforms.sampling.split_sample import SplitSample, sample_split
 
@@ -206,7 +206,7 @@ def _pack_mixture(datasets: Sequence[DatasetReport], length: int, bins: int) -> 
 
 def _written(folder: str, manifest: Manifest) -> tuple[WrittenFile, ...]:
     extension = file_extension(manifest.config["records"]["format"])
-    times = storage.modified_times(posixpath.join(folder, f"*.{extension}"))
+    times = {found.path: found.modified for found in look_through(folder, f"*.{extension}") if found.modified > 0}
     found = [
         WrittenFile(manifest.dataset, shard.tokens, times[path])
         for split in manifest.splits.values()

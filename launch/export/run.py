@@ -15,6 +15,7 @@ from launch.local.environment import trainer_python
 from launch.maxtext.checkpoints import checkpoint_folder, chosen_step, run_folder
 from transforms.errors import BroetchenError
 from transforms.files import storage
+from transforms.files.listing import list_files
 from transforms.files.scratch import temporary_folder
 from transforms.quantities import format_size
 
@@ -85,7 +86,7 @@ def _weights(checkpoint: str, scratch: Path) -> Path:
     if storage.is_local(checkpoint):
         return Path(checkpoint, "items")
     copy = scratch / "checkpoint"
-    found = storage.list_files(storage.join(checkpoint, "**"))
+    found = list_files(checkpoint)
     _LOGGER.info("copies %s, %s", checkpoint, format_size(sum(size for _, size in found)))
     for path, _ in found:
         target = copy / path[len(checkpoint) :].lstrip("/")

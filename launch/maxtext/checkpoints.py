@@ -7,6 +7,7 @@ import re
 from launch.config.training import TrainingConfig
 from transforms.errors import BroetchenError
 from transforms.files import storage
+from transforms.files.listing import list_files
 
 # Orbax's mark of a checkpoint that is whole.
 _COMMITTED = re.compile(r".*/checkpoints/(\d+)/commit_success\.txt")
@@ -24,7 +25,7 @@ def checkpoint_folder(config: TrainingConfig, step: int) -> str:
 
 def checkpoint_steps(run: str) -> list[int]:
     """The steps that a run has whole checkpoints of, by the run's folder."""
-    found = storage.list_files(storage.join(run, "checkpoints", "*", "commit_success.txt"))
+    found = list_files(run, "checkpoints/*/commit_success.txt")
     return sorted(int(match[1]) for path, _ in found if (match := _COMMITTED.fullmatch(path)))
 
 

@@ -23,6 +23,7 @@ from tests.support.forks import Forked, ForkServer
 from tests.support.killed_builds import check_nothing_is_half_there, tree, write_mix
 from tests.support.services.gcs_emulator import Handler, emulated_bucket
 from transforms.files import storage
+from transforms.files.listing import list_files
 
 TOKENS = {"a": 60_000, "b": 40_000}
 _ENGINE = ("--engine", "tokenizers")
@@ -191,5 +192,5 @@ def _store() -> dict[str, str]:
 def _tree(output: str) -> dict[str, str]:
     if storage.is_local(output):
         return tree(Path(output))
-    names = [path for path, _ in storage.list_files(f"{output}/**")]
+    names = [path for path, _ in list_files(output)]
     return {name.removeprefix(f"{output}/"): hashlib.sha256(storage.read_bytes(name)).hexdigest() for name in names}

@@ -45,7 +45,7 @@ CORE = (
     "transforms/locks/interruption.py",
     "transforms/locks/output.py",
     "transforms/locks/owner.py",
-    "transforms/files/gcs_rename.py",
+    "transforms/files/gcs_objects.py",
     "transforms/encoding/code_points.py",
     "transforms/encoding/gigatoken.py",
     "transforms/encoding/pool.py",

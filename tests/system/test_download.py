@@ -20,6 +20,7 @@ from tests.support.services.hub_server import HubServer
 from tests.transforms.files.test_hub import CORPUS, shards, write_config
 from transforms.errors import BroetchenError
 from transforms.files import hub_copy, storage
+from transforms.files.listing import list_files
 
 pytestmark = pytest.mark.slow
 
@@ -95,9 +96,7 @@ def test_a_wrong_beginning_is_found_by_the_hash_and_fetched_anew(hub: HubServer,
 def test_to_a_bucket(hub: HubServer, source: str, gcs_prefix: str) -> None:
     size = storage.size(source)
     assert hub_copy.copy_verified(source, f"{gcs_prefix}/a/file", size, lambda _: None)
-    assert [(path, length) for path, length in storage.list_files(f"{gcs_prefix}/**")] == [
-        (f"{gcs_prefix}/a/file", size)
-    ]
+    assert [(path, length) for path, length in list_files(gcs_prefix)] == [(f"{gcs_prefix}/a/file", size)]
     assert storage.read_bytes(f"{gcs_prefix}/a/file") == FileSystems.open(source).read()
 
 
@@ -106,7 +105,7 @@ def test_wrong_content_never_gets_a_name_in_a_bucket(hub: HubServer, source: str
     done: list[int] = []
     with pytest.raises(BroetchenError, match="has another hash than the hub says"):
         hub_copy.copy_verified(source, f"{gcs_prefix}/a/file", size - 1, done.append)
-    assert storage.list_files(f"{gcs_prefix}/**") == []
+    assert list_files(gcs_prefix) == []
 
 
 def test_the_folder_is_named_as_it_is(config: Path, tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
+import os
 import posixpath
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -18,14 +18,15 @@ from transforms.dataset.manifest import Manifest, manifest_path, read_manifest
 from transforms.dataset.reader import ShardReader
 from transforms.errors import BroetchenError, UsageError
 from transforms.files import storage
+from transforms.files.listing import list_files
 from transforms.files.untrusted import check_regular
 from transforms.parquet.footer import read_footer
 from transforms.parquet.source_files import expand_sources
 from transforms.parquet.texts import read_texts
+from transforms.patterns import fixed_folder, is_wild, quoted, unquoted
 from transforms.texts import text_buffers
 
 _SUFFIX = ".parquet"
-_WILDCARD = re.compile(r"[*?\[]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,9 +91,9 @@ def parquet_part(name: str, sources: Mapping[str, str], text_column: str) -> Tex
 def _as_written(path: str, sources: Mapping[str, str]) -> str:
     """A file's path with the fixed part of the pattern that found it as that was written."""
     for opened, written in sources.items():
-        folder = storage.fixed_folder(opened)
+        folder = fixed_folder(opened)
         if path.startswith(folder):
-            return storage.fixed_folder(written) + path.removeprefix(folder)
+            return fixed_folder(written) + path.removeprefix(folder)
     return posixpath.basename(path)
 
 
@@ -109,7 +110,8 @@ def find_parts(location: str, text_column: str = "text", split: str = "train") -
         BroetchenError: there is nothing, or it is damaged.
         UsageError: it was built as ids.
     """
-    if location.endswith(_SUFFIX) or _WILDCARD.search(location):
+    is_folder = storage.is_local(location) and os.path.isdir(location)
+    if not is_folder and (location.endswith(_SUFFIX) or is_wild(location)):
         if split != "train":
             return []
         return [parquet_part(_name(location), {location: _portable(location)}, text_column)]
@@ -120,18 +122,18 @@ def find_parts(location: str, text_column: str = "text", split: str = "train") -
         return [part for part in parts if part is not None]
     if split != "train":
         return []
-    here = posixpath.join(folder, f"*{_SUFFIX}")
-    if storage.list_files(here):
-        return [parquet_part(_name(folder), {here: _portable(here)}, text_column)]
-    below = [posixpath.dirname(path) for path, _ in storage.list_files(posixpath.join(folder, f"*/*{_SUFFIX}"))]
+    if list_files(folder, f"*{_SUFFIX}"):
+        here = posixpath.join(quoted(folder), f"*{_SUFFIX}")
+        return [parquet_part(_name(here), {here: _portable(here)}, text_column)]
+    below = [posixpath.dirname(path) for path, _ in list_files(folder, f"*/*{_SUFFIX}")]
     if not below:
         raise BroetchenError(
             f"{location}: no dataset that was built as text, and no parquet files in it or one folder below; name such "
             "a folder, a pattern like corpus/*.parquet, or a mix config (.yaml)"
         )
     return [
-        parquet_part(_name(one), {posixpath.join(one, f"*{_SUFFIX}"): f"{_name(one)}/*{_SUFFIX}"}, text_column)
-        for one in dict.fromkeys(below)
+        parquet_part(_name(here), {here: f"{quoted(_name(here))}/*{_SUFFIX}"}, text_column)
+        for here in (posixpath.join(quoted(one), f"*{_SUFFIX}") for one in dict.fromkeys(below))
     ]
 
 
@@ -147,12 +149,12 @@ def _portable(pattern: str) -> str:
 
 def _name(location: str) -> str:
     """What to call the files at a location: the last part of its path that has no wildcard."""
-    parts = [part for part in location.split("/") if part and not _WILDCARD.search(part)]
-    return parts[-1].removesuffix(_SUFFIX) if parts else "corpus"
+    parts = [part for part in location.split("/") if part and not is_wild(part)]
+    return unquoted(parts[-1]).removesuffix(_SUFFIX) if parts else "corpus"
 
 
 def _manifests(folder: str) -> dict[str, Manifest]:
-    beside = [posixpath.dirname(path) for path, _ in storage.list_files(posixpath.join(folder, "*", "manifest.json"))]
+    beside = [posixpath.dirname(path) for path, _ in list_files(folder, "*/manifest.json")]
     folders = [folder] if storage.exists(manifest_path(folder)) else beside
     return {one: manifest for one in folders if (manifest := read_manifest(one))}
 

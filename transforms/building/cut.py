@@ -99,6 +99,7 @@ def plan_publication(spec: DatasetSpec, plan: DatasetPlan, cut: DatasetCut) -> P
         missing = {split.split: split.missing for split in cut.splits}
         put_back = {}
     if any(missing.values()) and spec.on_shortfall == "fail":
+        work_folder(spec, plan).write_budgets(spec.budgets, exhausted=True)
         raise BroetchenError(shortfall_message(spec, plan, missing))
     tasks = tuple(
         PublishTask(

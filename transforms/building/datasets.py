@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import posixpath
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import apache_beam as beam
@@ -28,7 +27,7 @@ from transforms.dataset.manifest import Manifest, QuarantineEntry, ShardEntry, r
 from transforms.dataset.quarantine import quarantine_folder
 from transforms.encoding.recheck import engine_version
 from transforms.errors import BroetchenError, UsageError
-from transforms.files import storage
+from transforms.files.listing import list_files
 from transforms.locks.output import check_token
 from transforms.recipe.plan import FORMAT_VERSION, DatasetPlan, PlanDatasets
 from transforms.recipe.shard_plan import ShardTask, next_shards, sure_shards
@@ -95,11 +94,11 @@ def _check_finished(spec: DatasetSpec, plan: DatasetPlan, manifest: Manifest) ->
             f"{spec.folder}: {sum(manifest.skipped.values()):,} rows of its source held no text and were left out, and "
             "now on_bad_rows is fail; build it at another --output to see the first one, or set on_bad_rows: skip"
         )
-    sizes = dict(storage.list_files(f"{spec.folder}/*.{spec.records.extension}"))
+    sizes = dict(list_files(spec.folder, f"*.{spec.records.extension}"))
     entries: list[ShardEntry | QuarantineEntry] = [*manifest.quarantine]
     entries += [shard for split in manifest.splits.values() for shard in split.shards]
     if manifest.quarantine:
-        sizes |= storage.list_files(posixpath.join(quarantine_folder(spec.folder), "*"))
+        sizes |= list_files(quarantine_folder(spec.folder), "*")
     if any(sizes.get(f"{spec.folder}/{entry.file}") != entry.bytes for entry in entries):
         raise BroetchenError(
             f"{spec.folder}: files that its manifest names are gone or cut short; --overwrite rebuilds it"

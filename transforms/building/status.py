@@ -13,6 +13,7 @@ from transforms.coders import from_json
 from transforms.dataset.manifest import NAME, Manifest, read_manifest
 from transforms.errors import BroetchenError, one_line
 from transforms.files import storage
+from transforms.files.listing import list_files
 from transforms.recipe.spec import DatasetSpec
 
 # Until a shard of the dataset is finished, what a token takes in a file; only a progress bar hangs on it.
@@ -37,7 +38,7 @@ class StatusReader:
 
     def read(self) -> DatasetStatus:
         spec = self._spec
-        for path, _ in storage.list_files(f"{spec.work_root}/*/shard-*.json"):
+        for path, _ in list_files(spec.work_root, "*/shard-*.json"):
             if path not in self._counts:
                 self._counts[path] = _read(ShardCount, path)
         if (manifest := read_manifest(spec.folder)) is not None:
@@ -61,6 +62,9 @@ class StatusReader:
         return total
 
 
+State = Literal["tokenizing", "publishing", "finished", "failed: source exhausted"]
+
+
 @dataclasses.dataclass(frozen=True)
 class DatasetProgress:
     """How far one dataset of an output is.
@@ -72,7 +76,7 @@ class DatasetProgress:
     """
 
     dataset: str
-    state: Literal["tokenizing", "publishing", "finished"]
+    state: State
     wanted: int
     tokens: int
     shards: int
@@ -88,7 +92,7 @@ def read_progress(output: str) -> list[DatasetProgress]:
     """
     output = output.rstrip("/") or "/"
     found: dict[str, DatasetProgress] = {}
-    for path, _ in storage.list_files(posixpath.join(output, "*", ".broetchen", "*", "budgets-*.json")):
+    for path, _ in list_files(output, "*/.broetchen/*/budgets-*.json"):
         try:
             progress = _unfinished(path)
         except BroetchenError:
@@ -100,7 +104,7 @@ def read_progress(output: str) -> list[DatasetProgress]:
         # Under two fingerprints, that of an older config is left behind.
         if known is None or known.tokens <= progress.tokens:
             found[progress.dataset] = progress
-    for path, _ in storage.list_files(posixpath.join(output, "*", NAME)):
+    for path, _ in list_files(output, f"*/{NAME}"):
         if (manifest := read_manifest(posixpath.dirname(path))) is not None:
             found[manifest.dataset] = _finished(manifest)
     if not found:
@@ -123,15 +127,22 @@ def _finished(manifest: Manifest) -> DatasetProgress:
 
 def _unfinished(budgets_path: str) -> DatasetProgress:
     folder, name = posixpath.split(budgets_path)
-    wanted = sum(_read(Budgets, budgets_path).tokens.values())
-    counts = [_read(ShardCount, path) for path, _ in storage.list_files(f"{folder}/shard-*.json")]
+    budgets = _read(Budgets, budgets_path)
+    wanted = sum(budgets.tokens.values())
+    counts = [_read(ShardCount, path) for path, _ in list_files(folder, "shard-*.json")]
     return DatasetProgress(
         dataset=folder.split("/")[-3],
-        state="publishing" if storage.exists(f"{folder}/{name.replace('budgets', 'publication')}") else "tokenizing",
+        state=_state(budgets, f"{folder}/{name.replace('budgets', 'publication')}"),
         wanted=wanted,
         tokens=min(wanted, sum(count.tokens for count in counts)),
         shards=len(counts),
     )
+
+
+def _state(budgets: Budgets, publication: str) -> State:
+    if budgets.exhausted:
+        return "failed: source exhausted"
+    return "publishing" if storage.exists(publication) else "tokenizing"
 
 
 def _read[T](cls: type[T], path: str) -> T:

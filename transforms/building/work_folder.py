@@ -37,6 +37,7 @@ from transforms.dataset.quarantine import quarantine_folder
 from transforms.errors import BroetchenError, one_line
 from transforms.files import storage
 from transforms.files.exclusive import put_unless
+from transforms.files.listing import list_files
 
 ROW = np.dtype([("kind", "u1"), ("tokens", "<u4"), ("text", "<u8")])
 """A row of the source that was read: what it is (an index of `transforms.texts.KINDS`), and of a document its tokens,
@@ -64,9 +65,14 @@ class Publication:
 
 @dataclasses.dataclass(frozen=True)
 class Budgets:
-    """Tokens by split, so that who looks at unfinished work can tell how much there is to do."""
+    """Tokens by split, so that who looks at unfinished work can tell how much there is to do.
+
+    Attributes:
+        exhausted: whether the build has found that the source does not hold them, and has failed.
+    """
 
     tokens: dict[str, int]
+    exhausted: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,8 +211,9 @@ class WorkFolder:
         dataset_folder = posixpath.dirname(posixpath.dirname(self.path))
         return posixpath.join(quarantine_folder(dataset_folder), quarantine_name(ordinal))
 
-    def write_budgets(self, tokens: Mapping[str, int]) -> None:
-        self._write(self._file(f"budgets-{self._build}.json"), Budgets(dict(tokens)))
+    def write_budgets(self, tokens: Mapping[str, int], *, exhausted: bool = False) -> None:
+        """Notes how much a build wants, and perhaps that there is less; a later build begins it again."""
+        self._write(self._file(f"budgets-{self._build}.json"), Budgets(dict(tokens), exhausted))
 
     def write_publication(self, publication: Publication) -> None:
         self._write(self._publication(), publication)
@@ -301,7 +308,7 @@ def sweep_work(work_root: str) -> list[str]:
     Raises:
         BroetchenError: a file cannot be deleted, or a count is damaged.
     """
-    folders = {posixpath.dirname(path) for path, _ in storage.list_files(posixpath.join(work_root, "*", "budgets-*"))}
+    folders = {posixpath.dirname(path) for path, _ in list_files(work_root, "*/budgets-*")}
     return [path for folder in sorted(folders) for path in WorkFolder(folder, "", "").sweep()]
 
 

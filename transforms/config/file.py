@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import PrivateAttr, ValidationError
@@ -13,6 +13,7 @@ from pydantic import PrivateAttr, ValidationError
 from transforms.config.document import MAX_CONFIG_BYTES, ConfigDocument, Kind, Problem
 from transforms.config.section import Section
 from transforms.errors import UsageError
+from transforms.patterns import quoted
 
 # What a path that is not local begins with.
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -99,6 +100,15 @@ def section_of[T: ConfigFile](schema: type[T], document: ConfigDocument) -> T:
     return config
 
 
+def resolve_pattern(folder: str, pattern: str) -> str:
+    """The same as `resolve_path` of a glob pattern: the folders that are put before it are names (`quoted`).
+
+    >>> resolve_pattern("/mix[1]", "*.parquet")
+    '/mix[[]1]/*.parquet'
+    """
+    return _resolve(folder, pattern, quoted)
+
+
 def resolve_path(folder: str, path: str) -> str:
     """`path` as a config in `folder`, local or remote, means it: relative paths start there.
 
@@ -108,14 +118,20 @@ def resolve_path(folder: str, path: str) -> str:
     >>> resolve_path("gs://bucket/configs", "../../x.json"), resolve_path("/configs", "x.json")
     ('gs://bucket/x.json', '/configs/x.json')
     """
+    return _resolve(folder, path, str)
+
+
+def _resolve(folder: str, path: str, as_part: Callable[[str], str]) -> str:
     if _SCHEME.match(path):
         return path
-    path = os.path.expanduser(path)
+    user, slash, below = path.partition("/")
+    if user.startswith("~"):
+        path = as_part(os.path.expanduser(user)) + slash + below
     if os.path.isabs(path):
         return path
     scheme = _SCHEME.match(folder)
     if scheme is None:
-        return os.path.normpath(os.path.join(folder, path))
+        return os.path.normpath(os.path.join(as_part(folder), path))
     bucket, _, inner = folder[scheme.end() :].partition("/")
     # From "/", so that no number of ".." leaves the bucket.
-    return scheme.group() + bucket + posixpath.normpath(posixpath.join("/", inner, path))
+    return scheme.group() + bucket + posixpath.normpath(posixpath.join("/", as_part(inner), path))

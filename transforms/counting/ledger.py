@@ -26,6 +26,7 @@ from typing import Any
 from transforms.counting.text_count import TextCount
 from transforms.errors import BroetchenError, one_line
 from transforms.files import storage
+from transforms.files.listing import list_files
 from transforms.files.untrusted import parse_json, read_bounded
 from transforms.parquet.footer import SourceFile
 from transforms.tokenizer.spec import TokenizerSpec
@@ -96,7 +97,7 @@ class CountLedger:
             BroetchenError: the folder cannot be listed.
         """
         found: dict[int, TextCount] = {}
-        for path, _ in storage.list_files(posixpath.join(self.folder, counted.key, "*.json")):
+        for path, _ in list_files(posixpath.join(self.folder, counted.key), "*.json"):
             try:
                 found |= _read(path, counted, source)
             except (_UnsoundError, BroetchenError) as error:

@@ -18,6 +18,7 @@ from transforms.dataset.manifest import MOST_BYTES, NAME, Manifest, manifest_pat
 from transforms.dataset.quarantine import quarantine_folder, quarantine_problems
 from transforms.errors import BroetchenError
 from transforms.files import storage
+from transforms.files.listing import list_files
 from transforms.files.untrusted import check_regular, read_bounded
 
 _WORK, _LOCK = ".broetchen", ".broetchen.lock"
@@ -34,7 +35,7 @@ def dataset_problems(folder: str, manifest: Manifest) -> list[str]:
         expected = [f"{name}-{index:05d}-of-{len(split.shards):05d}.{extension}" for index in range(len(split.shards))]
         if [entry.file for entry in split.shards] != expected:
             problems.append(f"{folder}: {name} is not a complete set of shards: the manifest names {len(split.shards)}")
-    present = {posixpath.basename(path) for path, _ in storage.list_files(posixpath.join(folder, "*"))}
+    present = {posixpath.basename(path) for path, _ in list_files(folder, "*")}
     times = Counter(file for file, _ in _named_files(manifest))
     problems += [
         f"{folder}/{file}: stands {number} times in the manifest" for file, number in times.items() if number > 1
@@ -56,8 +57,8 @@ def _named_files(manifest: Manifest) -> Iterator[tuple[str, int]]:
 
 def size_problems(folder: str, manifest: Manifest) -> list[str]:
     """Which files of a dataset have another size than its manifest says, or are no regular files. None is opened."""
-    found = dict(storage.list_files(posixpath.join(folder, "*")))
-    found |= storage.list_files(posixpath.join(quarantine_folder(folder), "*"))
+    found = dict(list_files(folder, "*"))
+    found |= list_files(quarantine_folder(folder), "*")
     named = [*_named_files(manifest), *((entry.file, entry.bytes) for entry in manifest.quarantine)]
     problems = []
     for path, size in ((posixpath.join(folder, file), size) for file, size in named):
@@ -97,7 +98,7 @@ def leftovers(output: str, manifests: Mapping[str, Manifest]) -> list[str]:
     """
     below: dict[str, list[str]] = {}
     lines = []
-    for path, _ in storage.list_files(posixpath.join(output, "**")):
+    for path, _ in list_files(output):
         folder, _, inside = path.removeprefix(output).lstrip("/").partition("/")
         if output in manifests:
             below.setdefault(output, []).append(posixpath.join(folder, inside) if inside else folder)

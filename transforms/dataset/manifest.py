@@ -22,6 +22,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from transforms.errors import BroetchenError, one_line, without_controls
 from transforms.files import storage
+from transforms.files.listing import list_files
 from transforms.files.untrusted import check_regular, parse_json, read_bounded
 from transforms.tokenizer.spec import TokenizerSpec
 
@@ -310,7 +311,7 @@ def find_manifests(output: str) -> dict[str, Manifest]:
     folders = (
         [output]
         if storage.exists(manifest_path(output))
-        else [posixpath.dirname(path) for path, _ in storage.list_files(posixpath.join(output, "*", NAME))]
+        else [posixpath.dirname(path) for path, _ in list_files(output, f"*/{NAME}")]
     )
     for folder in folders:
         # It stands in messages, of one line each.

@@ -16,6 +16,7 @@ from transforms.dataset.findings import FileCheck, Finding, held_against
 from transforms.dataset.manifest import Manifest
 from transforms.errors import BroetchenError
 from transforms.files import storage
+from transforms.files.listing import list_files
 from transforms.files.untrusted import check_regular
 from transforms.parquet.shard import ParquetRows
 from transforms.texts import LEFT_OUT_SCHEMA
@@ -34,7 +35,7 @@ def quarantine_problems(folder: str, manifest: Manifest) -> list[str]:
     """What is wrong with the files of left-out rows as manifest and folder show them, before any is read."""
     problems = []
     entries = manifest.quarantine
-    found = dict(storage.list_files(posixpath.join(quarantine_folder(folder), "*")))
+    found = dict(list_files(quarantine_folder(folder), "*"))
     named = {posixpath.join(folder, entry.file) for entry in entries}
     problems += [f"{path}: missing" for path in sorted(named - found.keys())]
     problems += [f"{path}: not in the manifest" for path in sorted(found.keys() - named)]

@@ -1,16 +1,19 @@
 """Objects in Google Cloud Storage, with what Beam's interface does not offer: checksums of a listing, conditions.
 
-A conditional request names the generation that it means, so that the store decides between two writers
-(https://cloud.google.com/storage/docs/request-preconditions).
+A conditional request names the generation that it means (`ifGenerationMatch` and `ifSourceGenerationMatch`), so that
+the store decides between two writers (https://cloud.google.com/storage/docs/request-preconditions). And names are
+names: Beam takes those that it is to delete for patterns.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from apache_beam.io.filesystem import FileMetadata
 from apache_beam.io.filesystems import FileSystems
 
 from transforms.checksums import FileMark
@@ -80,7 +83,48 @@ def list_marks(folder: str) -> dict[str, FileMark]:
     """
     bucket, name = gcs_bucket(folder.rstrip("/") + "/")
     blobs = bucket.list_blobs(prefix=name, delimiter="/", fields="items(name,size,crc32c),prefixes,nextPageToken")
-    return {f"gs://{bucket.name}/{blob.name}": FileMark(int(blob.size), crc32c=str(blob.crc32c)) for blob in blobs}
+    return {
+        f"gs://{bucket.name}/{blob.name}": FileMark(int(blob.size), crc32c=str(blob.crc32c))
+        for blob in blobs
+        if blob.name != name
+    }
+
+
+def list_below(prefix: str, *, deep: bool) -> Iterator[FileMetadata]:
+    """The objects below ``gs://bucket/folder/``; those of folders below it only where `deep`.
+
+    Raises:
+        google.api_core.exceptions.GoogleAPIError: the store refuses.
+    """
+    bucket, name = gcs_bucket(prefix)
+    fields = "items(name,size,updated),prefixes,nextPageToken"
+    for blob in bucket.list_blobs(prefix=name, delimiter=None if deep else "/", fields=fields):
+        yield FileMetadata(f"gs://{bucket.name}/{blob.name}", int(blob.size), blob.updated.timestamp())
+
+
+def delete(path: str) -> None:
+    """Deletes an object, if it is there.
+
+    Raises:
+        google.api_core.exceptions.GoogleAPIError: the store refuses.
+    """
+    from google.api_core.exceptions import NotFound
+
+    bucket, name = gcs_bucket(path)
+    with contextlib.suppress(NotFound):
+        bucket.delete_blob(name)
+
+
+def delete_below(prefix: str) -> list[str]:
+    """Deletes the objects below ``gs://bucket/folder/``, by a hundred at a time; returns those that are still there.
+
+    Raises:
+        google.api_core.exceptions.GoogleAPIError: the store refuses to list them.
+    """
+    filesystem: Any = FileSystems.get_filesystem(prefix)
+    paths = [found.path for found in list_below(prefix, deep=True)]
+    filesystem._gcsIO().delete_batch(paths)
+    return [found.path for found in list_below(prefix, deep=True)] if paths else []
 
 
 def put_unless(path: str, data: bytes, keeps: Callable[[bytes, bytes], bool]) -> bytes:
@@ -109,3 +153,46 @@ def put_unless(path: str, data: bytes, keeps: Callable[[bytes, bytes], bool]) ->
             return data
         except PreconditionFailed:
             continue
+
+
+def rename(source: str, target: str) -> None:
+    """Gives an object another name, and replaces what has that name now: copies and deletes it.
+
+    Beam's own rename takes whatever has the names when its requests arrive, so two attempts at one file could mix. Here
+    each is done only if the objects are still those that were looked at, and may be repeated.
+
+    Raises:
+        FileNotFoundError: there is no `source`.
+        BroetchenError: another process has written other content to `target` meanwhile; `source` is still there.
+        google.api_core.exceptions.GoogleAPIError: the store refuses.
+    """
+    # The client is there only where the gcp extra of Beam is installed.
+    from google.api_core.exceptions import NotFound, PreconditionFailed
+
+    (old, source_name), (new, target_name) = gcs_bucket(source), gcs_bucket(target)
+    blob = old.get_blob(source_name)
+    if blob is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), source)
+    replaced = new.get_blob(target_name)
+    try:
+        old.copy_blob(
+            blob,
+            new,
+            target_name,
+            if_source_generation_match=blob.generation,
+            if_generation_match=replaced.generation if replaced else 0,
+        )
+    except PreconditionFailed as error:
+        # This very request may have been done before its answer was lost, and another attempt writes the same bytes.
+        if not _same_content(blob, new.get_blob(target_name)):
+            raise BroetchenError(
+                f"{target}: another process has written it meanwhile; see that only one build writes there, and run it "
+                "again"
+            ) from error
+    # It may be gone, by this very request or another attempt's; or written anew, by one that will rename it itself.
+    with contextlib.suppress(NotFound, PreconditionFailed):
+        blob.delete(if_generation_match=blob.generation)
+
+
+def _same_content(one: Any, other: Any) -> bool:
+    return other is not None and (one.size, one.crc32c) == (other.size, other.crc32c)

@@ -70,23 +70,27 @@ class HubFileSystem(FileSystem):
         """False: as in an object store, a folder is there when a file is in it."""
         return False
 
-    def _list(self, dir_or_prefix: str) -> Iterator[FileMetadata]:
-        prefix = _pinned(dir_or_prefix)
-        folder = posixpath.dirname(prefix.path)
-        with explained(dir_or_prefix):
+    def list_below(self, prefix: str, *, deep: bool) -> Iterator[FileMetadata]:
+        """The files whose paths begin so; those of folders below its last slash only where `deep`."""
+        where = _pinned(prefix)
+        folder = posixpath.dirname(where.path)
+        with explained(prefix):
             from huggingface_hub.errors import EntryNotFoundError
             from huggingface_hub.hf_api import RepoFile
 
             try:
                 for entry in hub_api(self._endpoint).list_repo_tree(
-                    prefix.repository, folder or None, recursive=True, revision=prefix.revision, repo_type="dataset"
+                    where.repository, folder or None, recursive=deep, revision=where.revision, repo_type="dataset"
                 ):
-                    if isinstance(entry, RepoFile) and entry.path.startswith(prefix.path):
-                        path = str(HubPath(prefix.repository, prefix.revision, entry.path))
+                    if isinstance(entry, RepoFile) and entry.path.startswith(where.path):
+                        path = str(HubPath(where.repository, where.revision, entry.path))
                         _file(self._endpoint, path).tell(entry)
                         yield FileMetadata(path, entry.size)
             except EntryNotFoundError:
                 return  # no such folder: nothing matches
+
+    def _list(self, dir_or_prefix: str) -> Iterator[FileMetadata]:
+        return self.list_below(dir_or_prefix, deep=True)
 
     def open(
         self,

@@ -15,12 +15,20 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 """The id of a repository: OWNER/NAME, or the name alone of some that are old."""
 
-_PATH = re.compile(r"hf://datasets/(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^/]*))?/(?P<path>.*)")
+_PATH = re.compile(
+    r"hf://datasets/(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>refs/(?:convert|pr)/[^/]+|[^/]*))?/(?P<path>.*)"
+)
+# What fsspec's hf:// calls the revisions that the hub itself makes of other formats.
+_MADE_BY_THE_HUB = {f"~{kind}": f"refs/convert/{kind}" for kind in ("parquet", "duckdb")}
 
 
 @dataclasses.dataclass(frozen=True)
 class HubPath:
-    """A path or a glob pattern in a dataset repository; `revision` is "" where the path names none."""
+    """A path or a glob pattern in a dataset repository; `revision` is "" where the path names none.
+
+    A revision is a branch, a tag or a commit, or one of ``refs/pr/NUMBER`` and ``refs/convert/parquet``, the parquet
+    that the hub makes of other formats, also written ``~parquet``.
+    """
 
     repository: str
     revision: str
@@ -58,4 +66,5 @@ class HubPath:
         match = _PATH.fullmatch(text)
         if match is None or ".." in match["path"].split("/"):
             return None
-        return cls(match["repository"], match["revision"] or "", match["path"])
+        revision = match["revision"] or ""
+        return cls(match["repository"], _MADE_BY_THE_HUB.get(revision, revision), match["path"])

@@ -22,13 +22,13 @@ import uuid
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO, Protocol
 
-from apache_beam.io.filesystem import CompressionTypes, FileMetadata, FileSystem
+from apache_beam.io.filesystem import CompressionTypes, FileSystem
 from apache_beam.io.filesystems import FileSystems
 
 import transforms.files.hub  # noqa: F401 (registers hf:// with Beam)
 from transforms.checksums import FileMark, mark_of_file
 from transforms.errors import BroetchenError, UsageError
-from transforms.files import gcs_objects, gcs_rename
+from transforms.files import gcs_objects
 from transforms.files.errors import explained
 from transforms.files.scratch import run_folder
 
@@ -36,10 +36,9 @@ _GCS = "gs"
 _CHUNK_BYTES = 8 << 20
 _UPLOAD_ATTEMPTS = 5
 _MIME_TYPE = "application/octet-stream"
-_WILDCARDS = frozenset("*?[")
+_WILDCARDS = re.compile(r"[*?\[]")
 _TEMPORARY = ".{name}.tmp-{unique}"
-
-_WILDCARD = re.compile(r"[*?\[]")
+_ANY_TEMPORARY = re.compile(r"\..*\.tmp-[^/]+")
 
 
 def is_local(path: str) -> bool:
@@ -53,12 +52,12 @@ def check_scheme(path: str) -> None:
     Raises:
         UsageError: it has none.
     """
-    _filesystem(path)
+    filesystem(path)
 
 
 def join(base: str, *parts: str) -> str:
     """`parts` below `base`."""
-    joined: str = _filesystem(base).join(base, *parts)
+    joined: str = filesystem(base).join(base, *parts)
     return joined
 
 
@@ -66,15 +65,6 @@ def split(path: str) -> tuple[str, str]:
     """The folder of `path`, and the name in it; the folder of a bare local name is ``""``."""
     folder, name = posixpath.split(path)
     return folder, name
-
-
-def fixed_folder(pattern: str) -> str:
-    """The part of a glob pattern before its first wildcard, up to the last separator, which it includes.
-
-    >>> fixed_folder("gs://corpora/german/*.parquet"), fixed_folder("a.parquet")
-    ('gs://corpora/german/', '')
-    """
-    return _WILDCARD.split(pattern, maxsplit=1)[0].rpartition("/")[0] + "/" if "/" in pattern else ""
 
 
 def temporary_path(path: str) -> str:
@@ -86,7 +76,7 @@ def temporary_path(path: str) -> str:
 def exists(path: str) -> bool:
     """Whether there is a file (or, where there are folders, a folder) of this name."""
     with explained(path, "looked up"):
-        return bool(_filesystem(path).exists(path))
+        return bool(filesystem(path).exists(path))
 
 
 def size(path: str) -> int:
@@ -96,7 +86,7 @@ def size(path: str) -> int:
         BroetchenError: there is no such file.
     """
     with explained(path, "looked up"):
-        return int(_filesystem(path).size(path))
+        return int(filesystem(path).size(path))
 
 
 def _is_there(path: str, expected_size: int) -> bool:
@@ -189,7 +179,7 @@ def write_stream(source: Rereadable, source_size: int, path: str) -> None:
         try:
             source.seek(0)
             with explained(path, "written"):
-                sink = _filesystem(path).create(temporary, _MIME_TYPE, CompressionTypes.UNCOMPRESSED)
+                sink = filesystem(path).create(temporary, _MIME_TYPE, CompressionTypes.UNCOMPRESSED)
                 with contextlib.closing(sink):
                     shutil.copyfileobj(source, sink, _CHUNK_BYTES)
                     if is_local(path):
@@ -234,9 +224,9 @@ def rename(source: str, target: str, *, size: int | None = None) -> None:
                 os.replace(source, target)
                 sync_folder(split(target)[0] or ".")
             elif FileSystems.get_scheme(source) == _GCS:
-                gcs_rename.rename(source, target)
+                gcs_objects.rename(source, target)
             else:
-                _filesystem(source).rename([source], [target])
+                filesystem(source).rename([source], [target])
     except BroetchenError:
         if size is None or exists(source) or not _is_there(target, size):
             raise
@@ -259,23 +249,11 @@ def makedirs(path: str) -> None:
         BroetchenError: it cannot be made.
     """
     with explained(path, "made a folder"):
-        filesystem = _filesystem(path)
+        store = filesystem(path)
         if is_local(path):
             os.makedirs(path, exist_ok=True)
-        elif filesystem.has_dirs() and not filesystem.exists(path):
-            filesystem.mkdirs(path)
-
-
-def list_files(pattern: str) -> list[tuple[str, int]]:
-    """The files that match a pattern, as (path, size in bytes), in the order of their paths.
-
-    ``*`` stands for any characters but ``/``, ``**`` for any at all; see
-    `apache_beam.io.filesystem.FileSystem.translate_pattern`.
-
-    Raises:
-        BroetchenError: they cannot be listed.
-    """
-    return [(path, int(match.size_in_bytes)) for path, match in _matches(pattern)]
+        elif store.has_dirs() and not store.exists(path):
+            store.mkdirs(path)
 
 
 def list_marks(folder: str) -> dict[str, FileMark]:
@@ -297,35 +275,13 @@ def list_marks(folder: str) -> dict[str, FileMark]:
                     if entry.is_file(follow_symlinks=False)
                 }
             return {}
-        return {path: FileMark(size) for path, size in list_files(posixpath.join(folder, "*"))}
-
-
-def modified_times(pattern: str) -> dict[str, float]:
-    """When the files that match a pattern (see `list_files`) were last written, in seconds since 1970, by path.
-
-    An object store tells when it got the object under this name: a rename there is a copy. A file of which a filesystem
-    does not tell is left out.
-
-    Raises:
-        BroetchenError: they cannot be listed.
-    """
-    found = {path: float(match.last_updated_in_seconds or 0) for path, match in _matches(pattern)}
-    return {path: seconds for path, seconds in found.items() if seconds > 0}
-
-
-def _matches(pattern: str) -> list[tuple[str, FileMetadata]]:
-    # Beam looks for a bare pattern in the folder "", which does not exist.
-    bare = is_local(pattern) and not split(pattern)[0]
-    with explained(pattern, "listed"):
-        matches = _filesystem(pattern).match([f"./{pattern}" if bare else pattern])[0].metadata_list
-        return sorted(
-            (
-                (match.path.removeprefix("./") if bare else match.path, match)
-                for match in matches
-                if not (is_local(pattern) and os.path.isdir(match.path))
-            ),
-            key=lambda found: found[0],
-        )
+        prefix = folder.rstrip("/") + "/"
+        listed = filesystem(folder).match([f"{as_beam_pattern(prefix)}*"])[0].metadata_list
+        return {
+            found.path: FileMark(int(found.size_in_bytes))
+            for found in listed
+            if posixpath.dirname(found.path) == folder
+        }
 
 
 def delete(paths: Iterable[str]) -> None:
@@ -339,8 +295,10 @@ def delete(paths: Iterable[str]) -> None:
             if is_local(path):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(path)
+            elif FileSystems.get_scheme(path) == _GCS:
+                gcs_objects.delete(path)
             else:
-                _filesystem(path).delete([_literal(path)])
+                filesystem(path).delete([_literal(path)])
 
 
 def delete_tree(folder: str) -> None:
@@ -354,16 +312,24 @@ def delete_tree(folder: str) -> None:
             with contextlib.suppress(FileNotFoundError):
                 shutil.rmtree(folder)
             return
-        filesystem, prefix = _filesystem(folder), _literal(folder).rstrip("/") + "/"
-        if filesystem.match([prefix + "**"], [1])[0].metadata_list:
-            filesystem.delete([prefix])
-            # Beam logs the objects that it could not delete, and reports none of them.
-            left = filesystem.match([prefix + "**"])[0].metadata_list
-            if left:
-                raise BroetchenError(
-                    f"{folder}: {len(left):,} files could not be deleted, {left[0].path} among them; "
-                    "delete them by hand, with an account that may"
-                )
+        if left := _delete_below(folder.rstrip("/") + "/"):
+            raise BroetchenError(
+                f"{folder}: {len(left):,} files could not be deleted, {left[0]} among them; "
+                "delete them by hand, with an account that may"
+            )
+
+
+def _delete_below(prefix: str) -> list[str]:
+    """Deletes what is below a folder of a store; returns what is still there."""
+    if FileSystems.get_scheme(prefix) == _GCS:
+        return gcs_objects.delete_below(prefix)
+    below = _literal(prefix) + "**"
+    store = filesystem(prefix)
+    if not store.match([below], [1])[0].metadata_list:
+        return []
+    # Beam logs the objects that it could not delete, and reports none of them.
+    store.delete([prefix])
+    return [found.path for found in store.match([below])[0].metadata_list]
 
 
 def delete_temporary(folder: str) -> list[str]:
@@ -374,7 +340,7 @@ def delete_temporary(folder: str) -> list[str]:
     Raises:
         BroetchenError: one could not be deleted.
     """
-    left = [path for path, _ in list_files(join(folder, _TEMPORARY.format(name="*", unique="*")))]
+    left = [path for path in list_marks(folder) if _ANY_TEMPORARY.fullmatch(posixpath.basename(path))]
     delete(left)
     return left
 
@@ -405,10 +371,15 @@ def local_copy(path: str, scratch_dir: str | None = None) -> Iterator[str]:
 
 
 def _opened(path: str) -> contextlib.AbstractContextManager[BinaryIO]:
-    return _filesystem(path).open(path, _MIME_TYPE, CompressionTypes.UNCOMPRESSED)
+    return filesystem(path).open(path, _MIME_TYPE, CompressionTypes.UNCOMPRESSED)
 
 
-def _filesystem(path: str) -> FileSystem:
+def filesystem(path: str) -> FileSystem:
+    """Beam's filesystem of a path.
+
+    Raises:
+        UsageError: it has none for this scheme.
+    """
     try:
         return FileSystems.get_filesystem(path)
     except ValueError as error:
@@ -418,8 +389,13 @@ def _filesystem(path: str) -> FileSystem:
         ) from error
 
 
+def as_beam_pattern(name: str) -> str:
+    """A pattern of Beam's that a name fits, and perhaps others: it has no way to quote a wildcard."""
+    return _WILDCARDS.sub("?", name)
+
+
 def _literal(path: str) -> str:
-    # Beam takes every path that it is to delete for a pattern, and has no way to quote one.
-    if _WILDCARDS.intersection(path):
+    # Beam takes every path that it is to delete for a pattern.
+    if _WILDCARDS.search(path):
         raise BroetchenError(f"{path}: a remote name with * ? or [ cannot be deleted through Beam; rename or delete it")
     return path

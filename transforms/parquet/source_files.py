@@ -12,6 +12,7 @@ from apache_beam.io.filesystems import FileSystems
 from transforms.errors import BroetchenError, one_line
 from transforms.files import gcs_objects, hub_path, storage
 from transforms.files.errors import explained
+from transforms.files.listing import expand
 from transforms.parquet.read_ahead import ReadAhead
 
 
@@ -19,14 +20,12 @@ def expand_sources(patterns: Iterable[str]) -> list[tuple[str, int]]:
     """The files that `patterns` name, as (path, size in bytes), in the order of their paths, each once.
 
     Raises:
-        BroetchenError: a pattern matches nothing.
+        BroetchenError: a pattern matches nothing, or what cannot be opened; see `transforms.files.listing.expand`.
+        UsageError: it is no pattern.
     """
     found: dict[str, int] = {}
     for pattern in patterns:
-        matches = storage.list_files(pattern)
-        if not matches:
-            raise BroetchenError(f"{pattern}: no file matches; check the path, and that you may read it")
-        found.update(matches)
+        found.update((one.path, one.bytes) for one in expand(pattern))
     return sorted(found.items())
 
 

@@ -33,6 +33,7 @@ from transforms.recipe.spec import DatasetSpec
 from transforms.tokenizer.spec import ChosenEngine
 
 _LOGGER = logging.getLogger(__name__)
+_MOST_TOLD = 3
 
 FORMAT_VERSION = NEWEST_FORMAT
 """Changes whenever the same config, source and tokenizer would give other bytes."""
@@ -83,6 +84,25 @@ class DatasetPlan:
             text_bytes=shard.text_bytes,
             stop_after=stop_after,
         )
+
+
+def _warn_of_doubles(dataset: str, files: Sequence[SourceFile]) -> None:
+    """Warns of files that are there twice, by links or as copies: by size and footer, before any text is read."""
+    alike: dict[tuple[int, str], list[str]] = {}
+    for file in files:
+        if file.row_groups:
+            alike.setdefault((file.size, file.footer_sha256), []).append(file.path)
+    doubles = [paths for paths in alike.values() if len(paths) > 1]
+    for paths in doubles[:_MOST_TOLD]:
+        _LOGGER.warning(
+            "dataset %s: %s and %s are the same file by size and footer, and its documents are taken as often; have "
+            "the source name one of them",
+            dataset,
+            ", ".join(paths[:-1]),
+            paths[-1],
+        )
+    if len(doubles) > _MOST_TOLD:
+        _LOGGER.warning("dataset %s: %s more files are there several times", dataset, f"{len(doubles) - _MOST_TOLD:,}")
 
 
 def byte_deciding_versions(spec: DatasetSpec) -> dict[str, str]:
@@ -137,6 +157,7 @@ def plan_dataset(spec: DatasetSpec, source: Iterable[SourceFile]) -> DatasetPlan
         UsageError: the engine that was asked for cannot be used.
     """
     ordered = tuple(sorted(source, key=lambda file: file.path))
+    _warn_of_doubles(spec.name, ordered)
     groups = order_row_groups(ordered, spec.order, spec.seed)
     sample = read_sample(spec, ordered, groups)
     with borrow_encoder(spec.tokenizer, "tokenizers") as reference:

@@ -44,6 +44,7 @@ from tests.support.reading import read_ids
 from transforms.dataset.manifest import find_manifests
 from transforms.errors import BroetchenError
 from transforms.files import storage
+from transforms.files.listing import list_files
 from transforms.sampling.packing import pack_first_fit
 from transforms.sampling.split_sample import sample_split
 from transforms.sampling.token_pieces import token_pieces
@@ -554,7 +555,7 @@ def test_a_report_on_a_bucket_is_that_of_a_local_output(gcs_prefix: str, output:
     folder = f"{gcs_prefix}/plain"
     sample = sample_split(folder, find_manifests(folder)[folder], "train", most_records=8)
     assert (len(sample.records), sample.whole) == (8, False)
-    shard = sorted(path for path, _ in storage.list_files(f"{folder}/train-*"))[0]
+    shard = sorted(path for path, _ in list_files(folder, "train-*"))[0]
     storage.delete([shard])
     with pytest.raises(BroetchenError, match=re.escape(shard)):
         read_report(gcs_prefix)

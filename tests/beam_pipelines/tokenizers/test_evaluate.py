@@ -39,6 +39,7 @@ from transforms.evaluation import tokenizers as named
 from transforms.evaluation.foreign import TiktokenEncoder, split_as_llama3
 from transforms.evaluation.tokenizers import PUBLIC_TOKENIZERS, load_public
 from transforms.files import storage
+from transforms.files.listing import list_files
 from transforms.tokenizer.spec import Engine
 
 GERMAN = documents_of((SAMPLES / "corpora/fineweb2_german").glob("*.parquet"))
@@ -173,7 +174,7 @@ def test_buckets_hold_data_tokenizers_and_results(
     write_json(evaluation, f"{gcs_prefix}/out.json")
     plot_evaluation(evaluation, f"{gcs_prefix}/out.svg")
     # Nothing is left of the work.
-    left = {path.removeprefix(f"{gcs_prefix}/") for path, _ in storage.list_files(f"{gcs_prefix}/**")}
+    left = {path.removeprefix(f"{gcs_prefix}/") for path, _ in list_files(gcs_prefix)}
     assert left == {"data/0.parquet", *sources, "out.json", "out.svg"}
 
 

@@ -32,6 +32,7 @@ from transforms.bpe.styles import SPECIAL_TOKENS, STYLES, TokenizerStyle, check_
 from transforms.encoding.encoders import GigatokenEncoder, ReferenceEncoder
 from transforms.errors import BroetchenError, UsageError
 from transforms.files import storage
+from transforms.files.listing import list_files
 from transforms.tokenizer.file import load_tokenizer
 
 SAMPLE = SAMPLES / "corpora" / "fineweb_edu_english"
@@ -289,7 +290,7 @@ def test_buckets(gcs_prefix: str, trained: Path) -> None:
     train(SAMPLE, f"{gcs_prefix}/tokenizer", style="nanochat")
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "manifest.json"):
         assert storage.read_bytes(f"{gcs_prefix}/tokenizer/{name}") == (trained / "nanochat" / name).read_bytes()
-    assert len(storage.list_files(f"{gcs_prefix}/tokenizer/*")) == 4
+    assert len(list_files(f"{gcs_prefix}/tokenizer", "*")) == 4
 
 
 def test_special_tokens(tmp_path: Path) -> None:

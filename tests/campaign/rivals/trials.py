@@ -26,6 +26,7 @@ from tests.support.services.hub_server import COMMIT, HubServer
 from transforms.building.publish import clear_work
 from transforms.dataset.manifest import read_manifest
 from transforms.files import storage
+from transforms.files.listing import list_files
 
 _OTHER_TOKENS = {"a": 41_000, "b": 52_000}
 _TAKEN_OVER = r"another build (has taken (it )?over|is at work there)|holds a dataset of another config"
@@ -70,7 +71,7 @@ def zeros(bench: FaultBench, chance: random.Random, name: str) -> Done:
     process = bench.fork(output)
     process.poll(chance.uniform(bench.seconds / 2, bench.seconds))
     process.kill()
-    found = [path for path, size in storage.list_files(f"{output}/*/.broetchen/*/shard-*") if size]
+    found = [path for path, size in list_files(output, "*/.broetchen/*/shard-*") if size]
     harmed = [path for path in found if not path.endswith(".json")]
     for path in chance.sample(harmed, min(len(harmed), chance.randint(1, 4))):
         storage.write_bytes(path, bytes(storage.size(path)))

@@ -21,6 +21,8 @@ from typing import Any, ClassVar
 # What an address of the store is signed with: whoever has it can read the file.
 SIGNATURE = "5ec2e7c0ffee"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+_REVISION = "(refs/(?:convert|pr)/[^/]+|[^/]+)"
+_REVISIONS = (COMMIT, "main", "refs/convert/parquet")
 
 
 @dataclasses.dataclass
@@ -28,7 +30,7 @@ class HubServer:
     """The server's state, which tests set and read.
 
     Attributes:
-        repositories: folders by OWNER/NAME; each has one commit, `COMMIT`, where its branch `main` is.
+        repositories: folders by OWNER/NAME; each has one commit, `COMMIT`, where all of its branches are.
         private: repositories that need `token`.
         latency_s: how long each answer waits.
         store_latency_s: how long the store's wait beside that.
@@ -120,13 +122,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 self.state.authorized.append(self.path)
             time.sleep(self.state.store_latency_s)
             self._send_content(self.state.repositories[match[1]] / match[2], match[2])
-        elif match := re.fullmatch(r"/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+        elif match := re.fullmatch(rf"/datasets/([^/]+/[^/]+)/resolve/{_REVISION}/(.+)", path):
             if folder := self._folder(match[1], match[2]):
                 self._redirect(match[1], folder, match[3])
-        elif match := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)(?:/revision/([^/]+))?", path):
+        elif match := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)(?:/revision/" + _REVISION + ")?", path):
             if folder := self._folder(match[1], match[2] or "main"):
                 self._send_json({"id": match[1], "sha": COMMIT, "private": False, "tags": [], "siblings": []})
-        elif match := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)/tree/([^/]+)/?(.*)", path):
+        elif match := re.fullmatch(rf"/api/datasets/([^/]+/[^/]+)/tree/{_REVISION}/?(.*)", path):
             if folder := self._folder(match[1], match[2]):
                 self._send_tree(folder, match[3], "recursive=true" in self.path.lower())
         else:
@@ -137,7 +139,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         time.sleep(self.state.latency_s)
         body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-        match = re.fullmatch(r"/api/datasets/([^/]+/[^/]+)/paths-info/([^/]+)", urllib.parse.unquote(self.path))
+        match = re.fullmatch(r"/api/datasets/([^/]+/[^/]+)/paths-info/" + _REVISION, urllib.parse.unquote(self.path))
         assert match
         if folder := self._folder(match[1], match[2]):
             form = self.headers["Content-Type"].startswith("application/x-www-form-urlencoded")
@@ -151,7 +153,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         allowed = repository not in self.state.private or authorization == f"Bearer {self.state.token}"
         if repository not in self.state.repositories or not allowed:
             self._fail(401, "RepoNotFound")
-        elif revision not in (COMMIT, "main"):
+        elif revision not in _REVISIONS:
             self._fail(404, "RevisionNotFound")
         else:
             return self.state.repositories[repository]

@@ -29,6 +29,7 @@ from tests.support.packages import ROOT
 from tests.support.services.dataflow_service import mix_in_bucket
 from transforms.errors import UsageError
 from transforms.files import storage
+from transforms.files.listing import list_files
 
 WHEEL = "broetchen-0.1.0-py3-none-any.whl"
 RECIPE = SAMPLES.parent / "mix_configs" / "30-50-5-5-10" / "mix.yaml"
@@ -83,7 +84,7 @@ def staged(gcs_bucket: str) -> Staged:
     output, template = f"{gcs_bucket}/dataflow/out", f"{gcs_bucket}/dataflow/template.json"
     config = load_config(RECIPE, overrides={"tokenizer.path": str(SAMPLES / "tokenizer.json")})
     summary = build(config, output, beam_arguments=[*RUNNER, f"--template_location={template}"], quiet=True)
-    found = [path for path, _ in storage.list_files(f"{output}/.dataflow/staging/**")]
+    found = [path for path, _ in list_files(f"{output}/.dataflow/staging")]
     contents = {path.rpartition("/")[2]: storage.read_bytes(path) for path in found}
     graph = beam_runner_api_pb2.Pipeline.FromString(contents["pipeline.pb"])
     return Staged(output, summary, storage.read_bytes(template), graph, contents)
@@ -94,7 +95,7 @@ def test_the_job_is_staged_and_nothing_is_built(staged: Staged) -> None:
     assert staged.summary.template is not None
     assert staged.summary.template.endswith("/dataflow/template.json")
     assert not staged.summary.manifests
-    assert not storage.list_files(f"{staged.output}/*/manifest.json")
+    assert not list_files(staged.output, "*/manifest.json")
     assert set(staged.files) == {
         "pipeline.pb", WHEEL, "extra_packages.txt", "requirements.txt", "submission_environment_dependencies.txt",
     }  # fmt: skip

@@ -16,6 +16,7 @@ from tests.support.corpora import SAMPLES
 from transforms.dataset.manifest import Manifest, find_manifests, read_manifest
 from transforms.errors import BroetchenError
 from transforms.files import storage
+from transforms.files.listing import list_files
 
 pytestmark = pytest.mark.slow
 
@@ -52,7 +53,7 @@ def remote(config: MixConfig, root: str) -> str:
 
 
 def names(folder: str) -> list[str]:
-    return [path.removeprefix(f"{folder}/") for path, _ in storage.list_files(f"{folder}/**")]
+    return [path.removeprefix(f"{folder}/") for path, _ in list_files(folder)]
 
 
 def test_the_bucket_holds_the_same_files_as_a_folder(local: Path, remote: str) -> None:
@@ -128,7 +129,7 @@ def test_count_of_a_bucket(remote: str) -> None:
 
 def test_a_damaged_shard_in_the_bucket_is_named(config: MixConfig, remote: str, root: str) -> None:
     name = "fineweb_english"
-    for path, _ in [*storage.list_files(f"{remote}/{name}/*"), *storage.list_files(f"{remote}/tokenizer-*/*")]:
+    for path, _ in [*list_files(f"{remote}/{name}", "*"), *list_files(remote, "tokenizer-*/*")]:
         storage.write_bytes(path.replace("/out/", "/damaged/"), storage.read_bytes(path))
     shard = f"{root}/damaged/{name}/train-00000-of-00001.arecord"
     content = bytearray(storage.read_bytes(shard))

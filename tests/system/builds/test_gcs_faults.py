@@ -19,6 +19,7 @@ from tests.support.services.fault_proxy import Fault, FaultProxy, fault_proxy
 from tests.system.builds.test_gcs_build import without_places
 from transforms.dataset.manifest import read_manifest
 from transforms.files import storage
+from transforms.files.listing import list_files
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +42,7 @@ def test_files_survive_a_tenth_of_faults(proxy: FaultProxy, gcs_prefix: str) -> 
         path = f"{gcs_prefix}/{number}"
         storage.write_bytes(path, content)
         assert storage.read_bytes(path) == content
-    assert [size for _, size in storage.list_files(f"{gcs_prefix}/*")] == [len(content)] * 12
+    assert [size for _, size in list_files(gcs_prefix, "*")] == [len(content)] * 12
     assert set(proxy.faults) == set(Fault)
 
 
@@ -55,7 +56,7 @@ def upload_demo(prefix: str) -> str:
 
 def check_equal(remote: str, local: Path) -> None:
     expected = {str(path.relative_to(local)): path for path in local.rglob("*") if path.is_file()}
-    assert [path.removeprefix(f"{remote}/") for path, _ in storage.list_files(f"{remote}/**")] == sorted(expected)
+    assert [path.removeprefix(f"{remote}/") for path, _ in list_files(remote)] == sorted(expected)
     for name, path in expected.items():
         if path.name == "manifest.json":
             there, here = (read_manifest(posixpath.dirname(one)) for one in (f"{remote}/{name}", str(path)))
@@ -85,12 +86,12 @@ def test_a_build_that_is_killed_amid_faults_goes_on(proxy: FaultProxy, gcs_prefi
     build(load_config(str(DEMO), overrides=overrides), str(local), datasets=one[1:], quiet=True)
     config = upload_demo(gcs_prefix)
     with started_command("build", config, "--output", remote, *one, *settings) as process:
-        while process.poll() is None and not storage.list_files(f"{remote}/*/.broetchen/*/shard-*.json"):
+        while process.poll() is None and not list_files(remote, "*/.broetchen/*/shard-*.json"):
             time.sleep(0.05)
         killed = process.poll() is None
         kill_session(process)
     assert killed
-    finished = storage.list_files(f"{remote}/*/.broetchen/*/shard-*.json")
+    finished = list_files(remote, "*/.broetchen/*/shard-*.json")
     assert finished
     done = run_command("build", config, "--output", remote, *one, *settings)
     assert done.returncode == 0, done.stderr
@@ -105,4 +106,4 @@ def test_a_ledger_in_a_bucket_amid_faults(proxy: FaultProxy, gcs_prefix: str) ->
     )
     assert first.returncode == again.returncode == 0, first.stderr + again.stderr
     assert first.stdout == again.stdout
-    assert storage.list_files(f"{ledger}/**")
+    assert list_files(ledger)

@@ -44,7 +44,7 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_finished_and_unfinished_datasets(output: Path) -> None:
     large, small = read_progress(str(output))
     assert (small.dataset, small.state, small.wanted, small.tokens) == ("small", "finished", 30_100, 30_100)
-    assert (large.dataset, large.state, large.wanted) == ("large", "tokenizing", 9_000_100)
+    assert (large.dataset, large.state, large.wanted) == ("large", "failed: source exhausted", 9_000_100)
     assert 100_000 < large.tokens < 9_000_000
     assert large.shards == len(list((output / "large" / ".broetchen").glob("*/shard-*.json"))) > 1
 
@@ -55,7 +55,7 @@ def test_before_the_first_shard_nothing_is_done(output: Path, tmp_path: Path) ->
     begun.parent.mkdir(parents=True)
     shutil.copy(budgets, begun)
     (progress,) = read_progress(str(tmp_path / "out"))
-    assert (progress.dataset, progress.state, progress.tokens, progress.shards) == ("large", "tokenizing", 0, 0)
+    assert (progress.dataset, progress.tokens, progress.shards) == ("large", 0, 0)
 
 
 def test_a_dataset_that_is_finished_while_its_work_is_read(
@@ -87,11 +87,11 @@ def test_the_command(output: Path) -> None:
     result = run_command("status", output, "--format", "json")
     assert result.returncode == 0, result.stderr
     assert [(row["dataset"], row["state"]) for row in json.loads(result.stdout)] == [
-        ("large", "tokenizing"),
+        ("large", "failed: source exhausted"),
         ("small", "finished"),
     ]
     shown = run_command("status", output)
-    assert "tokenizing" in shown.stdout
+    assert "failed: source exhausted" in shown.stdout
     assert "30,100" in shown.stdout
     assert "100.0%" in shown.stdout
 

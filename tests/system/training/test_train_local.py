@@ -19,6 +19,7 @@ from tests.support.command import run_command
 from tests.support.local_training import EOS, LENGTH, config_file, data, history, trainer
 from transforms.errors import BroetchenError
 from transforms.files import storage
+from transforms.files.listing import list_files
 
 pytestmark = pytest.mark.slow
 
@@ -146,7 +147,7 @@ def test_a_checkpoint_in_a_bucket_is_exported_into_the_bucket(data, trained, exp
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(content))
     target = f"{gcs_prefix}/training/run/huggingface/11"
     assert export_run(load_training_config(tmp_path / "run.yaml")) == target
-    assert [path for path, _ in storage.list_files(f"{target}/*")] == [
+    assert [path for path, _ in list_files(target, "*")] == [
         f"{target}/{path.name}" for path in sorted(exported.iterdir())
     ]
     for path in exported.iterdir():

@@ -23,6 +23,7 @@ from transforms.arrayrecord import sink
 from transforms.arrayrecord.sink import WriteToArrayRecord, shard_name
 from transforms.errors import UsageError
 from transforms.files import storage
+from transforms.files.listing import list_files
 
 RECORDS = [f"record {i} ".encode() * (i % 20) for i in range(300)]
 
@@ -33,7 +34,7 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def names(root: str) -> list[str]:
-    return [path.removeprefix(f"{root}/") for path, _ in storage.list_files(f"{root}/**")]
+    return [path.removeprefix(f"{root}/") for path, _ in list_files(root)]
 
 
 def read(root: str, name: str) -> list[bytes]:

@@ -20,6 +20,7 @@ from transforms.arrayrecord.writer import ShardWriter, writer_options
 from transforms.checksums import mark_of
 from transforms.errors import BroetchenError, UsageError
 from transforms.files import storage
+from transforms.files.listing import list_files
 from transforms.files.staged import WrittenShard
 
 RECORDS = [b"first", b"", b"third" * 1000, bytes(range(256))]
@@ -38,7 +39,7 @@ def write(path: str, records: list[bytes], **options) -> WrittenShard:
 
 
 def names(root: str) -> list[str]:
-    return [path.removeprefix(f"{root}/") for path, _ in storage.list_files(f"{root}/**")]
+    return [path.removeprefix(f"{root}/") for path, _ in list_files(root)]
 
 
 def read(path: str) -> list[bytes]:

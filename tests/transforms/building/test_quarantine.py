@@ -26,6 +26,7 @@ from tests.system.builds.test_build import make_config, manifest_of, tree
 from transforms.dataset.quarantine import SCHEMA, QuarantineCheck, quarantine_file_problems
 from transforms.errors import BroetchenError
 from transforms.files import storage
+from transforms.files.listing import list_files
 from transforms.texts import to_texts
 
 BAD: list[bytes | None] = [None, b"", b"\xff\xfe", b"\xed\xa0\x80", b"\xc0\xaf", b"gut \xf0\x9f"]
@@ -240,8 +241,7 @@ def test_quarantine_in_a_bucket(corpus: Path, gcs_prefix: str) -> None:
     build(config, f"{gcs_prefix}/out", quiet=True)
     verify(f"{gcs_prefix}/out")
     found = {
-        path.removeprefix(f"{gcs_prefix}/out/"): storage.read_bytes(path)
-        for path, _ in storage.list_files(f"{gcs_prefix}/out/**")
+        path.removeprefix(f"{gcs_prefix}/out/"): storage.read_bytes(path) for path, _ in list_files(f"{gcs_prefix}/out")
     }
     assert found == {
         str(path.relative_to(corpus / "out")): path.read_bytes()
@@ -249,7 +249,7 @@ def test_quarantine_in_a_bucket(corpus: Path, gcs_prefix: str) -> None:
         if path.is_file()
     }
     build(bad_config(corpus, "skip", tokens=60), f"{gcs_prefix}/out", overwrite=True, quiet=True)
-    assert not storage.list_files(f"{gcs_prefix}/out/a/_quarantine/*")
+    assert not list_files(f"{gcs_prefix}/out/a/_quarantine", "*")
 
 
 def test_a_file_of_left_out_rows_that_cannot_be_opened_is_a_problem_of_its_own(tmp_path: Path) -> None:

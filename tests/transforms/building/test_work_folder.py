@@ -29,6 +29,7 @@ from transforms.building.work_folder import ROW, Publication, WorkFolder
 from transforms.checksums import mark_of
 from transforms.errors import BroetchenError
 from transforms.files import storage
+from transforms.files.listing import list_files
 
 __all__ = ["gcs_requests"]
 
@@ -123,7 +124,7 @@ def test_what_lies_there(stages: Stages) -> None:
             "tokens": 8,
             "without_tokens": 0,
         },
-        f"budgets-{build_key}.json": {"tokens": {"eval": 7, "train": 18}},
+        f"budgets-{build_key}.json": {"exhausted": False, "tokens": {"eval": 7, "train": 18}},
         f"publication-{build_key}.json": {
             "names": {"0": str(shard), "1": str(build.folder / "train-00001-of-00003.arecord")},
         },
@@ -428,7 +429,7 @@ def test_in_a_bucket_any_bit_of_any_file_of_a_shard_may_change(
 ) -> None:
     """It is not finished then, or an error says what to do."""
     count = stages.counts[0]
-    work = [path for path, _ in storage.list_files(f"{remote.path}/*")]
+    work = [path for path, _ in list_files(remote.path, "*")]
     changed = data.draw(st.sampled_from([*work, remote.place(count)]))
     content = storage.read_bytes(changed)
     harmed = bytearray(content)

@@ -15,6 +15,7 @@ from tests.support.services.gcs_requests import Requests, gcs_requests
 from transforms.errors import BroetchenError
 from transforms.files import storage
 from transforms.files.exclusive import put_unless
+from transforms.files.listing import list_files
 
 __all__ = ["gcs_requests"]
 
@@ -42,7 +43,7 @@ def test_what_holds_more_stays(path: str) -> None:
 def test_nothing_is_left_beside_it(path: str) -> None:
     for number in (5, 3, 18):
         put(path, number)
-    assert [found for found, _ in storage.list_files(f"{path.rpartition('/')[0]}/*")] == [path]
+    assert [found for found, _ in list_files(path.rpartition("/")[0], "*")] == [path]
     assert storage.delete_temporary(path.rpartition("/")[0]) == []
 
 

@@ -25,6 +25,7 @@ from transforms.errors import BroetchenError, UsageError
 from transforms.files import storage
 from transforms.files.hub import _file
 from transforms.files.hub_path import HubPath
+from transforms.files.listing import expand, list_files
 
 CORPUS, SECRET = "owner/corpus", "owner/secret"
 
@@ -69,11 +70,11 @@ def shards(output: Path) -> dict[str, bytes]:
 def test_paths_are_matched_sized_and_read_by_range(hub: HubServer, folder: Path) -> None:
     pattern = hub.source(CORPUS, "data/part-[01].*")
     paths = [folder / "data" / f"part-{number}.parquet" for number in (0, 1)]
-    assert storage.list_files(pattern) == [
+    assert [(one.path, one.bytes) for one in expand(pattern)] == [
         (hub.source(CORPUS, f"data/{path.name}"), path.stat().st_size) for path in paths
     ]
-    assert [path for path, _ in storage.list_files(hub.source(CORPUS, "**.md"))] == [hub.source(CORPUS, "README.md")]
-    assert storage.list_files(hub.source(CORPUS, "none/*.parquet")) == []
+    assert [one.path for one in expand(hub.source(CORPUS, "**/*.md"))] == [hub.source(CORPUS, "README.md")]
+    assert list_files(hub.source(CORPUS, "none"), "*.parquet") == []
     first = hub.source(CORPUS, "data/part-0.parquet")
     assert storage.size(first) == paths[0].stat().st_size
     assert FileSystems.checksum(first) == hub.etag(paths[0])
@@ -170,8 +171,8 @@ def test_an_address_of_the_store_is_used_again_and_asked_for_anew_when_it_expire
 
 def test_a_revision_that_does_not_exist(hub: HubServer) -> None:
     path = hub.source(CORPUS, "data/*.parquet", revision="f" * 40)
-    with pytest.raises(BroetchenError, match=r"@f{40}/data/: the repository has no such revision"):
-        storage.list_files(path)
+    with pytest.raises(BroetchenError, match=r"@f{40}/data/(\*\.parquet)?: the repository has no such revision"):
+        expand(path)
 
 
 @pytest.mark.slow

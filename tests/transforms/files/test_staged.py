@@ -11,7 +11,7 @@ from beam_pipelines.config.mix import load_config
 from beam_pipelines.jobs.build import build
 from tests.support.corpora import SAMPLES
 from transforms.errors import BroetchenError
-from transforms.files import storage
+from transforms.files.listing import list_files
 from transforms.files.staged import check_space, scratch_folder
 
 DEMO = SAMPLES.parent / "mix_configs" / "demo.yaml"
@@ -40,4 +40,4 @@ def test_a_build_ends_before_the_first_shard(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("transforms.recipe.spec.DatasetSpec.file_bytes", lambda _, text_bytes: text_bytes << 40)
     with pytest.raises(BroetchenError, match=r"shard-00000-[0-9a-f]{12}\.arecord: it takes about"):
         build(load_config(str(DEMO)), str(tmp_path / "out"), datasets=["fineweb_english"], quiet=True)
-    assert not storage.list_files(str(tmp_path / "out" / "fineweb_english" / "**.arecord"))
+    assert not list_files(str(tmp_path / "out" / "fineweb_english"), "**/*.arecord")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import posixpath
 import random
 import threading
 import tracemalloc
@@ -14,6 +15,7 @@ import pytest
 
 from transforms.errors import BroetchenError, UsageError
 from transforms.files import storage
+from transforms.files.listing import list_files
 
 
 @pytest.fixture(params=["local", "gcs"])
@@ -22,7 +24,7 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def names(root: str) -> list[str]:
-    return [path.removeprefix(f"{root}/") for path, _ in storage.list_files(f"{root}/**")]
+    return [path.removeprefix(f"{root}/") for path, _ in list_files(root)]
 
 
 def test_write_read_and_replace(root):
@@ -157,21 +159,21 @@ def test_a_rename_that_was_not_done_before_fails(root, size):
 def test_list_files(root):
     for name in ("b-2", "b-1", "a-1", "folder/b-3"):
         storage.write_bytes(f"{root}/{name}", name.encode() * 2)
-    assert storage.list_files(f"{root}/b-*") == [(f"{root}/b-1", 6), (f"{root}/b-2", 6)]
-    assert storage.list_files(f"{root}/b-[2]") == [(f"{root}/b-2", 6)]
-    assert storage.list_files(f"{root}/**-3") == [(f"{root}/folder/b-3", 20)]
-    assert storage.list_files(f"{root}/a-1") == [(f"{root}/a-1", 6)]
-    assert storage.list_files(f"{root}/none*") == []
-    assert storage.list_files(f"{root}/folder") == []
+    assert list_files(root, "b-*") == [(f"{root}/b-1", 6), (f"{root}/b-2", 6)]
+    assert list_files(root, "b-[2]") == [(f"{root}/b-2", 6)]
+    assert list_files(root, "**/*-3") == [(f"{root}/folder/b-3", 20)]
+    assert list_files(root, "a-1") == [(f"{root}/a-1", 6)]
+    assert list_files(root, "none*") == []
+    assert list_files(root, "folder") == []
 
 
 def test_list_files_of_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     storage.write_bytes("a.txt", b"1")
     storage.write_bytes("folder/b.txt", b"22")
-    assert storage.list_files("*.txt") == [("a.txt", 1)]
-    assert storage.list_files("a.txt") == [("a.txt", 1)]
-    assert storage.list_files("folder/*.txt") == [("folder/b.txt", 2)]
+    assert list_files("", "*.txt") == [("a.txt", 1)]
+    assert list_files("", "a.txt") == [("a.txt", 1)]
+    assert list_files("folder", "*.txt") == [("folder/b.txt", 2)]
 
 
 def test_delete(root):
@@ -181,15 +183,20 @@ def test_delete(root):
     assert names(root) == ["b"]
 
 
-def test_delete_takes_names_literally(tmp_path, gcs_prefix):
-    for name in ("x[1]", "x1", "x*", "xx"):
-        (tmp_path / name).write_bytes(b"")
-    storage.delete([str(tmp_path / "x[1]"), str(tmp_path / "x*")])
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["x1", "xx"]
-    storage.write_bytes(f"{gcs_prefix}/x1", b"")
-    with pytest.raises(BroetchenError, match=r"a remote name with \* \? or \[ cannot be deleted"):
-        storage.delete([f"{gcs_prefix}/x*"])
-    assert names(gcs_prefix) == ["x1"]
+def test_names_are_names(root):
+    """Brackets and stars in them are no pattern, for whatever is done to a file or a folder."""
+    for name in ("x[1]", "x1", "x*", "xx", "out[1]/a", "out[1]/.a.tmp-1", "out[1]/deep/b", "out1/a", "out1/.a.tmp-1"):
+        storage.write_bytes(f"{root}/{name}", b"1")
+    storage.delete([f"{root}/x[1]", f"{root}/x*"])
+    assert {"x1", "xx"} == {name for name in names(root) if name.startswith("x")}
+    assert {posixpath.basename(path) for path in storage.list_marks(f"{root}/out[1]")} == {"a", ".a.tmp-1"}
+    assert list_files(f"{root}/out[1]", "a") == [(f"{root}/out[1]/a", 1)]
+    assert list_files(f"{root}/out[1]", "*/*") == [(f"{root}/out[1]/deep/b", 1)]
+    assert storage.delete_temporary(f"{root}/out[1]") == [f"{root}/out[1]/.a.tmp-1"]
+    storage.rename(f"{root}/out[1]/a", f"{root}/out[2]/*")
+    assert storage.read_bytes(f"{root}/out[2]/*") == b"1"
+    storage.delete_tree(f"{root}/out[1]")
+    assert [name for name in names(root) if name.startswith("out")] == ["out1/.a.tmp-1", "out1/a", "out[2]/*"]
 
 
 def test_delete_tree(root):
@@ -256,7 +263,7 @@ def test_no_permission(tmp_path):
 
 
 def test_a_bucket_that_is_not_there(gcs_bucket):
-    for action in (lambda path: storage.write_bytes(path, b""), lambda path: storage.list_files(f"{path}*")):
+    for action in (lambda path: storage.write_bytes(path, b""), lambda path: list_files(path, "*")):
         with pytest.raises(BroetchenError, match=r"^gs://absent/file.*HTTP 404 Not Found.*the bucket exists"):
             action("gs://absent/file")
     with pytest.raises(BroetchenError, match=r"^gs://absent: cannot be looked up .*; check the path"):
@@ -265,7 +272,7 @@ def test_a_bucket_that_is_not_there(gcs_bucket):
 
 @pytest.mark.parametrize(
     "action",
-    [storage.exists, storage.read_bytes, storage.list_files, storage.makedirs, lambda path: storage.delete([path])],
+    [storage.exists, storage.read_bytes, list_files, storage.makedirs, lambda path: storage.delete([path])],
 )
 def test_an_unknown_scheme(action):
     with pytest.raises(UsageError, match=r"gopher://host/x: Beam has no filesystem for gopher://"):

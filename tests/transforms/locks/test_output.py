@@ -25,6 +25,7 @@ from tests.support.services.gcs_emulator import Handler
 from transforms.coders import to_json
 from transforms.errors import BroetchenError, UsageError
 from transforms.files import storage
+from transforms.files.listing import list_files
 from transforms.locks.gcs import Timing
 from transforms.locks.output import LOCK_FILE, check_token, hold_output
 from transforms.locks.owner import LockOwner, read_owner, this_process
@@ -91,7 +92,7 @@ def holder(output: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def left(output: str) -> list[str]:
-    return [path for path, _ in storage.list_files(storage.join(output, "**"))]
+    return [path for path, _ in list_files(output)]
 
 
 def refused(owner: str) -> str:

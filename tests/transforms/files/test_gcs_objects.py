@@ -12,7 +12,7 @@ from gcp_storage_emulator.handlers import objects
 from tests.support.services.gcs_emulator import Handler
 from tests.support.services.gcs_requests import Requests, answer, gcs_requests
 from transforms.errors import BroetchenError
-from transforms.files import gcs_rename, storage
+from transforms.files import gcs_objects, storage
 
 __all__ = ["gcs_requests"]
 
@@ -59,7 +59,7 @@ def test_a_rename_may_be_repeated(paths: tuple[str, str]) -> None:
 def test_a_source_that_is_not_there_is_named(paths: tuple[str, str]) -> None:
     source, target = paths
     with pytest.raises(FileNotFoundError) as error:
-        gcs_rename.rename(f"{source}-not", target)
+        gcs_objects.rename(f"{source}-not", target)
     assert error.value.errno == errno.ENOENT
     assert error.value.filename == f"{source}-not"
     assert not storage.exists(target)
