@@ -44,7 +44,7 @@ class Found:
 def list_files(folder: str, pattern: str = ANY_FOLDERS) -> list[tuple[str, int]]:
     """The files below a folder that match a pattern, as (path, size in bytes), in the order of their paths.
 
-    Wildcards take hidden names, and links that lead nowhere have the size 0.
+    Wildcards take hidden names, links to folders are not followed, and links that lead nowhere have the size 0.
 
     Args:
         folder: its name, as it is.
@@ -61,7 +61,7 @@ def look_through(folder: str, pattern: str = ANY_FOLDERS) -> list[Found]:
     parts = pattern.split("/")
     with explained(folder, "listed"):
         if storage.is_local(folder):
-            names = dict.fromkeys(_walk(folder, parts, (), hidden=True))
+            names = dict.fromkeys(_walk(folder, parts, (), ours=True))
             return sorted(_tell(names), key=lambda found: found.path)
         return _matching(_listed(folder, parts), folder, parts, hidden=True)
 
@@ -80,7 +80,7 @@ def expand(pattern: str) -> list[Found]:
     name, built = unquoted(pattern), set[str]()
     with explained(pattern, "listed"):
         if storage.is_local(pattern):
-            there = [name] if os.path.lexists(name) else list(dict.fromkeys(_walk(folder, parts, (), hidden=False)))
+            there = [name] if os.path.lexists(name) else list(dict.fromkeys(_walk(folder, parts, (), ours=False)))
             found = list(_opened(pattern, there))
             built = {one for one in _above(found, folder) if _is_built(one)}
         elif storage.exists(name):
@@ -154,20 +154,26 @@ def _is_built(folder: str) -> bool:
     return any(os.path.lexists(posixpath.join(folder, name)) for name in (_MANIFEST, _WORK))
 
 
-def _walk(folder: str, parts: Sequence[str], above: Sequence[tuple[int, int]], *, hidden: bool) -> Iterator[str]:
-    """What is below a folder of this machine and matches, through links to folders as well, but in no circle."""
+def _walk(folder: str, parts: Sequence[str], above: Sequence[tuple[int, int]], *, ours: bool) -> Iterator[str]:
+    """What is below a folder of this machine and matches.
+
+    Args:
+        above: device and inode of the folders that ``**`` has led through, so that it runs in no circle.
+        ours: whether it is a folder of our own, in which hidden names count and no link to a folder is followed.
+    """
     first, rest = parts[0], parts[1:]
     if not is_wild(first):
         path = posixpath.join(folder, unquoted(first))
-        if rest:
-            yield from _walk(path, rest, above, hidden=hidden)
-        elif os.path.lexists(path):
-            yield path
+        if not rest:
+            if os.path.lexists(path):
+                yield path
+        elif not (ours and os.path.islink(path)):
+            yield from _walk(path, rest, above, ours=ours)
         return
     try:
         about = os.stat(folder or ".")
         with os.scandir(folder or ".") as entries:
-            names = [(entry.name, entry.is_dir()) for entry in entries]
+            names = [(entry.name, entry.is_dir(follow_symlinks=not ours)) for entry in entries]
     except (FileNotFoundError, NotADirectoryError):
         return
     here = (about.st_dev, about.st_ino)
@@ -175,22 +181,22 @@ def _walk(folder: str, parts: Sequence[str], above: Sequence[tuple[int, int]], *
         if here in above:
             return
         if rest:
-            yield from _walk(folder, rest, above, hidden=hidden)
+            yield from _walk(folder, rest, above, ours=ours)
         for name, is_folder in names:
-            if hidden or not name.startswith("."):
+            if ours or not name.startswith("."):
                 path = posixpath.join(folder, name)
                 if is_folder:
-                    yield from _walk(path, parts, (*above, here), hidden=hidden)
+                    yield from _walk(path, parts, (*above, here), ours=ours)
                 elif not rest:
                     yield path
         return
     for name, is_folder in names:
-        if matches_name(first, name, hidden=hidden):
+        if matches_name(first, name, hidden=ours):
             path = posixpath.join(folder, name)
             if not rest:
                 yield path
             elif is_folder:
-                yield from _walk(path, rest, above, hidden=hidden)
+                yield from _walk(path, rest, above, ours=ours)
 
 
 def _tell(paths: Iterable[str]) -> Iterator[Found]:

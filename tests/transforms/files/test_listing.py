@@ -115,6 +115,23 @@ def test_links_to_folders_and_files_are_followed(tmp_path: Path) -> None:
     assert [one.path for one in expand(f"{tmp_path}/data/*/a.parquet")] == [f"{tmp_path}/data/link/a.parquet"]
 
 
+def test_in_a_folder_of_ours_no_link_to_a_folder_is_followed(tmp_path: Path) -> None:
+    """It may lead to all of the disk."""
+    (tmp_path / "elsewhere" / "b").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "b" / "manifest.json").write_bytes(b"1")
+    (tmp_path / "elsewhere" / "manifest.json").write_bytes(b"1")
+    (tmp_path / "out" / "a").mkdir(parents=True)
+    (tmp_path / "out" / "a" / ".hidden").write_bytes(b"12")
+    for name in ("link", "a/link", "a/.broetchen"):
+        (tmp_path / "out" / name).symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "out" / "nowhere").symlink_to("gone")
+    out = f"{tmp_path}/out"
+    assert list_files(out) == [(f"{out}/a/.hidden", 2), (f"{out}/nowhere", 0)]
+    for pattern in ("*/manifest.json", "**/manifest.json", "a/link/manifest.json", "*/.broetchen/*/manifest.json"):
+        assert list_files(out, pattern) == []
+    assert list_files(f"{out}/link", "*.json") == [(f"{out}/link/manifest.json", 1)]
+
+
 def test_what_matches_and_is_no_file_to_read(tmp_path: Path) -> None:
     def dangling(path: Path) -> None:
         path.symlink_to("../blobs/0123")
