@@ -103,16 +103,13 @@ def list_below(prefix: str, *, deep: bool) -> Iterator[FileMetadata]:
 
 
 def delete(path: str) -> None:
-    """Deletes an object, if it is there.
+    """Deletes an object, if it is there; Beam's client retries, which the store's own does only with a generation.
 
     Raises:
         google.api_core.exceptions.GoogleAPIError: the store refuses.
     """
-    from google.api_core.exceptions import NotFound
-
-    bucket, name = gcs_bucket(path)
-    with contextlib.suppress(NotFound):
-        bucket.delete_blob(name)
+    filesystem: Any = FileSystems.get_filesystem(path)
+    filesystem._gcsIO().delete(path)
 
 
 def delete_below(prefix: str) -> list[str]:
