@@ -20,10 +20,13 @@ from apache_beam.io.filesystems import FileSystems
 from transforms.errors import BroetchenError, without_controls
 from transforms.files import gcs_objects, hub_path, storage
 from transforms.files.errors import explained
+from transforms.files.untrusted import read_bounded
 from transforms.patterns import ANY_FOLDERS, divided, has_braces, is_wild, matches, matches_name, quoted, unquoted
 
 _MANIFEST, _WORK, _QUARANTINE = "manifest.json", ".broetchen", "_quarantine"
 _PARQUET = ".parquet"
+# The beginning of a manifest of ours, which has its format first.
+_OURS, _HEAD_BYTES, _MOST_BYTES = b'"broetchen-dataset"', 100, 256 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,8 +91,8 @@ def expand(pattern: str) -> list[Found]:
         elif is_wild(pattern):
             listed = _listed(folder, parts)
             found = _matching(listed, folder, parts, hidden=False)
-            built = {posixpath.dirname(one.path) for one in listed if posixpath.basename(one.path) == _MANIFEST}
-            built &= _above(found, folder)
+            described = {posixpath.dirname(one.path) for one in listed if posixpath.basename(one.path) == _MANIFEST}
+            built = {one for one in described & _above(found, folder) if _is_built(one)}
         elif _listed(name, ["*"]):
             raise _a_folder(pattern, name)
         else:
@@ -151,7 +154,14 @@ def _above(found: Iterable[Found], folder: str) -> set[str]:
 
 
 def _is_built(folder: str) -> bool:
-    return any(os.path.lexists(posixpath.join(folder, name)) for name in (_MANIFEST, _WORK))
+    """Whether there is a dataset of ours, or begun work: others have files of that name."""
+    if storage.is_local(folder) and os.path.isdir(posixpath.join(folder, _WORK)):
+        return True
+    manifest = posixpath.join(folder, _MANIFEST)
+    try:
+        return storage.exists(manifest) and _OURS in read_bounded(manifest, _MOST_BYTES)[:_HEAD_BYTES]
+    except BroetchenError:  # no regular file, or too large
+        return False
 
 
 def _walk(folder: str, parts: Sequence[str], above: Sequence[tuple[int, int]], *, ours: bool) -> Iterator[str]:
