@@ -28,7 +28,11 @@ def test_a_quoted_name_is_that_name_alone(names: list[str]) -> None:
 
 
 @settings(max_examples=300)
-@given(st.lists(_PARTS, min_size=1, max_size=3), st.lists(_NAMES, min_size=1, max_size=3))
+# At its end, glob takes ** behind the name of a file for that file as well, and a shell does not.
+@given(
+    st.lists(_PARTS, min_size=1, max_size=3).filter(lambda parts: parts[-1] != "**"),
+    st.lists(_NAMES, min_size=1, max_size=3),
+)
 def test_the_rules_are_those_of_glob(
     tmp_path_factory: pytest.TempPathFactory, parts: list[str], names: list[str]
 ) -> None:

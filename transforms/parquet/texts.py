@@ -1,7 +1,8 @@
 """The text of parquet files, batch by batch.
 
-Reading is by row group and streams: memory is bounded by one batch, not by the row group. Of a file on the hub the
-column chunks that are wanted are fetched, the next pieces while the last ones are worked on.
+Reading is by row group and streams: memory is bounded by one batch, not by the row group. How many bytes rows come to
+is known only once they are decoded, so few are decoded at a time, and put together to batches by their bytes. Of a file
+on the hub the column chunks that are wanted are fetched, the next pieces while the last ones are worked on.
 """
 
 from __future__ import annotations
@@ -34,6 +35,13 @@ from transforms.parquet.source_files import is_on_hub, open_source
 from transforms.texts import BATCH_TEXT_BYTES, TextBatch, to_texts
 
 _MAX_BATCH_ROWS = 8192
+# Of values of 16 MiB, 256 MiB. Decoding so few at a time costs a tenth for texts of some kB, and more for short ones.
+_STEP_ROWS, _STEP_ROWS_OF_SHORT, _SHORT_BYTES = 16, 32, 1 << 10
+# Its decoder holds what it has decoded a second time.
+_GROWING, _STEP_ROWS_OF_GROWING = "DELTA_BYTE_ARRAY", 4
+# As much is decoded at once where no encoding makes more of it than is in the file.
+_PLAIN_BYTES = 32 << 20
+_PLAIN_ENCODINGS = frozenset({"PLAIN", "RLE", "BIT_PACKED", "DELTA_BINARY_PACKED", "BYTE_STREAM_SPLIT"})
 _READ_BUFFER_BYTES = 1 << 20
 # Where larger pieces are fetched ahead; a reader that stops early has fetched a buffer in vain.
 _FETCHING_BUFFER_BYTES = 128 << 10
@@ -160,7 +168,8 @@ class _OpenedFile:
                 raise OSError("it has changed since its footer was read; run it again, while nobody changes it")
             self._leaf = leaves.index(text_column)
             groups = [metadata.row_group(group) for group in row_groups]
-            if any(_is_all_dictionary(group, self._leaf) for group in groups):
+            self._reads_dictionary = any(_is_all_dictionary(group, self._leaf) for group in groups)
+            if self._reads_dictionary:
                 self._parquet = open_parquet(metadata=metadata, read_dictionary=[text_column])
         except BaseException as error:
             self._handle.close()
@@ -201,9 +210,9 @@ class _OpenedFile:
         wanted = None if self._with_columns else [text_column]
         for group in self._row_groups:
             metadata = self._parquet.metadata.row_group(group)
-            rows, stored, read = _batch_rows(metadata, self._leaf), self._stored_bytes(metadata), 0
+            rows, stored, read = self._step_rows(metadata), self._stored_bytes(metadata), 0
             try:
-                batches = self._parquet.iter_batches(rows, [group], wanted, use_threads=False)
+                batches = _put_together(self._parquet.iter_batches(rows, [group], wanted, use_threads=False))
                 for batch in itertools.chain.from_iterable(_in_small_parts(one, text_column) for one in batches):
                     texts = batch.column(batch.schema.get_field_index(text_column))
                     found = to_texts(
@@ -223,8 +232,27 @@ class _OpenedFile:
                 ) from error
 
     def _stored_bytes(self, group: pq.RowGroupMetaData) -> int:
-        leaves = range(group.num_columns) if self._with_columns else [self._leaf]
-        return sum(group.column(leaf).total_compressed_size for leaf in leaves)
+        return sum(column.total_compressed_size for column in self._wanted(group))
+
+    def _wanted(self, group: pq.RowGroupMetaData) -> list[pq.ColumnChunkMetaData]:
+        return [group.column(leaf) for leaf in (range(group.num_columns) if self._with_columns else [self._leaf])]
+
+    def _step_rows(self, group: pq.RowGroupMetaData) -> int:
+        """How many rows to decode at a time: those of a batch by their mean, unless few of them may be much more."""
+        columns = self._wanted(group)
+        in_file = sum(column.total_uncompressed_size for column in columns)
+        mean = max(1, in_file // max(1, group.num_rows))
+        # A dictionary is not decoded here.
+        grown = [column for column in columns if not _is_plain(column)]
+        if [column.path_in_schema for column in grown] == [self._text_column] and self._reads_dictionary:
+            grown = []
+        if not grown and in_file <= _PLAIN_BYTES:
+            rows = BATCH_TEXT_BYTES // mean
+        elif any(_GROWING in column.encodings for column in columns):
+            rows = _STEP_ROWS_OF_GROWING
+        else:
+            rows = _STEP_ROWS_OF_SHORT if mean < _SHORT_BYTES else _STEP_ROWS
+        return max(1, min(_MAX_BATCH_ROWS, rows))
 
 
 def _is_all_dictionary(group: pq.RowGroupMetaData, leaf: int) -> bool:
@@ -236,22 +264,43 @@ def _is_all_dictionary(group: pq.RowGroupMetaData, leaf: int) -> bool:
     return bool(column.total_compressed_size - dictionary <= _INDEX_BYTES * max(1, group.num_rows))
 
 
+def _is_plain(column: pq.ColumnChunkMetaData) -> bool:
+    """Whether a column chunk decodes to no more than it is in the file, but for its compression."""
+    return not column.has_dictionary_page and _PLAIN_ENCODINGS.issuperset(column.encodings)
+
+
+def _put_together(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Batches of about `BATCH_TEXT_BYTES`, or of `_MAX_BATCH_ROWS`, of smaller ones in their order."""
+    held: list[pa.RecordBatch] = []
+    held_bytes = held_rows = 0
+    for batch in batches:
+        held.append(batch)
+        held_bytes, held_rows = held_bytes + batch.nbytes, held_rows + len(batch)
+        # Another one as large would be too much: who looks at the beginning alone has it decoded, and fetched, in vain.
+        if held_bytes + batch.nbytes > BATCH_TEXT_BYTES or held_rows + len(batch) > _MAX_BATCH_ROWS:
+            yield from _one_of(held)
+            held, held_bytes, held_rows = [], 0, 0
+    yield from _one_of(held)
+
+
+def _one_of(batches: Sequence[pa.RecordBatch]) -> Sequence[pa.RecordBatch]:
+    return batches if len(batches) < 2 else pa.Table.from_batches(batches).combine_chunks().to_batches()
+
+
 def _in_small_parts(batch: pa.RecordBatch, text_column: str) -> Iterator[pa.RecordBatch]:
-    """A batch in parts of about `BATCH_TEXT_BYTES` of text, where its text is a dictionary."""
+    """A batch in parts of about `BATCH_TEXT_BYTES` of text, where it has much more."""
     column = batch.column(batch.schema.get_field_index(text_column))
-    if not pa.types.is_dictionary(column.type) or not len(column):
+    is_dictionary = pa.types.is_dictionary(column.type)
+    if not len(column) or not (is_dictionary or batch.nbytes > 2 * BATCH_TEXT_BYTES):
         yield batch
         return
-    lengths = pc.fill_null(pc.take(pc.binary_length(column.dictionary), column.indices), 0)
-    ends = np.cumsum(lengths.to_numpy(zero_copy_only=False), dtype=np.int64)
+    lengths = (
+        pc.take(pc.binary_length(column.dictionary), column.indices) if is_dictionary else pc.binary_length(column)
+    )
+    ends = np.cumsum(pc.fill_null(lengths, 0).to_numpy(zero_copy_only=False), dtype=np.int64)
     start = 0
     while start < len(ends):
         before = int(ends[start - 1]) if start else 0
         stop = max(start + 1, int(np.searchsorted(ends, before + BATCH_TEXT_BYTES, side="right")))
         yield batch.slice(start, stop - start)
         start = stop
-
-
-def _batch_rows(group: pq.RowGroupMetaData, leaf: int) -> int:
-    mean = max(1, group.column(leaf).total_uncompressed_size // max(1, group.num_rows))
-    return max(1, min(_MAX_BATCH_ROWS, BATCH_TEXT_BYTES // mean))
