@@ -183,10 +183,10 @@ def _is_config(what: str) -> bool:
 
 
 def _is_parquet(what: str) -> bool:
-    if _is_config(what) or not (what.endswith(".parquet") or is_wild(what)):
-        return False
+    if what.endswith(".parquet"):
+        return True
     # A folder of built datasets may have brackets in its name.
-    return what.endswith(".parquet") or not (os.path.isdir(what) or list_files(what, f"*/{NAME}"))
+    return is_wild(what) and not (_is_config(what) or os.path.isdir(what) or list_files(what, f"*/{NAME}"))
 
 
 def _run(counting: Counting, scratch: str, ledger: str | None, beam_arguments: Sequence[str]) -> dict[str, TextCount]:

@@ -22,7 +22,6 @@ from transforms.files.listing import list_files
 from transforms.files.untrusted import check_regular, read_bounded
 
 _WORK, _LOCK = ".broetchen", ".broetchen.lock"
-_TEMPORARY = re.compile(r"\..*\.tmp-[^/]+")
 _SHARD = re.compile(r".*-\d{5,}-of-\d{5,}\.(arecord|parquet)")
 _TOKENIZER = re.compile(r"tokenizer-[0-9a-f]{12}")
 
@@ -106,7 +105,7 @@ def leftovers(output: str, manifests: Mapping[str, Manifest]) -> list[str]:
             below.setdefault(posixpath.join(output, folder), []).append(inside)
         elif folder == _LOCK:
             lines.append(f"{path}: a build is at work here, or was killed; what it writes may not be verified yet")
-        elif _TEMPORARY.fullmatch(folder):
+        elif storage.is_temporary(folder):
             lines.append(_killed(path))
     for folder, files in sorted(below.items()):
         manifest = manifests.get(folder)
@@ -129,7 +128,7 @@ def _beside_manifest(folder: str, files: Sequence[str], manifest: Manifest) -> I
     for file in files:
         if file in known or file.startswith(f"{_WORK}/"):
             continue
-        if _TEMPORARY.fullmatch(posixpath.basename(file)):
+        if storage.is_temporary(posixpath.basename(file)):
             yield _killed(f"{folder}/{file}")
         elif not file.endswith(f".{extension}") and not file.startswith("_quarantine/"):  # which are problems
             yield f"{folder}/{file}: not of the dataset"
@@ -143,7 +142,7 @@ def _without_manifest(folder: str, files: Sequence[str]) -> Iterator[str]:
     for file in files:
         if posixpath.basename(file) == NAME and "/" in file:
             yield f"{folder}/{file}: a dataset further down, which was not verified; name its folder to do it"
-        elif _TOKENIZER.fullmatch(posixpath.basename(folder)) and _TEMPORARY.fullmatch(file):
+        elif _TOKENIZER.fullmatch(posixpath.basename(folder)) and storage.is_temporary(file):
             yield _killed(f"{folder}/{file}")
 
 

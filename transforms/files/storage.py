@@ -73,6 +73,11 @@ def temporary_path(path: str) -> str:
     return posixpath.join(folder, _TEMPORARY.format(name=name, unique=uuid.uuid4().hex))
 
 
+def is_temporary(name: str) -> bool:
+    """Whether a file is called as `temporary_path` calls one, in whatever folder."""
+    return _ANY_TEMPORARY.fullmatch(name) is not None
+
+
 def exists(path: str) -> bool:
     """Whether there is a file (or, where there are folders, a folder) of this name."""
     with explained(path, "looked up"):
@@ -280,7 +285,7 @@ def list_marks(folder: str) -> dict[str, FileMark]:
         return {
             found.path: FileMark(int(found.size_in_bytes))
             for found in listed
-            if posixpath.dirname(found.path) == folder
+            if posixpath.dirname(found.path) == prefix[:-1]
         }
 
 
@@ -340,7 +345,7 @@ def delete_temporary(folder: str) -> list[str]:
     Raises:
         BroetchenError: one could not be deleted.
     """
-    left = [path for path in list_marks(folder) if _ANY_TEMPORARY.fullmatch(posixpath.basename(path))]
+    left = [path for path in list_marks(folder) if is_temporary(posixpath.basename(path))]
     delete(left)
     return left
 
