@@ -23,7 +23,8 @@ from transforms.arrayrecord.records import RecordSpec
 from transforms.budget.token_budget import ShardCount, usable_prefix
 from transforms.parquet.footer import RowGroup, SourceFile
 from transforms.recipe.plan import DatasetPlan, byte_deciding_versions, fingerprint
-from transforms.recipe.shard_plan import Order, lay_out_shards, next_shards, order_row_groups, sure_shards
+from transforms.recipe.ratio import Ratio
+from transforms.recipe.shard_plan import Order, lay_out_shards, next_shards, order_row_groups
 from transforms.recipe.spec import DatasetSpec
 from transforms.tokenizer.spec import TokenizerSpec
 
@@ -120,7 +121,7 @@ def measure_plan(row_groups: int = ROW_GROUPS, order: Order = "shuffled") -> Pla
         dataset=spec.name,
         files=source,
         shards=shards,
-        tokens_per_byte=_TOKENS_PER_BYTE,
+        ratio=Ratio(_TOKENS_PER_BYTE, 0.25),
         engine="tokenizers",
         versions=byte_deciding_versions(spec),
         probe=mark,
@@ -135,16 +136,16 @@ def measure_plan(row_groups: int = ROW_GROUPS, order: Order = "shuffled") -> Pla
     plan = decoded
 
     def first_round() -> int:
-        sure = sure_shards(plan.shards, plan.tokens_per_byte, spec.need)
-        return sum(plan.task(ordinal, None).rows > 0 for ordinal in sure)
+        tasks = next_shards(plan.shards, (), plan.ratio, spec.need)
+        return sum(plan.task(ordinal, stop_after).rows > 0 for ordinal, stop_after in tasks)
 
-    sure = timed("sure_round", first_round)
+    sure = timed("first_round", first_round)
     # Fewer tokens than the sample promised, so that the second round has something to do.
     counts = [ShardCount(n, round(shards[n].text_bytes * _TOKENS_PER_BYTE * 0.9)) for n in range(sure)]
 
     def second_round() -> int:
         known = usable_prefix(counts)
-        tasks = next_shards(plan.shards, known, plan.tokens_per_byte, spec.need)
+        tasks = next_shards(plan.shards, known, plan.ratio, spec.need)
         return sum(plan.task(ordinal, stop_after).rows > 0 for ordinal, stop_after in tasks)
 
     rest = timed("second_round", second_round)

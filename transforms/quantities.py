@@ -83,6 +83,29 @@ def format_count(count: int) -> str:
     return f"{_decimal(scaled)}{suffix}" if suffix and (scaled * 1000).denominator == 1 else f"{count:_}"
 
 
+def format_short(count: float) -> str:
+    """A count to three digits, for people: what `parse_count` makes of it is about as many.
+
+    >>> [format_short(count) for count in (7, 999.6, 61_449, 1_334_104, 2e11)]
+    ['7', '1.00K', '61.4K', '1.33M', '200B']
+    """
+    units = tuple(_COUNT_UNITS)
+    unit = 0
+    while round(count) >= 1000 and unit < len(units) - 1:
+        count, unit = count / 1000, unit + 1
+    digits = 0 if not unit or count >= 99.95 else 1 if count >= 9.995 else 2
+    return f"{count:.{digits}f}{units[unit]}"
+
+
+def format_estimate(count: int, error: int) -> str:
+    """A count that may be off by `error`, or that is known where that is 0.
+
+    >>> [format_estimate(72_123_456, 9_234_567), format_estimate(779_345, 0)]
+    ['72.1M ± 9.23M', '779,345']
+    """
+    return f"{format_short(count)} ± {format_short(error)}" if error else f"{count:,}"
+
+
 def format_size(size: int) -> str:
     """`size` bytes (0 or more), rounded to one decimal of a binary unit: `512 MiB`, `11.8 MiB`, `93 bytes`."""
     if size < 1024:

@@ -26,13 +26,12 @@ from beam_pipelines.console import terminal
 from transforms.building.status import DatasetStatus, StatusReader
 from transforms.errors import BroetchenError
 from transforms.files import storage
-from transforms.quantities import format_size
+from transforms.quantities import format_short, format_size
 from transforms.recipe.spec import DatasetSpec
 
 _LOGGER = logging.getLogger(__name__)
 
 
-_UNITS = ("", "K", "M", "B", "T")
 _LOCAL_INTERVAL_S, _REMOTE_INTERVAL_S, _LOG_INTERVAL_S = 0.25, 10.0, 30.0
 
 Statuses = Mapping[str, DatasetStatus]
@@ -76,7 +75,7 @@ def _polling(specs: Sequence[DatasetSpec], show: Callable[[Statuses], None]) -> 
 class _TokenRate(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text(f"{short(speed)} tok/s" if speed else "", style="cyan")
+        return Text(f"{format_short(speed)} tok/s" if speed else "", style="cyan")
 
 
 @contextlib.contextmanager
@@ -107,20 +106,7 @@ def _on_terminal(console: Console, specs: Sequence[DatasetSpec]) -> Iterator[Cal
 def _amount(status: DatasetStatus) -> str:
     if not status.tokens:
         return "planning"
-    return f"{short(status.tokens)} tokens, {'published' if status.finished else f'{status.shards} shards'}"
-
-
-def short(count: float) -> str:
-    """A count to three digits.
-
-    >>> [short(count) for count in (7, 999.6, 61_449, 1_334_104, 2e11)]
-    ['7', '1.00K', '61.4K', '1.33M', '200B']
-    """
-    unit = 0
-    while round(count) >= 1000 and unit < len(_UNITS) - 1:
-        count, unit = count / 1000, unit + 1
-    digits = 0 if not unit or count >= 99.95 else 1 if count >= 9.995 else 2
-    return f"{count:.{digits}f}{_UNITS[unit]}"
+    return f"{format_short(status.tokens)} tokens, {'published' if status.finished else f'{status.shards} shards'}"
 
 
 class _LogLines:
@@ -148,10 +134,10 @@ class _LogLines:
         left = f", {(need - tokens) / rate / 60:.0f} min left" if rate else ""
         _LOGGER.info(
             "%s of %s tokens (%.0f %%), %s tok/s%s; %d of %d datasets published",
-            short(tokens),
-            short(need),
+            format_short(tokens),
+            format_short(need),
             100 * tokens / need,
-            short(rate),
+            format_short(rate),
             left,
             len(self._finished),
             len(statuses),

@@ -14,9 +14,8 @@ from transforms.building.shard import build_shard
 from transforms.counting.ledger import Counted, CountLedger
 from transforms.counting.text_count import TextCount
 from transforms.files.scratch import temporary_folder
-from transforms.parquet.footer import SourceFile, read_footer
-from transforms.parquet.source_files import expand_sources
-from transforms.recipe.plan import DatasetPlan, plan_dataset
+from transforms.parquet.footer import SourceFile
+from transforms.recipe.plan import DatasetPlan, plan_dataset, read_source
 from transforms.recipe.spec import DatasetSpec
 from transforms.tokenizer.spec import Engine
 
@@ -32,8 +31,8 @@ class DatasetOutlook:
 
     Attributes:
         need: tokens of all splits.
-        available: tokens that the whole source is expected to hold, or holds where a ledger knows all of it.
-        available_exact: whether it does.
+        available: tokens that the whole source is expected to hold.
+        available_error: how far that may be off, in tokens; 0 where all was counted, by a ledger or by the plan.
         files, source_bytes: of the whole source.
         row_groups, read_bytes, files_read: what the budget needs; bytes are of the stored text column.
         shards, written_bytes: what is published.
@@ -45,7 +44,7 @@ class DatasetOutlook:
     engine: str
     need: int
     available: int
-    available_exact: bool
+    available_error: int
     files: int
     source_bytes: int
     files_read: int
@@ -87,16 +86,15 @@ def plan(
 def _outlook(
     spec: DatasetSpec, ledger: CountLedger | None, on_plan: Callable[[str, DatasetPlan], None]
 ) -> DatasetOutlook:
-    found = expand_sources(spec.sources)
-    with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
-        footers = list(pool.map(lambda file: read_footer(file[0], file[1], spec.text_column), found))
-    plan = plan_dataset(spec, footers)
+    footers = read_source(spec)
+    known = {} if ledger is None else _known_tokens(spec, footers, ledger)
+    plan = plan_dataset(spec, footers, known=known)
     on_plan(spec.name, plan)
-    known = {} if ledger is None else _known_tokens(spec, plan, ledger)
 
     def tokens_in(group: tuple[int, int]) -> float:
         file, index = group
-        return known.get(group, plan.files[file].row_groups[index].text_bytes * plan.tokens_per_byte)
+        text_bytes = plan.files[file].row_groups[index].text_bytes
+        return known.get((plan.files[file].path, index), text_bytes * plan.ratio.tokens_per_byte)
 
     expected = list(itertools.accumulate(sum(map(tokens_in, shard.row_groups)) for shard in plan.shards))
     whole = sum(tokens < spec.need for tokens in expected)
@@ -109,6 +107,12 @@ def _outlook(
         groups.append(group)
         tokens += tokens_in(group)
     available = round(expected[-1])
+    estimated = sum(
+        group.text_bytes
+        for file in plan.files
+        for index, group in enumerate(file.row_groups)
+        if (file.path, index) not in known
+    )
     shards = min(len(plan.shards), whole + 1) + len(spec.budgets) - 1
     padding = _PADDING if spec.records.extension == "arecord" else 0
     rate, bytes_per_token = _measure(spec, plan, padding)
@@ -117,7 +121,7 @@ def _outlook(
         engine=plan.engine,
         need=spec.need,
         available=available,
-        available_exact=len(known) == sum(len(file.row_groups) for file in plan.files),
+        available_error=plan.ratio.tokens(estimated)[1],
         files=len(plan.files),
         source_bytes=sum(file.size for file in plan.files),
         files_read=len({file for file, _ in groups}),
@@ -130,18 +134,18 @@ def _outlook(
     )
 
 
-def _known_tokens(spec: DatasetSpec, plan: DatasetPlan, ledger: CountLedger) -> dict[tuple[int, int], int]:
-    """Tokens that a build makes of the row groups, by (file, row group), BOS and EOS included."""
+def _known_tokens(spec: DatasetSpec, source: Sequence[SourceFile], ledger: CountLedger) -> dict[tuple[str, int], int]:
+    """Tokens that a build makes of the row groups, by (path, row group), BOS and EOS included."""
     added = sum(token is not None for token in (spec.records.bos_id, spec.records.eos_id))
 
     def look_up(source: SourceFile) -> dict[int, TextCount]:
         return ledger.find(Counted.of(source, spec.text_column, spec.tokenizer), source)
 
     with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
-        found = list(pool.map(look_up, plan.files))
+        found = list(pool.map(look_up, source))
     return {
-        (file, group): count.tokens + added * count.documents
-        for file, counts in enumerate(found)
+        (file.path, group): count.tokens + added * count.documents
+        for file, counts in zip(source, found, strict=True)
         for group, count in counts.items()
     }
 

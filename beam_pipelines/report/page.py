@@ -17,14 +17,13 @@ import jinja2
 import markupsafe
 from tokenizers import Tokenizer
 
-from beam_pipelines.console.progress import short
 from beam_pipelines.report.charts import Chart
 from beam_pipelines.report.data import TRAIN, DatasetReport, OutputReport
 from beam_pipelines.report.looks import LOOKS
 from transforms.dataset.manifest import SourceEntry
 from transforms.files import storage
 from transforms.files.hub_path import HubPath
-from transforms.quantities import format_size
+from transforms.quantities import format_short, format_size
 from transforms.sampling.split_sample import Excerpt
 from transforms.sampling.token_pieces import token_pieces
 
@@ -62,8 +61,8 @@ def render_report(report: OutputReport, drawn: Iterable[Chart]) -> str:
     )
     environment.filters |= {
         "count": lambda number: f"{number:,}",
-        "short": short,
-        "brief": lambda number: f"{number:,}" if number < _BRIEF else short(number),
+        "short": format_short,
+        "brief": lambda number: f"{number:,}" if number < _BRIEF else format_short(number),
         "size": format_size,
         "percent": lambda part, digits=1: f"{part:.{digits}%}",
         "visible": visible,

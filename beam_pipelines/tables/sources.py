@@ -14,7 +14,7 @@ from beam_pipelines.jobs.dry_run import DryRun
 from beam_pipelines.jobs.plan import DatasetOutlook
 from beam_pipelines.runners.dataflow import PRICES_OF, dataflow_cost
 from transforms.counting.text_count import TextCount
-from transforms.quantities import format_size
+from transforms.quantities import format_estimate, format_short, format_size
 
 
 def print_plan(console: Console, outlooks: Sequence[DatasetOutlook], output_format: OutputFormat) -> None:
@@ -33,7 +33,7 @@ def print_plan(console: Console, outlooks: Sequence[DatasetOutlook], output_form
             outlook.dataset,
             outlook.engine,
             f"{outlook.need:,}",
-            f"{'[red]' if short else ''}{'' if outlook.available_exact else '≈ '}{outlook.available:,}",
+            f"{'[red]' if short else ''}{format_estimate(outlook.available, outlook.available_error)}",
             f"{outlook.files_read} of {outlook.files}",
             f"{outlook.row_groups:,}",
             format_size(outlook.read_bytes),
@@ -59,11 +59,17 @@ def print_plan(console: Console, outlooks: Sequence[DatasetOutlook], output_form
             f"of {PRICES_OF} in us-central1, without the start-up of workers; see docs/dataflow.md."
         )
     for outlook in outlooks:
-        if outlook.available < outlook.need:
-            sure = "" if outlook.available_exact else "probably "
+        missing, error = outlook.need - outlook.available, outlook.available_error
+        if missing > error:
             console.print(
-                f"[red]{outlook.dataset} will {sure}lack {outlook.need - outlook.available:,} tokens;[/] "
-                "add source files or lower its budget"
+                f"[red]{outlook.dataset} will lack {format_estimate(missing, error)} tokens;[/] add source files or "
+                "lower its budget"
+            )
+        elif missing + error > 0:
+            console.print(
+                f"[yellow]{outlook.dataset}: its budget lies within the margin of error: it may fall short by up to "
+                f"{format_short(missing + error)} tokens;[/] add source files, lower its budget, or count the source "
+                "(broetchen count --ledger)"
             )
 
 

@@ -29,9 +29,7 @@ from transforms.dataset.findings import raise_problems
 from transforms.dataset.manifest import Manifest, find_manifests
 from transforms.dataset.quarantine import quarantine_checks, quarantine_file_problems
 from transforms.dataset.verify import known_problems, shard_checks, shard_problems
-from transforms.parquet.footer import read_footer
-from transforms.parquet.source_files import expand_sources
-from transforms.recipe.plan import plan_dataset
+from transforms.recipe.plan import plan_dataset, read_source
 from transforms.recipe.shard_plan import next_shards
 
 ALL = 10**9
@@ -69,15 +67,14 @@ def build_by_steps(config: MixConfig, output: str, between: Callable[[], None] =
     specs = dataset_specs(config, names, tokenizer, output=output, engine="auto", overwrite=False)
     plans = {}
     for spec in specs:
-        found = expand_sources(spec.sources)
-        plans[spec.name] = plan_dataset(spec, [read_footer(file, size, spec.text_column) for file, size in found])
+        plans[spec.name] = plan_dataset(spec, read_source(spec))
     between()
     for spec in specs:
         plan = plans[spec.name]
         if find_finished(spec, plan) is not None:
             continue
         counts: list[ShardCount] = []
-        while tasks := next_shards(plan.shards, counts, plan.tokens_per_byte, spec.need):
+        while tasks := next_shards(plan.shards, counts, plan.ratio, spec.need):
             before = len(counts)
             for ordinal, stop_after in tasks:
                 counts[ordinal:] = [build_shard(spec, plan.task(ordinal, stop_after))]

@@ -104,7 +104,7 @@ def small_build(
     )
     source = folder / "source.parquet"
     write_parquet(source, shards)
-    plan = plan_dataset(spec, [read_footer(str(source), source.stat().st_size, "text")])
+    plan = plan_dataset(spec, [read_footer(str(source), source.stat().st_size, "text", with_columns=spec.with_columns)])
     counts = tuple(build_shard(spec, plan.task(ordinal, None)) for ordinal in range(len(plan.shards)))
     assert len(counts) == len(shards)
     return SmallBuild(spec, plan, counts, [[row for row in rows if row] for rows in shards])

@@ -1,6 +1,6 @@
 """The main job as one PTransform: names of datasets in, finished datasets out.
 
-    plan ─► tokenize what is surely needed ─► tokenize the rest ─► tokenize what is still missing
+    plan ─► tokenize what is surely needed, in rounds ─► tokenize what is still missing
          ─► combine the counts ─► cut ─► publish ─► manifest
 
 Each element is a shard or a dataset; the tokens themselves never pass through the pipeline.
@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import apache_beam as beam
-from apache_beam.pvalue import AsDict, AsList, PCollection, TaggedOutput
+from apache_beam.pvalue import AsDict, AsList, AsMultiMap, PCollection, TaggedOutput
 
-from transforms.budget.token_budget import DatasetCut, MergeShardCounts, ShardCount, TokenBudget, usable_prefix
+from transforms.budget.token_budget import DatasetCut, ShardCount, TokenBudget, merge_counts, usable_prefix
 from transforms.building.cut import PublishPlan, PublishTask, missing_text, plan_publication, work_folder
 from transforms.building.placing import manifest_of_build, remove_other_manifest
 from transforms.building.publish import PublishedShard, clear_work, finish_dataset, publish_shard
@@ -29,12 +30,16 @@ from transforms.encoding.recheck import engine_version
 from transforms.errors import BroetchenError, UsageError
 from transforms.files.listing import list_files
 from transforms.locks.output import check_token
+from transforms.quantities import format_estimate, format_short
 from transforms.recipe.plan import FORMAT_VERSION, DatasetPlan, PlanDatasets
-from transforms.recipe.shard_plan import ShardTask, next_shards, sure_shards
+from transforms.recipe.shard_plan import ShardTask, next_shards
 from transforms.recipe.spec import DatasetSpec
 
 # A cut of text gives back a document's tail, and may put back whole documents: have some to go on with.
 _TEXT_RESERVE_TOKENS = 4096
+
+# The first goes as far as the sample is sure, the next one mostly to the end, and the others are for uneven sources.
+_ROUNDS = 4
 
 _FINISHED = "finished"
 _FAILED = "failed"
@@ -120,6 +125,21 @@ def with_trusted_engine(spec: DatasetSpec, plan: DatasetPlan, work: WorkFolder) 
     return dataclasses.replace(plan, engine="tokenizers")
 
 
+def _warn_of_shortfall(spec: DatasetSpec, plan: DatasetPlan) -> None:
+    available, error = plan.available
+    missing = spec.need - available
+    if spec.on_shortfall == "fail" and missing + error > 0:
+        sure = missing > error
+        _LOGGER.warning(
+            "dataset %s: its source holds %s tokens by a sample, and %s are wanted: it %s %s",
+            spec.name,
+            format_estimate(available, error),
+            f"{spec.need:,}",
+            "will lack" if sure else "may fall short by up to",
+            format_estimate(missing, error) if sure and error else format_short(missing + error),
+        )
+
+
 def _needed(spec: DatasetSpec) -> int:
     return spec.need + (_TEXT_RESERVE_TOKENS if spec.records.is_text else 0)
 
@@ -135,26 +155,20 @@ class _FindFinished(beam.DoFn):
             work = work_folder(spec, plan)
             work.take_back()
             work.write_budgets(spec.budgets)
+            _warn_of_shortfall(spec, plan)
             yield name, with_trusted_engine(spec, plan, work)
         else:
             tokens = sum(split.tokens for split in manifest.splits.values())
             yield TaggedOutput(_FINISHED, BuildResult(name, tokens, built=False))
 
 
-class _SureShards(beam.DoFn):
-    def process(self, element: tuple[str, DatasetPlan], specs: Specs) -> Iterator[ShardTask]:
-        name, plan = element
-        for ordinal in sure_shards(plan.shards, plan.tokens_per_byte, _needed(specs[name])):
-            yield plan.task(ordinal, None)
-
-
-class _RestOfShards(beam.DoFn):
+class _NextShards(beam.DoFn):
     def process(
-        self, element: tuple[str, DatasetPlan], specs: Specs, known: Mapping[str, Sequence[ShardCount]]
+        self, element: tuple[str, DatasetPlan], specs: Specs, known: Mapping[str, Iterable[ShardCount]]
     ) -> Iterator[ShardTask]:
         name, plan = element
-        counts = usable_prefix(known.get(name, ()))
-        for ordinal, stop_after in next_shards(plan.shards, counts, plan.tokens_per_byte, _needed(specs[name])):
+        counts = usable_prefix(merge_counts(known[name]))
+        for ordinal, stop_after in next_shards(plan.shards, counts, plan.ratio, _needed(specs[name])):
             yield plan.task(ordinal, stop_after)
 
 
@@ -167,14 +181,17 @@ class _CompleteBudget(beam.DoFn):
     """Tokenizes one shard after another until the budget is met. Mostly the rounds before have left nothing to do."""
 
     def process(
-        self, element: tuple[str, DatasetPlan], specs: Specs, known: Mapping[str, Sequence[ShardCount]]
+        self,
+        name: str,
+        plans: Mapping[str, DatasetPlan],
+        specs: Specs,
+        known: Mapping[str, Iterable[ShardCount]],
     ) -> Iterator[tuple[str, ShardCount]]:
-        name, plan = element
-        spec = specs[name]
-        counts = usable_prefix(known.get(name, ()))
+        spec, plan = specs[name], plans[name]
+        counts = usable_prefix(merge_counts(known[name]))
         need = _needed(spec)
         while True:
-            while tasks := next_shards(plan.shards, counts, plan.tokens_per_byte, need):
+            while tasks := next_shards(plan.shards, counts, plan.ratio, need):
                 ordinal, _ = tasks[0]
                 have = sum(count.tokens for count in counts[:ordinal])
                 count = build_shard(spec, plan.task(ordinal, need - have))
@@ -324,27 +341,23 @@ class BuildDatasets(beam.PTransform[PCollection[DatasetSpec], PCollection[BuildR
         found = planned | "FindFinished" >> find_finished.with_outputs(_FINISHED, main=_PLANS)
         plans = found[_PLANS]
 
-        def build(label: str, tasks: PCollection[ShardTask]) -> PCollection[tuple[str, ShardCount]]:
-            return (
+        counts: list[PCollection[tuple[str, ShardCount]]] = []
+        known: AsMultiMap | defaultdict[str, list[ShardCount]] = defaultdict(list)
+        for number in range(1, _ROUNDS + 1):
+            tasks = plans | f"Round{number}" >> beam.ParDo(_NextShards(), specs, known).with_output_types(ShardTask)
+            counts.append(
                 tasks
-                | f"Spread{label}" >> beam.Reshuffle()
-                | f"Tokenize{label}" >> beam.ParDo(_BuildShard(), specs).with_output_types(tuple[str, ShardCount])
+                | f"SpreadRound{number}" >> beam.Reshuffle()
+                | f"TokenizeRound{number}" >> beam.ParDo(_BuildShard(), specs).with_output_types(tuple[str, ShardCount])
             )
-
-        sure = build("Sure", plans | "SureShards" >> beam.ParDo(_SureShards(), specs).with_output_types(ShardTask))
-        after_sure = AsDict(sure | "CombineSure" >> beam.CombinePerKey(MergeShardCounts()))
-        remaining = plans | "RestOfShards" >> beam.ParDo(_RestOfShards(), specs, after_sure).with_output_types(
-            ShardTask
-        )
-        rest = build("Rest", remaining)
-        after_rest = AsDict(
-            (sure, rest) | "CountsSoFar" >> beam.Flatten() | "CombineRest" >> beam.CombinePerKey(MergeShardCounts())
-        )
-        missing = plans | "CompleteBudget" >> beam.ParDo(_CompleteBudget(), specs, after_rest).with_output_types(
-            tuple[str, ShardCount]
-        )
+            known = AsMultiMap(counts | f"CountsOfRounds{number}" >> beam.Flatten())
+        # Of several datasets that lack something, each is completed by itself.
+        names = plans | "Names" >> beam.Keys() | "SpreadNames" >> beam.Reshuffle()
+        missing = names | "CompleteBudget" >> beam.ParDo(
+            _CompleteBudget(), AsDict(plans), specs, known
+        ).with_output_types(tuple[str, ShardCount])
         budgets = named | "Budgets" >> beam.ParDo(_Budgets()).with_output_types(tuple[str, dict[str, int]])
-        cuts = (sure, rest, missing) | "AllCounts" >> beam.Flatten() | "TokenBudget" >> TokenBudget(AsDict(budgets))
+        cuts = (*counts, missing) | "AllCounts" >> beam.Flatten() | "TokenBudget" >> TokenBudget(AsDict(budgets))
         plan_publications = beam.ParDo(_PlanPublication(self._token), specs, AsDict(plans)).with_output_types(
             PublishTask, **{_FAILED: str, _ROWS: RowsTask, _PLANS: tuple[str, PublishPlan]}
         )

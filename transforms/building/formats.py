@@ -26,9 +26,7 @@ _COPIED_RECORDS = 256
 
 
 class ShardFormat[Writer: StagedShard](abc.ABC):
-    """How a dataset's shards are written. `with_columns` tells whether the source's other columns are wanted."""
-
-    with_columns = False
+    """How a dataset's shards are written."""
 
     def __init__(self, spec: DatasetSpec) -> None:
         self._spec = spec
@@ -101,8 +99,6 @@ class TextRecords(TextFormat[ShardWriter]):
 
 class TextRows(TextFormat[ParquetShardWriter]):
     """Parquet files with a document in each row, and the source's other columns beside it."""
-
-    with_columns = True
 
     def writer(self, path: str) -> ParquetShardWriter:
         return ParquetShardWriter(path, compression=self._spec.compression)

@@ -21,6 +21,7 @@ from transforms.encoding.recheck import EnginesDifferError, check_probe, check_s
 from transforms.encoding.tokenize import tokenize_batch
 from transforms.errors import BroetchenError
 from transforms.files.staged import check_space
+from transforms.parquet.columns import decode_schema
 from transforms.parquet.texts import read_files
 from transforms.recipe.plan import check_versions
 from transforms.recipe.shard_plan import ShardTask
@@ -77,7 +78,7 @@ def _write_shard(spec: DatasetSpec, work: WorkFolder, task: ShardTask, attempt: 
             batches = read_files(
                 task.row_groups,
                 spec.text_column,
-                with_columns=output.with_columns,
+                schema=decode_schema(task.columns) if spec.with_columns else None,
                 with_left_out=spec.on_bad_rows != "skip",
                 planned=task.planned,
             )

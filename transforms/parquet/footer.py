@@ -15,6 +15,7 @@ from transforms.coders import register_json_coder
 from transforms.errors import BroetchenError, listed, one_line
 from transforms.files import gcs_objects, storage
 from transforms.files.errors import explained
+from transforms.parquet.columns import encode_schema
 from transforms.parquet.source_files import is_on_gcs, open_source
 
 _TAIL_BYTES = 64 << 10
@@ -68,6 +69,7 @@ class SourceFile:
         checksum: the object store's own, where there is one.
         generation: of the object on ``gs://`` that was looked at; its later readers read that one.
         modified: see `SourceVersion`.
+        columns: the schema, as `transforms.parquet.columns.encode_schema` has it, where it was asked for.
     """
 
     path: str
@@ -77,14 +79,18 @@ class SourceFile:
     row_groups: tuple[RowGroup, ...]
     generation: int | None = None
     modified: int | None = None
+    columns: str = ""
 
     @property
     def version(self) -> SourceVersion:
         return SourceVersion(self.size, self.checksum, self.generation, self.modified)
 
 
-def read_footer(path: str, size: int, text_column: str) -> SourceFile:
+def read_footer(path: str, size: int, text_column: str, *, with_columns: bool = False) -> SourceFile:
     """Reads a file's footer, and nothing else of it.
+
+    Args:
+        with_columns: whether to tell the file's schema.
 
     Raises:
         BroetchenError: the file cannot be opened, is not parquet or is cut short, or has no such text column.
@@ -123,6 +129,7 @@ def read_footer(path: str, size: int, text_column: str) -> SourceFile:
         row_groups=groups,
         generation=version.generation,
         modified=version.modified,
+        columns=encode_schema(schema) if with_columns else "",
     )
 
 
@@ -171,12 +178,16 @@ def _check_text_column(path: str, schema: pa.Schema, text_column: str) -> None:
         )
     kind = schema.field(text_column).type
     value = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if not (pa.types.is_string(value) or pa.types.is_large_string(value) or _is_binary(value)):
+    if not (_is_string(value) or _is_binary(value)):
         raise BroetchenError(f"{path}: column {text_column!r} is {kind}, not text; set text_column to a column of text")
 
 
+def _is_string(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
 def _is_binary(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 
 def row_group_facts(metadata: pq.FileMetaData, index: int, column: int) -> RowGroup:

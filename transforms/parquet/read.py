@@ -18,8 +18,8 @@ from transforms.parquet.texts import read_texts
 
 _AT_A_TIME = 8
 
-# (name of the source, text column, path, size in bytes)
-_File = tuple[str, str, str, int]
+# (name of the source, text column, path, size in bytes, whether its schema is wanted)
+_File = tuple[str, str, str, int, bool]
 
 
 @register_json_coder
@@ -31,16 +31,18 @@ class TextSource:
         name: what it is called in results.
         patterns: globs of its files, as they are opened.
         text_column: their column that is read.
+        with_columns: whether the other columns are wanted, and so the schemas of the files.
     """
 
     name: str
     patterns: tuple[str, ...]
     text_column: str
+    with_columns: bool = False
 
 
 def _files_of(source: TextSource) -> Iterator[_File]:
     for path, size in expand_sources(source.patterns):
-        yield source.name, source.text_column, path, size
+        yield source.name, source.text_column, path, size, source.with_columns
 
 
 class _ReadFooters(beam.DoFn):
@@ -53,8 +55,9 @@ class _ReadFooters(beam.DoFn):
     def process(
         self, element: _File, timestamp: Any = beam.DoFn.TimestampParam, window: Any = beam.DoFn.WindowParam
     ) -> None:
-        name, text_column, path, size = element
-        self._read.append((name, self._pool.submit(read_footer, path, size, text_column), timestamp, window))
+        name, text_column, path, size, with_columns = element
+        footer = self._pool.submit(read_footer, path, size, text_column, with_columns=with_columns)
+        self._read.append((name, footer, timestamp, window))
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         with self._pool:

@@ -20,8 +20,8 @@ _ROW_GROUP_BYTES = 16 << 20
 class ParquetShardWriter(StagedShard):
     """Writes tables to one parquet file, which appears under its name at `close` and not before.
 
-    The first table's schema is the file's; later tables are cast to it by column name, and a column that they lack is
-    null. The same tables and options, by the same version of pyarrow, give the same bytes.
+    All tables have the schema of the first. The same tables and options, by the same version of pyarrow, give the same
+    bytes.
 
     Args:
         path: of the file, local or of any of Beam's filesystems. A file that is there is replaced.
@@ -29,7 +29,7 @@ class ParquetShardWriter(StagedShard):
         scratch_dir: see `StagedShard`.
 
     Raises:
-        BroetchenError: the file cannot be written there, or a table does not fit the schema.
+        BroetchenError: the file cannot be written there.
     """
 
     def __init__(self, path: str, *, compression: str = "zstd", scratch_dir: str | None = None) -> None:
@@ -37,40 +37,22 @@ class ParquetShardWriter(StagedShard):
         codec, _, level = compression.partition(":")
         self._codec, self._level = codec, int(level) if level else None
         self._writer: pq.ParquetWriter | None = None
-        self._schema: pa.Schema | None = None
         self._waiting: list[pa.Table] = []
 
     def write(self, table: pa.Table) -> None:
         """Appends rows.
 
         Raises:
-            BroetchenError: the rows do not fit the first table's schema, or writing failed.
+            BroetchenError: writing failed.
         """
         self._check_open()
         try:
-            if self._schema is None:
-                self._schema = table.schema.remove_metadata()
-            self._waiting.append(self._fitted(table, self._schema))
+            self._waiting.append(table.replace_schema_metadata(None))
             if sum(waiting.nbytes for waiting in self._waiting) >= _ROW_GROUP_BYTES:
                 self.end_row_group()
         except BaseException as error:
             self._fail(error)
         self._records += len(table)
-
-    def _fitted(self, table: pa.Table, schema: pa.Schema) -> pa.Table:
-        try:
-            columns = [
-                table[field.name].cast(field.type)
-                if field.name in table.column_names
-                else pa.nulls(len(table), field.type)
-                for field in schema
-            ]
-        except pa.ArrowException as error:
-            raise BroetchenError(
-                f"{self._path}: the source's files have columns of different types ({one_line(error)}); "
-                "build them as separate datasets"
-            ) from error
-        return pa.table(columns, schema=schema)
 
     def end_row_group(self) -> None:
         """Begins a new row group with the next rows; they begin one by themselves where the last one is large."""
@@ -85,7 +67,7 @@ class ParquetShardWriter(StagedShard):
         self._writer.write_table(table, row_group_size=max(1, len(table)))
 
     def _finish(self) -> None:
-        if self._schema is None:
+        if self._writer is None and not self._waiting:
             self._waiting = [pa.table({})]
         self.end_row_group()
         assert self._writer is not None

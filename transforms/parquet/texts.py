@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from apache_beam.io.filesystems import FileSystems
 
 from transforms.errors import BroetchenError, one_line
+from transforms.parquet.columns import fit_table
 from transforms.parquet.footer import (
     RowGroup,
     SourceVersion,
@@ -45,16 +46,19 @@ _PLAIN_ENCODINGS = frozenset({"PLAIN", "RLE", "BIT_PACKED", "DELTA_BINARY_PACKED
 _READ_BUFFER_BYTES = 1 << 20
 # Where larger pieces are fetched ahead; a reader that stops early has fetched a buffer in vain.
 _FETCHING_BUFFER_BYTES = 128 << 10
+# What pyarrow 25 says of lists of a fixed size, where one is null.
+_LISTS_WITH_NULLS = "Expected all lists to be of size="
 # That the number of an entry of a dictionary takes at most in a data page, with what describes the page.
 _INDEX_BYTES = 8
 
 
 def read_texts(
-    path: str, row_groups: Iterable[int], text_column: str, *, with_columns: bool = False, ahead: bool = True
+    path: str, row_groups: Iterable[int], text_column: str, *, schema: pa.Schema | None = None, ahead: bool = True
 ) -> Iterator[tuple[int, TextBatch]]:
     """Streams the text column of some row groups, in the order given, or all columns.
 
     Args:
+        schema: of all columns, where they are wanted (`transforms.parquet.columns.unite_schemas`).
         ahead: whether to fetch the next pieces of a file on the hub meanwhile; not for who only looks at the beginning.
 
     Yields:
@@ -63,22 +67,49 @@ def read_texts(
     Raises:
         BroetchenError: the file is damaged; the message names the row group.
     """
-    with _OpenedFile(path, list(row_groups), text_column, with_columns=with_columns, ahead=ahead) as opened:
+    with _OpenedFile(path, list(row_groups), text_column, schema=schema, ahead=ahead) as opened:
         yield from opened.batches()
+
+
+@dataclasses.dataclass(frozen=True)
+class Beginning:
+    """The first batches of a row group.
+
+    Attributes:
+        row_group: its number.
+        batches: to be taken as far as they are wanted.
+        dictionary: the share of the column's bytes that stand for more text than they are: 0 where they are the text
+            itself, but for compression, and 1 where all are a dictionary's, or share what they begin with.
+    """
+
+    row_group: int
+    batches: Iterator[TextBatch]
+    dictionary: float
+
+
+def read_beginnings(path: str, row_groups: Sequence[int], text_column: str) -> Iterator[Beginning]:
+    """Opens a file once to look at some of its row groups, one after the other; nothing is fetched ahead.
+
+    Raises:
+        BroetchenError: the file is damaged; or, as batches are taken, a row group is.
+    """
+    with _OpenedFile(path, row_groups, text_column, ahead=False) as opened:
+        for group in row_groups:
+            yield Beginning(group, opened.batches_of(group), opened.dictionary_share(group))
 
 
 def read_files(
     row_groups: Sequence[tuple[str, int]],
     text_column: str,
     *,
-    with_columns: bool = False,
+    schema: pa.Schema | None = None,
     with_left_out: bool = False,
     planned: Sequence[tuple[SourceVersion, RowGroup]] | None = None,
 ) -> Iterator[tuple[tuple[str, int], TextBatch]]:
     """Streams row groups of several files, as `read_texts` does; a file on the hub is opened while the last is read.
 
     Args:
-        with_columns: whether to read all columns.
+        schema: of all columns, where they are wanted (`transforms.parquet.columns.unite_schemas`).
         with_left_out: whether to tell which rows were left out.
         planned: what each of the row groups was when it was planned: (version of its file, row group).
 
@@ -103,7 +134,7 @@ def read_files(
             groups,
             text_column,
             planned=facts,
-            with_columns=with_columns,
+            schema=schema,
             with_left_out=with_left_out,
             read_before=read_before,
         )
@@ -136,18 +167,19 @@ class _OpenedFile:
         text_column: str,
         *,
         planned: Sequence[tuple[SourceVersion, RowGroup]] = (),
-        with_columns: bool,
+        schema: pa.Schema | None = None,
         with_left_out: bool = False,
         ahead: bool = True,
         read_before: int = 0,
     ) -> None:
         self._path, self._row_groups = path, row_groups
-        self._text_column, self._with_columns, self._with_left_out = text_column, with_columns, with_left_out
-        self._handle = open_source(path, planned[0][0].generation if planned else None, read_before)
+        self._text_column, self._schema, self._with_left_out = text_column, schema, with_left_out
+        self._generation = planned[0][0].generation if planned else None
+        self._handle = open_source(path, self._generation, read_before)
         fetches_ahead = isinstance(self._handle, ReadAhead)
         # Column chunks of several columns are read in turns, unless all of a row group is read before it is decoded:
         # then the next groups can be fetched meanwhile.
-        whole_groups = fetches_ahead and ahead and with_columns
+        whole_groups = fetches_ahead and ahead and schema is not None
         try:
             # Pre-buffering holds all that is wanted of a row group in memory.
             buffer_size = _FETCHING_BUFFER_BYTES if fetches_ahead else _READ_BUFFER_BYTES
@@ -206,36 +238,82 @@ class _OpenedFile:
         self._handle.close()
 
     def batches(self) -> Iterator[tuple[int, TextBatch]]:
-        text_column = self._text_column
-        wanted = None if self._with_columns else [text_column]
         for group in self._row_groups:
-            metadata = self._parquet.metadata.row_group(group)
-            rows, stored, read = self._step_rows(metadata), self._stored_bytes(metadata), 0
+            for batch in self.batches_of(group):
+                yield group, batch
+
+    def batches_of(self, group: int) -> Iterator[TextBatch]:
+        text_column, schema = self._text_column, self._schema
+        metadata = self._parquet.metadata.row_group(group)
+        stored, read = self._stored_bytes(metadata), 0
+        batches = _put_together(self._decoded(group, metadata))
+        for batch in itertools.chain.from_iterable(_in_small_parts(one, text_column) for one in batches):
+            table = None
+            if schema is not None:
+                where = f"{self._path}: row group {group}"
+                table = fit_table(pa.table(batch), schema, text_column, where)
+            texts = batch.column(batch.schema.get_field_index(text_column))
+            found = to_texts(texts, table, text_column, first_row=read if self._with_left_out else None)
+            yield dataclasses.replace(found, stored_bytes=stored)
+            stored, read = 0, read + len(texts)
+
+    def _decoded(self, group: int, metadata: pq.RowGroupMetaData) -> Iterator[pa.RecordBatch]:
+        """What the file holds, in few rows at a time; what is wrong with it is told from what is wrong with others."""
+        rows, read = self._step_rows(metadata), 0
+        wanted = [self._text_column] if self._schema is None else None
+        batches = self._parquet.iter_batches(rows, [group], wanted, use_threads=False)
+        times = self._times(group, rows, metadata)
+        where = f"{self._path}: row group {group} cannot be read"
+        while True:
             try:
-                batches = _put_together(self._parquet.iter_batches(rows, [group], wanted, use_threads=False))
-                for batch in itertools.chain.from_iterable(_in_small_parts(one, text_column) for one in batches):
-                    texts = batch.column(batch.schema.get_field_index(text_column))
-                    found = to_texts(
-                        texts,
-                        pa.table(batch) if self._with_columns else None,
-                        text_column,
-                        first_row=read if self._with_left_out else None,
-                    )
-                    yield group, dataclasses.replace(found, stored_bytes=stored)
-                    stored, read = 0, read + len(texts)
-                if read != metadata.num_rows:
-                    raise OSError(f"it holds {read:,} rows, and by the footer {metadata.num_rows:,}")
+                batch = next(batches, None)
+                coarse = next(times, None)
             except (pa.ArrowException, OSError) as error:
-                raise BroetchenError(
-                    f"{self._path}: row group {group} cannot be read ({one_line(error)}); the file is damaged: fetch "
-                    "it again"
-                ) from error
+                if isinstance(error, pa.ArrowNotImplementedError) or str(error).startswith(_LISTS_WITH_NULLS):
+                    raise BroetchenError(
+                        f"{where} by pyarrow {pa.__version__} ({one_line(error)}); rewrite the file without that column"
+                    ) from error
+                # What a disk or a service has to say has a number, or a class of its own.
+                if isinstance(error, pa.ArrowException) or (type(error) is OSError and error.errno is None):
+                    raise BroetchenError(f"{where} ({one_line(error)}); the file is damaged: fetch it again") from error
+                raise BroetchenError(f"{where}: {one_line(error)}; try again") from error
+            if batch is None:
+                break
+            if coarse is not None:
+                _check_times(where, batch, coarse)
+            read += len(batch)
+            yield batch
+        if read != metadata.num_rows:
+            raise BroetchenError(
+                f"{where} (it holds {read:,} rows, and by the footer {metadata.num_rows:,}); the file is damaged: "
+                "fetch it again"
+            )
+
+    def _times(self, group: int, rows: int, metadata: pq.RowGroupMetaData) -> Iterator[pa.RecordBatch]:
+        """The columns of 96-bit times in milliseconds, which hold all years; nanoseconds run over without a word."""
+        columns = [column for column in self._wanted(metadata) if column.physical_type == "INT96"]
+        if columns:
+            with contextlib.closing(open_source(self._path, self._generation)) as handle:
+                parquet = pq.ParquetFile(handle, coerce_int96_timestamp_unit="ms")
+                paths = [column.path_in_schema for column in columns]
+                yield from parquet.iter_batches(rows, [group], paths, use_threads=False)
+
+    def dictionary_share(self, group: int) -> float:
+        """See `Beginning`."""
+        metadata = self._parquet.metadata.row_group(group)
+        column = metadata.column(self._leaf)
+        if _GROWING in column.encodings or _is_all_dictionary(metadata, self._leaf):
+            return 1.0
+        if not column.has_dictionary_page or not column.dictionary_page_offset:
+            return 0.0
+        dictionary: int = column.data_page_offset - column.dictionary_page_offset
+        return min(1.0, dictionary / max(1, column.total_compressed_size))
 
     def _stored_bytes(self, group: pq.RowGroupMetaData) -> int:
         return sum(column.total_compressed_size for column in self._wanted(group))
 
     def _wanted(self, group: pq.RowGroupMetaData) -> list[pq.ColumnChunkMetaData]:
-        return [group.column(leaf) for leaf in (range(group.num_columns) if self._with_columns else [self._leaf])]
+        return [group.column(leaf) for leaf in ([self._leaf] if self._schema is None else range(group.num_columns))]
 
     def _step_rows(self, group: pq.RowGroupMetaData) -> int:
         """How many rows to decode at a time: those of a batch by their mean, unless few of them may be much more."""
@@ -262,6 +340,17 @@ def _is_all_dictionary(group: pq.RowGroupMetaData, leaf: int) -> bool:
         return False
     dictionary = column.data_page_offset - column.dictionary_page_offset
     return bool(column.total_compressed_size - dictionary <= _INDEX_BYTES * max(1, group.num_rows))
+
+
+def _check_times(where: str, batch: pa.RecordBatch, coarse: pa.RecordBatch) -> None:
+    for name in coarse.schema.names:
+        try:
+            coarse.column(name).cast(batch.schema.field(name).type)
+        except pa.ArrowException as error:
+            raise BroetchenError(
+                f"{where}: column {name!r} holds times (INT96) beyond the years 1677 to 2262, which nanoseconds cannot "
+                "hold; rewrite it in microseconds"
+            ) from error
 
 
 def _is_plain(column: pq.ColumnChunkMetaData) -> bool:

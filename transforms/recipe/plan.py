@@ -7,38 +7,43 @@ how much of the source is wanted: a build with another budget takes up the shard
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import importlib.metadata
 import json
 import logging
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import apache_beam as beam
-import pyarrow as pa
-import pyarrow.compute as pc
 from apache_beam.pvalue import AsDict
 
 from transforms.coders import register_json_coder
 from transforms.dataset.manifest import NEWEST_FORMAT
-from transforms.encoding.pool import borrow_encoder, choose_engine, leading_documents
+from transforms.encoding.pool import choose_engine
 from transforms.encoding.recheck import probe_digest
 from transforms.errors import BroetchenError
-from transforms.parquet.footer import SourceFile
+from transforms.parquet.columns import decode_schema, encode_schema, unite_schemas
+from transforms.parquet.footer import SourceFile, read_footer
 from transforms.parquet.read import ReadFooters, TextSource
-from transforms.parquet.texts import read_texts
+from transforms.parquet.source_files import expand_sources
+from transforms.recipe.ratio import Ratio
+from transforms.recipe.sample import take_sample, within_reach
 from transforms.recipe.shard_plan import PlannedShard, ShardTask, lay_out_shards, order_row_groups
 from transforms.recipe.spec import DatasetSpec
 from transforms.tokenizer.spec import ChosenEngine
 
 _LOGGER = logging.getLogger(__name__)
 _MOST_TOLD = 3
+_FOOTER_THREADS = 16
 
 FORMAT_VERSION = NEWEST_FORMAT
 """Changes whenever the same config, source and tokenizer would give other bytes."""
 
-_SAMPLE_TEXT_BYTES = 256 << 10
+# A build samples its source as far as it may have to read: no language takes nearly as many bytes for a token.
+_REACH_BYTES_PER_TOKEN = 16
 # Keys of a config's dataset that say how many of its shards are wanted.
 _HOW_MUCH = frozenset({"tokens", "eval_tokens", "on_shortfall"})
 
@@ -51,21 +56,28 @@ class DatasetPlan:
     Attributes:
         files: the source, in the order in which it is read.
         shards: all shards that the source makes, more than the budget may need.
-        tokens_per_byte: tokens, BOS and EOS included, for each byte of the column before compression, from a sample.
+        ratio: tokens for each byte of the column before compression, from a sample.
         engine: the one that will encode: it was asked for, or it agreed with the reference on the sample.
         versions: of the libraries that decide bytes, in the process that planned; other processes must have the same.
+        columns: the schema of shards that hold the source's other columns, as `encode_schema` has it.
         probe: the digest of what `tokenizers` makes of the probe (`transforms.encoding.recheck`).
     """
 
     dataset: str
     files: tuple[SourceFile, ...]
     shards: tuple[PlannedShard, ...]
-    tokens_per_byte: float
+    ratio: Ratio
     engine: ChosenEngine
     versions: Mapping[str, str]
     probe: str
     fingerprint: str
     work_folder: str
+    columns: str = ""
+
+    @property
+    def available(self) -> tuple[int, int]:
+        """(tokens, error) that the whole source is expected to hold."""
+        return self.ratio.tokens(sum(shard.text_bytes for shard in self.shards))
 
     def task(self, ordinal: int, stop_after: int | None) -> ShardTask:
         shard = self.shards[ordinal]
@@ -83,6 +95,7 @@ class DatasetPlan:
             rows=shard.rows,
             text_bytes=shard.text_bytes,
             stop_after=stop_after,
+            columns=self.columns,
         )
 
 
@@ -149,69 +162,67 @@ def _digest(spec: DatasetSpec, source: Sequence[SourceFile], config: Mapping[str
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def plan_dataset(spec: DatasetSpec, source: Iterable[SourceFile]) -> DatasetPlan:
-    """Plans one dataset from its footers, reading a sample of its first documents.
+def read_source(spec: DatasetSpec) -> list[SourceFile]:
+    """The footers of a dataset's files, in the order of their paths, read several at a time.
 
     Raises:
-        BroetchenError: the source has no text, or its first documents cannot be read.
+        BroetchenError: a source is missing or damaged.
+    """
+    read = functools.partial(read_footer, text_column=spec.text_column, with_columns=spec.with_columns)
+    with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
+        return list(pool.map(lambda file: read(*file), expand_sources(spec.sources)))
+
+
+def plan_dataset(
+    spec: DatasetSpec, source: Iterable[SourceFile], *, known: Mapping[tuple[str, int], int] | None = None
+) -> DatasetPlan:
+    """Plans one dataset from its footers and a sample of its text.
+
+    Args:
+        known: tokens of row groups that were counted, by (path, row group), for a look at the whole source: the others
+            are sampled, all over it. None where the plan is for a build, which needs no more than its budget takes.
+
+    Raises:
+        BroetchenError: the source has no text, or none that can be read; or its files' columns cannot be united.
         UsageError: the engine that was asked for cannot be used.
     """
     ordered = tuple(sorted(source, key=lambda file: file.path))
+    columns = _united_columns(spec, ordered)
+    ordered = tuple(dataclasses.replace(file, columns="") for file in ordered)
     _warn_of_doubles(spec.name, ordered)
     groups = order_row_groups(ordered, spec.order, spec.seed)
-    sample = read_sample(spec, ordered, groups)
-    with borrow_encoder(spec.tokenizer, "tokenizers") as reference:
-        encoded = reference.encode(sample.texts)
-    added = sum(token is not None for token in (spec.records.bos_id, spec.records.eos_id))
-    tokens = len(encoded.ids) + added * len(sample.texts)
+    if known is None:
+        sampled = within_reach(ordered, groups, _REACH_BYTES_PER_TOKEN * spec.need)
+    else:
+        sampled = [(file, group) for file, group in groups if (ordered[file].path, group) not in known] or groups
+    sample = take_sample(spec, ordered, sampled, groups)
     what = f"dataset {spec.name}"
-    engine, reason = choose_engine(what, spec.tokenizer, spec.engine, [(sample.texts, encoded)])
+    engine, reason = choose_engine(what, spec.tokenizer, spec.engine, [(sample.texts, sample.encoded)])
     if reason is not None:
         _LOGGER.warning("%s: encoding with tokenizers, which is slower, since gigatoken %s", what, reason)
     return DatasetPlan(
         dataset=spec.name,
         files=ordered,
         shards=lay_out_shards(ordered, groups, spec.target_text_bytes),
-        tokens_per_byte=max(1, tokens) / sample.column_bytes,
+        ratio=sample.ratio,
         engine=engine,
         versions=byte_deciding_versions(spec),
         probe=probe_digest(spec.tokenizer, "tokenizers"),
         fingerprint=fingerprint(spec, ordered),
         work_folder=posixpath.join(spec.work_root, work_key(spec, ordered)[:16]),
+        columns=columns,
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class Sample:
-    """The first documents of a dataset, and the bytes that their rows take in the column before compression."""
-
-    texts: pa.LargeStringArray
-    column_bytes: float
-
-
-def read_sample(spec: DatasetSpec, source: Sequence[SourceFile], groups: Iterable[tuple[int, int]]) -> Sample:
-    """Reads about 256 KiB of text, at least one document.
-
-    Raises:
-        BroetchenError: there is no document at all.
-    """
-    for file, group in groups:
-        footer = source[file].row_groups[group]
-        for _, batch in read_texts(source[file].path, [group], spec.text_column, ahead=False):
-            if not len(batch.texts):
-                continue
-            texts = leading_documents(batch.texts, _SAMPLE_TEXT_BYTES)
-            rows = batch.rows * len(texts) / len(batch.texts)
-            held = pc.sum(pc.binary_length(texts)).as_py()
-            if held > 2 * _SAMPLE_TEXT_BYTES:  # a long document, which takes long to encode
-                texts = pc.utf8_slice_codeunits(texts, 0, _SAMPLE_TEXT_BYTES)
-                rows *= pc.sum(pc.binary_length(texts)).as_py() / held
-            return Sample(texts, max(1.0, footer.text_bytes * rows / footer.rows))
-    raise BroetchenError(f"dataset {spec.name}: column {spec.text_column!r} holds no text in any of its files")
+def _united_columns(spec: DatasetSpec, source: Sequence[SourceFile]) -> str:
+    if not spec.with_columns:
+        return ""
+    schemas = ((file.path, decode_schema(file.columns)) for file in source)
+    return encode_schema(unite_schemas(schemas, spec.text_column))
 
 
 def _source_of(name: str, spec: DatasetSpec) -> TextSource:
-    return TextSource(name, spec.sources, spec.text_column)
+    return TextSource(name, spec.sources, spec.text_column, spec.with_columns)
 
 
 class _PlanDataset(beam.DoFn):

@@ -2,28 +2,30 @@
 
 Shards follow from the footers and the config alone, so that every run cuts them alike. How far to tokenize is decided
 in rounds, each from better numbers than the last: first what is surely needed by a sampled ratio of tokens to bytes,
-then the rest by the ratio that the first round measured, then, one shard at a time, whatever is still missing. No
+then what is by the ratio that the rounds before have measured, and the rest as soon as little of it can be in vain. No
 round changes what comes out; they only save reading and tokenizing what no one needs.
 """
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import hashlib
+import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from transforms.budget.token_budget import ShardCount
 from transforms.coders import register_json_coder
 from transforms.parquet.footer import RowGroup, SourceFile, SourceVersion
+from transforms.recipe.ratio import Ratio, expect
 from transforms.tokenizer.spec import ChosenEngine
 
 Order = Literal["sequential", "shuffled"]
 
-# The sampled ratio of tokens to bytes may be off by a quarter; what it says is needed up to here, is.
-SURE_SHARE = 0.75
-# The measured ratio is good to a few percent over the shards of one round.
-ROUND_MARGIN = 0.05
+MARGIN = 0.05
+"""Of the tokens that are needed, the share that a round may tokenize in vain, so that no other has to follow."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ class ShardTask:
         text_bytes: before compression.
         versions: of the libraries that decide bytes, where the build was planned.
         probe: what the engine has to make of the probe (`transforms.encoding.recheck`).
+        columns: see `transforms.recipe.plan.DatasetPlan`.
     """
 
     dataset: str
@@ -66,6 +69,7 @@ class ShardTask:
     rows: int
     text_bytes: int
     stop_after: int | None
+    columns: str = ""
 
     @property
     def source(self) -> str:
@@ -106,29 +110,20 @@ def lay_out_shards(
     return tuple(shards)
 
 
-def sure_shards(shards: Sequence[PlannedShard], tokens_per_byte: float, need: int) -> range:
-    """Ordinals of the shards that `need` tokens surely take, by a sampled ratio. Perhaps none."""
-    expected = 0.0
-    for shard in shards:
-        expected += shard.text_bytes * tokens_per_byte
-        if expected > need * SURE_SHARE:
-            return range(shard.ordinal)
-    return range(len(shards))
-
-
 def next_shards(
-    shards: Sequence[PlannedShard], counts: Sequence[ShardCount], tokens_per_byte: float, need: int
+    shards: Sequence[PlannedShard], counts: Sequence[ShardCount], sampled: Ratio, need: int
 ) -> list[tuple[int, int | None]]:
-    """The shards to tokenize after `counts`, so that `need` tokens in all will probably be there.
+    """The shards of the next round: as many as are needed, or, while that is uncertain, as many as surely are.
 
     Args:
         shards: all shards of the dataset.
-        counts: of an unbroken prefix of them (`usable_prefix`); the last may be incomplete, and is then read anew.
-        tokens_per_byte: the ratio to expect where `counts` are empty.
+        counts: of an unbroken prefix of them (`usable_prefix`); the last may be incomplete, and is then read again.
+        sampled: what to expect where `counts` are empty.
         need: tokens wanted in all.
 
     Returns:
-        (ordinal, stop_after) in order; empty where the need is met or no shard is left.
+        (ordinal, stop_after) in order; empty where the need is met or no shard is left. Within the ratio's bounds the
+        round tokenizes at most `MARGIN` of the need in vain.
     """
     have = sum(count.tokens for count in counts)
     if have >= need:
@@ -136,17 +131,19 @@ def next_shards(
     if counts and not counts[-1].complete:
         counts = counts[:-1]
         have = sum(count.tokens for count in counts)
-    read = sum(shard.text_bytes for shard in shards[: len(counts)])
-    if have and read:
-        tokens_per_byte = have / read
-    missing, expected = need - have, 0.0
-    tasks: list[tuple[int, int | None]] = []
-    for shard in shards[len(counts) :]:
-        # What the shards before this one may fall short of the estimate, this one makes good.
-        still_missing = missing - expected * (1 - ROUND_MARGIN)
-        expected += shard.text_bytes * tokens_per_byte
-        if expected >= missing:
-            tasks.append((shard.ordinal, max(1, round(still_missing))))
-            break
-        tasks.append((shard.ordinal, None))
-    return tasks
+    missing, rest = need - have, shards[len(counts) :]
+    if not rest:
+        return []
+    sizes = [shard.text_bytes for shard in shards]
+    expected, error = expect(sizes, [count.tokens for count in counts], sampled, missing)
+    lows = [0.0, *itertools.accumulate(tokens * max(0.0, 1 - error) for tokens in expected)]
+    highs = [0.0, *itertools.accumulate(tokens * (1 + error) for tokens in expected)]
+    # Up to the shard with which there surely are enough; it stops when it has made good what those before may lack.
+    last = next((index for index in range(len(rest)) if lows[index + 1] >= missing), len(rest) - 1)
+    if highs[last] - lows[last] > need * MARGIN:
+        sure = bisect.bisect_right(highs, missing + need * MARGIN) - 1
+        if sure:
+            return [(shard.ordinal, None) for shard in rest[:sure]]
+        last = 0
+    whole = [(shard.ordinal, None) for shard in rest[:last]]
+    return [*whole, (rest[last].ordinal, max(1, math.ceil(missing - lows[last])))]

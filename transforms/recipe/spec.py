@@ -73,6 +73,11 @@ class DatasetSpec:
     overwrite: bool = False
 
     @property
+    def with_columns(self) -> bool:
+        """Whether shards hold the source's other columns beside the text."""
+        return self.records.format == "parquet"
+
+    @property
     def folder(self) -> str:
         return posixpath.join(self.output, self.name)
 

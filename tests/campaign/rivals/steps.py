@@ -11,9 +11,7 @@ from transforms.building.cut import PublishPlan, plan_publication, work_folder
 from transforms.building.publish import PublishedShard, finish_dataset, publish_shard
 from transforms.building.rows import ShardRows, tell_rows
 from transforms.building.shard import build_shard
-from transforms.parquet.footer import read_footer
-from transforms.parquet.source_files import expand_sources
-from transforms.recipe.plan import DatasetPlan, plan_dataset
+from transforms.recipe.plan import DatasetPlan, plan_dataset, read_source
 from transforms.recipe.spec import DatasetSpec
 
 
@@ -23,8 +21,7 @@ def planned(config: str, output: str, dataset: str) -> tuple[DatasetSpec, Datase
     tokenizer = load_config_tokenizer(mix)
     keep_tokenizer(tokenizer, output)
     (spec,) = dataset_specs(mix, [dataset], tokenizer, output=output, engine="tokenizers", overwrite=False)
-    files = expand_sources(spec.sources)
-    return spec, plan_dataset(spec, [read_footer(path, size, spec.text_column) for path, size in files])
+    return spec, plan_dataset(spec, read_source(spec))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,6 +21,7 @@ from tests.support.small_tokenizers import as_file, byte_level
 from transforms.encoding.encoders import GigatokenEncoder, ReferenceEncoder
 from transforms.encoding.gigatoken import GigatokenUnfitError
 from transforms.errors import BroetchenError, UsageError, listed
+from transforms.parquet.columns import unite_schemas
 from transforms.parquet.footer import read_footer
 from transforms.parquet.texts import read_texts
 from transforms.texts import BATCH_TEXT_BYTES
@@ -124,7 +125,8 @@ def test_much_text_in_few_bytes_comes_in_small_batches(tmp_path: Path, with_colu
     indices = np.random.default_rng(1).integers(0, 3, 3000)
     texts = pa.DictionaryArray.from_arrays(pa.array(indices, mask=indices % 7 == 6), values)
     pq.write_table(pa.table({"id": range(3000), "text": texts}), path)
-    batches = [batch for _, batch in read_texts(str(path), [0], "text", with_columns=with_columns)]
+    schema = unite_schemas([(str(path), pq.read_schema(path))], "text") if with_columns else None
+    batches = [batch for _, batch in read_texts(str(path), [0], "text", schema=schema)]
     assert max(batch.text_bytes for batch in batches) <= BATCH_TEXT_BYTES
     found = [text for batch in batches for text in batch.texts.to_pylist()]
     assert found == [text for text in texts.to_pylist() if text]

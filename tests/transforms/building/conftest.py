@@ -28,9 +28,7 @@ from transforms.building.rows import ShardRows, tell_rows
 from transforms.building.shard import build_shard
 from transforms.building.work_folder import WorkFolder
 from transforms.dataset.manifest import Manifest
-from transforms.parquet.footer import read_footer
-from transforms.parquet.source_files import expand_sources
-from transforms.recipe.plan import DatasetPlan, plan_dataset
+from transforms.recipe.plan import DatasetPlan, plan_dataset, read_source
 from transforms.recipe.spec import DatasetSpec
 
 # A byte is a token, and each row group a shard. As ids, with EOS, the five shards have 8, 7, 8, 10 and 5 tokens, and as
@@ -137,8 +135,7 @@ def plan_build(
     loaded = load_config_tokenizer(config)
     keep_tokenizer(loaded, output)
     (spec,) = dataset_specs(config, ["a"], loaded, output=output, engine="tokenizers", overwrite=False)
-    files = expand_sources(spec.sources)
-    return Build(spec, plan_dataset(spec, [read_footer(path, size, spec.text_column) for path, size in files]))
+    return Build(spec, plan_dataset(spec, read_source(spec)))
 
 
 @contextlib.contextmanager

@@ -21,10 +21,12 @@ MOST_KIB = 900 << 10
 PROGRAM = """
 import resource, sys
 from transforms.parquet.texts import read_texts
+from transforms.parquet.columns import unite_schemas
 import pyarrow.parquet as pq
+schema = unite_schemas([("", pq.read_schema(sys.argv[1]))], "text")
 documents = total = 0
 for _, batch in read_texts(sys.argv[1], range(pq.read_metadata(sys.argv[1]).num_row_groups), "text",
-                           with_columns=sys.argv[2] == "all"):
+                           schema=schema if sys.argv[2] == "all" else None):
     documents += len(batch.texts)
     total += batch.texts.nbytes
     assert len(batch.texts) <= 8192

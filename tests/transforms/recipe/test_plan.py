@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib.metadata
-import io
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,6 @@ import pyarrow.parquet as pq
 import pytest
 import tokenizers
 import yaml
-from apache_beam.io.filesystems import FileSystems
 
 from beam_pipelines.config.mix import load_config
 from beam_pipelines.jobs.specs import dataset_specs, load_config_tokenizer
@@ -39,9 +37,9 @@ from transforms.recipe.plan import (
     check_versions,
     fingerprint,
     plan_dataset,
-    read_sample,
     work_key,
 )
+from transforms.recipe.ratio import Ratio
 from transforms.recipe.shard_plan import PlannedShard, ShardTask
 from transforms.recipe.spec import DatasetSpec, OnBadRows
 from transforms.tokenizer.spec import Engine, TokenizerSpec
@@ -101,21 +99,24 @@ def stored_bytes(file: SourceFile, group: int) -> int:
     return size
 
 
-def test_a_plan_has_the_files_by_name_their_shards_and_the_ratio_of_their_first_documents(tmp_path: Path) -> None:
+def test_a_plan_has_the_files_by_name_their_shards_and_the_ratio_of_their_text(tmp_path: Path) -> None:
     first = written(tmp_path / "a.parquet", [["abc", None, "de"], ["fg"]])
     second = written(tmp_path / "b.parquet", [["h", "ijkl"]])
     sizes = [text_bytes(first, 0), text_bytes(first, 1), text_bytes(second, 0)]
     stored = [stored_bytes(first, 0), stored_bytes(first, 1), stored_bytes(second, 0)]
     spec = spec_in(tmp_path, **TEXT, target_size=sizes[0] + sizes[1])
     key = work_key(spec, [first, second])
-    assert plan_dataset(spec, iter([second, first])) == DatasetPlan(
+    plan = plan_dataset(spec, iter([second, first]))
+    # It is small, so that all of it is sampled.
+    assert plan.ratio.tokens(sum(sizes)) == (12, 0)
+    assert plan == DatasetPlan(
         dataset="bread",
         files=(first, second),
         shards=(
             PlannedShard(0, ((0, 0), (0, 1)), 4, sizes[0] + sizes[1], stored[0] + stored[1]),
             PlannedShard(1, ((1, 0),), 2, sizes[2], stored[2]),
         ),
-        tokens_per_byte=5 / sizes[0],
+        ratio=plan.ratio,
         engine="tokenizers",
         versions=byte_deciding_versions(spec),
         probe=probe_digest(spec.tokenizer, "tokenizers"),
@@ -130,10 +131,14 @@ def test_a_shuffled_plan_begins_where_the_seed_says(tmp_path: Path) -> None:
         written(tmp_path / "b.parquet", []),
         written(tmp_path / "c.parquet", [["dddd"], ["eeeee"]]),
     ]
-    plan = plan_dataset(spec_in(tmp_path, **TEXT, target_size=1, order="shuffled", seed=7), files)
+    spec = spec_in(tmp_path, **TEXT, target_size=1, order="shuffled", seed=7, budgets={"train": 100})
+    plan = plan_dataset(spec, files)
     # The order that test_shard_plan.py has from a shell.
     assert [shard.row_groups for shard in plan.shards] == [((2, 1),), ((2, 0),), ((0, 1),), ((0, 2),), ((0, 0),)]
-    assert plan.tokens_per_byte == 5 / text_bytes(files[2], 1)
+    # And so do the parts of its sample.
+    in_order = [(5, files[2], 1), (4, files[2], 0), (2, files[0], 1), (3, files[0], 2), (1, files[0], 0)]
+    assert [size for size, _ in plan.ratio.steps] == [text_bytes(file, group) for _, file, group in in_order]
+    assert [round(size * ratio) for size, ratio in plan.ratio.steps] == [tokens for tokens, _, _ in in_order]
 
 
 @pytest.mark.parametrize(("bos_id", "eos_id", "added"), [(None, None, 0), (0, None, 3), (None, 0, 3), (1, 2, 6)])
@@ -142,7 +147,7 @@ def test_bos_and_eos_of_each_document_are_expected_tokens(
 ) -> None:
     file = written(tmp_path / "a.parquet", [["abc", "de", "f"]])
     plan = plan_dataset(spec_in(tmp_path, records=RecordSpec("tokens", 8, bos_id, eos_id)), [file])
-    assert plan.tokens_per_byte == (6 + added) / text_bytes(file, 0)
+    assert plan.ratio.tokens_per_byte == pytest.approx((6 + added) / text_bytes(file, 0))
 
 
 def test_a_sample_without_a_token_expects_one(tmp_path: Path) -> None:
@@ -150,7 +155,7 @@ def test_a_sample_without_a_token_expects_one(tmp_path: Path) -> None:
     nothing = {"type": "Replace", "pattern": {"String": "a"}, "content": ""}
     file = written(tmp_path / "a.parquet", [["aaa"]])
     plan = plan_dataset(spec_in(tmp_path, tokenizer=byte_tokenizer(tmp_path, normalizer=nothing)), [file])
-    assert plan.tokens_per_byte == 1 / text_bytes(file, 0)
+    assert plan.ratio.tokens_per_byte == 1 / text_bytes(file, 0)
 
 
 @pytest.mark.parametrize(
@@ -196,7 +201,7 @@ def test_a_task_names_its_row_groups_by_path_and_what_they_were() -> None:
             SourceFile("gs://b/b.parquet", 200, "", "crc", (b0,), generation=8),
         ),
         shards=(PlannedShard(0, ((0, 0),), 1, 10, 5), PlannedShard(1, ((1, 0), (0, 1)), 5, 50, 13)),
-        tokens_per_byte=0.5,
+        ratio=Ratio(0.5),
         engine="gigatoken",
         versions=versions,
         probe="0123",
@@ -258,90 +263,10 @@ def test_a_task_tells_other_versions_of_its_files_from_those_of_an_earlier_run(
     assert (task(changed, version).source == task(version, changed).source) == same
 
 
-def test_a_sample_is_the_documents_that_hold_256_kib_and_their_share_of_the_rows(tmp_path: Path) -> None:
-    """More is slow to encode, and less tells little; rows without text take bytes of the column, too."""
-    documents = [f"{number:1024}" for number in range(300)]
-    file = written(tmp_path / "a.parquet", [[*[None] * 100, *documents]])
-    sample = read_sample(spec_in(tmp_path), [file], [(0, 0)])
-    assert sample.texts.to_pylist() == documents[:256]
-    assert sample.column_bytes == pytest.approx(text_bytes(file, 0) * 256 / 300, rel=1e-12)
-
-
-def test_a_sample_of_a_row_group_that_is_read_in_parts_is_of_its_first(tmp_path: Path) -> None:
-    documents = [f"{number:1024}" for number in range(1500)]
-    file = written(tmp_path / "a.parquet", [documents])
-    sample = read_sample(spec_in(tmp_path), [file], [(0, 0)])
-    assert sample.texts.to_pylist() == documents[:256]
-    assert sample.column_bytes == pytest.approx(text_bytes(file, 0) * 256 / 1500, rel=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("document", "kept", "share"),
-    [
-        ("x" + "a" * (512 * KIB - 1), 512 * KIB, 1.0),
-        ("x" + "a" * (512 * KIB), 256 * KIB, 256 * KIB / (512 * KIB + 1)),
-        # By code points, so that none is cut in two: they take up to four times as many bytes.
-        ("x" + "ü" * (256 * KIB), 256 * KIB, (512 * KIB - 1) / (512 * KIB + 1)),
-    ],
-)
-def test_of_a_long_document_only_the_beginning_is_encoded(
-    tmp_path: Path, document: str, kept: int, share: float
-) -> None:
-    """It would take minutes where it is a gigabyte. What it makes is measured against its share of the column."""
-    file = written(tmp_path / "a.parquet", [["", document, "next"]])
-    sample = read_sample(spec_in(tmp_path), [file], [(0, 0)])
-    assert sample.texts.to_pylist() == [document[:kept]]
-    # Three rows hold two documents: one and a half to each.
-    assert sample.column_bytes == pytest.approx(text_bytes(file, 0) * share * 1.5 / 3, rel=1e-12)
-
-
-def test_a_sample_is_of_the_first_row_group_that_holds_text_in_the_order_of_reading(tmp_path: Path) -> None:
-    files = [
-        written(tmp_path / "a.parquet", [["first by name"]], "content"),
-        written(tmp_path / "b.parquet", [[None, ""], ["abc", "de"]], "content"),
-    ]
-    sample = read_sample(spec_in(tmp_path, text_column="content"), files, [(1, 0), (1, 1), (0, 0)])
-    assert sample.texts.to_pylist() == ["abc", "de"]
-    assert sample.column_bytes == text_bytes(files[1], 1)
-
-
-def test_a_sample_goes_on_behind_many_rows_without_text(tmp_path: Path) -> None:
-    """In the same row group; those rows take so few bytes that the document's share is less than one."""
-    file = written(tmp_path / "a.parquet", [[None] * 8192 + ["late"], ["later"]])
-    assert 0 < text_bytes(file, 0) / 8193 < 1
-    sample = read_sample(spec_in(tmp_path), [file], [(0, 0), (0, 1)])
-    assert sample.texts.to_pylist() == ["late"]
-    assert sample.column_bytes == 1.0
-
-
 def test_a_source_without_text_is_an_error_of_the_dataset(tmp_path: Path) -> None:
     file = written(tmp_path / "a.parquet", [[None], [""]])
     with pytest.raises(BroetchenError, match=r"^dataset bread: column 'text' holds no text in any of its files$"):
         plan_dataset(spec_in(tmp_path), [file])
-
-
-def test_a_sample_of_a_file_on_the_hub_fetches_nothing_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Planning looks at the beginning of each dataset: half a megabyte more of each would be fetched in vain."""
-    path = tmp_path / "a.parquet"
-    documents = [f"{number:1024}" for number in range(3 * KIB)]
-    pq.write_table(
-        pa.table({"text": documents}), path, compression="none", use_dictionary=False, data_page_size=16 * KIB
-    )
-    fetched: list[int] = []
-
-    class Fetched(io.FileIO):
-        def read(self, size: int | None = -1, /) -> bytes:
-            data = super().read(size) or b""
-            fetched.append(len(data))
-            return data
-
-    monkeypatch.setattr(FileSystems, "open", lambda *_, **__: Fetched(path))
-    footer = read_footer(str(path), path.stat().st_size, "text")
-    on_hub = dataclasses.replace(footer, path=f"hf://datasets/owner/corpus@{'0' * 40}/a.parquet")
-    sample = read_sample(spec_in(tmp_path), [on_hub], [(0, 0)])
-    assert sample.texts.to_pylist() == documents[:256]
-    # A batch of a megabyte, a buffer, and the footer.
-    assert KIB * KIB < sum(fetched) < 1280 * KIB
 
 
 def row_groups_of(plan: DatasetPlan) -> list[str]:

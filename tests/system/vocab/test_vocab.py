@@ -92,11 +92,11 @@ def test_files_with_other_columns_are_fitted_or_refused(tmp_path: Path) -> None:
     tokens = len(flat(reference_ids(["eins zwei", "drei vier"], eos=None)))
     build(make_config(tmp_path, {"a": {"tokens": tokens}}, records=ROWS), str(tmp_path / "out"), quiet=True)
     assert read_rows(tmp_path / "out" / "a", "train") == [
-        {"text": "eins zwei", "score": 1},
-        {"text": "drei vier", "score": None},
+        {"text": "eins zwei", "score": 1, "lang": None},
+        {"text": "drei vier", "score": None, "lang": "de"},
     ]
     pq.write_table(pa.table({"text": ["drei vier"], "score": ["viel"]}), tmp_path / "a" / "1.parquet")
-    with pytest.raises(BroetchenError, match="columns of different types"):
+    with pytest.raises(BroetchenError, match=r"1\.parquet: column 'score' is string, and in other files, as .*"):
         build(make_config(tmp_path, {"a": {"tokens": tokens}}, records=ROWS), str(tmp_path / "other"), quiet=True)
 
 

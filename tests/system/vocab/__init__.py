@@ -1,0 +1,1 @@
+"""The vocabulary corpus, through the command line."""

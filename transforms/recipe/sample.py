@@ -1,0 +1,288 @@
+"""A sample of a source: pieces of text from row groups all over it, and how many tokens its bytes make by them.
+
+Row groups are chosen as their bytes lie, every so many, and of each the beginning is decoded; pieces of what was
+decoded, every so many bytes as well, are encoded. So a long document counts by its bytes, and not as one of many. How
+much text a row group holds, its footer says, unless it is stored as a dictionary: then what was decoded does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from transforms.encoding.encoded import Encoded
+from transforms.encoding.pool import borrow_encoder
+from transforms.errors import BroetchenError
+from transforms.files import storage
+from transforms.parquet.footer import RowGroup, SourceFile
+from transforms.parquet.texts import Beginning, read_beginnings
+from transforms.recipe.ratio import Ratio, sampled_ratio
+from transforms.recipe.spec import DatasetSpec
+from transforms.texts import BATCH_TEXT_BYTES, KINDS, NOT_TEXT, NULL, TextBatch
+
+_LOGGER = logging.getLogger(__name__)
+
+_ROW_GROUPS = 32
+_PIECES, _PIECE_BYTES = 128, 2 << 10
+_SAMPLE_BYTES = _PIECES * _PIECE_BYTES
+# Of each row group, which is about a batch; of all in local files, which may be read further in a tenth of a second.
+_DECODED_BYTES, _DECODED_BYTES_LOCAL = BATCH_TEXT_BYTES // 2, 64 << 20
+# What is stored as a dictionary takes few bytes to fetch, and only what is decoded tells how much text it is.
+_DECODED_TIMES_OF_DICTIONARY = 16
+_THREADS = 8
+# That a value of plain pages takes besides its text.
+_LENGTH_BYTES = 4
+
+Groups = Sequence[tuple[int, int]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """Texts of a source with their ids by `tokenizers`, and the ratio that follows from them."""
+
+    texts: pa.LargeStringArray
+    encoded: Encoded
+    ratio: Ratio
+
+
+def take_sample(spec: DatasetSpec, source: Sequence[SourceFile], groups: Groups, every: Groups) -> Sample:
+    """Samples the row groups `groups` of a source, as (index of the file, index of the row group in it).
+
+    What cannot be read is warned of and left out, since the budget may end before it; the first row group has to be
+    sound. Where nothing of it is text, the first document in `every` row group is taken.
+
+    Raises:
+        BroetchenError: there is no document at all, or the first row group cannot be read.
+    """
+    looks, failures = _look_at(spec, source, _choose(source, groups))
+    if groups[0] in failures:
+        raise failures[groups[0]]
+    if not any(look.documents for look in looks):
+        looks = [_first_with_text(spec, source, every)]
+    for failure in failures.values():
+        _LOGGER.warning("dataset %s: %s; the plan does without it", spec.name, failure)
+    pieces = itertools.chain.from_iterable(look.pieces for look in looks)
+    texts = pa.array(list(itertools.chain.from_iterable(pieces)), pa.large_string())
+    with borrow_encoder(spec.tokenizer, "tokenizers") as reference:
+        encoded = reference.encode(texts)
+    added = sum(token is not None for token in (spec.records.bos_id, spec.records.eos_id))
+    return Sample(texts, encoded, _ratio(looks, np.diff(encoded.offsets), texts, added, _text_bytes(source, groups)))
+
+
+def within_reach(source: Sequence[SourceFile], groups: Groups, text_bytes: int) -> Groups:
+    """The first row groups, up to the one with which they hold `text_bytes`."""
+    held = itertools.accumulate(source[file].row_groups[group].text_bytes for file, group in groups)
+    return groups[: next((number for number, size in enumerate(held, 1) if size >= text_bytes), len(groups))]
+
+
+def _text_bytes(source: Sequence[SourceFile], groups: Groups) -> int:
+    return sum(source[file].row_groups[group].text_bytes for file, group in groups)
+
+
+def _choose(source: Sequence[SourceFile], groups: Groups) -> dict[tuple[int, int], float]:
+    """The row groups to look at, each with its share of the sample."""
+    groups = [(file, group) for file, group in groups if source[file].row_groups[group].rows]
+    sizes = np.array([max(1, source[file].row_groups[group].text_bytes) for file, group in groups])
+    if len(groups) <= _ROW_GROUPS:
+        return dict(zip(groups, (sizes / max(1, sizes.sum())).tolist(), strict=True))
+    ends = np.cumsum(sizes)
+    places = (np.arange(_ROW_GROUPS) + 0.5) * (ends[-1] / _ROW_GROUPS)
+    chosen, hits = np.unique(np.searchsorted(ends, places, side="right"), return_counts=True)
+    return {groups[number]: hit / _ROW_GROUPS for number, hit in zip(chosen.tolist(), hits.tolist(), strict=True)}
+
+
+@dataclasses.dataclass
+class _Look:
+    """What was seen of one row group.
+
+    Attributes:
+        share: of the sample that it stands for.
+        rows, documents, text_bytes, nulls, not_text: of the part that was decoded.
+        distinct_bytes: of its texts, each taken once.
+        dictionary: see `Beginning`.
+        pieces: each of some consecutive documents, or of a part of one.
+        cut: whether there is a part of one among them.
+    """
+
+    facts: RowGroup
+    share: float
+    dictionary: float
+    rows: int = 0
+    documents: int = 0
+    text_bytes: int = 0
+    distinct_bytes: int = 0
+    nulls: int = 0
+    not_text: int = 0
+    pieces: list[list[str]] = dataclasses.field(default_factory=list)
+    cut: bool = False
+
+    def add(self, batch: TextBatch) -> None:
+        self.rows += batch.rows
+        self.documents += len(batch.texts)
+        self.text_bytes += batch.text_bytes
+        self.nulls += int(np.count_nonzero(batch.kinds == KINDS.index(NULL)))
+        self.not_text += int(np.count_nonzero(batch.kinds == KINDS.index(NOT_TEXT)))
+        if self.dictionary:
+            self.distinct_bytes += int(pc.sum(pc.binary_length(pc.unique(batch.texts))).as_py() or 0)
+
+    @property
+    def whole(self) -> tuple[float, float]:
+        """(bytes of text, documents) of the whole row group."""
+        if self.rows == self.facts.rows or not self.documents:
+            return self.text_bytes, self.documents
+        times = self.facts.rows / self.rows
+        documents = self.documents * times
+        if self.dictionary == 1:
+            return self.text_bytes * times, documents
+        values = self.facts.text_bytes - _LENGTH_BYTES * (self.rows - self.nulls) * times
+        repeated = self.dictionary * (self.text_bytes / max(1, self.distinct_bytes) - 1) if self.dictionary else 0.0
+        texts = max(0.0, values) * (1 + repeated) * self.documents / (self.documents + self.not_text)
+        return max(texts, self.text_bytes), documents
+
+
+def _look_at(
+    spec: DatasetSpec, source: Sequence[SourceFile], chosen: dict[tuple[int, int], float]
+) -> tuple[list[_Look], dict[tuple[int, int], BroetchenError]]:
+    """What was seen of each, in the same order, and why the first of a file that could not be seen could not."""
+    by_file: dict[int, list[int]] = defaultdict(list)
+    for file, group in chosen:
+        by_file[file].append(group)
+
+    found: dict[tuple[int, int], _Look] = {}
+    failures: dict[tuple[int, int], BroetchenError] = {}
+
+    def look(file: int) -> None:
+        path = source[file].path
+        limit = max(_DECODED_BYTES, _DECODED_BYTES_LOCAL // len(chosen) if storage.is_local(path) else 0)
+        try:
+            for beginning in read_beginnings(path, by_file[file], spec.text_column):
+                group = beginning.row_group
+                facts = source[file].row_groups[group]
+                found[file, group] = _look_at_one(beginning, facts, chosen[file, group], limit)
+        except BroetchenError as error:
+            failures[next((file, group) for group in by_file[file] if (file, group) not in found)] = error
+
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="sample") as pool:
+        list(pool.map(look, by_file))
+    return [found[place] for place in chosen if place in found], failures
+
+
+def _look_at_one(beginning: Beginning, facts: RowGroup, share: float, limit: int) -> _Look:
+    look = _Look(facts, share, beginning.dictionary)
+    if look.dictionary == 1:
+        limit *= _DECODED_TIMES_OF_DICTIONARY
+    pieces = _Pieces(max(1, round(_PIECES * share)), min(limit, facts.text_bytes))
+    for batch in beginning.batches:
+        look.add(batch)
+        pieces.take(batch.texts)
+        if look.text_bytes >= limit:
+            break
+    look.pieces, look.cut = pieces.taken, pieces.cut
+    return look
+
+
+def _first_with_text(spec: DatasetSpec, source: Sequence[SourceFile], groups: Groups) -> _Look:
+    for file, run in itertools.groupby(groups, key=lambda group: group[0]):
+        for beginning in read_beginnings(source[file].path, [group for _, group in run], spec.text_column):
+            facts = source[file].row_groups[beginning.row_group]
+            look = _look_at_one(beginning, facts, 1.0, _DECODED_BYTES)
+            if look.documents:
+                return look
+    raise BroetchenError(f"dataset {spec.name}: column {spec.text_column!r} holds no text in any of its files")
+
+
+class _Pieces:
+    """Takes about `wanted` pieces from a stream of documents, evenly over its bytes, or all of it where it is short."""
+
+    def __init__(self, wanted: int, expected_bytes: int) -> None:
+        self.taken: list[list[str]] = []
+        self.cut = False
+        self._wanted = wanted
+        self._stride = max(_PIECE_BYTES, expected_bytes // wanted)
+        # Where the next piece begins, and how many bytes have passed.
+        self._next, self._passed = (self._stride - _PIECE_BYTES) // 2, 0
+
+    def take(self, texts: pa.LargeStringArray) -> None:
+        lengths = pc.binary_length(texts).to_numpy()
+        ends = self._passed + np.cumsum(lengths, dtype=np.int64)
+        while len(ends) and self._next < ends[-1]:
+            number = int(np.searchsorted(ends, self._next, side="right"))
+            longest = _SAMPLE_BYTES if self._stride == _PIECE_BYTES else 2 * _PIECE_BYTES
+            if lengths[number] > longest:
+                document = texts[number].as_buffer().to_pybytes()
+                start = int(ends[number]) - len(document)
+                piece, end = _cut_out(document, self._next - start)
+                self.taken.append([piece])
+                self.cut, end = True, start + end
+            else:
+                stop = int(np.searchsorted(ends, self._next + _PIECE_BYTES, side="left")) + 1
+                fitting = lengths[number:stop] <= longest
+                stop = number + (len(fitting) if fitting.all() else int(fitting.argmin()))
+                self.taken.append(texts.slice(number, stop - number).to_pylist())
+                end = int(ends[stop - 1])
+            self._next = max(end, self._next + self._stride)
+            if len(self.taken) > 2 * self._wanted:
+                self.taken, self._stride = self.taken[::2], 2 * self._stride
+        if len(ends):
+            self._passed = int(ends[-1])
+
+
+def _cut_out(document: bytes, start: int) -> tuple[str, int]:
+    """About `_PIECE_BYTES` from `start` on, in whole code points, and where it ends."""
+
+    def boundary(place: int) -> int:
+        while place < len(document) and document[place] & 0xC0 == 0x80:
+            place += 1
+        return min(place, len(document))
+
+    first, end = boundary(min(start, len(document) - _PIECE_BYTES)), boundary(start + _PIECE_BYTES)
+    return document[first:end].decode(), end
+
+
+def _ratio(
+    looks: Sequence[_Look], tokens: NDArray[np.int64], texts: pa.LargeStringArray, added: int, size: int
+) -> Ratio:
+    """The ratio by what was seen: `tokens` of each of the `texts`, which are the looks' pieces one after another.
+
+    Args:
+        added: tokens of each document besides those of its text.
+        size: bytes of the whole column.
+    """
+    lengths = pc.binary_length(texts).to_numpy()
+    pieces: list[float] = []
+    groups: list[tuple[_Look, float]] = []
+    place = 0
+    for look in looks:
+        seen_tokens = seen_bytes = 0
+        for piece in look.pieces:
+            part = slice(place, place + len(piece))
+            place += len(piece)
+            piece_tokens, piece_bytes = int(tokens[part].sum()), int(lengths[part].sum())
+            pieces.append(piece_tokens / piece_bytes)
+            seen_tokens, seen_bytes = seen_tokens + piece_tokens, seen_bytes + piece_bytes
+        text_bytes, documents = look.whole
+        groups.append((look, seen_tokens * text_bytes / max(1, seen_bytes) + added * documents))
+    shares = sum(look.share for look, _ in groups)
+    column = sum(look.facts.text_bytes for look, _ in groups)
+    parts = [(look.share / shares * size, expected / max(1, look.facts.text_bytes)) for look, expected in groups]
+    mean = sum(part * ratio for part, ratio in parts) / max(1, size)
+    # How much text there is for each byte of the column.
+    grown = sum(look.whole[0] for look in looks) / max(1, column)
+    text_bytes = max(1.0, grown * size)
+    cut = any(look.cut for look in looks)
+    return sampled_ratio(
+        max(mean, 1 / max(1, size)),
+        [(round(part), ratio) for part, ratio in parts],
+        pieces,
+        encoded=min(1 - cut / text_bytes, int(lengths.sum()) / text_bytes),
+        decoded=sum(look.text_bytes for look in looks) / text_bytes,
+    )
