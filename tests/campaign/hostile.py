@@ -28,6 +28,7 @@ from tests.campaign import hostile_configs, hostile_outputs, hostile_parquet, ho
 from tests.campaign.hostile_case import Ending, Kind, Outcome
 from tests.campaign.hostile_command import COMMANDS
 from tests.campaign.hostile_worker import Result, Worker
+from tests.campaign.sources import kinds as sources
 from tests.campaign.untrusted import kinds as untrusted
 
 KINDS: Sequence[Kind] = [
@@ -36,6 +37,7 @@ KINDS: Sequence[Kind] = [
     *hostile_tokenizers.KINDS,
     *hostile_outputs.KINDS,
     *untrusted.KINDS,
+    *sources.KINDS,
 ]
 _ENDINGS: Sequence[Ending] = ("error", "skipped", "built", "wrong")
 

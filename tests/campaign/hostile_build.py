@@ -170,7 +170,8 @@ def check_output(config_path: Path, *, column: str = "text", tokenizer: Path = T
     ((folder, manifest),) = find_manifests(output).items()
     verify_by_steps(output)
     try:
-        rows = oracle_rows(Path(config_path.parent / "a").glob("*.parquet"), column)
+        files = Path(config_path.parent / "a").glob("*.parquet")
+        rows = oracle_rows((path for path in files if path.is_file() and not path.name.startswith(".")), column)
     except (pa.ArrowException, OSError) as error:
         raise Wrong(f"built, though the source cannot be read: {error}") from error
     documents, skipped = sort_rows(rows)

@@ -43,6 +43,7 @@ TRANSFORMS: dict[str, tuple[Any, Callable[[], beam.PTransform[Any, Any]]]] = {
 
 #: what Beam's own coders of known types are made of
 PLAIN = (
+    coders.BooleanCoder,
     coders.BytesCoder,
     coders.GlobalWindowCoder,
     coders.IterableCoder,

@@ -117,7 +117,7 @@ def read_footer(path: str, size: int, text_column: str, *, with_columns: bool = 
         # To look at the metadata of a column that is encrypted would abort the process (pyarrow 25).
         raise BroetchenError(f"{path}: {_ENCRYPTED}")
     _check_text_column(path, schema, text_column)
-    column = column_paths(metadata).index(text_column)
+    column = leaf_of(schema, text_column)
     groups = tuple(row_group_facts(metadata, index, column) for index in range(metadata.num_row_groups))
     for index, group in enumerate(groups):
         _check_row_group(path, size - footer_size, index, metadata.row_group(index), group)
@@ -197,9 +197,21 @@ def row_group_facts(metadata: pq.FileMetaData, index: int, column: int) -> RowGr
     return RowGroup(group.num_rows, chunk.total_uncompressed_size, chunk.total_compressed_size)
 
 
-def column_paths(metadata: pq.FileMetaData) -> list[str]:
-    """The columns as they are stored, by their number: of nested ones, each leaf is one, as `list.element`."""
-    return [metadata.schema.column(i).path for i in range(metadata.num_columns)]
+def leaf_of(schema: pa.Schema, column: str) -> int:
+    """The number of a column that is not nested, as columns are stored: of nested ones each leaf is one.
+
+    By its path it could be taken for another: `a.b` is also the field `b` of the column `a`.
+
+    >>> leaf_of(pa.schema([("a", pa.struct({"b": pa.int8(), "c": pa.int8()})), ("a.b", pa.string())]), "a.b")
+    2
+    """
+    return sum(_leaves(field.type) for field in list(schema)[: schema.get_field_index(column)])
+
+
+def _leaves(kind: pa.DataType) -> int:
+    if isinstance(kind, pa.BaseExtensionType):
+        return _leaves(kind.storage_type)
+    return sum(_leaves(kind.field(index).type) for index in range(kind.num_fields)) if kind.num_fields else 1
 
 
 def column_extent(column: pq.ColumnChunkMetaData) -> tuple[int, int]:

@@ -27,7 +27,7 @@ from transforms.parquet.footer import (
     RowGroup,
     SourceVersion,
     column_extent,
-    column_paths,
+    leaf_of,
     row_group_extent,
     row_group_facts,
 )
@@ -36,6 +36,7 @@ from transforms.parquet.source_files import is_on_hub, open_source
 from transforms.texts import BATCH_TEXT_BYTES, TextBatch, to_texts
 
 _MAX_BATCH_ROWS = 8192
+_MISSING = -1
 # Of values of 16 MiB, 256 MiB. Decoding so few at a time costs a tenth for texts of some kB, and more for short ones.
 _STEP_ROWS, _STEP_ROWS_OF_SHORT, _SHORT_BYTES = 16, 32, 1 << 10
 # Its decoder holds what it has decoded a second time.
@@ -193,12 +194,12 @@ class _OpenedFile:
             )
             self._parquet = open_parquet()
             metadata = self._parquet.metadata
-            leaves = column_paths(metadata)
+            columns = metadata.schema.to_arrow_schema()
+            self._leaf = leaf_of(columns, text_column) if columns.names.count(text_column) == 1 else _MISSING
             if planned:
-                self._check_planned(planned, leaves)
-            elif text_column not in leaves or max(row_groups, default=-1) >= metadata.num_row_groups:
+                self._check_planned(planned)
+            if self._leaf == _MISSING or max(row_groups, default=-1) >= metadata.num_row_groups:
                 raise OSError("it has changed since its footer was read; run it again, while nobody changes it")
-            self._leaf = leaves.index(text_column)
             groups = [metadata.row_group(group) for group in row_groups]
             self._reads_dictionary = any(_is_all_dictionary(group, self._leaf) for group in groups)
             if self._reads_dictionary:
@@ -214,7 +215,7 @@ class _OpenedFile:
                 row_group_extent(group) if whole_groups else column_extent(group.column(self._leaf)) for group in groups
             )
 
-    def _check_planned(self, planned: Sequence[tuple[SourceVersion, RowGroup]], leaves: Sequence[str]) -> None:
+    def _check_planned(self, planned: Sequence[tuple[SourceVersion, RowGroup]]) -> None:
         """A source that has changed since would give a dataset that is not what its manifest says."""
         metadata = self._parquet.metadata
         self._handle.seek(0, os.SEEK_END)
@@ -223,8 +224,8 @@ class _OpenedFile:
         for group, (version, facts) in zip(self._row_groups, planned, strict=True):
             found = None
             same = found_size == version.size and checksum in (None, version.checksum)
-            if same and group < metadata.num_row_groups and self._text_column in leaves:
-                found = row_group_facts(metadata, group, leaves.index(self._text_column))
+            if same and group < metadata.num_row_groups and self._leaf != _MISSING:
+                found = row_group_facts(metadata, group, self._leaf)
             if found != facts:
                 raise BroetchenError(
                     f"{self._path}: has changed since this build planned it ({version.size:,} bytes then, "
@@ -263,31 +264,35 @@ class _OpenedFile:
         wanted = [self._text_column] if self._schema is None else None
         batches = self._parquet.iter_batches(rows, [group], wanted, use_threads=False)
         times = self._times(group, rows, metadata)
-        where = f"{self._path}: row group {group} cannot be read"
         while True:
             try:
                 batch = next(batches, None)
                 coarse = next(times, None)
             except (pa.ArrowException, OSError) as error:
-                if isinstance(error, pa.ArrowNotImplementedError) or str(error).startswith(_LISTS_WITH_NULLS):
-                    raise BroetchenError(
-                        f"{where} by pyarrow {pa.__version__} ({one_line(error)}); rewrite the file without that column"
-                    ) from error
-                # What a disk or a service has to say has a number, or a class of its own.
-                if isinstance(error, pa.ArrowException) or (type(error) is OSError and error.errno is None):
-                    raise BroetchenError(f"{where} ({one_line(error)}); the file is damaged: fetch it again") from error
-                raise BroetchenError(f"{where}: {one_line(error)}; try again") from error
+                raise BroetchenError(self._why_unreadable(group, error)) from error
             if batch is None:
                 break
             if coarse is not None:
-                _check_times(where, batch, coarse)
+                _check_times(f"{self._path}: row group {group} cannot be read", batch, coarse)
             read += len(batch)
             yield batch
         if read != metadata.num_rows:
             raise BroetchenError(
-                f"{where} (it holds {read:,} rows, and by the footer {metadata.num_rows:,}); the file is damaged: "
-                "fetch it again"
+                f"{self._path}: row group {group} cannot be read (it holds {read:,} rows, and by the footer "
+                f"{metadata.num_rows:,}); the file is damaged: fetch it again"
             )
+
+    def _why_unreadable(self, group: int, error: Exception) -> str:
+        reason = one_line(error)
+        if isinstance(error, pa.ArrowNotImplementedError) or str(error).startswith(_LISTS_WITH_NULLS):
+            return (
+                f"{self._path}: row group {group} cannot be read by pyarrow {pa.__version__} ({reason}); rewrite the "
+                "file without that column"
+            )
+        # What a disk or a service has to say has a number, or a class of its own.
+        if isinstance(error, pa.ArrowException) or (type(error) is OSError and error.errno is None):
+            return f"{self._path}: row group {group} cannot be read ({reason}); the file is damaged: fetch it again"
+        return f"{self._path}: row group {group} cannot be read: {reason}; try again"
 
     def _times(self, group: int, rows: int, metadata: pq.RowGroupMetaData) -> Iterator[pa.RecordBatch]:
         """The columns of 96-bit times in milliseconds, which hold all years; nanoseconds run over without a word."""

@@ -304,3 +304,31 @@ def test_a_hub_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_no_path_of_the_hub(text: str) -> None:
     with pytest.raises(UsageError, match="not a path of a hub dataset"):
         HubPath.parse(text)
+
+
+ODD_NAMES = [
+    "C#/0.parquet",
+    "a b/x@y.parquet",
+    "50%/50%25.parquet",
+    "[1]/a&b=c?.parquet",
+    "ä/+.parquet",
+    "@main/1.parquet",
+]
+
+
+def test_names_of_any_kind_are_listed_and_opened_as_they_are(
+    tmp_path: Path, hf_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = tmp_path / "corpus"
+    for number, name in enumerate(ODD_NAMES):
+        write_parquet(corpus / name, [[f"Text {number}"]])
+    with HubServer({CORPUS: corpus}) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.address)
+        found = expand(server.source(CORPUS, "**/*.parquet"))
+        assert sorted(one.path for one in found) == sorted(server.source(CORPUS, name) for name in ODD_NAMES)
+        config = write_config(tmp_path / "mix.yaml", server.source(CORPUS, "*/*.parquet"), 20)
+        done = run_command("build", config, "--output", tmp_path / "out", "--set", "datasets.german.on_shortfall=keep")
+        assert done.returncode == 0, done.stderr
+        manifest = read_manifest(str(tmp_path / "out" / "german"))
+        assert manifest is not None
+        assert sorted(source.path for source in manifest.source) == sorted(server.source(CORPUS, n) for n in ODD_NAMES)
