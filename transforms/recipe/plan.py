@@ -44,6 +44,11 @@ FORMAT_VERSION = NEWEST_FORMAT
 
 # A build samples its source as far as it may have to read: no language takes nearly as many bytes for a token.
 _REACH_BYTES_PER_TOKEN = 16
+# Of what it will fetch, by the bytes that a token usually takes, it fetches so much for its sample besides, and more
+# where that would be a few row groups alone.
+_SAMPLED_SHARE, _BYTES_PER_TOKEN = 0.04, 4
+_SAMPLED_SHARE_OF_FEW, _FEW_ROW_GROUPS = 0.2, 6
+_FETCHED_FOR_A_LOOK = 32 << 20
 # Keys of a config's dataset that say how many of its shards are wanted.
 _HOW_MUCH = frozenset({"tokens", "eval_tokens", "on_shortfall"})
 
@@ -191,11 +196,17 @@ def plan_dataset(
     ordered = tuple(dataclasses.replace(file, columns="") for file in ordered)
     _warn_of_doubles(spec.name, ordered)
     groups = order_row_groups(ordered, spec.order, spec.seed)
+    shards = lay_out_shards(ordered, groups, spec.target_text_bytes)
     if known is None:
         sampled = within_reach(ordered, groups, _REACH_BYTES_PER_TOKEN * spec.need)
+        stored = sum(shard.stored_bytes for shard in shards)
+        needed = min(stored, _BYTES_PER_TOKEN * spec.need * stored / max(1, sum(shard.text_bytes for shard in shards)))
+        few = _FEW_ROW_GROUPS * stored / max(1, len(groups))
+        fetched = max(_SAMPLED_SHARE * needed, min(few, _SAMPLED_SHARE_OF_FEW * needed))
     else:
         sampled = [(file, group) for file, group in groups if (ordered[file].path, group) not in known] or groups
-    sample = take_sample(spec, ordered, sampled, groups)
+        fetched = _FETCHED_FOR_A_LOOK
+    sample = take_sample(spec, ordered, sampled, groups, fetched_bytes=fetched)
     what = f"dataset {spec.name}"
     engine, reason = choose_engine(what, spec.tokenizer, spec.engine, [(sample.texts, sample.encoded)])
     if reason is not None:
@@ -203,7 +214,7 @@ def plan_dataset(
     return DatasetPlan(
         dataset=spec.name,
         files=ordered,
-        shards=lay_out_shards(ordered, groups, spec.target_text_bytes),
+        shards=shards,
         ratio=sample.ratio,
         engine=engine,
         versions=byte_deciding_versions(spec),

@@ -54,16 +54,22 @@ class Sample:
     ratio: Ratio
 
 
-def take_sample(spec: DatasetSpec, source: Sequence[SourceFile], groups: Groups, every: Groups) -> Sample:
+def take_sample(
+    spec: DatasetSpec, source: Sequence[SourceFile], groups: Groups, every: Groups, *, fetched_bytes: float
+) -> Sample:
     """Samples the row groups `groups` of a source, as (index of the file, index of the row group in it).
 
     What cannot be read is warned of and left out, since the budget may end before it; the first row group has to be
     sound. Where nothing of it is text, the first document in `every` row group is taken.
 
+    Args:
+        fetched_bytes: of files that are not local, about as much is read at most, and of one row group at least: pages
+            may be as large as row groups are.
+
     Raises:
         BroetchenError: there is no document at all, or the first row group cannot be read.
     """
-    looks, failures = _look_at(spec, source, _choose(source, groups))
+    looks, failures = _look_at(spec, source, _choose(source, groups, fetched_bytes))
     if groups[0] in failures:
         raise failures[groups[0]]
     if not any(look.documents for look in looks):
@@ -88,16 +94,25 @@ def _text_bytes(source: Sequence[SourceFile], groups: Groups) -> int:
     return sum(source[file].row_groups[group].text_bytes for file, group in groups)
 
 
-def _choose(source: Sequence[SourceFile], groups: Groups) -> dict[tuple[int, int], float]:
+def _choose(source: Sequence[SourceFile], groups: Groups, fetched_bytes: float) -> dict[tuple[int, int], float]:
     """The row groups to look at, each with its share of the sample."""
     groups = [(file, group) for file, group in groups if source[file].row_groups[group].rows]
-    sizes = np.array([max(1, source[file].row_groups[group].text_bytes) for file, group in groups])
-    if len(groups) <= _ROW_GROUPS:
+    facts = [source[file].row_groups[group] for file, group in groups]
+    remote = [group.stored_bytes for (file, _), group in zip(groups, facts, strict=True) if not _is_local(source[file])]
+    count = _ROW_GROUPS
+    if remote:
+        count = max(1, min(count, int(fetched_bytes // max(1, sum(remote) / len(remote)))))
+    sizes = np.array([max(1, group.text_bytes) for group in facts])
+    if len(groups) <= count:
         return dict(zip(groups, (sizes / max(1, sizes.sum())).tolist(), strict=True))
     ends = np.cumsum(sizes)
-    places = (np.arange(_ROW_GROUPS) + 0.5) * (ends[-1] / _ROW_GROUPS)
+    places = (np.arange(count) + 0.5) * (ends[-1] / count)
     chosen, hits = np.unique(np.searchsorted(ends, places, side="right"), return_counts=True)
-    return {groups[number]: hit / _ROW_GROUPS for number, hit in zip(chosen.tolist(), hits.tolist(), strict=True)}
+    return {groups[number]: hit / count for number, hit in zip(chosen.tolist(), hits.tolist(), strict=True)}
+
+
+def _is_local(file: SourceFile) -> bool:
+    return storage.is_local(file.path)
 
 
 @dataclasses.dataclass
@@ -162,7 +177,7 @@ def _look_at(
 
     def look(file: int) -> None:
         path = source[file].path
-        limit = max(_DECODED_BYTES, _DECODED_BYTES_LOCAL // len(chosen) if storage.is_local(path) else 0)
+        limit = max(_DECODED_BYTES, _DECODED_BYTES_LOCAL // len(chosen) if _is_local(source[file]) else 0)
         try:
             for beginning in read_beginnings(path, by_file[file], spec.text_column):
                 group = beginning.row_group

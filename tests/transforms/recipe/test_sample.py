@@ -30,7 +30,7 @@ def groups_of(source: Sequence[SourceFile]) -> list[tuple[int, int]]:
 
 
 def sample_of(folder: Path, source: Sequence[SourceFile]) -> Sample:
-    return take_sample(spec_in(folder), source, groups_of(source), groups_of(source))
+    return take_sample(spec_in(folder), source, groups_of(source), groups_of(source), fetched_bytes=1e9)
 
 
 def table_file(path: Path, texts: Sequence[str | bytes | None], rows: int, **settings: object) -> SourceFile:
@@ -147,7 +147,7 @@ def test_bytes_that_are_no_text_are_not_counted_as_text(tmp_path: Path) -> None:
 def test_bos_and_eos_count_for_each_document(tmp_path: Path) -> None:
     file = table_file(tmp_path / "a.parquet", [f"{number:10}" for number in range(500_000)], 20_000)
     spec = spec_in(tmp_path, records=RecordSpec("tokens", 8, 1, 2))
-    tokens, error = take_sample(spec, [file], groups_of([file]), []).ratio.tokens(
+    tokens, error = take_sample(spec, [file], groups_of([file]), [], fetched_bytes=0).ratio.tokens(
         sum(group.text_bytes for group in file.row_groups)
     )
     assert abs(tokens - 6_000_000) <= error < tokens / 10
@@ -171,7 +171,9 @@ def test_where_what_is_looked_at_holds_no_text_the_first_document_is_found(tmp_p
 
 def test_where_the_budget_reaches_no_text_it_is_sought_behind_it(tmp_path: Path) -> None:
     file = written(tmp_path / "a.parquet", [[None, ""], [None], ["late"]])
-    assert take_sample(spec_in(tmp_path), [file], [(0, 0)], groups_of([file])).texts.to_pylist() == ["late"]
+    assert take_sample(spec_in(tmp_path), [file], [(0, 0)], groups_of([file]), fetched_bytes=0).texts.to_pylist() == [
+        "late"
+    ]
 
 
 def spoil(path: Path, group: int) -> None:
@@ -235,5 +237,20 @@ def test_a_sample_of_a_file_on_the_hub_fetches_nothing_ahead(tmp_path: Path, mon
 
 def test_a_shuffled_source_is_sampled_in_the_order_of_reading(tmp_path: Path) -> None:
     files = [written(tmp_path / "a.parquet", [["a"], ["bb"]]), written(tmp_path / "b.parquet", [["ccc"]])]
-    sample = take_sample(spec_in(tmp_path), files, [(0, 1), (1, 0), (0, 0)], [])
+    sample = take_sample(spec_in(tmp_path), files, [(0, 1), (1, 0), (0, 0)], [], fetched_bytes=0)
     assert sample.texts.to_pylist() == ["bb", "ccc", "a"]
+
+
+def test_of_files_that_are_not_local_as_few_row_groups_are_looked_at_as_were_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one page of each there may be all of it."""
+    documents = [words(20_000, number) for number in range(40)]
+    file = table_file(tmp_path / "a.parquet", documents, 1)
+    monkeypatch.setattr("transforms.files.storage.is_local", lambda path: False)
+    size = sum(group.stored_bytes for group in file.row_groups) / 40
+    for fetched, looked_at in ((0, 1), (3.5 * size, 3), (1e9, 32)):
+        sample = take_sample(spec_in(tmp_path), [file], groups_of([file]), [], fetched_bytes=fetched)
+        assert len(sample.ratio.steps) == looked_at
+        tokens, error = sample.ratio.tokens(sum(group.text_bytes for group in file.row_groups))
+        assert abs(tokens - held_bytes(documents)) <= error
