@@ -40,6 +40,7 @@ _TEXT_RESERVE_TOKENS = 4096
 
 # The first goes as far as the sample is sure, the next one mostly to the end, and the others are for uneven sources.
 _ROUNDS = 4
+_MOST_ERROR = 0.25
 
 _FINISHED = "finished"
 _FAILED = "failed"
@@ -128,7 +129,9 @@ def with_trusted_engine(spec: DatasetSpec, plan: DatasetPlan, work: WorkFolder) 
 def _warn_of_shortfall(spec: DatasetSpec, plan: DatasetPlan) -> None:
     available, error = plan.available
     missing = spec.need - available
-    if spec.on_shortfall == "fail" and missing + error > 0:
+    # A sample of a row group or two says too little to warn by its error alone.
+    says_little = error > _MOST_ERROR * available
+    if spec.on_shortfall == "fail" and missing + (0 if says_little else error) > 0:
         sure = missing > error
         _LOGGER.warning(
             "dataset %s: its source holds %s tokens by a sample, and %s are wanted: it %s %s",

@@ -44,10 +44,8 @@ FORMAT_VERSION = NEWEST_FORMAT
 
 # A build samples its source as far as it may have to read: no language takes nearly as many bytes for a token.
 _REACH_BYTES_PER_TOKEN = 16
-# Of what it will fetch, by the bytes that a token usually takes, it fetches so much for its sample besides, and more
-# where that would be a few row groups alone.
-_SAMPLED_SHARE, _BYTES_PER_TOKEN = 0.04, 4
-_SAMPLED_SHARE_OF_FEW, _FEW_ROW_GROUPS = 0.2, 6
+# Of what it will fetch, by the bytes that a token usually takes, it fetches so much for its sample besides.
+_SAMPLED_SHARE, _BYTES_PER_TOKEN = 0.03, 4
 _FETCHED_FOR_A_LOOK = 32 << 20
 # Keys of a config's dataset that say how many of its shards are wanted.
 _HOW_MUCH = frozenset({"tokens", "eval_tokens", "on_shortfall"})
@@ -201,8 +199,7 @@ def plan_dataset(
         sampled = within_reach(ordered, groups, _REACH_BYTES_PER_TOKEN * spec.need)
         stored = sum(shard.stored_bytes for shard in shards)
         needed = min(stored, _BYTES_PER_TOKEN * spec.need * stored / max(1, sum(shard.text_bytes for shard in shards)))
-        few = _FEW_ROW_GROUPS * stored / max(1, len(groups))
-        fetched = max(_SAMPLED_SHARE * needed, min(few, _SAMPLED_SHARE_OF_FEW * needed))
+        fetched = _SAMPLED_SHARE * needed
     else:
         sampled = [(file, group) for file, group in groups if (ordered[file].path, group) not in known] or groups
         fetched = _FETCHED_FOR_A_LOOK

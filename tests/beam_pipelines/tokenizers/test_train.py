@@ -459,7 +459,7 @@ def by_trainer(texts: list[str], vocab_size: int) -> list[str]:
 
 def repeats(text: str) -> bool:
     """Whether a part of a word may stand there three times in a row as one token."""
-    return re.search(rb"(..+?)\1\1", text.encode(), re.DOTALL) is not None
+    return re.search(rb"(.+?)\1\1", text.encode(), re.DOTALL) is not None
 
 
 @at_most(3)  # each starts a process
