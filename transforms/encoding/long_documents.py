@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -25,12 +26,25 @@ PIECE_BYTES = 1 << 20
 LARGEST_PIECE = 16 << 20
 """What cannot be cut and is longer than this is refused: it would take gigabytes."""
 
-_CUT = re.compile(rb"[A-Za-z0-9] [A-Za-z0-9]")
+CUT = re.compile(rb"[A-Za-z0-9] [A-Za-z0-9]")
+"""Where a document can be cut: before the space."""
+
+_ACROSS = re.compile("[A-Za-z0-9] ")
 
 
 def can_be_cut(added_tokens: Sequence[dict[str, Any]]) -> bool:
-    """Whether no added token that is looked for in text can be found across a cut, or takes the space at one."""
-    return not any(token["rstrip"] or any(map(str.isspace, token["content"])) for token in added_tokens)
+    """Whether no added token that is looked for in text can be found across a cut, or takes the space at one.
+
+    Tokens of spaces cannot, since only one stands at a cut.
+    """
+    return not any(
+        token["rstrip"] or any(_ACROSS.search(name) for name in _forms(token["content"])) for token in added_tokens
+    )
+
+
+def _forms(name: str) -> tuple[str, str]:
+    """A name, and what it may be looked for as, once text is normalized."""
+    return name, unicodedata.normalize("NFKC", name)
 
 
 def piece_ends(data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64], *, cut: bool) -> npt.NDArray[np.int64]:
@@ -71,7 +85,7 @@ def piece_ends(data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64], *, c
 
 def _cuts(data: memoryview, start: int, end: int) -> Iterator[int]:
     while end - start > PIECE_BYTES:
-        found = _CUT.search(data, start + PIECE_BYTES, end)
+        found = CUT.search(data, start + PIECE_BYTES, end)
         if found is None:
             return
         start = found.start() + 1
