@@ -64,9 +64,8 @@ def plan(seed: int, cases: int, *, heavy: int = 4, only: Sequence[str] = ("",)) 
     light = [number for number, kind in chosen if not kind.heavy]
     heavies = [number for number, kind in chosen if kind.heavy for _ in range(heavy)]
     # One of each kind, and the others by weight.
-    drawn = chance.choices(
-        light, [KINDS[number].weight for number in light], k=max(0, cases - len(light) - len(heavies))
-    )
+    left = max(0, cases - len(light) - len(heavies)) if light else 0
+    drawn = chance.choices(light, [KINDS[number].weight for number in light], k=left) if left else []
     numbers = [*light, *drawn, *heavies][:cases] if cases >= len(light) else light[:cases]
     return [(number, f"{seed}-{place}") for place, number in enumerate(numbers)]
 

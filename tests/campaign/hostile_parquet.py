@@ -343,6 +343,7 @@ KINDS = [
     Kind("parquet: encrypted", encrypted, weight=2),
     Kind("parquet: changed after the plan", changing, weight=6),
     Kind("parquet: a document of 200 MB", huge_document, weight=1, memory_mib=3000, timeout_s=600, heavy=True),
-    Kind("parquet: ten million rows without text", empty_rows, weight=1, timeout_s=600, heavy=True),
+    # A shard's rows are told by some 25 bytes each, which are held until it is finished.
+    Kind("parquet: ten million rows without text", empty_rows, weight=1, memory_mib=600, timeout_s=600, heavy=True),
     Kind("parquet: one text in 20,000 rows", repeated_document, weight=1, timeout_s=300, heavy=True),
 ]

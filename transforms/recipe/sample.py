@@ -36,6 +36,7 @@ _PIECES, _PIECE_BYTES = 128, 2 << 10
 _SAMPLE_BYTES = _PIECES * _PIECE_BYTES
 # Of each row group, which is about a batch; of all in local files, which may be read further in a tenth of a second.
 _DECODED_BYTES, _DECODED_BYTES_LOCAL = BATCH_TEXT_BYTES // 2, 64 << 20
+_MOST_ROWS = 1 << 18
 # What is stored as a dictionary takes few bytes to fetch, and only what is decoded tells how much text it is.
 _DECODED_TIMES_OF_DICTIONARY = 16
 _THREADS = 8
@@ -70,7 +71,7 @@ def take_sample(
         BroetchenError: there is no document at all, or the first row group cannot be read.
     """
     looks, failures = _look_at(spec, source, _choose(source, groups, fetched_bytes))
-    if groups[0] in failures:
+    if groups and groups[0] in failures:
         raise failures[groups[0]]
     if not any(look.documents for look in looks):
         looks = [_first_with_text(spec, source, every)]
@@ -191,7 +192,9 @@ def _look_at(
     return [found[place] for place in chosen if place in found], failures
 
 
-def _look_at_one(beginning: Beginning, facts: RowGroup, share: float, limit: int) -> _Look:
+def _look_at_one(
+    beginning: Beginning, facts: RowGroup, share: float, limit: int, *, most_rows: int = _MOST_ROWS
+) -> _Look:
     look = _Look(facts, share, beginning.dictionary)
     if look.dictionary == 1:
         limit *= _DECODED_TIMES_OF_DICTIONARY
@@ -199,7 +202,7 @@ def _look_at_one(beginning: Beginning, facts: RowGroup, share: float, limit: int
     for batch in beginning.batches:
         look.add(batch)
         pieces.take(batch.texts)
-        if look.text_bytes >= limit:
+        if look.text_bytes >= limit or look.rows >= most_rows:
             break
     look.pieces, look.cut = pieces.taken, pieces.cut
     return look
@@ -209,7 +212,7 @@ def _first_with_text(spec: DatasetSpec, source: Sequence[SourceFile], groups: Gr
     for file, run in itertools.groupby(groups, key=lambda group: group[0]):
         for beginning in read_beginnings(source[file].path, [group for _, group in run], spec.text_column):
             facts = source[file].row_groups[beginning.row_group]
-            look = _look_at_one(beginning, facts, 1.0, _DECODED_BYTES)
+            look = _look_at_one(beginning, facts, 1.0, _DECODED_BYTES, most_rows=facts.rows)
             if look.documents:
                 return look
     raise BroetchenError(f"dataset {spec.name}: column {spec.text_column!r} holds no text in any of its files")

@@ -169,6 +169,17 @@ def test_where_what_is_looked_at_holds_no_text_the_first_document_is_found(tmp_p
     assert sample.ratio.tokens_per_byte > 0
 
 
+def test_a_source_without_row_groups_holds_no_text(tmp_path: Path) -> None:
+    with pytest.raises(BroetchenError, match="holds no text in any of its files"):
+        sample_of(tmp_path, [written(tmp_path / "a.parquet", [])])
+
+
+def test_a_document_behind_a_million_rows_without_text_is_found(tmp_path: Path) -> None:
+    rows: list[str | None] = [None] * 1_000_000 + ["late"]
+    sample = sample_of(tmp_path, [table_file(tmp_path / "a.parquet", rows, len(rows))])
+    assert sample.texts.to_pylist() == ["late"]
+
+
 def test_where_the_budget_reaches_no_text_it_is_sought_behind_it(tmp_path: Path) -> None:
     file = written(tmp_path / "a.parquet", [[None, ""], [None], ["late"]])
     assert take_sample(spec_in(tmp_path), [file], [(0, 0)], groups_of([file]), fetched_bytes=0).texts.to_pylist() == [
