@@ -5,10 +5,11 @@ used where it provably gives the same, which takes some care:
 
 * It is given only tokenizers that the tests have compared, and of these only a part (`transforms.encoding.gigatoken`).
 * Normalization to NFC or NFKC is done here, before the engine, which knows no NFKC.
-* Added tokens are taken out of the engine's vocabulary, and a document that holds the text of one goes to the
-  reference, which alone decides how it is matched.
-* A document that holds a code point on which the engines' Unicode tables may differ
-  (`transforms.encoding.code_points`) goes to the reference too.
+* Added tokens are taken out of the engine's vocabulary, and found before it (`transforms.encoding.added_tokens`).
+* The surroundings of a code point on which the engines' Unicode tables may differ
+  (`transforms.encoding.code_points`) go to the reference, cut out of the document (`transforms.encoding.segments`).
+* Numbers that are split in pairs or single digits are put together, or taken apart, around it
+  (`transforms.encoding.digits`).
 
 Neither engine adds the special tokens of a template post-processor: which ids begin and end a document is the mix
 config's to say. An encoder is for one thread at a time, and must be made in the process that uses it: gigatoken stops
@@ -135,6 +136,8 @@ class GigatokenEncoder:
             self._pairs = DigitPairs(self._digits, pairs, self._input.largest_id)
         self._growth = 0
         self._process = psutil.Process()
+        self.reference_bytes = 0
+        """Of all texts so far, the bytes that the reference has encoded."""
 
     def encode(self, texts: pa.LargeStringArray) -> Encoded:
         """See `Encoder.encode`. Memory for about 2 MB of text at a time, or one piece, beside the result.
@@ -207,6 +210,7 @@ class GigatokenEncoder:
         sizes = segments.lengths()
         parts = {FAST: self._encode_fast(text[np.repeat(fast, sizes)], _ends(sizes[fast]))}
         starts, ends = segments.raw(REFERENCE)
+        self.reference_bytes += int((ends - starts).sum())
         if len(starts):
             pieces = [data[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
             parts[REFERENCE] = self._reference.encode(text_array(np.concatenate(pieces), _ends(ends - starts)))

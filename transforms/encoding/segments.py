@@ -7,14 +7,13 @@ says why): around what the reference has to see, a window is cut out there.
 
 from __future__ import annotations
 
-import collections
 from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from transforms.encoding.long_documents import CUT
+from transforms.encoding.long_documents import first_cut, last_cut
 
 FAST: Final = 0
 REFERENCE: Final = 1
@@ -22,8 +21,6 @@ KNOWN: Final = 2
 
 Spans = tuple[NDArray[np.int64], NDArray[np.int64]]
 """Where spans begin and end in bytes, in their order and apart: int64, shape (spans,), twice."""
-
-_FIRST_LOOK_BYTES = 256
 
 
 class Segments:
@@ -119,7 +116,6 @@ def windows(data: NDArray[np.uint8], segments: Segments, positions: NDArray[np.i
         positions: in fast segments or others, which are passed over; int64, ascending.
         cut: whether documents can be cut at all.
     """
-    view = memoryview(data)
     spans: list[tuple[int, int]] = []
     for position, segment in zip(positions.tolist(), segments.at(positions).tolist(), strict=True):
         if segments.kinds[segment] != FAST or (spans and position < spans[-1][1]):
@@ -128,25 +124,12 @@ def windows(data: NDArray[np.uint8], segments: Segments, positions: NDArray[np.i
         if not cut:
             spans.append((low, high))
             continue
-        after = CUT.search(view, position, high)
-        start = _cut_before(view, low, position)
+        before, after = last_cut(data, low, position), first_cut(data, position, high)
+        start = low if before is None else before
         # A window may begin where the last one ended, which is a cut as well.
         start = max(start, spans[-1][1]) if spans else start
-        spans.append((start, after.start() + 1 if after else high))
+        spans.append((start, high if after is None else after))
     return spans_of(spans)
-
-
-def _cut_before(data: memoryview, low: int, position: int) -> int:
-    """The last cut before a position; `low` where there is none behind that."""
-    look = _FIRST_LOOK_BYTES
-    while True:
-        start = max(low, position - look)
-        found = collections.deque(CUT.finditer(data, start, position), maxlen=1)
-        if found:
-            return found[0].start() + 1
-        if start == low:
-            return low
-        look *= 4
 
 
 def spans_of(found: Iterable[tuple[int, int]]) -> Spans:

@@ -397,7 +397,21 @@ def test_a_character_that_engines_do_not_know_alike_costs_its_surroundings(monke
     assert first_difference(reference.encode(large([text])), found) is None
 
 
-@pytest.mark.parametrize("script", ["Кириллица ", "漢字かな", "ไทย", "a" * 30])
+@pytest.mark.parametrize("word", ["Кириллица ", "ελληνικά ", "עברית ", "한국어 ", "für "])
+def test_documents_of_any_script_are_cut(monkeypatch, word):
+    text = word * 2000 + "\U00018dc3-s" + word * 2000
+    reference, fast = ReferenceEncoder(sample_tokenizer(), "text"), GigatokenEncoder(sample_tokenizer(), "text")
+    expected = reference.encode(large([text]))
+    seen: list[int] = []
+    encode = ReferenceEncoder.encode
+    monkeypatch.setattr(
+        ReferenceEncoder, "encode", lambda self, texts: (seen.append(texts.nbytes), encode(self, texts))[1]
+    )
+    assert first_difference(expected, fast.encode(large([text]))) is None
+    assert 0 < sum(seen) < 200
+
+
+@pytest.mark.parametrize("script", ["漢字かな", "ไทย", "a" * 30, "é…"])
 def test_where_a_document_cannot_be_cut_all_of_it_goes_to_the_reference(script):
     texts = [script * 500 + "\U00018dc3-s" + script * 500, "\U00018dc3", "a b\U00018dc3c d"]
     assert_equal(sample_tokenizer(), "text", texts)
