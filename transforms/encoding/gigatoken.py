@@ -11,6 +11,7 @@ import functools
 import itertools
 import json
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -51,7 +52,7 @@ class GigatokenInput:
         normalized_tokens: the same, to look for after normalization.
         text_tokens: the names of those that are text.
         whole_documents: whether a document that holds one of them goes to the reference, which alone knows what comes
-            of its flags.
+            of its flags, and which of two is meant that are one once they are normalized.
         can_be_cut: whether long documents can be encoded in pieces, by whatever engine.
         unmerged_digits: whether no token holds a digit but those of the ten digits.
         largest_id: the largest id that it may give.
@@ -97,11 +98,24 @@ def gigatoken_input(tokenizer: TokenizerFile, special_tokens: SpecialTokens) -> 
         raw_tokens=_looked_for(added, text, normalized=False),
         normalized_tokens=_looked_for(added, text, normalized=True),
         text_tokens=text,
-        whole_documents=any(token["lstrip"] or token["rstrip"] or token["single_word"] for token in wanted),
+        whole_documents=_reference_decides(added, wanted, form),
         can_be_cut=can_be_cut(wanted),
         unmerged_digits=not any(len(token) > 1 and _A_DIGIT.search(token) for token in model["vocab"]),
         largest_id=max(model["vocab"].values()),
     )
+
+
+def _reference_decides(added: Sequence[dict[str, Any]], wanted: Sequence[dict[str, Any]], form: Form | None) -> bool:
+    if any(token["lstrip"] or token["rstrip"] or token["single_word"] for token in wanted):
+        return True
+    names = [(token["normalized"], _written(token, form)) for token in added]
+    return len(set(names)) < len(names)
+
+
+def _written(token: dict[str, Any], form: Form | None) -> str:
+    """An added token's name as it is looked for."""
+    name: str = token["content"]
+    return unicodedata.normalize(form, name) if form and token["normalized"] else name
 
 
 def _looked_for(

@@ -67,18 +67,17 @@ class Segments:
         fast: NDArray[np.bool_] = self.kinds[self.at(positions)] == FAST
         return fast
 
-    def cut(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Begins a segment at each position, of the kind that it is in; gives for each segment the one that it was."""
+    def cut(self, positions: NDArray[np.int64]) -> None:
+        """Begins a segment at each position, of the kind that it is in."""
         places = np.searchsorted(self.bounds, positions, side="left")
         new = self.bounds[np.minimum(places, len(self.bounds) - 1)] != positions
         positions, places = positions[new], places[new]
-        was: NDArray[np.int64] = np.insert(np.arange(len(self.bounds)), places, places - 1)[:-1]
+        was = np.insert(np.arange(len(self.bounds)), places, places - 1)[:-1]
         self.bounds = np.insert(self.bounds, places, positions)
         self.kinds = self.kinds[was]
         self.first = self.first + np.searchsorted(places, self.first, side="right")
         if self._raw is not None:
             self._raw = self._raw[0][was], self._raw[1][was]
-        return was
 
     def insert(self, spans: Spans, kind: int, ids: NDArray[np.uint32] | None = None) -> None:
         """Makes segments of spans that are not empty and lie in fast segments.

@@ -122,6 +122,7 @@ def _added(chance: random.Random) -> list[str]:
         "\n\n",
         "ü",
         "ﬁ",
+        "fi",
         "12",
         "7",
         "\t",

@@ -86,6 +86,19 @@ def assert_equal(tokenizer: TokenizerFile, special_tokens: SpecialTokens, texts:
     assert first_difference(reference.encode(large(texts)), fast.encode(large(texts))) is None
 
 
+def bytes_by_reference(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """What the reference is given from now on."""
+    seen: list[int] = []
+    encode = ReferenceEncoder.encode
+
+    def watched(self: ReferenceEncoder, texts: pa.LargeStringArray) -> Encoded:
+        seen.append(texts.nbytes)
+        return encode(self, texts)
+
+    monkeypatch.setattr(ReferenceEncoder, "encode", watched)
+    return seen
+
+
 def by_gigatoken_alone(encoder: GigatokenEncoder) -> bool:
     return "_reference" not in vars(encoder)
 
@@ -387,11 +400,7 @@ def test_a_character_that_engines_do_not_know_alike_costs_its_surroundings(monke
     middle = len(text) // 2
     text = text[:middle] + "\U00018dc3-s" + text[middle:]
     reference, fast = ReferenceEncoder(sample_tokenizer(), "text"), GigatokenEncoder(sample_tokenizer(), "text")
-    seen: list[int] = []
-    encode = ReferenceEncoder.encode
-    monkeypatch.setattr(
-        ReferenceEncoder, "encode", lambda self, texts: (seen.append(texts.nbytes), encode(self, texts))[1]
-    )
+    seen = bytes_by_reference(monkeypatch)
     found = fast.encode(large([text]))
     assert 0 < sum(seen) < 2000
     assert first_difference(reference.encode(large([text])), found) is None
@@ -402,11 +411,7 @@ def test_documents_of_any_script_are_cut(monkeypatch, word):
     text = word * 2000 + "\U00018dc3-s" + word * 2000
     reference, fast = ReferenceEncoder(sample_tokenizer(), "text"), GigatokenEncoder(sample_tokenizer(), "text")
     expected = reference.encode(large([text]))
-    seen: list[int] = []
-    encode = ReferenceEncoder.encode
-    monkeypatch.setattr(
-        ReferenceEncoder, "encode", lambda self, texts: (seen.append(texts.nbytes), encode(self, texts))[1]
-    )
+    seen = bytes_by_reference(monkeypatch)
     assert first_difference(expected, fast.encode(large([text]))) is None
     assert 0 < sum(seen) < 200
 

@@ -336,6 +336,15 @@ def test_flags_of_tokens_send_documents_to_the_reference_whole(
     assert found.whole_documents is whole
 
 
+@pytest.mark.parametrize(("form", "whole"), [(None, False), (NFC, False), (NFKC, True)])
+def test_two_tokens_that_are_one_once_normalized_are_left_to_the_reference(
+    form: dict[str, Any] | None, whole: bool
+) -> None:
+    names = ["fi", "ﬁ"]
+    added = [added_token(256 + n, name, special=False, normalized=True) for n, name in enumerate(names)]
+    assert gigatoken_input(as_file(byte_level(normalizer=form, added_tokens=added)), "text").whole_documents is whole
+
+
 @pytest.mark.parametrize("special_tokens", MODES)
 def test_without_names_of_added_tokens_none_is_looked_for(special_tokens: SpecialTokens) -> None:
     for added in ([], [added_token(256, "", special=False)]):
