@@ -28,6 +28,7 @@ from tests.support.small_tokenizers import as_file
 from transforms.encoding.encoded import first_difference
 from transforms.encoding.encoders import GigatokenEncoder, ReferenceEncoder
 from transforms.encoding.gigatoken import GigatokenUnfitError
+from transforms.errors import BroetchenError
 from transforms.tokenizer.spec import SpecialTokens
 
 _TEXTS_OF_A_TOKENIZER = 2000
@@ -74,6 +75,12 @@ def main() -> int:
             alike, difference = compare(chance, tokenizer)
         except GigatokenUnfitError as error:
             counts[f"{name}: {error.reason}"] += 0
+            continue
+        except BroetchenError as error:
+            if "bad split" not in str(error):
+                raise
+            # The reference itself gives up where added tokens overlap by the white space that they take.
+            counts["tokenizers panics"] += 0
             continue
         counts[name] += alike
         if difference is not None:

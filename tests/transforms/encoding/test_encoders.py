@@ -31,6 +31,7 @@ from transforms.encoding import encoders
 from transforms.encoding.encoded import Encoded, first_difference
 from transforms.encoding.encoders import Encoder, GigatokenEncoder, ReferenceEncoder, make_encoder
 from transforms.encoding.splits import COVERING_SPLITS, PROVEN_SPLITS, known_spellings
+from transforms.errors import BroetchenError
 from transforms.tokenizer.file import TokenizerFile, load_tokenizer
 from transforms.tokenizer.spec import SpecialTokens
 
@@ -370,6 +371,14 @@ def test_only_added_tokens_with_flags_need_the_reference():
         assert by_gigatoken_alone(encoder)
         encoder.encode(large(["a <|x|>"]))
         assert not by_gigatoken_alone(encoder)
+
+
+def test_where_tokenizers_panics_it_is_an_error_of_ours():
+    """One added token takes the white space that is another (0.23)."""
+    added = [added_token(FIRST_FREE, "x", rstrip=True), added_token(FIRST_FREE + 1, "  ")]
+    encoder = ReferenceEncoder(as_file(byte_level(MERGES, added_tokens=added)), "token")
+    with pytest.raises(BroetchenError, match="tokenizers cannot encode some of the text"):
+        encoder.encode(large(["x  y"]))
 
 
 @pytest.mark.parametrize("special_tokens", MODES)
