@@ -30,6 +30,7 @@ class DatasetOutlook:
     """What a build of one dataset would do; all but the sizes of files are estimates.
 
     Attributes:
+        reference_share: of the text, as a sample has it, that `tokenizers` encodes though gigatoken is the engine.
         need: tokens of all splits.
         available: tokens that the whole source is expected to hold.
         available_error: how far that may be off, in tokens; 0 where all was counted, by a ledger or by the plan.
@@ -42,6 +43,7 @@ class DatasetOutlook:
 
     dataset: str
     engine: str
+    reference_share: float
     need: int
     available: int
     available_error: int
@@ -119,6 +121,7 @@ def _outlook(
     return DatasetOutlook(
         dataset=spec.name,
         engine=plan.engine,
+        reference_share=plan.reference_share,
         need=spec.need,
         available=available,
         available_error=plan.ratio.tokens(estimated)[1],

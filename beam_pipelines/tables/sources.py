@@ -16,6 +16,8 @@ from beam_pipelines.runners.dataflow import PRICES_OF, dataflow_cost
 from transforms.counting.text_count import TextCount
 from transforms.quantities import format_estimate, format_short, format_size
 
+_SHARE_TOLD = 0.01
+
 
 def print_plan(console: Console, outlooks: Sequence[DatasetOutlook], output_format: OutputFormat) -> None:
     """What a build would read and write."""
@@ -42,6 +44,12 @@ def print_plan(console: Console, outlooks: Sequence[DatasetOutlook], output_form
             _duration(outlook.seconds),
         )
     print_table(console, table, ("engine", "row groups", "shards ≈", "to write ≈", "files", "one process ≈"))
+    for outlook in outlooks:
+        if outlook.reference_share >= _SHARE_TOLD:
+            console.print(
+                f"{outlook.dataset}: {outlook.reference_share:.0%} of its text is encoded by tokenizers, which is "
+                "slower, since it stands around characters or added tokens on which gigatoken may differ."
+            )
     scratch = max(outlook.scratch_bytes for outlook in outlooks)
     console.print(f"With the output in a bucket, each process takes up to {format_size(scratch)} of local disk.")
     console.print(

@@ -5,10 +5,11 @@ used where it provably gives the same, which takes some care:
 
 * It is given only tokenizers that the tests have compared, and of these only a part (`transforms.encoding.gigatoken`).
 * Normalization to NFC or NFKC is done here, before the engine, which knows no NFKC.
-* Added tokens are taken out of the engine's vocabulary, and a document that holds the text of one goes to the
-  reference, which alone decides how it is matched.
-* A document that holds a code point on which the engines' Unicode tables may differ
-  (`transforms.encoding.code_points`) goes to the reference too.
+* Added tokens are taken out of the engine's vocabulary, and found before it (`transforms.encoding.added_tokens`).
+* The surroundings of a code point on which the engines' Unicode tables may differ
+  (`transforms.encoding.code_points`) go to the reference, cut out of the document (`transforms.encoding.segments`).
+* Numbers that are split in pairs or single digits are put together, or taken apart, around it
+  (`transforms.encoding.digits`).
 
 Neither engine adds the special tokens of a template post-processor: which ids begin and end a document is the mix
 config's to say. An encoder is for one thread at a time, and must be made in the process that uses it: gigatoken stops
@@ -25,14 +26,16 @@ from typing import Any, Protocol
 import numpy as np
 import psutil
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from transforms.encoding import code_points
-from transforms.encoding.encoded import Encoded, concatenated, interleaved
+from transforms.encoding.added_tokens import AddedTokens
+from transforms.encoding.digits import DigitPairs, numbers_together, set_digits_apart
+from transforms.encoding.encoded import Encoded, concatenated
 from transforms.encoding.gigatoken import GigatokenUnfitError, gigatoken_input
 from transforms.encoding.long_documents import piece_ends
+from transforms.encoding.segments import FAST, KNOWN, REFERENCE, Segments, windows
 from transforms.errors import BroetchenError, UsageError, one_line
 from transforms.texts import text_array, text_buffers
 from transforms.tokenizer.file import TokenizerFile
@@ -94,7 +97,11 @@ class ReferenceEncoder:
     def _encode_some(self, texts: pa.LargeStringArray) -> Encoded:
         try:
             encodings = self._tokenizer.encode_batch_fast(texts.to_pylist(), add_special_tokens=False)
-        except Exception as error:  # tokenizers raises plain Exception
+        except BaseException as error:
+            # It raises plain Exception; and where Rust panics, what is none, as for added tokens that overlap by the
+            # white space that they take.
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
             raise BroetchenError(
                 f"tokenizers cannot encode some of the text ({one_line(error)}); use a tokenizer that has tokens for "
                 "all of it, such as byte-level BPE"
@@ -120,8 +127,21 @@ class GigatokenEncoder:
         self._special_tokens = special_tokens
         self._input = gigatoken_input(tokenizer, special_tokens)
         self._engine: Any = _new_engine(self._input.json)
+        self._raw_tokens, self._normalized_tokens = self._added_tokens()
+        self._digits = np.empty(0, np.uint32)
+        self._pairs: DigitPairs | None = None
+        if self._input.digits is not None:
+            reference = ReferenceEncoder(tokenizer, special_tokens)
+            self._digits = reference.encode(pa.array("0123456789", pa.large_string())).ids
+        if self._input.digits == "pairs":
+            numbers = reference.encode(pa.array([f"{number:02}" for number in range(100)], pa.large_string()))
+            joined = np.diff(numbers.offsets) == 1
+            pairs = np.where(joined, numbers.ids[numbers.offsets[:-1]].astype(np.int64), -1)
+            self._pairs = DigitPairs(self._digits, pairs, self._input.largest_id)
         self._growth = 0
         self._process = psutil.Process()
+        self.reference_bytes = 0
+        """Of all texts so far, the bytes that the reference has encoded."""
 
     def encode(self, texts: pa.LargeStringArray) -> Encoded:
         """See `Encoder.encode`. Memory for about 2 MB of text at a time, or one piece, beside the result.
@@ -139,42 +159,95 @@ class GigatokenEncoder:
             parts.append(self._encode_some(data[part[0] : part[-1]], part - part[0]))
         return concatenated(parts)
 
+    def _added_tokens(self) -> tuple[AddedTokens | None, AddedTokens | None]:
+        """The added tokens to look for before and after normalization."""
+        wanted = (self._input.raw_tokens, None), (self._input.normalized_tokens, self._input.form)
+        if not any(tokens for tokens, _ in wanted):
+            return None, None
+        # What ids they have, `tokenizers` says, whatever stands in the file.
+        ids = Tokenizer.from_str(self._file.json).get_vocab(with_added_tokens=True)
+        raw, normalized = (
+            AddedTokens(tokens, ids, self._input.text_tokens, form) if tokens else None for tokens, form in wanted
+        )
+        return raw, normalized
+
     def _encode_some(self, data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> Encoded:
-        texts = text_array(data, offsets)
-        by_reference = np.zeros(len(texts), dtype=np.bool_)
-        normalized = texts
+        segments = Segments(offsets)
+        cut = self._input.can_be_cut
+        if self._raw_tokens is not None:
+            self._take_tokens(self._raw_tokens, data, segments)
+        text = data
         if len(data) and data.max() >= 0x80:
             positions, characters = code_points.non_ascii(data)
-            unknown = positions[~code_points.agreed()[characters]]
-            by_reference[code_points.documents_at(offsets, unknown)] = True
+            unlike = positions[~code_points.agreed()[characters]]
+            if self._input.digits == "pairs":
+                unlike = np.union1d(unlike, numbers_together(data, positions, characters))
+            segments.insert(windows(data, segments, unlike, cut=cut), REFERENCE)
+            segments.keep_raw()
             if self._input.form is not None:
-                normalized = text_array(*code_points.normalize(data, offsets, positions, characters, self._input.form))
-        for pattern, where in ((self._input.raw_tokens, texts), (self._input.normalized_tokens, normalized)):
-            if pattern is not None:
-                by_reference |= pc.match_substring_regex(where, pattern).to_numpy(zero_copy_only=False)
-        if not by_reference.any():
-            return self._encode_fast(normalized)
-        fast = self._encode_fast(normalized.filter(pa.array(~by_reference)))
-        return interleaved(by_reference, self._reference.encode(texts.filter(pa.array(by_reference))), fast)
+                text, segments.bounds = code_points.normalize(
+                    data, segments.bounds, positions, characters, self._input.form
+                )
+        else:
+            segments.keep_raw()
+        if self._normalized_tokens is not None:
+            self._take_tokens(self._normalized_tokens, text, segments)
+        if self._input.digits == "single":
+            set_digits_apart(
+                text, segments, *code_points.non_ascii(text), self._digits, unmerged=self._input.unmerged_digits
+            )
+        return self._encode_segments(text, data, segments)
+
+    def _take_tokens(self, tokens: AddedTokens, text: NDArray[np.uint8], segments: Segments) -> None:
+        spans, ids = tokens.find(text, segments)
+        if self._input.whole_documents:
+            segments.give_documents(spans[0])
+        else:
+            segments.insert(spans, KNOWN, ids)
+
+    def _encode_segments(self, text: NDArray[np.uint8], data: NDArray[np.uint8], segments: Segments) -> Encoded:
+        """The ids of all segments, put together: of `text` the fast ones, and of `data`, as it was, the reference's."""
+        if segments.all_fast:
+            encoded = self._encode_fast(text, segments.bounds)
+            return Encoded(encoded.ids, encoded.offsets[segments.first])
+        fast = segments.kinds == FAST
+        sizes = segments.lengths()
+        parts = {FAST: self._encode_fast(text[np.repeat(fast, sizes)], _ends(sizes[fast]))}
+        starts, ends = segments.raw(REFERENCE)
+        self.reference_bytes += int((ends - starts).sum())
+        if len(starts):
+            pieces = [data[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+            parts[REFERENCE] = self._reference.encode(text_array(np.concatenate(pieces), _ends(ends - starts)))
+        parts[KNOWN] = Encoded(segments.known, np.arange(len(segments.known) + 1))
+        lengths = np.empty(len(segments.kinds), np.int64)
+        for kind, encoded in parts.items():
+            lengths[segments.kinds == kind] = np.diff(encoded.offsets)
+        ids = np.empty(int(lengths.sum()), np.uint32)
+        of_kind = np.repeat(segments.kinds, lengths)
+        for kind, encoded in parts.items():
+            ids[of_kind == kind] = encoded.ids
+        return Encoded(ids, _ends(lengths)[segments.first])
 
     @functools.cached_property
     def _reference(self) -> ReferenceEncoder:
         return ReferenceEncoder(self._file, self._special_tokens)
 
-    def _encode_fast(self, texts: pa.LargeStringArray) -> Encoded:
+    def _encode_fast(self, data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> Encoded:
+        if len(offsets) < 2:
+            return Encoded(np.empty(0, np.uint32), np.zeros(1, np.int64))
         if self._engine is None:
             self._engine = _new_engine(self._input.json)
         before = self._process.memory_info().rss
-        # A list costs no more than a view of the Arrow array here, where documents are long.
-        layout = self._engine.encode_batch(texts.cast(pa.large_binary()).to_pylist(), parallel=False).layout
-        offsets: NDArray[np.int64] = layout.offsets.data
-        ids: NDArray[np.uint32] = layout.content.data[offsets[0] : offsets[-1]]
+        layout = self._engine.encode_batch(_byte_strings(data, offsets), parallel=False).layout
+        starts: NDArray[np.int64] = layout.offsets.data
+        ids: NDArray[np.uint32] = layout.content.data[starts[0] : starts[-1]]
         # Other threads may allocate meanwhile: then the engine is made anew sooner, which costs only time.
         self._growth += max(0, self._process.memory_info().rss - before - ids.nbytes)
         if self._growth > CACHE_BOUND_BYTES:
             self._engine = None  # which frees its memory
             self._growth = 0
-        return Encoded(ids, offsets - offsets[0])
+        encoded = Encoded(ids, starts - starts[0])
+        return encoded if self._pairs is None else self._pairs.join(encoded)
 
 
 def make_encoder(tokenizer: TokenizerFile, engine: Engine, special_tokens: SpecialTokens) -> Encoder:
@@ -192,6 +265,20 @@ def make_encoder(tokenizer: TokenizerFile, engine: Engine, special_tokens: Speci
             raise
         _LOGGER.warning("encoding with tokenizers, which is slower: %s", error)
         return ReferenceEncoder(tokenizer, special_tokens)
+
+
+def _ends(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where each begins that are so long, and where the last ends."""
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+
+
+def _byte_strings(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> Any:
+    """Strings of bytes as gigatoken takes them without a copy."""
+    import awkward as ak  # half a second that the command line is spared
+
+    content = ak.contents.NumpyArray(np.ascontiguousarray(data), parameters={"__array__": "byte"})
+    index = ak.index.Index64(np.ascontiguousarray(offsets, np.int64))
+    return ak.Array(ak.contents.ListOffsetArray(index, content, parameters={"__array__": "bytestring"}))
 
 
 def _new_engine(tokenizer_json: str) -> Any:

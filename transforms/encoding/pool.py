@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from transforms.encoding.encoded import Encoded, first_difference
-from transforms.encoding.encoders import Encoder, make_encoder
+from transforms.encoding.encoders import Encoder, GigatokenEncoder, make_encoder
 from transforms.encoding.gigatoken import GigatokenUnfitError, gigatoken_input
 from transforms.errors import BroetchenError, UsageError
 from transforms.tokenizer.file import TokenizerFile, load_tokenizer
@@ -142,6 +142,19 @@ def choose_engine(
     if wanted == "gigatoken":
         raise UsageError(f"{what}: --engine gigatoken cannot be used: gigatoken {reason}; take --engine auto")
     return "tokenizers", reason
+
+
+def reference_share(spec: TokenizerSpec, texts: pa.LargeStringArray) -> float:
+    """The share of the bytes of texts that the reference encodes where gigatoken is the engine.
+
+    Raises:
+        GigatokenUnfitError: gigatoken cannot be used.
+    """
+    with borrow_encoder(spec, "gigatoken") as encoder:
+        assert isinstance(encoder, GigatokenEncoder)
+        before = encoder.reference_bytes
+        encoder.encode(texts)
+        return (encoder.reference_bytes - before) / max(1, int(pc.sum(pc.binary_length(texts)).as_py() or 0))
 
 
 def encode_samples(

@@ -7,6 +7,8 @@ cl100k's.
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
+from typing import Literal
 
 PROVEN_SPLITS: dict[str, tuple[str, ...]] = {
     "gpt2": (r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",),
@@ -44,6 +46,38 @@ PROVEN_SPLITS: dict[str, tuple[str, ...]] = {
     ),
 }
 """The patterns of the `Split`s in a pre-tokenizer, one after another, by the name that people know them by."""
+
+
+Digits = Literal["pairs", "single"]
+"""What is done of numbers outside of an engine: it splits them into single digits, which are merged to pairs again; or
+it is given every digit by itself."""
+
+_NANOCHAT = (
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
+)
+
+
+def _greedy(pattern: str) -> str:
+    """What a possessive pattern is without that: here it only spares steps back that find nothing."""
+    return pattern.replace("?+", "?").replace("++", "+")
+
+
+@functools.cache
+def known_spellings() -> Mapping[tuple[str, ...], tuple[tuple[str, ...], Digits | None]]:
+    """Patterns that split as a proven one does, as (that one, what is done of numbers outside of it)."""
+    spellings: dict[tuple[str, ...], tuple[tuple[str, ...], Digits | None]]
+    spellings = {patterns: (patterns, None) for patterns in PROVEN_SPLITS.values()}
+    in_pairs = [PROVEN_SPLITS[name][0].replace("{1,3}", "{1,2}") for name in ("cl100k", "llama3")]
+    for pattern in (_NANOCHAT, _greedy(_NANOCHAT), *in_pairs):
+        spellings[(pattern,)] = PROVEN_SPLITS["qwen2"], "pairs"
+    minbpe = _NANOCHAT.replace("{1,2}", "{1,3}")
+    for pattern in (minbpe, _greedy(minbpe)):
+        spellings[(pattern,)] = PROVEN_SPLITS["cl100k"], None
+    return spellings
+
+
+COVERING_SPLITS = frozenset(patterns for name, patterns in PROVEN_SPLITS.items() if name != "deepseek3")
+"""Those that match every character: to remove what is between the matches is then to isolate them."""
 
 
 @functools.cache

@@ -22,7 +22,7 @@ from apache_beam.pvalue import AsDict
 
 from transforms.coders import register_json_coder
 from transforms.dataset.manifest import NEWEST_FORMAT
-from transforms.encoding.pool import choose_engine
+from transforms.encoding.pool import choose_engine, reference_share
 from transforms.encoding.recheck import probe_digest
 from transforms.errors import BroetchenError
 from transforms.parquet.columns import decode_schema, encode_schema, unite_schemas
@@ -61,6 +61,7 @@ class DatasetPlan:
         shards: all shards that the source makes, more than the budget may need.
         ratio: tokens for each byte of the column before compression, from a sample.
         engine: the one that will encode: it was asked for, or it agreed with the reference on the sample.
+        reference_share: of the sample, the share of the bytes that `tokenizers` encodes though gigatoken is the engine.
         versions: of the libraries that decide bytes, in the process that planned; other processes must have the same.
         columns: the schema of shards that hold the source's other columns, as `encode_schema` has it.
         probe: the digest of what `tokenizers` makes of the probe (`transforms.encoding.recheck`).
@@ -76,6 +77,7 @@ class DatasetPlan:
     fingerprint: str
     work_folder: str
     columns: str = ""
+    reference_share: float = 0.0
 
     @property
     def available(self) -> tuple[int, int]:
@@ -219,6 +221,7 @@ def plan_dataset(
         fingerprint=fingerprint(spec, ordered),
         work_folder=posixpath.join(spec.work_root, work_key(spec, ordered)[:16]),
         columns=columns,
+        reference_share=reference_share(spec.tokenizer, sample.texts) if engine == "gigatoken" else 0.0,
     )
 
 

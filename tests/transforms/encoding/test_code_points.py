@@ -26,9 +26,10 @@ from tests.support.corpora import TOKENIZER
 from tests.support.small_tokenizers import GPT2, POSSESSIVE, as_file, byte_level, split_then_bytes
 from transforms.encoding import code_points
 from transforms.encoding.code_points import agreed, documents_at, inert, non_ascii, normalize
+from transforms.encoding.digits import is_number
 from transforms.encoding.encoded import first_difference
 from transforms.encoding.encoders import GigatokenEncoder, ReferenceEncoder
-from transforms.encoding.splits import PROVEN_SPLITS
+from transforms.encoding.splits import PROVEN_SPLITS, known_spellings
 from transforms.tokenizer.file import load_tokenizer
 
 AGREED = np.flatnonzero(agreed()).tolist()
@@ -81,14 +82,26 @@ def probe(*patterns: str) -> str:
     return json.dumps(byte_level(pairs.values(), pre_tokenizer=split_then_bytes(*patterns) if patterns else GPT2))
 
 
-def unequal(tokenizer_json: str, candidates: Iterable[int]) -> list[str]:
-    """The code points, in hexadecimal, that the engines themselves encode differently."""
+def unequal(tokenizer_json: str, candidates: Iterable[int], *, by_encoder: bool = False) -> list[str]:
+    """The code points, in hexadecimal, that the engines themselves encode differently, or our encoder around them."""
     reference = tokenizers.Tokenizer.from_str(tokenizer_json)
-    engine = gigatoken.Tokenizer.from_json(tokenizer_json)
+    if by_encoder:
+        encoder = GigatokenEncoder(as_file(json.loads(tokenizer_json)), "text")
+
+        def encode(texts: list[str]) -> list[list[int]]:
+            encoded = encoder.encode(pa.array(texts, pa.large_string()))
+            return [part.tolist() for part in np.split(encoded.ids, encoded.offsets[1:-1])]
+    else:
+        engine = gigatoken.Tokenizer.from_json(tokenizer_json)
+
+        def encode(texts: list[str]) -> list[list[int]]:
+            return engine.encode_batch_list([text.encode() for text in texts], parallel=False)
 
     def differing(texts: list[str]) -> list[int]:
+        if not texts:
+            return []
         expected = [encoding.ids for encoding in reference.encode_batch_fast(texts, add_special_tokens=False)]
-        found = engine.encode_batch_list([text.encode() for text in texts], parallel=False)
+        found = encode(texts)
         return [i for i, (a, b) in enumerate(zip(expected, found, strict=True)) if a != b]
 
     groups = list(itertools.batched(candidates, 50))
@@ -122,11 +135,21 @@ def test_engines_split_alike_on_every_agreed_code_point(scheme):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scheme", PROVEN_SPLITS)
-def test_engines_split_alike_in_every_scheme(scheme):
-    """On all of Latin, Greek and Cyrillic, punctuation and symbols, and on a part of the rest."""
-    chosen = [*range(0x530), *range(0x1E00, 0x2400), *AGREED[::37]]
-    assert unequal(probe(*PROVEN_SPLITS[scheme]), [code_point for code_point in chosen if agreed()[code_point]]) == []
+@pytest.mark.parametrize("patterns", known_spellings())
+def test_engines_split_alike_in_every_spelling(patterns):
+    """On all of Latin, Greek and Cyrillic, punctuation and symbols, all numbers, and on a part of the rest."""
+    numbers = np.flatnonzero(is_number()).tolist()
+    chosen = [*range(0x530), *range(0x1E00, 0x2400), *numbers, *AGREED[::37]]
+    points = [code_point for code_point in chosen if agreed()[code_point]]
+    assert unequal(probe(*patterns), points, by_encoder=True) == []
+
+
+@pytest.mark.slow
+def test_single_digits_are_split_alike_on_every_number():
+    digits = {"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": True}, GPT2]}
+    tokenizer = json.loads(probe()) | {"pre_tokenizer": digits}
+    points = [*range(0x530), *np.flatnonzero(is_number()).tolist(), *AGREED[::37]]
+    assert unequal(json.dumps(tokenizer), [point for point in points if agreed()[point]], by_encoder=True) == []
 
 
 def test_the_comparison_finds_differences():

@@ -30,7 +30,8 @@ from tests.support.small_tokenizers import (
 from transforms.encoding import encoders
 from transforms.encoding.encoded import Encoded, first_difference
 from transforms.encoding.encoders import Encoder, GigatokenEncoder, ReferenceEncoder, make_encoder
-from transforms.encoding.splits import PROVEN_SPLITS
+from transforms.encoding.splits import COVERING_SPLITS, PROVEN_SPLITS, known_spellings
+from transforms.errors import BroetchenError
 from transforms.tokenizer.file import TokenizerFile, load_tokenizer
 from transforms.tokenizer.spec import SpecialTokens
 
@@ -84,6 +85,19 @@ def ids_of(encoded: Encoded) -> list[list[int]]:
 def assert_equal(tokenizer: TokenizerFile, special_tokens: SpecialTokens, texts: Sequence[str]) -> None:
     reference, fast = ReferenceEncoder(tokenizer, special_tokens), GigatokenEncoder(tokenizer, special_tokens)
     assert first_difference(reference.encode(large(texts)), fast.encode(large(texts))) is None
+
+
+def bytes_by_reference(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """What the reference is given from now on."""
+    seen: list[int] = []
+    encode = ReferenceEncoder.encode
+
+    def watched(self: ReferenceEncoder, texts: pa.LargeStringArray) -> Encoded:
+        seen.append(texts.nbytes)
+        return encode(self, texts)
+
+    monkeypatch.setattr(ReferenceEncoder, "encode", watched)
+    return seen
 
 
 def by_gigatoken_alone(encoder: GigatokenEncoder) -> bool:
@@ -204,6 +218,39 @@ def trained(scheme: str) -> TokenizerFile:
     return as_file(train(sample_texts().slice(0, 300).to_pylist(), pre_tokenizer) | {"normalizer": {"type": "NFC"}})
 
 
+@functools.cache
+def trained_by(patterns: tuple[str, ...], behavior: str, invert: bool) -> TokenizerFile:
+    pre_tokenizer = split_then_bytes(*patterns, behavior=behavior, invert=invert)
+    return as_file(train(sample_texts().slice(0, 300).to_pylist(), pre_tokenizer))
+
+
+@pytest.mark.parametrize(("behavior", "invert"), [("Isolated", False), ("Removed", True)])
+@pytest.mark.parametrize("patterns", known_spellings())
+def test_engines_agree_in_every_spelling(patterns, behavior, invert):
+    if invert and known_spellings()[patterns][0] not in COVERING_SPLITS:
+        return
+    rng = random.Random(repr(patterns))
+    pieces = [*WORDS, *itertools.chain(*ALPHABETS), *"0123456789", *NUMBERS]
+    texts = ["".join(rng.choices(pieces, k=rng.randrange(60))) for _ in range(800)]
+    assert_equal(trained_by(patterns, behavior, invert), "text", [*texts, *sample_texts().slice(300, 60).to_pylist()])
+
+
+NUMBERS = ["1", "22", "333", "4444", "²", "½", "٣", "๕", "Ⅷ", "①", "０", "1²", "²1", "٣4"]
+
+
+@pytest.mark.parametrize(
+    "merges", [[], [(b"1", b"2"), (b" ", b"1"), (b" ", b"12"), (b"2", b"2")]], ids=["none", "some"]
+)
+@pytest.mark.parametrize("normalizer", [None, {"type": "NFC"}])
+def test_engines_agree_on_single_digits(merges, normalizer):
+    digits = {"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": True}, GPT2]}
+    merges = [(b" ", b" "), (b"a", b"b"), (b" ", b"a"), (b"\xc2", b"\xb2"), (b"\n", b" "), *merges]
+    tokenizer = as_file(byte_level(merges, pre_tokenizer=digits, normalizer=normalizer))
+    rng = random.Random(1)
+    pieces = [*NUMBERS, " ", "  ", "\n", "a", "ab", "'s", ".", "\u00a0", "é", "e\u0301", "\ua7ce"]
+    assert_equal(tokenizer, "text", ["".join(rng.choices(pieces, k=rng.randrange(20))) for _ in range(3000)])
+
+
 @pytest.mark.parametrize("scheme", PROVEN_SPLITS)
 def test_engines_agree_in_every_scheme(scheme):
     rng = random.Random(scheme)
@@ -313,12 +360,75 @@ def test_overlapping_added_tokens_across_documents():
     assert_equal(as_file(byte_level(MERGES, added_tokens=added)), "text", ["a", "bc", "xa", "b", "c"])
 
 
-def test_documents_without_added_tokens_stay_fast():
-    encoder = GigatokenEncoder(as_file(byte_level(MERGES, added_tokens=[added_token(FIRST_FREE, "<|x|>")])), "token")
-    encoder.encode(large(["a <|b|>", "x|>"]))
-    assert by_gigatoken_alone(encoder)
-    encoder.encode(large(["a <|x|>"]))
-    assert not by_gigatoken_alone(encoder)
+def test_only_added_tokens_with_flags_need_the_reference():
+    for flag in ("lstrip", "rstrip", "single_word"):
+        added = [added_token(FIRST_FREE, "<|x|>"), added_token(FIRST_FREE + 1, "<|y|>", **{flag: True})]
+        encoder = GigatokenEncoder(as_file(byte_level(MERGES, added_tokens=added[:1])), "token")
+        encoder.encode(large(["a <|b|>", "x|>", "a <|x|>"]))
+        assert by_gigatoken_alone(encoder)
+        encoder = GigatokenEncoder(as_file(byte_level(MERGES, added_tokens=added)), "token")
+        encoder.encode(large(["a <|b|>", "x|>"]))
+        assert by_gigatoken_alone(encoder)
+        encoder.encode(large(["a <|x|>"]))
+        assert not by_gigatoken_alone(encoder)
+
+
+def test_where_tokenizers_panics_it_is_an_error_of_ours():
+    """One added token takes the white space that is another (0.23)."""
+    added = [added_token(FIRST_FREE, "x", rstrip=True), added_token(FIRST_FREE + 1, " ", lstrip=True)]
+    encoder = ReferenceEncoder(as_file(byte_level(MERGES, added_tokens=added)), "token")
+    with pytest.raises(BroetchenError, match="tokenizers cannot encode some of the text"):
+        encoder.encode(large(["x  y  x   "]))
+
+
+@pytest.mark.parametrize("special_tokens", MODES)
+@pytest.mark.parametrize("longest", [2, 3, 24])
+@pytest.mark.parametrize("others", [[], ["\n ", "<|x|>"], ["  a"]])
+def test_runs_of_spaces_as_tokens(special_tokens, longest, others):
+    """As GPT-NeoX has them; beside others with a space they are found in another way."""
+    names = [" " * length for length in range(2, longest + 1)] + others
+    added = [added_token(FIRST_FREE + number, name, special=number % 2 > 0) for number, name in enumerate(names)]
+    rng = random.Random(longest)
+    texts = ["".join(rng.choices([" ", "  ", "a", "\n", "ab", "<|x|>", "é", "\ua7ce"], k=30)) for _ in range(300)]
+    texts += [" " * length for length in range(60)]
+    assert_equal(as_file(byte_level(MERGES, added_tokens=added)), special_tokens, texts)
+
+
+@pytest.mark.parametrize(("first", "second"), [("ab", "bc"), ("abc", "b"), ("ab", "abc"), ("b", "abcd")])
+@pytest.mark.parametrize("special", [True, False])
+def test_special_tokens_that_are_text_hide_others(first, second, special):
+    added = [added_token(FIRST_FREE, first), added_token(FIRST_FREE + 1, second, special=special)]
+    texts = ["".join(parts) for parts in itertools.product("abcd", repeat=5)]
+    for mode in MODES:
+        assert_equal(as_file(byte_level(MERGES, added_tokens=added)), mode, texts)
+
+
+def test_a_character_that_engines_do_not_know_alike_costs_its_surroundings(monkeypatch):
+    """One in a document of 1.7 MB: the reference gets some of it, and the ids are the same."""
+    text = "".join(sample_texts().to_pylist())
+    middle = len(text) // 2
+    text = text[:middle] + "\U00018dc3-s" + text[middle:]
+    reference, fast = ReferenceEncoder(sample_tokenizer(), "text"), GigatokenEncoder(sample_tokenizer(), "text")
+    seen = bytes_by_reference(monkeypatch)
+    found = fast.encode(large([text]))
+    assert 0 < sum(seen) < 2000
+    assert first_difference(reference.encode(large([text])), found) is None
+
+
+@pytest.mark.parametrize("word", ["Кириллица ", "ελληνικά ", "עברית ", "한국어 ", "für "])
+def test_documents_of_any_script_are_cut(monkeypatch, word):
+    text = word * 2000 + "\U00018dc3-s" + word * 2000
+    reference, fast = ReferenceEncoder(sample_tokenizer(), "text"), GigatokenEncoder(sample_tokenizer(), "text")
+    expected = reference.encode(large([text]))
+    seen = bytes_by_reference(monkeypatch)
+    assert first_difference(expected, fast.encode(large([text]))) is None
+    assert 0 < sum(seen) < 200
+
+
+@pytest.mark.parametrize("script", ["漢字かな", "ไทย", "a" * 30, "é…"])
+def test_where_a_document_cannot_be_cut_all_of_it_goes_to_the_reference(script):
+    texts = [script * 500 + "\U00018dc3-s" + script * 500, "\U00018dc3", "a b\U00018dc3c d"]
+    assert_equal(sample_tokenizer(), "text", texts)
 
 
 # Models

@@ -8,7 +8,6 @@ import logging
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pytest
 import tokenizers
 
@@ -75,14 +74,17 @@ NORMALIZER = "is not used with the normalizer {} of this tokenizer"
 NONE = "needs a pre-tokenizer, and this tokenizer has none"
 PRE_TOKENIZER = "does not do the pre-tokenizer {} of this tokenizer"
 NO_WORDS = "always splits into words, and this tokenizer's ByteLevel does not (use_regex: false)"
-AFTER_OTHERS = "does not do ByteLevel with use_regex or add_prefix_space after other pre-tokenizers"
-OTHER_SPLITS = "does no pre-tokenizers before ByteLevel but Split, Isolated and not inverted"
+AFTER_OTHERS = "does not do ByteLevel with use_regex after other pre-tokenizers than single Digits"
+PREFIX_SPACE = "does not do ByteLevel with add_prefix_space after other pre-tokenizers"
+NO_SPLIT = "does no pre-tokenizers before ByteLevel but Split"
+OTHER_SPLITS = "does no Split but Isolated and not inverted, or Removed and inverted"
 NOT_PROVEN = "is not known to split as this tokenizer does, by {}"
 MODEL = "encodes byte-level BPE alone, and this tokenizer's model is {}"
 SETTING = "does not do BPE with {}, as this tokenizer sets"
-BYTES = "needs a token for each of the 256 bytes, and this vocabulary lacks {}"
+BYTES = "needs a token for each byte that text may hold, and this vocabulary lacks {}"
 LARGE_ID = "takes memory for each id up to the largest, which is {} here"
-MERGES_ALIKE = "needs each merge to make another token, and two of this tokenizer's make the same"
+MERGE_TWICE = "needs each merge once, and this tokenizer has one twice"
+NFKC_NUMBERS = "is not used with NFKC and this tokenizer's split of numbers"
 
 # Each but for one thing like what is accepted below, so that only one refusal keeps other ids away.
 NOT_FOR_GIGATOKEN = {
@@ -106,19 +108,29 @@ NOT_FOR_GIGATOKEN = {
     "splits twice by default": (byte_level(pre_tokenizer=pre_tokenizers(SPLIT, USE_REGEX_LEFT_OUT)), AFTER_OTHERS),
     "a prefix space after a split": (
         byte_level(pre_tokenizer=pre_tokenizers(SPLIT, {**BYTES_AFTER, "add_prefix_space": True})),
+        PREFIX_SPACE,
+    ),
+    "digits": (byte_level(pre_tokenizer=pre_tokenizers(DIGITS, BYTES_AFTER)), NO_SPLIT),
+    "digits, then a split": (byte_level(pre_tokenizer=pre_tokenizers(DIGITS, SPLIT, BYTES_AFTER)), NO_SPLIT),
+    "digits together": (
+        byte_level(pre_tokenizer=pre_tokenizers({**DIGITS, "individual_digits": False}, GPT2)),
         AFTER_OTHERS,
     ),
-    "digits": (byte_level(pre_tokenizer=pre_tokenizers(DIGITS, BYTES_AFTER)), OTHER_SPLITS),
-    "digits, then a split": (byte_level(pre_tokenizer=pre_tokenizers(DIGITS, SPLIT, BYTES_AFTER)), OTHER_SPLITS),
+    "digits and a prefix space": (
+        byte_level(pre_tokenizer=pre_tokenizers(DIGITS, {**GPT2, "add_prefix_space": True})),
+        PREFIX_SPACE,
+    ),
+    "pairs of digits with NFKC": (byte_level(pre_tokenizer=split_then_bytes(NANOCHAT), normalizer=NFKC), NFKC_NUMBERS),
+    "digits with NFKC": (byte_level(pre_tokenizer=pre_tokenizers(DIGITS, GPT2), normalizer=NFKC), NFKC_NUMBERS),
     "punctuation": (
         byte_level(pre_tokenizer=pre_tokenizers({"type": "Punctuation", "behavior": "Isolated"}, SPLIT, BYTES_AFTER)),
-        OTHER_SPLITS,
+        NO_SPLIT,
     ),
     "removed": (byte_level(pre_tokenizer=split_then_bytes(PROVEN, behavior="Removed")), OTHER_SPLITS),
     "merged": (byte_level(pre_tokenizer=split_then_bytes(PROVEN, behavior="MergedWithNext")), OTHER_SPLITS),
     "inverted": (byte_level(pre_tokenizer=split_then_bytes(PROVEN, invert=True)), OTHER_SPLITS),
-    "removed and inverted": (
-        byte_level(pre_tokenizer=split_then_bytes(PROVEN, behavior="Removed", invert=True)),
+    "removed and inverted, where not all is matched": (
+        byte_level(pre_tokenizer=split_then_bytes(*DEEPSEEK, behavior="Removed", invert=True)),
         OTHER_SPLITS,
     ),
     "the last split inverted": (
@@ -130,7 +142,6 @@ NOT_FOR_GIGATOKEN = {
         ),
         OTHER_SPLITS,
     ),
-    "nanochat": (byte_level(pre_tokenizer=split_then_bytes(NANOCHAT)), NOT_PROVEN.format([NANOCHAT])),
     "possessive": (byte_level(pre_tokenizer=split_then_bytes(POSSESSIVE)), NOT_PROVEN.format([POSSESSIVE])),
     "the same split twice": (
         byte_level(pre_tokenizer=split_then_bytes(PROVEN, PROVEN)),
@@ -160,10 +171,10 @@ NOT_FOR_GIGATOKEN = {
     "prefix": (with_model(continuing_subword_prefix="##", merges=[]), SETTING.format("continuing_subword_prefix")),
     "suffix": (with_model(end_of_word_suffix="</w>", merges=[]), SETTING.format("end_of_word_suffix")),
     "byte_fallback": (with_model(byte_fallback=True), SETTING.format("byte_fallback")),
-    "a byte missing": (without(byte_level(), "model", "vocab", byte_characters()[0xF5]), BYTES.format(1)),
-    "all bytes missing but one": (with_model(vocab={"a": 0}, merges=[]), BYTES.format(255)),
+    "a byte missing": (without(byte_level(), "model", "vocab", byte_characters()[0xF4]), BYTES.format(1)),
+    "all bytes missing but one": (with_model(vocab={"a": 0}, merges=[]), BYTES.format(242)),
     "an id too large": (with_id((1 << 22) + 1), LARGE_ID.format("4,194,305")),
-    "merges alike": (byte_level([(b"a", b"a"), (b"aa", b"a"), (b"a", b"aa")]), MERGES_ALIKE),
+    "a merge twice": (byte_level([(b"a", b"a"), (b"aa", b"a"), (b"a", b"a")]), MERGE_TWICE),
 }
 
 
@@ -203,6 +214,14 @@ def with_words(**settings: Any) -> dict[str, Any]:
     return tokenizer
 
 
+def lacking(tokenizer: dict[str, Any], *missing: int) -> dict[str, Any]:
+    """Without the tokens of some bytes."""
+    for byte in missing:
+        del tokenizer["model"]["vocab"][byte_characters()[byte]]
+    return tokenizer
+
+
+DIGIT_MERGES = [*MERGES, (b"1", b"2"), (b"3", b"4"), (b" ", b"1"), (b"12", b"34")]
 NOTHING_SET = {"dropout": None, "continuing_subword_prefix": "", "end_of_word_suffix": "", "byte_fallback": False}
 FOR_GIGATOKEN = {
     "no normalizer": byte_level(MERGES),
@@ -216,6 +235,12 @@ FOR_GIGATOKEN = {
     "words by default": byte_level(MERGES, pre_tokenizer=USE_REGEX_LEFT_OUT),
     "offsets not trimmed": byte_level(MERGES, pre_tokenizer={**GPT2, "trim_offsets": False}),
     "a split": byte_level(MERGES, pre_tokenizer=split_then_bytes(PROVEN)),
+    "a split, removed": byte_level(MERGES, pre_tokenizer=split_then_bytes(PROVEN, behavior="Removed", invert=True)),
+    "nanochat": byte_level(DIGIT_MERGES, pre_tokenizer=split_then_bytes(NANOCHAT)),
+    "single digits": byte_level(MERGES, pre_tokenizer=pre_tokenizers(DIGITS, GPT2)),
+    "single digits, with merges of some": byte_level(DIGIT_MERGES, pre_tokenizer=pre_tokenizers(DIGITS, GPT2)),
+    "bytes missing that no text holds": lacking(byte_level(MERGES), 0xC0, 0xC1, *range(0xF5, 0x100)),
+    "merges alike": byte_level([(b"a", b"b"), (b"b", b" "), (b"l", b"l"), (b"ll", b"o"), (b"l", b"lo"), (b"l", b"o")]),
     "three splits": byte_level(MERGES, pre_tokenizer=split_then_bytes(*DEEPSEEK)),
     "no list of added tokens": without(byte_level(MERGES), "added_tokens"),
     "an untyped model": without(byte_level(MERGES), "model", "type"),
@@ -269,27 +294,18 @@ def test_what_is_left_of_a_tokenizer() -> None:
     assert found.form == "NFKC"
 
 
-def matching(pattern: str | None, texts: list[str]) -> list[str] | None:
-    if pattern is None:
-        return None
-    return pa.array(texts).filter(pc.match_substring_regex(pa.array(texts), pattern)).to_pylist()
-
-
 @pytest.mark.parametrize(
-    ("special_tokens", "form", "raw", "normalized"),
+    ("special_tokens", "raw", "normalized", "text"),
     [
-        ("token", NFKC, ["a<|x|>", "+", "a++"], ["fi ä", "|y|"]),
-        ("token", None, ["a<|x|>", "+", "a++"], ["ﬁ a\u0308", "|y|"]),
-        ("text", NFC, ["+", "a++"], ["ﬁ ä"]),
+        ("token", ["<|x|>", "+"], ["ﬁ a\u0308", "|y|"], set()),
+        # Those that are text hide others.
+        ("text", ["<|x|>", "+"], ["ﬁ a\u0308", "|y|"], {"<|x|>", "|y|"}),
     ],
 )
-def test_documents_that_the_reference_gets(
-    special_tokens: SpecialTokens, form: dict[str, Any] | None, raw: list[str], normalized: list[str]
+def test_tokens_that_are_looked_for(
+    special_tokens: SpecialTokens, raw: list[str], normalized: list[str], text: set[str]
 ) -> None:
-    """Those that may hold an added token, which the reference alone finds; special ones only where they are wanted.
-
-    A token that is looked for in normalized text is normalized like it, and one without a name is nowhere.
-    """
+    """One without a name is nowhere."""
     added = [
         added_token(256, "<|x|>"),
         added_token(257, "+", special=False),
@@ -297,18 +313,43 @@ def test_documents_that_the_reference_gets(
         added_token(259, "|y|", normalized=True),
         added_token(260, "", special=False),
     ]
-    texts = ["a<|x|>", "<|x|", "+", "a++", "fi ä", "ﬁ ä", "ﬁ a\u0308", "fi a\u0308", "|y|", "", "XX"]
-    found = gigatoken_input(as_file(byte_level(MERGES, normalizer=form, added_tokens=added)), special_tokens)
-    assert matching(found.raw_tokens, texts) == raw
-    assert matching(found.normalized_tokens, texts) == normalized
+    found = gigatoken_input(as_file(byte_level(MERGES, normalizer=NFC, added_tokens=added)), special_tokens)
+    assert [token["content"] for token in found.raw_tokens] == raw
+    assert [token["content"] for token in found.normalized_tokens] == normalized
+    assert found.text_tokens == text
+    assert not found.whole_documents
+
+
+def test_special_tokens_that_are_text_are_not_looked_for_alone() -> None:
+    added = [added_token(256, "<|x|>"), added_token(257, "<|y|>", normalized=True)]
+    found = gigatoken_input(as_file(byte_level(MERGES, added_tokens=added)), "text")
+    assert (found.raw_tokens, found.normalized_tokens) == ((), ())
+
+
+@pytest.mark.parametrize("flag", ["lstrip", "rstrip", "single_word"])
+@pytest.mark.parametrize(("special_tokens", "whole"), [("token", True), ("text", False)])
+def test_flags_of_tokens_send_documents_to_the_reference_whole(
+    flag: str, special_tokens: SpecialTokens, whole: bool
+) -> None:
+    added = [added_token(256, "<|x|>", **{flag: True}), added_token(257, "+", special=False)]
+    found = gigatoken_input(as_file(byte_level(MERGES, added_tokens=added)), special_tokens)
+    assert found.whole_documents is whole
+
+
+@pytest.mark.parametrize(("form", "whole"), [(None, False), (NFC, False), (NFKC, True)])
+def test_two_tokens_that_are_one_once_normalized_are_left_to_the_reference(
+    form: dict[str, Any] | None, whole: bool
+) -> None:
+    names = ["fi", "ﬁ"]
+    added = [added_token(256 + n, name, special=False, normalized=True) for n, name in enumerate(names)]
+    assert gigatoken_input(as_file(byte_level(normalizer=form, added_tokens=added)), "text").whole_documents is whole
 
 
 @pytest.mark.parametrize("special_tokens", MODES)
-def test_documents_that_the_reference_does_not_get(special_tokens: SpecialTokens) -> None:
-    """Without added tokens, or names for them, gigatoken gets all."""
+def test_without_names_of_added_tokens_none_is_looked_for(special_tokens: SpecialTokens) -> None:
     for added in ([], [added_token(256, "", special=False)]):
         found = gigatoken_input(as_file(byte_level(MERGES, added_tokens=added)), special_tokens)
-        assert (found.raw_tokens, found.normalized_tokens, found.can_be_cut) == (None, None, True)
+        assert (found.raw_tokens, found.normalized_tokens, found.can_be_cut) == ((), (), True)
 
 
 @pytest.mark.parametrize(

@@ -180,6 +180,16 @@ def test_the_engine_is_the_one_asked_for_or_the_fast_one_where_it_does(
     ]
 
 
+def test_a_plan_says_what_share_of_the_text_the_reference_encodes(tmp_path: Path) -> None:
+    texts = [f"{'word ' * 40}\U00018dc3{' word' * 40}" for _ in range(20)] + ["word " * 1000]
+    file = written(tmp_path / "a.parquet", [texts])
+    tokenizer = byte_tokenizer(tmp_path)
+    plan = plan_dataset(spec_in(tmp_path, tokenizer=tokenizer, engine="auto"), [file])
+    assert plan.engine == "gigatoken"
+    assert 0.005 < plan.reference_share < 0.03
+    assert plan_dataset(spec_in(tmp_path, tokenizer=tokenizer, engine="tokenizers"), [file]).reference_share == 0
+
+
 def test_an_engine_that_was_asked_for_by_name_and_cannot_encode_is_an_error_of_the_dataset(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,0 +1,1 @@
+"""Whether the engines give the same ids: random tokenizers, and random texts, by the million."""
