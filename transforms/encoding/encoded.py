@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,7 @@ class Encoded:
         Encoded(ids=array([5, 6, 7], dtype=uint32), offsets=array([0, 2, 2, 3]))
         """
         ids = [np.array(document, dtype=np.uint32) for document in documents]
-        return cls(np.concatenate([_NO_IDS, *ids]), _offsets([len(some) for some in ids]))
+        return cls(np.concatenate([_NO_IDS, *ids]), offsets_of([len(some) for some in ids]))
 
 
 def concatenated(parts: Sequence[Encoded]) -> Encoded:
@@ -40,27 +41,27 @@ def concatenated(parts: Sequence[Encoded]) -> Encoded:
         return parts[0]
     return Encoded(
         np.concatenate([part.ids for part in parts]),
-        _offsets(np.concatenate([np.diff(part.offsets) for part in parts])),
+        offsets_of(np.concatenate([np.diff(part.offsets) for part in parts])),
     )
 
 
-def interleaved(first: NDArray[np.bool_], chosen: Encoded, others: Encoded) -> Encoded:
-    """One batch of two: document i is the next of `chosen` where `first[i]`, else the next of `others`.
+def interleaved(kinds: NDArray[np.generic], parts: Mapping[Any, Encoded]) -> Encoded:
+    """One batch of several: document i is the next of `parts[kinds[i]]`.
 
     Args:
-        first: bool, shape (documents of both batches,).
+        kinds: of any dtype, shape (documents of all batches,).
 
-    >>> interleaved(np.array([False, True, False]), Encoded.of([[7]]), Encoded.of([[1, 2], [3]])).ids.tolist()
+    >>> interleaved(np.array([0, 1, 0]), {0: Encoded.of([[1, 2], [3]]), 1: Encoded.of([[7]])}).ids.tolist()
     [1, 2, 7, 3]
     """
-    lengths = np.empty(len(first), dtype=np.int64)
-    lengths[first] = np.diff(chosen.offsets)
-    lengths[~first] = np.diff(others.offsets)
+    lengths = np.empty(len(kinds), dtype=np.int64)
+    for kind, part in parts.items():
+        lengths[kinds == kind] = np.diff(part.offsets)
     ids = np.empty(lengths.sum(), dtype=np.uint32)
-    of_chosen = np.repeat(first, lengths)
-    ids[of_chosen] = chosen.ids
-    ids[~of_chosen] = others.ids
-    return Encoded(ids, _offsets(lengths))
+    of_kind = np.repeat(kinds, lengths)
+    for kind, part in parts.items():
+        ids[of_kind == kind] = part.ids
+    return Encoded(ids, offsets_of(lengths))
 
 
 def first_difference(expected: Encoded, found: Encoded) -> str | None:
@@ -84,5 +85,6 @@ def first_difference(expected: Encoded, found: Encoded) -> str | None:
     return f"gives other ids in document {document}, position {position}: {shown[0]}, not {shown[1]}"
 
 
-def _offsets(lengths: list[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+def offsets_of(lengths: list[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where parts of these lengths begin that stand one after another, and where the last ends."""
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])

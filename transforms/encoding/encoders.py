@@ -32,7 +32,7 @@ from tokenizers import Tokenizer
 from transforms.encoding import code_points
 from transforms.encoding.added_tokens import AddedTokens
 from transforms.encoding.digits import DigitPairs, numbers_together, set_digits_apart
-from transforms.encoding.encoded import Encoded, concatenated
+from transforms.encoding.encoded import Encoded, concatenated, interleaved, offsets_of
 from transforms.encoding.gigatoken import GigatokenUnfitError, gigatoken_input
 from transforms.encoding.long_documents import piece_ends
 from transforms.encoding.segments import FAST, KNOWN, REFERENCE, Segments, windows
@@ -212,21 +212,15 @@ class GigatokenEncoder:
             return Encoded(encoded.ids, encoded.offsets[segments.first])
         fast = segments.kinds == FAST
         sizes = segments.lengths()
-        parts = {FAST: self._encode_fast(text[np.repeat(fast, sizes)], _ends(sizes[fast]))}
+        parts = {FAST: self._encode_fast(text[np.repeat(fast, sizes)], offsets_of(sizes[fast]))}
         starts, ends = segments.raw(REFERENCE)
         self.reference_bytes += int((ends - starts).sum())
         if len(starts):
             pieces = [data[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
-            parts[REFERENCE] = self._reference.encode(text_array(np.concatenate(pieces), _ends(ends - starts)))
+            parts[REFERENCE] = self._reference.encode(text_array(np.concatenate(pieces), offsets_of(ends - starts)))
         parts[KNOWN] = Encoded(segments.known, np.arange(len(segments.known) + 1))
-        lengths = np.empty(len(segments.kinds), np.int64)
-        for kind, encoded in parts.items():
-            lengths[segments.kinds == kind] = np.diff(encoded.offsets)
-        ids = np.empty(int(lengths.sum()), np.uint32)
-        of_kind = np.repeat(segments.kinds, lengths)
-        for kind, encoded in parts.items():
-            ids[of_kind == kind] = encoded.ids
-        return Encoded(ids, _ends(lengths)[segments.first])
+        encoded = interleaved(segments.kinds, parts)
+        return Encoded(encoded.ids, encoded.offsets[segments.first])
 
     @functools.cached_property
     def _reference(self) -> ReferenceEncoder:
@@ -265,11 +259,6 @@ def make_encoder(tokenizer: TokenizerFile, engine: Engine, special_tokens: Speci
             raise
         _LOGGER.warning("encoding with tokenizers, which is slower: %s", error)
         return ReferenceEncoder(tokenizer, special_tokens)
-
-
-def _ends(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where each begins that are so long, and where the last ends."""
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
 
 
 def _byte_strings(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> Any:

@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from transforms.encoding.code_points import documents_at
 from transforms.encoding.long_documents import first_cut, last_cut
 
 FAST: Final = 0
@@ -60,7 +61,7 @@ class Segments:
 
     def at(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """The segments in which positions lie."""
-        return np.searchsorted(self.bounds, positions, side="right") - 1
+        return documents_at(self.bounds, positions)
 
     def are_fast(self, positions: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which positions lie in fast segments."""

@@ -27,7 +27,7 @@ def test_parts_one_after_another(parts: list[list[list[int]]]) -> None:
 def test_two_batches_in_one(chosen, others, random):
     first = [True] * len(chosen) + [False] * len(others)
     random.shuffle(first)
-    found = interleaved(np.array(first, np.bool_), Encoded.of(chosen), Encoded.of(others))
+    found = interleaved(np.array(first, np.bool_), {True: Encoded.of(chosen), False: Encoded.of(others)})
     waiting = {True: iter(chosen), False: iter(others)}
     assert documents_of(found) == [next(waiting[which]) for which in first]
 
