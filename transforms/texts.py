@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import cast
 
@@ -17,8 +16,8 @@ from numpy.typing import NDArray
 # Enough text for a batch to keep an encoder busy, and small enough to stay in a processor's cache.
 BATCH_TEXT_BYTES = 1 << 20
 
-NULL, EMPTY, NOT_TEXT = "null", "empty", "not_text"
-KINDS = ("document", NULL, EMPTY, NOT_TEXT)
+NULL, EMPTY, NOT_TEXT, TOO_LONG = "null", "empty", "not_text", "too_long"
+KINDS = ("document", NULL, EMPTY, NOT_TEXT, TOO_LONG)
 """What a row is, by its number in `TextBatch.kinds`."""
 
 LEFT_OUT_SCHEMA = pa.schema([("row", pa.int64()), ("reason", pa.string()), ("value", pa.large_binary())])
@@ -66,20 +65,18 @@ def to_texts(
         table: the rows with all their columns, if those are to be kept; the column is its `text_column`.
         first_row: the number of the column's first row, if the batch is to tell which rows were left out.
     """
-    skipped: Counter[str] = Counter()
-    left_out: list[pa.Table] = []
-    kinds = np.zeros(len(column), np.uint8)
+    found = TextBatch(
+        column,
+        {},
+        np.zeros(len(column), np.uint8),
+        table,
+        left_out=None if first_row is None else _NOTHING_LEFT_OUT,
+    )
 
     def keep(reason: str, kept: pa.Array) -> None:
-        nonlocal column, table
-        skipped[reason] += len(column) - (pc.sum(kept).as_py() or 0)
-        rows = np.flatnonzero(kinds == 0)
-        left = rows[~kept.to_numpy(zero_copy_only=False)]
-        if first_row is not None:
-            left_out.append(_left_out(left + first_row, column, reason, kept))
-        kinds[left] = KINDS.index(reason)
-        column = column.filter(kept)
-        table = table.filter(kept) if table is not None else None
+        nonlocal found, column
+        found = leave_out(dataclasses.replace(found, texts=column), reason, kept, first_row=first_row)
+        column = found.texts
 
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
@@ -95,14 +92,36 @@ def to_texts(
     lengths = pc.binary_length(column)
     if len(column) and pc.min(lengths).as_py() == 0:
         keep(EMPTY, pc.greater(lengths, 0))
+    table = found.table
     if table is not None:
         table = table.set_column(table.schema.get_field_index(text_column), text_column, column.cast(pa.string()))
-    return TextBatch(
-        column,
-        dict(skipped),
-        kinds,
-        table,
-        left_out=None if first_row is None else pa.concat_tables([_NOTHING_LEFT_OUT, *left_out]).sort_by("row"),
+    return dataclasses.replace(found, texts=column, table=table)
+
+
+def leave_out(batch: TextBatch, reason: str, kept: pa.Array, *, first_row: int | None = None) -> TextBatch:
+    """A batch with fewer documents.
+
+    Args:
+        reason: why, one of `KINDS`.
+        kept: which documents stay.
+        first_row: the number of the batch's first row, if it tells which rows were left out.
+    """
+    rows = np.flatnonzero(batch.kinds == 0)[~kept.to_numpy(zero_copy_only=False)]
+    if not len(rows):
+        return batch
+    kinds = batch.kinds.copy()
+    kinds[rows] = KINDS.index(reason)
+    left_out = batch.left_out
+    if left_out is not None and first_row is not None:
+        more = _left_out(rows + first_row, batch.texts, reason, kept)
+        left_out = pa.concat_tables([left_out, more]).sort_by("row")
+    return dataclasses.replace(
+        batch,
+        texts=batch.texts.filter(kept),
+        skipped={**batch.skipped, reason: batch.skipped.get(reason, 0) + len(rows)},
+        kinds=kinds,
+        table=batch.table.filter(kept) if batch.table is not None else None,
+        left_out=left_out,
     )
 
 

@@ -66,8 +66,9 @@ class MixConfig(ConfigFile):
     )
     on_bad_rows: OnBadRows = Field(
         default="skip",
-        description="Rows whose text is null, empty or not UTF-8: `fail` at the first that is read; `skip` and count "
-        "them; or `quarantine`, which also writes them, with the reasons, beside the dataset.",
+        description="Rows whose text is null, empty, not UTF-8, or with more than 16 MiB in one piece: `fail` at the "
+        "first that is read; `skip` and count them; or `quarantine`, which also writes them, with the reasons, beside "
+        "the dataset.",
         examples=["quarantine"],
     )
     seed: int = Field(default=0, ge=0, le=2**63 - 1, description="For `order: shuffled`.", examples=["42"])

@@ -31,6 +31,7 @@ class DatasetOutlook:
 
     Attributes:
         reference_share: of the text, as a sample has it, that `tokenizers` encodes though gigatoken is the engine.
+        uncut_share: of the text, as a sample has it, what has no place within 64 KiB where a document can be cut.
         need: tokens of all splits.
         available: tokens that the whole source is expected to hold.
         available_error: how far that may be off, in tokens; 0 where all was counted, by a ledger or by the plan.
@@ -44,6 +45,7 @@ class DatasetOutlook:
     dataset: str
     engine: str
     reference_share: float
+    uncut_share: float
     need: int
     available: int
     available_error: int
@@ -122,6 +124,7 @@ def _outlook(
         dataset=spec.name,
         engine=plan.engine,
         reference_share=plan.reference_share,
+        uncut_share=plan.uncut_share,
         need=spec.need,
         available=available,
         available_error=plan.ratio.tokens(estimated)[1],

@@ -42,6 +42,7 @@ _REASONS = {
     "null": "no value (null)",
     "empty": "empty text",
     "not_text": "not valid UTF-8",
+    "too_long": "more than 16 MiB in one piece",
 }
 
 

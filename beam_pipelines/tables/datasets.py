@@ -47,7 +47,7 @@ def print_build(console: Console, summary: BuildSummary, output: str) -> None:
     skipped = sum(sum(manifest.skipped.values()) for manifest in manifests.values())
     if skipped:
         where = "; those in quarantine lie in _quarantine" if any(m.quarantine for m in manifests.values()) else ""
-        console.print(f"{skipped:,} rows held no text and were left out; each manifest has the reasons{where}.")
+        console.print(f"{skipped:,} rows were left out; each manifest has the reasons{where}.")
     made = [split for folder in summary.built for split in manifests[folder].splits.values()]
     tokens, size = sum(split.tokens for split in made), sum(split.bytes for split in made)
     speed = f"{tokens / summary.seconds / 1e6:.2f} Mtok/s, {size / summary.seconds / 1e6:.1f} MB/s"

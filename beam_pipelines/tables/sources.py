@@ -50,6 +50,12 @@ def print_plan(console: Console, outlooks: Sequence[DatasetOutlook], output_form
                 f"{outlook.dataset}: {outlook.reference_share:.0%} of its text is encoded by tokenizers, which is "
                 "slower, since it stands around characters or added tokens on which gigatoken may differ."
             )
+        if outlook.engine == "gigatoken" and outlook.uncut_share >= _SHARE_TOLD:
+            console.print(
+                f"{outlook.dataset}: {outlook.uncut_share:.0%} of its text cannot be cut within 64 KiB, since no "
+                "letter or digit, space, and letter or digit stand in a row: around a character on which gigatoken may "
+                "differ, more of it is encoded by tokenizers, up to the whole document."
+            )
     scratch = max(outlook.scratch_bytes for outlook in outlooks)
     console.print(f"With the output in a bucket, each process takes up to {format_size(scratch)} of local disk.")
     console.print(

@@ -39,7 +39,7 @@ def print_training(console: Console, summary: TrainingSummary) -> None:
         table.add_row(name, escape(value))
     console.print(table)
     if summary.skipped:
-        console.print(f"{summary.skipped:,} rows held no text and were left out; the manifest has the reasons.")
+        console.print(f"{summary.skipped:,} rows were left out; the manifest has the reasons.")
 
 
 def write_json(evaluation: Evaluation, path: str) -> None:

@@ -97,7 +97,7 @@ def _check_finished(spec: DatasetSpec, plan: DatasetPlan, manifest: Manifest) ->
         )
     if spec.on_bad_rows == "fail" and any(manifest.skipped.values()):
         raise BroetchenError(
-            f"{spec.folder}: {sum(manifest.skipped.values()):,} rows of its source held no text and were left out, and "
+            f"{spec.folder}: {sum(manifest.skipped.values()):,} rows of its source were left out, and "
             "now on_bad_rows is fail; build it at another --output to see the first one, or set on_bad_rows: skip"
         )
     sizes = dict(list_files(spec.folder, f"*.{spec.records.extension}"))

@@ -1,4 +1,4 @@
-"""What becomes of source rows that hold no text: a failed build, or a file of them beside the dataset, with reasons.
+"""What becomes of source rows that are no documents: a failed build, or a file of them, with reasons, at the dataset.
 
 A shard whose rows are all documents has no such file. Of the others it lies with the unfinished work, and at the end
 under `<dataset>/_quarantine/`, where no pattern of shard names finds it; readers that walk through folders pass over
@@ -23,14 +23,21 @@ from transforms.building.placing import check_in_place, put_in_place
 from transforms.building.work_folder import WorkFolder, new_attempt, quarantine_name
 from transforms.checksums import FileMark
 from transforms.dataset.quarantine import SCHEMA, quarantine_folder
+from transforms.encoding.long_documents import LARGEST_PIECE
 from transforms.errors import BroetchenError
 from transforms.files import storage
 from transforms.files.staged import WrittenShard
 from transforms.parquet.shard import ParquetRows, ParquetShardWriter
+from transforms.quantities import format_size
 from transforms.recipe.spec import DatasetSpec
-from transforms.texts import EMPTY, NOT_TEXT, NULL
+from transforms.texts import EMPTY, NOT_TEXT, NULL, TOO_LONG
 
-_WHY = {NULL: "is null", EMPTY: "is empty", NOT_TEXT: "is not valid UTF-8"}
+_WHY = {
+    NULL: "is null",
+    EMPTY: "is empty",
+    NOT_TEXT: "is not valid UTF-8",
+    TOO_LONG: f"holds more than {format_size(LARGEST_PIECE)} in one piece that cannot be cut",
+}
 _SHOWN_BYTES = 32
 
 

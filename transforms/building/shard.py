@@ -16,7 +16,7 @@ from transforms.building.formats import shard_format
 from transforms.building.quarantine import QuarantineWriter, check_row_is_text
 from transforms.building.work_folder import ROW, WorkFolder, new_attempt
 from transforms.encoding.encoders import Encoder
-from transforms.encoding.pool import borrow_encoder
+from transforms.encoding.pool import borrow_encoder, encodable
 from transforms.encoding.recheck import EnginesDifferError, check_probe, check_some, engine_version
 from transforms.encoding.tokenize import tokenize_batch
 from transforms.errors import BroetchenError
@@ -82,13 +82,14 @@ def _write_shard(spec: DatasetSpec, work: WorkFolder, task: ShardTask, attempt: 
                 with_left_out=spec.on_bad_rows != "skip",
                 planned=task.planned,
             )
-            for row_group, batch in batches:
+            for row_group, read_batch in batches:
+                if row_group != current:
+                    current, first_row = row_group, 0
+                batch = encodable(spec.tokenizer, read_batch, first_row=first_row)
                 if batch.left_out is not None:
                     if spec.on_bad_rows == "fail":
                         check_row_is_text(*row_group, spec.text_column, batch.left_out)
                     quarantine.write(*row_group, batch.left_out)
-                if row_group != current:
-                    current, first_row = row_group, 0
                 encoded = encoder.encode(batch.texts)
                 numbers = first_row + np.flatnonzero(batch.kinds == 0)
                 check_some(spec.tokenizer, task.engine, row_group, numbers, batch.texts, encoded)

@@ -21,7 +21,7 @@ from transforms.counting.text_count import SumTextCounts, TextCount
 from transforms.dataset.manifest import Manifest
 from transforms.dataset.reader import ShardReader
 from transforms.dataset.verify import ShardCheck, shard_checks
-from transforms.encoding.pool import choose_engine, encode_samples, leading_documents, token_counts
+from transforms.encoding.pool import choose_engine, encodable, encode_samples, leading_documents, token_counts
 from transforms.errors import BroetchenError
 from transforms.parquet.footer import SourceFile
 from transforms.parquet.read import ReadFooters, TextSource
@@ -164,7 +164,8 @@ def count_row_groups(spec: CountSpec, path: str, row_groups: Sequence[int]) -> d
     lengths: dict[int, list[npt.NDArray[np.int64]]] = {group: [np.empty(0, np.int64)] for group in row_groups}
     text_bytes: dict[int, int] = defaultdict(int)
     skipped: dict[int, int] = defaultdict(int)
-    for group, batch in read_texts(path, row_groups, spec.text_column):
+    for group, read_batch in read_texts(path, row_groups, spec.text_column):
+        batch = encodable(spec.tokenizer, read_batch)
         lengths[group].append(_tokens_of(spec.name, spec.tokenizer, spec.engine, batch.texts))
         text_bytes[group] += batch.text_bytes
         skipped[group] += sum(batch.skipped.values())

@@ -21,7 +21,7 @@ from transforms.dataset.documents import Hashes
 from transforms.dataset.findings import Finding
 from transforms.dataset.manifest import Manifest, SourceEntry, tokenizer_of
 from transforms.dataset.reader import ShardReader
-from transforms.encoding.pool import borrow_encoder
+from transforms.encoding.pool import borrow_encoder, encodable
 from transforms.errors import BroetchenError, one_line
 from transforms.files import storage
 from transforms.files.untrusted import check_regular
@@ -391,7 +391,7 @@ def _held_against_texts(check: SourceCheck) -> tuple[str, list[str]]:
 
 def _source_texts(check: SourceCheck) -> Iterator[pa.LargeStringArray]:
     for _, batch in read_texts(check.path, [check.row_group], check.text_column, ahead=False):
-        yield batch.texts
+        yield encodable(check.tokenizer, batch).texts
 
 
 def _document_texts(check: SourceCheck) -> Iterator[str]:

@@ -23,7 +23,7 @@ from transforms.texts import LEFT_OUT_SCHEMA
 
 SCHEMA = pa.schema([("file", pa.string()), ("row_group", pa.int64()), *LEFT_OUT_SCHEMA])
 """Where the row was (the path as the config writes it, and the row's number in its row group, from 0), why it was left
-out (`null`, `empty` or `not_text`), and the bytes of its text column."""
+out (`null`, `empty`, `not_text` or `too_long`), and the bytes of its text column."""
 
 
 def quarantine_folder(folder: str) -> str:

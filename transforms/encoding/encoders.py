@@ -34,7 +34,7 @@ from transforms.encoding.added_tokens import AddedTokens
 from transforms.encoding.digits import DigitPairs, numbers_together, set_digits_apart
 from transforms.encoding.encoded import Encoded, concatenated, interleaved, offsets_of
 from transforms.encoding.gigatoken import GigatokenUnfitError, gigatoken_input
-from transforms.encoding.long_documents import piece_ends
+from transforms.encoding.long_documents import any_long, can_be_cut, piece_ends
 from transforms.encoding.segments import FAST, KNOWN, REFERENCE, Segments, windows
 from transforms.errors import BroetchenError, UsageError, one_line
 from transforms.texts import text_array, text_buffers
@@ -78,10 +78,7 @@ class ReferenceEncoder:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._tokenizer.encode_special_tokens = special_tokens == "text"
-        try:
-            self._cut = gigatoken_input(tokenizer, special_tokens).can_be_cut
-        except GigatokenUnfitError:
-            self._cut = False
+        self._file, self._special_tokens = tokenizer, special_tokens
 
     def encode(self, texts: pa.LargeStringArray) -> Encoded:
         """See `Encoder.encode`.
@@ -89,7 +86,10 @@ class ReferenceEncoder:
         Raises:
             BroetchenError: the tokenizer has no tokens for some of the text, or a document is too long for it.
         """
-        return _by_pieces(texts, self._cut, self._encode_pieces)
+        return _by_pieces(texts, self._can_be_cut, self._encode_pieces)
+
+    def _can_be_cut(self) -> bool:
+        return can_be_cut(self._file, self._special_tokens)
 
     def _encode_pieces(self, texts: pa.LargeStringArray) -> Encoded:
         return concatenated([self._encode_some(texts.slice(*part)) for part in _calls(texts)])
@@ -149,7 +149,10 @@ class GigatokenEncoder:
         Raises:
             BroetchenError: a document is too long.
         """
-        return _by_pieces(texts, self._input.can_be_cut, self._encode_pieces)
+        return _by_pieces(texts, self._can_be_cut, self._encode_pieces)
+
+    def _can_be_cut(self) -> bool:
+        return can_be_cut(self._file, self._special_tokens)
 
     def _encode_pieces(self, texts: pa.LargeStringArray) -> Encoded:
         data, offsets = text_buffers(texts)
@@ -173,7 +176,6 @@ class GigatokenEncoder:
 
     def _encode_some(self, data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> Encoded:
         segments = Segments(offsets)
-        cut = self._input.can_be_cut
         if self._raw_tokens is not None:
             self._take_tokens(self._raw_tokens, data, segments)
         text = data
@@ -182,7 +184,8 @@ class GigatokenEncoder:
             unlike = positions[~code_points.agreed()[characters]]
             if self._input.digits == "pairs":
                 unlike = np.union1d(unlike, numbers_together(data, positions, characters))
-            segments.insert(windows(data, segments, unlike, cut=cut), REFERENCE)
+            if len(unlike):
+                segments.insert(windows(data, segments, unlike, cut=self._can_be_cut()), REFERENCE)
             segments.keep_raw()
             if self._input.form is not None:
                 text, segments.bounds = code_points.normalize(
@@ -292,11 +295,13 @@ def _calls(texts: pa.LargeStringArray) -> Iterator[tuple[int, int]]:
         start = stop
 
 
-def _by_pieces(texts: pa.LargeStringArray, cut: bool, encode: Callable[[pa.LargeStringArray], Encoded]) -> Encoded:
+def _by_pieces(
+    texts: pa.LargeStringArray, cut: Callable[[], bool], encode: Callable[[pa.LargeStringArray], Encoded]
+) -> Encoded:
     """Encodes long documents in pieces, where that is the same, and puts their ids together again."""
     data, offsets = text_buffers(texts)
-    ends = piece_ends(data, offsets, cut=cut)
-    if len(ends) == len(offsets):
+    if not any_long(offsets):
         return encode(texts)
+    ends = piece_ends(data, offsets, cut=cut())
     encoded = encode(text_array(data, ends))
     return Encoded(encoded.ids, encoded.offsets[np.searchsorted(ends, offsets)])

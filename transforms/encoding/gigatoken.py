@@ -19,7 +19,6 @@ from typing import Any
 from tokenizers.pre_tokenizers import ByteLevel
 
 from transforms.encoding.code_points import Form
-from transforms.encoding.long_documents import can_be_cut
 from transforms.encoding.splits import COVERING_SPLITS, Digits, byte_characters, known_spellings
 from transforms.errors import UsageError
 from transforms.tokenizer.file import TokenizerFile
@@ -53,7 +52,6 @@ class GigatokenInput:
         text_tokens: the names of those that are text.
         whole_documents: whether a document that holds one of them goes to the reference, which alone knows what comes
             of its flags, and which of two is meant that are one once they are normalized.
-        can_be_cut: whether long documents can be encoded in pieces, by whatever engine.
         unmerged_digits: whether no token holds a digit but those of the ten digits.
         largest_id: the largest id that it may give.
     """
@@ -65,7 +63,6 @@ class GigatokenInput:
     normalized_tokens: tuple[dict[str, Any], ...]
     text_tokens: frozenset[str]
     whole_documents: bool
-    can_be_cut: bool
     unmerged_digits: bool
     largest_id: int
 
@@ -99,7 +96,6 @@ def gigatoken_input(tokenizer: TokenizerFile, special_tokens: SpecialTokens) -> 
         normalized_tokens=_looked_for(added, text, normalized=True),
         text_tokens=text,
         whole_documents=_reference_decides(added, wanted, form),
-        can_be_cut=can_be_cut(wanted),
         unmerged_digits=not any(len(token) > 1 and _A_DIGIT.search(token) for token in model["vocab"]),
         largest_id=max(model["vocab"].values()),
     )

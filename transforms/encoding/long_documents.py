@@ -1,45 +1,123 @@
 """Encodes long documents in pieces, where it is certain that the pieces give the ids of the whole.
 
 `tokenizers` takes some 200 bytes of memory for each byte of a document, so that one of 200 MB would take 40 GB. Between
-a letter, of any script, or an ASCII digit and a space with another after it, each of the proven pre-tokenizers splits,
-whatever stands before and after: none of their patterns matches a letter or digit with a space after it, or looks
-behind. No normalizer that is used composes anything there either, and no prefix space is added to what begins with a
-space.
+a letter, of any script, or an ASCII digit and a space with another after it, most pre-tokenizers split, whatever stands
+before and after: none of their patterns matches a letter or digit with a space after it, or looks behind. Most
+normalizers compose nothing there either, and no prefix space is added to what begins with a space.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
+import json
 import unicodedata
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from transforms.encoding import code_points
+from transforms.encoding.splits import SPLITS_AT_CUTS, SPLITS_OF_CHARACTERS
 from transforms.errors import BroetchenError
 from transforms.quantities import format_size
+from transforms.texts import TOO_LONG, TextBatch, leave_out, text_buffers
+from transforms.tokenizer.file import TokenizerFile
+from transforms.tokenizer.spec import SpecialTokens
 
 PIECE_BYTES = 1 << 20
 """About how long the pieces are."""
 
 LARGEST_PIECE = 16 << 20
-"""What cannot be cut and is longer than this is refused: it would take gigabytes."""
+"""What cannot be cut and is longer than this is not encoded: it would take gigabytes."""
+
+NEAR_BYTES = 64 << 10
+"""How far from a place a cut is called near."""
 
 _SPACE = ord(" ")
 _LOOK_BYTES = 64 << 10
 
 
-def can_be_cut(added_tokens: Sequence[dict[str, Any]]) -> bool:
+_NORMALIZERS: Final = frozenset({"NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "BertNormalizer"})
+_AT_CUTS: Final = frozenset({"Whitespace", "WhitespaceSplit", "BertPreTokenizer"})
+_OF_CHARACTERS: Final = frozenset({"Digits", "Punctuation"})
+
+
+@functools.lru_cache(maxsize=4)  # a tenth of a second for a large vocabulary
+def can_be_cut(tokenizer: TokenizerFile, special_tokens: SpecialTokens) -> bool:
+    """Whether long documents can be encoded in pieces with a tokenizer, by whatever engine.
+
+    Its normalizer has to leave cuts alone, a pre-tokenizer has to split there, and no added token that is looked for in
+    text may be found across one, or take the space at one.
+
+    Args:
+        special_tokens: as for `transforms.encoding.encoders.ReferenceEncoder`.
+    """
+    whole = json.loads(tokenizer.json)
+    wanted = [
+        token for token in whole.get("added_tokens") or [] if special_tokens == "token" or not token.get("special")
+    ]
+    names = {step.get("type") for step in _steps(whole.get("normalizer"), "normalizers")}
+    return (
+        names <= _NORMALIZERS
+        and _splits_at_cuts(_steps(whole.get("pre_tokenizer"), "pretokenizers"))
+        and tokens_leave_cuts(wanted, normalized=bool(names))
+    )
+
+
+def _steps(part: Mapping[str, Any] | None, members: str) -> Iterator[Mapping[str, Any]]:
+    """The steps of a normalizer or pre-tokenizer one after another, those in sequences as well."""
+    if part is None:
+        return
+    if members in part:
+        for member in part[members]:
+            yield from _steps(member, members)
+    else:
+        yield part
+
+
+def _splits_at_cuts(steps: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether one of the steps of a pre-tokenizer does, and those before it split alike whatever is cut off."""
+    for step in steps:
+        kind = step.get("type")
+        if kind in _AT_CUTS:
+            return True
+        if kind == "ByteLevel" and step.get("use_regex", True):
+            return True
+        # Its prefix is not put before what begins with one, which a space becomes.
+        if kind == "Metaspace" and step.get("split", True):
+            return True
+        pattern = step["pattern"].get("Regex") if kind == "Split" else None
+        isolates = (step.get("behavior"), step.get("invert")) in (("Isolated", False), ("Removed", True))
+        if isolates and pattern in SPLITS_AT_CUTS:
+            return True
+        if kind not in _OF_CHARACTERS and not (isolates and pattern in SPLITS_OF_CHARACTERS):
+            return False
+    return False
+
+
+def tokens_leave_cuts(added_tokens: Sequence[Mapping[str, Any]], *, normalized: bool) -> bool:
     """Whether no added token that is looked for in text can be found across a cut, or takes the space at one.
 
     Tokens of spaces cannot, since only one stands at a cut.
+
+    Args:
+        normalized: whether there is a normalizer, which may make spaces and letters of other characters.
     """
     return not any(
-        token["rstrip"] or any(_holds_a_cut(name) for name in _forms(token["content"])) for token in added_tokens
+        token.get("rstrip") or any(_holds_a_cut(name) for name in _forms(token["content"], normalized=normalized))
+        for token in added_tokens
     )
+
+
+def _forms(name: str, *, normalized: bool) -> Iterator[str]:
+    """A name, and what it may be looked for as, once text is normalized."""
+    yield name
+    if normalized:
+        apart = unicodedata.normalize("NFKD", name)
+        yield "".join(character for character in apart if not unicodedata.combining(character)).lower()
 
 
 def _holds_a_cut(name: str) -> bool:
@@ -93,9 +171,9 @@ def _characters_at(data: NDArray[np.uint8], places: NDArray[np.int64]) -> NDArra
     return characters
 
 
-def _forms(name: str) -> tuple[str, str]:
-    """A name, and what it may be looked for as, once text is normalized."""
-    return name, unicodedata.normalize("NFKC", name)
+def any_long(offsets: NDArray[np.int64]) -> bool:
+    """Whether any of the documents that begin and end there is to be cut."""
+    return len(offsets) > 1 and bool(np.diff(offsets).max() > PIECE_BYTES)
 
 
 def piece_ends(data: NDArray[np.uint8], offsets: NDArray[np.int64], *, cut: bool) -> NDArray[np.int64]:
@@ -116,21 +194,45 @@ def piece_ends(data: NDArray[np.uint8], offsets: NDArray[np.int64], *, cut: bool
     >>> piece_ends(text, np.array([0, len(text)]), cut=True).tolist()
     [0, 1048577, 2097155, 2100000]
     """
-    lengths = np.diff(offsets)
-    if not len(lengths) or lengths.max() <= PIECE_BYTES:
-        return offsets
     ends = [int(offsets[0])]
     for start, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
-        pieces = [start, *(_cuts(data, start, end) if cut else ()), end]
+        pieces = _pieces(data, start, end, cut=cut)
         ends += pieces[1:]
-        longest = max(b - a for a, b in itertools.pairwise(pieces))
-        if longest > LARGEST_PIECE:
+        if (longest := _longest(pieces)) > LARGEST_PIECE:
             raise BroetchenError(
                 f"a document of {format_size(end - start)} has {format_size(longest)} in one piece, and at most "
                 f"{format_size(LARGEST_PIECE)} can be encoded at once; it begins with "
                 f"{data[start : start + 40].tobytes().decode(errors='replace')!r}: take it out of the source"
             )
     return np.array(ends, np.int64)
+
+
+def without_too_long(
+    batch: TextBatch, tokenizer: TokenizerFile, special_tokens: SpecialTokens, *, first_row: int | None = None
+) -> TextBatch:
+    """A batch without the documents that hold more than `LARGEST_PIECE` in one piece: these are rows left out.
+
+    Args:
+        first_row: as for `transforms.texts.leave_out`.
+    """
+    if batch.text_bytes <= LARGEST_PIECE:
+        return batch
+    data, offsets = text_buffers(batch.texts)
+    fits = np.diff(offsets) <= LARGEST_PIECE
+    cut = can_be_cut(tokenizer, special_tokens)
+    for document in np.flatnonzero(~fits).tolist():
+        start, end = int(offsets[document]), int(offsets[document + 1])
+        fits[document] = _longest(_pieces(data, start, end, cut=cut)) <= LARGEST_PIECE
+    return leave_out(batch, TOO_LONG, pa.array(fits), first_row=first_row)
+
+
+def _pieces(data: NDArray[np.uint8], start: int, end: int, *, cut: bool) -> list[int]:
+    """Where the pieces of a document begin, and where it ends."""
+    return [start, *(_cuts(data, start, end) if cut else ()), end]
+
+
+def _longest(pieces: Sequence[int]) -> int:
+    return max(b - a for a, b in itertools.pairwise(pieces))
 
 
 def _cuts(data: NDArray[np.uint8], start: int, end: int) -> Iterator[int]:
@@ -169,6 +271,18 @@ def last_cut(data: NDArray[np.uint8], start: int, end: int) -> int | None:
             return None
         end, look = _whole(data, begin + 8, end), min(_LOOK_BYTES, look * 4)
     return None
+
+
+def cut_is_near(data: NDArray[np.uint8], place: int) -> bool:
+    """Whether a document can be cut within `NEAR_BYTES` of a place that begins a character.
+
+    >>> cut_is_near(np.frombuffer("我们".encode() * 40_000 + b" a b", np.uint8), 120_000)
+    False
+    """
+    start, end = _whole(data, max(0, place - NEAR_BYTES), place), min(len(data), place + NEAR_BYTES)
+    if len(data) <= NEAR_BYTES:
+        return True
+    return last_cut(data, start, place) is not None or first_cut(data, place, end) is not None
 
 
 def _whole(data: NDArray[np.uint8], place: int, end: int) -> int:

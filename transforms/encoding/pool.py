@@ -19,7 +19,9 @@ import pyarrow.compute as pc
 from transforms.encoding.encoded import Encoded, first_difference
 from transforms.encoding.encoders import Encoder, GigatokenEncoder, make_encoder
 from transforms.encoding.gigatoken import GigatokenUnfitError, gigatoken_input
+from transforms.encoding.long_documents import without_too_long
 from transforms.errors import BroetchenError, UsageError
+from transforms.texts import TextBatch
 from transforms.tokenizer.file import TokenizerFile, load_tokenizer
 from transforms.tokenizer.spec import ChosenEngine, Engine, TokenizerSpec
 
@@ -114,6 +116,11 @@ def token_counts(tokenizer: TokenizerSpec, engine: Engine, texts: pa.LargeString
         return np.empty(0, np.int64)
     with borrow_encoder(tokenizer, engine) as encoder:
         return np.diff(encoder.encode(texts).offsets)
+
+
+def encodable(spec: TokenizerSpec, batch: TextBatch, *, first_row: int | None = None) -> TextBatch:
+    """A batch without the documents that cannot be encoded (`transforms.encoding.long_documents.without_too_long`)."""
+    return without_too_long(batch, tokenizer_file(spec), spec.special_tokens, first_row=first_row)
 
 
 def choose_engine(

@@ -79,6 +79,18 @@ def known_spellings() -> Mapping[tuple[str, ...], tuple[tuple[str, ...], Digits 
 COVERING_SPLITS = frozenset(patterns for name, patterns in PROVEN_SPLITS.items() if name != "deepseek3")
 """Those that match every character: to remove what is between the matches is then to isolate them."""
 
+_POSSESSIVE_CL100K = (
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|"
+    r"\s+(?!\S)|\s+"
+)
+_BLOOM = r" ?[^(\s|[.,!?…。，、।۔،])]+"
+
+SPLITS_AT_CUTS = frozenset({*(patterns[-1] for patterns in known_spellings()), _POSSESSIVE_CL100K, _BLOOM})
+"""Those that split between a letter or digit and a space with another after it, whatever stands before and after."""
+
+SPLITS_OF_CHARACTERS = frozenset({*PROVEN_SPLITS["deepseek3"][:-1], "[0-9][0-9][0-9]", r"\d{1,3}"})
+"""Those whose matches hold no space, and depend on nothing beyond them."""
+
 
 @functools.cache
 def byte_characters() -> tuple[str, ...]:

@@ -13,8 +13,10 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from transforms.encoding.encoders import Encoder
+from transforms.encoding.long_documents import LARGEST_PIECE
 from transforms.encoding.pool import leading_documents
 from transforms.errors import BroetchenError
 from transforms.evaluation.statistics import SumStatistics, TokenStatistics, count_ids, count_words, text_statistics
@@ -24,6 +26,7 @@ from transforms.parquet.footer import SourceFile, read_footer
 from transforms.parquet.read import ReadFooters, TextSource
 from transforms.parquet.source_files import expand_sources
 from transforms.parquet.texts import read_texts
+from transforms.texts import TextBatch
 
 # Text of one element: enough that its counts, of the size of a vocabulary, are small beside it.
 _RUN_TEXT_BYTES = 32 << 20
@@ -48,12 +51,17 @@ def sample_texts(group: TextSource) -> pa.LargeStringArray:
     for path, size in expand_sources(group.patterns):
         footer = read_footer(path, size, group.text_column)
         for _, batch in read_texts(path, range(len(footer.row_groups)), group.text_column):
-            if len(batch.texts):
-                return leading_documents(batch.texts, _SAMPLE_TEXT_BYTES)
+            if len(texts := _texts_of(batch)):
+                return leading_documents(texts, _SAMPLE_TEXT_BYTES)
     raise BroetchenError(
         f"group {group.name}: column {group.text_column!r} holds no text in any of its files; check the data, or name "
         "another column with --text-column"
     )
+
+
+def _texts_of(batch: TextBatch) -> pa.LargeStringArray:
+    """The documents that every tokenizer can encode, so that all are evaluated on the same ones."""
+    return batch.texts.filter(pc.less_equal(pc.binary_length(batch.texts), LARGEST_PIECE))
 
 
 def row_group_runs(sizes: Sequence[int], target: int = _RUN_TEXT_BYTES) -> Iterator[tuple[int, ...]]:
@@ -125,7 +133,7 @@ class _Evaluate(beam.DoFn):
             whole_words = WholeWords(encoder, tokenizer.vocabulary)
             encoder.encode(pa.array(["a"], pa.large_string()))  # some make tables at their first call
             for _, batch in read_texts(path, row_groups, self._groups[group].text_column):
-                total += evaluate_texts(batch.texts, encoder, whole_words)
+                total += evaluate_texts(_texts_of(batch), encoder, whole_words)
         yield (name, group), total
 
 

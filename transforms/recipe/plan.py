@@ -62,6 +62,7 @@ class DatasetPlan:
         ratio: tokens for each byte of the column before compression, from a sample.
         engine: the one that will encode: it was asked for, or it agreed with the reference on the sample.
         reference_share: of the sample, the share of the bytes that `tokenizers` encodes though gigatoken is the engine.
+        uncut_share: see `transforms.recipe.sample.Sample`.
         versions: of the libraries that decide bytes, in the process that planned; other processes must have the same.
         columns: the schema of shards that hold the source's other columns, as `encode_schema` has it.
         probe: the digest of what `tokenizers` makes of the probe (`transforms.encoding.recheck`).
@@ -78,6 +79,7 @@ class DatasetPlan:
     work_folder: str
     columns: str = ""
     reference_share: float = 0.0
+    uncut_share: float = 0.0
 
     @property
     def available(self) -> tuple[int, int]:
@@ -222,6 +224,7 @@ def plan_dataset(
         work_folder=posixpath.join(spec.work_root, work_key(spec, ordered)[:16]),
         columns=columns,
         reference_share=reference_share(spec.tokenizer, sample.texts) if engine == "gigatoken" else 0.0,
+        uncut_share=sample.uncut_share,
     )
 
 

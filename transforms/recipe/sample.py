@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from transforms.encoding.encoded import Encoded
+from transforms.encoding.long_documents import cut_is_near
 from transforms.encoding.pool import borrow_encoder
 from transforms.errors import BroetchenError
 from transforms.files import storage
@@ -48,11 +49,18 @@ Groups = Sequence[tuple[int, int]]
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """Texts of a source with their ids by `tokenizers`, and the ratio that follows from them."""
+    """Texts of a source with their ids by `tokenizers`, and what follows from them.
+
+    Attributes:
+        ratio: of tokens to the bytes of the column.
+        uncut_share: the share of the text with no place near where documents can be cut
+            (`transforms.encoding.long_documents.cut_is_near`).
+    """
 
     texts: pa.LargeStringArray
     encoded: Encoded
     ratio: Ratio
+    uncut_share: float
 
 
 def take_sample(
@@ -82,7 +90,8 @@ def take_sample(
     with borrow_encoder(spec.tokenizer, "tokenizers") as reference:
         encoded = reference.encode(texts)
     added = sum(token is not None for token in (spec.records.bos_id, spec.records.eos_id))
-    return Sample(texts, encoded, _ratio(looks, np.diff(encoded.offsets), texts, added, _text_bytes(source, groups)))
+    ratio = _ratio(looks, np.diff(encoded.offsets), texts, added, _text_bytes(source, groups))
+    return Sample(texts, encoded, ratio, _uncut_share(looks))
 
 
 def within_reach(source: Sequence[SourceFile], groups: Groups, text_bytes: int) -> Groups:
@@ -127,6 +136,7 @@ class _Look:
         dictionary: see `Beginning`.
         pieces: each of some consecutive documents, or of a part of one.
         cut: whether there is a part of one among them.
+        far_from_cuts: the share of the pieces that are parts of documents which cannot be cut near there.
     """
 
     facts: RowGroup
@@ -140,6 +150,7 @@ class _Look:
     not_text: int = 0
     pieces: list[list[str]] = dataclasses.field(default_factory=list)
     cut: bool = False
+    far_from_cuts: float = 0.0
 
     def add(self, batch: TextBatch) -> None:
         self.rows += batch.rows
@@ -205,6 +216,7 @@ def _look_at_one(
         if look.text_bytes >= limit or look.rows >= most_rows:
             break
     look.pieces, look.cut = pieces.taken, pieces.cut
+    look.far_from_cuts = pieces.far_from_cuts / max(1, pieces.seen)
     return look
 
 
@@ -224,6 +236,7 @@ class _Pieces:
     def __init__(self, wanted: int, expected_bytes: int) -> None:
         self.taken: list[list[str]] = []
         self.cut = False
+        self.seen = self.far_from_cuts = 0
         self._wanted = wanted
         self._stride = max(_PIECE_BYTES, expected_bytes // wanted)
         # Where the next piece begins, and how many bytes have passed.
@@ -238,8 +251,9 @@ class _Pieces:
             if lengths[number] > longest:
                 document = texts[number].as_buffer().to_pybytes()
                 start = int(ends[number]) - len(document)
-                piece, end = _cut_out(document, self._next - start)
+                piece, first, end = _cut_out(document, self._next - start)
                 self.taken.append([piece])
+                self.far_from_cuts += not cut_is_near(np.frombuffer(document, np.uint8), first)
                 self.cut, end = True, start + end
             else:
                 stop = int(np.searchsorted(ends, self._next + _PIECE_BYTES, side="left")) + 1
@@ -247,6 +261,7 @@ class _Pieces:
                 stop = number + (len(fitting) if fitting.all() else int(fitting.argmin()))
                 self.taken.append(texts.slice(number, stop - number).to_pylist())
                 end = int(ends[stop - 1])
+            self.seen += 1
             self._next = max(end, self._next + self._stride)
             if len(self.taken) > 2 * self._wanted:
                 self.taken, self._stride = self.taken[::2], 2 * self._stride
@@ -254,8 +269,8 @@ class _Pieces:
             self._passed = int(ends[-1])
 
 
-def _cut_out(document: bytes, start: int) -> tuple[str, int]:
-    """About `_PIECE_BYTES` from `start` on, in whole code points, and where it ends."""
+def _cut_out(document: bytes, start: int) -> tuple[str, int, int]:
+    """About `_PIECE_BYTES` from `start` on, in whole code points, and where it begins and ends."""
 
     def boundary(place: int) -> int:
         while place < len(document) and document[place] & 0xC0 == 0x80:
@@ -263,7 +278,11 @@ def _cut_out(document: bytes, start: int) -> tuple[str, int]:
         return min(place, len(document))
 
     first, end = boundary(min(start, len(document) - _PIECE_BYTES)), boundary(start + _PIECE_BYTES)
-    return document[first:end].decode(), end
+    return document[first:end].decode(), first, end
+
+
+def _uncut_share(looks: Sequence[_Look]) -> float:
+    return sum(look.share * look.far_from_cuts for look in looks) / sum(look.share for look in looks)
 
 
 def _ratio(

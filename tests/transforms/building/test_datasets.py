@@ -118,7 +118,7 @@ def test_rows_that_were_left_out_are_not_those_of_a_build_that_fails_at_them(sta
     build = stages.restore("finished")
     strict = build.changed(on_bad_rows="fail")
     said = (
-        f"{build.folder}: 2 rows of its source held no text and were left out, and now on_bad_rows is fail; "
+        f"{build.folder}: 2 rows of its source were left out, and now on_bad_rows is fail; "
         "build it at another --output to see the first one, or set on_bad_rows: skip"
     )
     assert refusal_of(strict) == said

@@ -16,9 +16,10 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
-from beam_pipelines.config.mix import MixConfig
+from beam_pipelines.config.mix import MixConfig, load_config
 from beam_pipelines.jobs.build import build
-from beam_pipelines.jobs.verify import verify
+from beam_pipelines.jobs.count import count
+from beam_pipelines.jobs.verify import AgainstSource, verify
 from tests.support.command import kill_session, started_command
 from tests.support.corpora import write_parquet
 from tests.support.examples import at_most
@@ -136,6 +137,29 @@ def test_fail_names_the_row(tmp_path: Path, bad: bytes | None, said: str) -> Non
     assert not (tmp_path / "out" / "a" / "manifest.json").exists()
 
 
+@pytest.mark.parametrize("written", ["tokens", "parquet"])
+def test_a_document_that_cannot_be_cut_is_a_bad_row(tmp_path: Path, written: str) -> None:
+    """And a longer one that can is a document."""
+    texts = ["ein Brötchen", "x" * (16 << 20) + "y", "zwei Wörter " * ((17 << 20) // 13), "z"]
+    write_parquet(tmp_path / "a" / "0.parquet", [texts[:1], texts[1:]])
+    others: dict[str, Any] = {"records": {"format": written}, "on_shortfall": "keep", "shards": {"target_size": "9MiB"}}
+    output = tmp_path / "out"
+    config = bad_config(tmp_path, "quarantine", tokens=10_000_000, **others)
+    build(config, str(output), quiet=True)
+    manifest = manifest_of(output / "a")
+    assert manifest.skipped == {"too_long": 1}
+    assert [(row["row_group"], row["row"], row["reason"]) for row in held(output / "a")] == [(1, 0, "too_long")]
+    assert held(output / "a")[0]["value"] == texts[1].encode()
+    counted = count([config], load_config)["a"]
+    assert (counted.skipped, counted.documents) == (1, 3)
+    assert counted.tokens == sum(split.tokens for split in manifest.splits.values())
+    assert not verify(str(output), against=AgainstSource(2, seed=0)).warnings
+    with pytest.raises(
+        BroetchenError, match=r"row group 1, row 0 \(from 0\): column 'text' holds more than 16 MiB in one"
+    ):
+        build(bad_config(tmp_path, "fail", tokens=10_000_000, **others), str(tmp_path / "other"), quiet=True)
+
+
 def test_a_dataset_can_have_its_own_policy(corpus: Path) -> None:
     datasets: dict[str, dict[str, Any]] = {"a": {"tokens": 30}, "strict": {"tokens": 30, "on_bad_rows": "fail"}}
     shutil.copytree(corpus / "a", corpus / "strict")
@@ -146,7 +170,7 @@ def test_a_dataset_can_have_its_own_policy(corpus: Path) -> None:
 def test_fail_does_not_accept_what_skip_has_left(corpus: Path) -> None:
     output = corpus / "out"
     build(bad_config(corpus, "skip", tokens=60), str(output), quiet=True)
-    with pytest.raises(BroetchenError, match=r"rows of its source held no text .* and now on_bad_rows is fail"):
+    with pytest.raises(BroetchenError, match=r"rows of its source were left out, and now on_bad_rows is fail"):
         build(bad_config(corpus, "fail", tokens=60), str(output), quiet=True)
 
 

@@ -22,6 +22,7 @@ from tests.support.small_tokenizers import (
 )
 from transforms.encoding.encoders import make_encoder
 from transforms.encoding.gigatoken import GigatokenUnfitError, gigatoken_input
+from transforms.encoding.long_documents import can_be_cut
 from transforms.encoding.splits import PROVEN_SPLITS
 from transforms.tokenizer.spec import SpecialTokens
 
@@ -349,15 +350,15 @@ def test_two_tokens_that_are_one_once_normalized_are_left_to_the_reference(
 def test_without_names_of_added_tokens_none_is_looked_for(special_tokens: SpecialTokens) -> None:
     for added in ([], [added_token(256, "", special=False)]):
         found = gigatoken_input(as_file(byte_level(MERGES, added_tokens=added)), special_tokens)
-        assert (found.raw_tokens, found.normalized_tokens, found.can_be_cut) == ((), (), True)
+        assert (found.raw_tokens, found.normalized_tokens) == ((), ())
 
 
 @pytest.mark.parametrize(
-    ("special_tokens", "special", "can_be_cut"),
+    ("special_tokens", "special", "cut"),
     [("text", True, True), ("text", False, False), ("token", True, False), ("token", False, False)],
 )
 def test_documents_are_cut_unless_a_token_is_looked_for_across_a_cut(
-    special_tokens: SpecialTokens, special: bool, can_be_cut: bool
+    special_tokens: SpecialTokens, special: bool, cut: bool
 ) -> None:
     file = as_file(byte_level(MERGES, added_tokens=[added_token(256, "d a", special=special)]))
-    assert gigatoken_input(file, special_tokens).can_be_cut is can_be_cut
+    assert can_be_cut(file, special_tokens) is cut

@@ -12,13 +12,22 @@ import pyarrow as pa
 import pytest
 import tokenizers
 
-from tests.support.small_tokenizers import GPT2, added_token, as_file, byte_level, split_then_bytes
+from tests.support.small_tokenizers import GPT2, POSSESSIVE, added_token, as_file, byte_level, split_then_bytes
 from transforms.encoding import long_documents
 from transforms.encoding.encoders import GigatokenEncoder, ReferenceEncoder
-from transforms.encoding.long_documents import PIECE_BYTES, can_be_cut, cuts_in, first_cut, last_cut, piece_ends
+from transforms.encoding.long_documents import (
+    PIECE_BYTES,
+    any_long,
+    can_be_cut,
+    cuts_in,
+    first_cut,
+    last_cut,
+    piece_ends,
+)
 from transforms.encoding.splits import PROVEN_SPLITS
 from transforms.errors import BroetchenError
 
+BLOOM = r" ?[^(\s|[.,!?…。，、।۔،])]+"
 MERGES = [(b"a", b"b"), (b" ", b"a"), (b" a", b"b"), (b"e", b"r"), (b" ", b" "), (b"d", b" "), (b"\n", b"\n")]
 PARTS = [
     *[
@@ -90,8 +99,9 @@ def test_tokens_that_may_lie_across_a_cut_forbid_it(
     monkeypatch: pytest.MonkeyPatch, token: dict[str, Any], cut: bool
 ) -> None:
     monkeypatch.setattr(long_documents, "PIECE_BYTES", 3)
-    assert can_be_cut([token]) == cut
     tokenizer = byte_level(MERGES, added_tokens=[token])
+    assert can_be_cut(as_file(tokenizer), "token") == cut
+    assert can_be_cut(as_file(tokenizer), "text")
     texts = texts_of(random.Random(token["content"]), 200)
     whole = tokenizers.Tokenizer.from_str(json.dumps(tokenizer))
     expected = [encoding.ids for encoding in whole.encode_batch(texts, add_special_tokens=False)]
@@ -101,14 +111,118 @@ def test_tokens_that_may_lie_across_a_cut_forbid_it(
 
 def test_a_document_that_cannot_be_cut_is_refused_before_it_takes_gigabytes() -> None:
     tokenizer = as_file(byte_level(MERGES))
-    whitespace = as_file(byte_level(MERGES, pre_tokenizer={"type": "Whitespace"}))
+    unsplit = as_file(byte_level(MERGES, pre_tokenizer={**GPT2, "use_regex": False}))
     for engine, text in (
         (ReferenceEncoder(tokenizer, "text"), "x" * (17 << 20)),
         (GigatokenEncoder(tokenizer, "text"), "x" * (17 << 20)),
-        (ReferenceEncoder(whitespace, "text"), "a b " * (17 << 18)),
+        (ReferenceEncoder(unsplit, "text"), "a b " * (17 << 18)),
     ):
         with pytest.raises(BroetchenError, match=r"a document of 17 MiB has 17 MiB in one piece, .* it begins with"):
             engine.encode(pa.array(["short", text], pa.large_string()))
+
+
+WORDS = [
+    "##a",
+    "##b",
+    "##er",
+    "##d",
+    "a",
+    "b",
+    "er",
+    "d",
+    "Z",
+    "12",
+    "7",
+    "u",
+    "fi",
+    "日",
+    "本",
+    ".",
+    "/",
+    "-",
+    "'",
+    "[UNK]",
+]
+WORD_PIECE = {
+    "type": "WordPiece",
+    "unk_token": "[UNK]",
+    "continuing_subword_prefix": "##",
+    "max_input_chars_per_word": 100,
+    "vocab": {word: number for number, word in enumerate(WORDS)},
+}
+PIECES = ["a", "b", "er", "▁", "▁a", "▁ab", "d", "▁d", "Z", "1", "2", "7", "ü", "日", "本", "\n", "\t", ".", "'", "s"]
+UNIGRAM = {
+    "type": "Unigram",
+    "unk_id": 0,
+    "vocab": [["<unk>", 0.0], *([piece, -1.0 - number / 7] for number, piece in enumerate(PIECES))],
+}
+
+
+@pytest.mark.parametrize(
+    ("model", "pre_tokenizer", "normalizer"),
+    [
+        (WORD_PIECE, {"type": "BertPreTokenizer"}, {"type": "BertNormalizer", **dict.fromkeys(
+            ("clean_text", "handle_chinese_chars", "strip_accents", "lowercase"), True)}),
+        (WORD_PIECE, {"type": "Whitespace"}, {"type": "Sequence", "normalizers": [
+            {"type": "NFD"}, {"type": "Lowercase"}, {"type": "StripAccents"}]}),
+        (WORD_PIECE, {"type": "WhitespaceSplit"}, {"type": "NFKD"}),
+        (UNIGRAM, {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always"}, {"type": "NFC"}),
+        (UNIGRAM, {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": True}, None),
+        (UNIGRAM, {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "never"}, None),
+        (None, split_then_bytes(POSSESSIVE), None),
+        (None, split_then_bytes(BLOOM), None),
+        (None, split_then_bytes(POSSESSIVE, behavior="Removed", invert=True), None),
+        (None, {"type": "Sequence", "pretokenizers": [
+            {"type": "Punctuation", "behavior": "Contiguous"}, GPT2, {"type": "Digits", "individual_digits": False},
+            *split_then_bytes("[0-9][0-9][0-9]")["pretokenizers"][:1]]}, None),
+        (None, split_then_bytes("[0-9][0-9][0-9]", POSSESSIVE), {"type": "NFD"}),
+    ],
+)  # fmt: skip
+def test_other_tokenizers_are_cut_as_well(
+    monkeypatch: pytest.MonkeyPatch,
+    model: dict[str, Any] | None,
+    pre_tokenizer: dict[str, Any],
+    normalizer: dict[str, Any] | None,
+) -> None:
+    """Those that gigatoken does not encode."""
+    monkeypatch.setattr(long_documents, "PIECE_BYTES", 3)
+    tokenizer = byte_level(MERGES, pre_tokenizer=pre_tokenizer, normalizer=normalizer)
+    tokenizer["model"] = model or tokenizer["model"]
+    file = as_file(tokenizer)
+    assert can_be_cut(file, "text")
+    texts = texts_of(random.Random(json.dumps(pre_tokenizer)), 1000)
+    whole = tokenizers.Tokenizer.from_str(file.json)
+    expected = [encoding.ids for encoding in whole.encode_batch(texts, add_special_tokens=False)]
+    encoded = ReferenceEncoder(file, "text").encode(pa.array(texts, pa.large_string()))
+    assert [part.tolist() for part in np.split(encoded.ids, encoded.offsets[1:-1])] == expected
+
+
+@pytest.mark.parametrize(
+    ("pre_tokenizer", "normalizer"),
+    [
+        (None, None),
+        ({**GPT2, "use_regex": False}, None),
+        ({"type": "Metaspace", "replacement": "▁", "split": False}, None),
+        (split_then_bytes(r"\S+ \S+"), None),
+        (split_then_bytes(r"[a-z ]+|\S", POSSESSIVE), None),
+        (split_then_bytes(POSSESSIVE, behavior="MergedWithPrevious"), None),
+        ({"type": "Split", "pattern": {"String": "x"}, "behavior": "Isolated", "invert": False}, None),
+        (GPT2, {"type": "Replace", "pattern": {"String": "a b"}, "content": "ab"}),
+        (GPT2, {"type": "Strip", "strip_left": True, "strip_right": False}),
+        (GPT2, {"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Prepend", "prepend": "x"}]}),
+    ],
+)
+def test_what_is_not_sure_to_split_there_is_not_cut(
+    pre_tokenizer: dict[str, Any] | None, normalizer: dict[str, Any] | None
+) -> None:
+    assert not can_be_cut(as_file(byte_level(MERGES, pre_tokenizer=pre_tokenizer, normalizer=normalizer)), "text")
+
+
+@pytest.mark.parametrize("name", ["ﬁ a", "É a", "a\u0301 b", "a b"])
+def test_a_token_that_normalization_may_make_hold_a_cut_forbids_it(name: str) -> None:
+    tokens = [added_token(1000, name, normalized=True, special=False)]
+    lower = {"type": "Sequence", "normalizers": [{"type": "Lowercase"}, {"type": "StripAccents"}]}
+    assert not can_be_cut(as_file(byte_level(MERGES, normalizer=lower, added_tokens=tokens)), "text")
 
 
 @pytest.mark.parametrize("word", ["Кириллица ", "한국어 ", "für "])
@@ -137,5 +251,6 @@ def test_cuts_are_found_before_and_after_any_place(word: str, size: int) -> None
 
 
 def test_short_documents_stay_as_they_are() -> None:
-    offsets = np.array([0, 5, 5, PIECE_BYTES], np.int64)
-    assert piece_ends(np.zeros(PIECE_BYTES, np.uint8), offsets, cut=True) is offsets
+    assert not any_long(np.array([0, 5, 5, PIECE_BYTES], np.int64))
+    assert not any_long(np.zeros(1, np.int64))
+    assert any_long(np.array([0, 5, PIECE_BYTES + 6], np.int64))

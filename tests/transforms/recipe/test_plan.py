@@ -190,6 +190,15 @@ def test_a_plan_says_what_share_of_the_text_the_reference_encodes(tmp_path: Path
     assert plan_dataset(spec_in(tmp_path, tokenizer=tokenizer, engine="tokenizers"), [file]).reference_share == 0
 
 
+def test_a_plan_says_what_share_of_the_text_cannot_be_cut(tmp_path: Path) -> None:
+    texts = ["我们今天去山上。" * 20_000, "words and words " * 30_000, "我们" * 50]
+    file = written(tmp_path / "a.parquet", [texts])
+    plan = plan_dataset(spec_in(tmp_path, tokenizer=byte_tokenizer(tmp_path)), [file])
+    assert 0.45 < plan.uncut_share < 0.55
+    sizes = [len(text.encode()) for text in texts]
+    assert sizes[0] / sum(sizes) == pytest.approx(0.5, abs=0.01)
+
+
 def test_an_engine_that_was_asked_for_by_name_and_cannot_encode_is_an_error_of_the_dataset(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
