@@ -102,6 +102,8 @@ docs: $(RUN) ## write the tables of config keys in docs/ from the schemas
 bench: $(DEV) ## measure against the peers, side by side; more arguments by BENCH_ARGS
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 	$(BIN)/python -m benchmarks.token_count $(COUNT_BENCH_ARGS)
+	$(BIN)/python -m benchmarks.tokenizers_and_texts $(TEXTS_BENCH_ARGS)
+	$(BIN)/python -m benchmarks.engine_rates $(ENGINE_BENCH_ARGS)
 	$(BIN)/python -m benchmarks.tokenizer_training $(TRAINING_BENCH_ARGS)
 	$(BIN)/python -m benchmarks.hub_streaming $(STREAMING_BENCH_ARGS)
 	$(BIN)/python -m benchmarks.worker_scaling $(SCALING_BENCH_ARGS)

@@ -1,15 +1,18 @@
-"""The contenders: how each is called, and how its output is read back."""
+"""The contenders that write ids, and those that count them: how each is called, and how its output is read back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.harness import same_work
 from benchmarks.harness.corpus import Corpus
 from benchmarks.harness.places import PEERS
-from benchmarks.harness.same_work import Content
+from benchmarks.harness.same_work import Content, RowGroupTokens
 
 
 @dataclass(frozen=True)
@@ -18,23 +21,24 @@ class Setting:
 
     Attributes:
         tokenizer: the tokenizer.json.
+        broetchen: the command.
+        workers: processes.
         eos_token: added after each document.
         max_tokens: ids of a record at most, where a contender writes records.
-        workers: processes.
         shard_size: target size of ``build``'s shards.
         python: the Python of this environment.
-        broetchen: the command.
-        build_options: more arguments for ``build``.
+        build_options, count_options: more arguments for ``build`` and for ``count``.
     """
 
     tokenizer: Path
-    eos_token: str
-    max_tokens: int
-    workers: int
-    shard_size: str
-    python: Path
     broetchen: Path
-    build_options: Sequence[str]
+    workers: int = 2
+    eos_token: str = "<|eos|>"
+    max_tokens: int = 2048
+    shard_size: str = "8MiB"
+    python: Path = Path(sys.executable)
+    build_options: Sequence[str] = ()
+    count_options: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -46,12 +50,32 @@ class Contender:
         title: in tables.
         command: arguments of the process, from the setting, corpus, output folder, statistics file and budget.
         read: what lies in the output folder.
+        row_group_tokens: how many tokens each row group has, from output folder, statistics file and corpus, where the
+            contender can be what the others are held against.
     """
 
     name: str
     title: str
     command: Callable[[Setting, Corpus, Path, Path, int], list[str]]
     read: Callable[[Path], Content]
+    row_group_tokens: Callable[[Path, Path, Corpus], RowGroupTokens] | None = None
+
+
+@dataclass(frozen=True)
+class Counter:
+    """One way to count a corpus.
+
+    Attributes:
+        name: on the command line and in the results.
+        title: in tables.
+        command: arguments of the process, from the setting, corpus, a folder for its logs and the statistics file.
+        read: tokens and documents, from what the statistics file says.
+    """
+
+    name: str
+    title: str
+    command: Callable[[Setting, Corpus, Path, Path], list[str]]
+    read: Callable[[Any], tuple[int, int]]
 
 
 def _common(setting: Setting, corpus: Corpus, output: Path) -> list[str]:
@@ -90,15 +114,58 @@ def _array_records_in(pattern: str) -> Callable[[Path], Content]:
     return lambda output: same_work.array_records(sorted(output.glob(pattern)))
 
 
-# The plain loop comes first: what it writes is what the others are held against.
-CONTENDERS = (
-    Contender("loop", "plain loop, the ceiling", _loop, _array_records_in("*.arecord")),
-    Contender("build", "broetchen build", _build, _array_records_in("corpus/train-*.arecord")),
-    Contender("beam", "Beam, tokenizers, array_record's WriteToArrayRecord", _beam, _array_records_in("*.arecord")),
-    Contender(
-        "datatrove",
-        "DataTrove DocumentTokenizer",
-        _datatrove,
-        lambda output: same_work.datatrove_files(output / "tokens"),
-    ),
+def _count(setting: Setting, corpus: Corpus, folder: Path, stats: Path) -> list[str]:
+    script = [str(setting.python), str(PEERS / "broetchen_count.py"), f"--broetchen={setting.broetchen}"]
+    return [*script, *_common_count(setting, corpus, stats), *setting.count_options]
+
+
+def _datatrove_count(setting: Setting, corpus: Corpus, folder: Path, stats: Path) -> list[str]:
+    script = [str(setting.python), str(PEERS / "datatrove_counter.py")]
+    return [*script, *_common_count(setting, corpus, stats), f"--workers={setting.workers}", f"--logs={folder}/logs"]
+
+
+def _common_count(setting: Setting, corpus: Corpus, stats: Path) -> list[str]:
+    return [f"--corpus={corpus.directory}", f"--tokenizer={setting.tokenizer}", f"--stats={stats}"]
+
+
+def _loop_row_groups(output: Path, stats: Path, corpus: Corpus) -> RowGroupTokens:
+    counts: Mapping[str, Sequence[int]] = json.loads(stats.read_text())["row_group_tokens"]
+    return counts
+
+
+LOOP = Contender(
+    "loop", "plain loop, the ceiling", _loop, _array_records_in("*.arecord"), row_group_tokens=_loop_row_groups
 )
+BUILD = Contender("build", "broetchen build", _build, _array_records_in("corpus/train-*.arecord"))
+BEAM = Contender("beam", "Beam, tokenizers, array_record's WriteToArrayRecord", _beam, _array_records_in("*.arecord"))
+DATATROVE = Contender(
+    "datatrove",
+    "DataTrove DocumentTokenizer",
+    _datatrove,
+    lambda output: same_work.datatrove_files(output / "tokens"),
+    row_group_tokens=lambda output, stats, corpus: same_work.datatrove_row_groups(output / "tokens", corpus.files),
+)
+# The first comes first in a run, too: what it writes is what the others are held against.
+CONTENDERS = (LOOP, BUILD, BEAM, DATATROVE)
+
+COUNT = Counter("count", "broetchen count", _count, lambda rows: (rows[-1]["subtokens"], rows[-1]["documents"]))
+DATATROVE_COUNT = Counter(
+    "datatrove-counter",
+    "DataTrove TokensCounter",
+    _datatrove_count,
+    lambda stats: (stats["tokens"], stats["documents"]),
+)
+COUNTERS = (COUNT, DATATROVE_COUNT)
+
+
+def comparable(names: Sequence[str], *, plain_loop: bool) -> list[Contender]:
+    """The contenders of these names that write the same ids, after the one that the others are held against.
+
+    Args:
+        names: of contenders.
+        plain_loop: whether the plain loop encodes these texts with this tokenizer as `tokenizers` does. It leaves out
+            added tokens, other splits, and what the engines do not know alike. Where it does not, DataTrove's output
+            takes its place; that has no records, so that the Beam pipeline's cannot be held against it.
+    """
+    first, others = (LOOP, (BUILD, BEAM, DATATROVE)) if plain_loop else (DATATROVE, (BUILD,))
+    return [first, *(contender for contender in others if contender.name in names)]

@@ -8,7 +8,10 @@ tokenizer with a cache of words, so each document here is drawn and changed by a
 * one sentence in five is replaced with one from anywhere in the same dataset;
 * in one sentence of six, two letters of one word are replaced. New words then keep coming, 1.2 to 1.5 in a hundred
   from the 5th to the 55th million words of a corpus of 400 MB; in the shuffled samples it is 1.4 to 1.9 in their
-  second million, where they end.
+  second million, where they end;
+* in a corpus of texts as on the web, spaces, signs and rare characters are then put into the document, as into a PDF
+  for the datasets of PDFs, and as into a web page for all others (`benchmarks/harness/web_texts.py`). Without them it
+  would be the same document.
 
 The corpus depends on its parameters and the sample files alone, not on the number of processes that made it.
 """
@@ -23,15 +26,23 @@ import os
 import random
 import re
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-FORMAT = 1  # raise it when the recipe below changes, so that cached corpora are made anew
+from benchmarks.harness import web_texts
+
+Texts = Literal["clean", "web"]
+TEXTS: tuple[Texts, ...] = ("clean", "web")
+"""Kinds of texts: as the samples are, or as web pages and PDFs are."""
+
+FORMAT = 1  # raise it when the recipe below or that of web texts changes, so that cached corpora are made anew
 WINDOW = 8
 REPLACED_SENTENCES = 0.2
 EDITED_SENTENCES = 1 / 6
@@ -42,20 +53,21 @@ _LETTERS = "abcdefghijklmnoprstuvwxyzäöü"
 
 @dataclass(frozen=True)
 class CorpusSpec:
-    """What decides a corpus: text size in MB (10^6 bytes of UTF-8), files, rows of a row group, and seed."""
+    """What decides a corpus: text size in MB (10^6 bytes of UTF-8), files, rows of a row group, seed, kind of texts."""
 
     text_mb: int
     files: int
     rows_per_group: int = 1000
     seed: int = 0
+    texts: Texts = "clean"
 
     @classmethod
-    def of_size(cls, text_mb: int, *, seed: int = 0) -> CorpusSpec:
+    def of_size(cls, text_mb: int, *, seed: int = 0, texts: Texts = "clean") -> CorpusSpec:
         """A corpus of ``text_mb`` in files of 100 MB of text or less, eight at least.
 
         Some contenders load the tokenizer anew for each file, so that many small files would only slow those down.
         """
-        return cls(text_mb=text_mb, files=max(8, -(-text_mb // 100)), seed=seed)
+        return cls(text_mb=text_mb, files=max(8, -(-text_mb // 100)), seed=seed, texts=texts)
 
 
 @dataclass(frozen=True)
@@ -80,6 +92,14 @@ class Corpus:
             ]
         return groups
 
+    def texts(self, groups_per_file: int | None = None) -> Iterator[pa.LargeStringArray]:
+        """The documents of each row group in reading order, of the first `groups_per_file` of each file, or of all."""
+        for path in self.files:
+            parquet = pq.ParquetFile(path)
+            for group in range(parquet.num_row_groups)[:groups_per_file]:
+                column = parquet.read_row_group(group, columns=["text"])["text"]
+                yield column.cast(pa.large_string()).combine_chunks()
+
     def forget_pages(self) -> None:
         """Drop the files from the page cache, so that the next reader's disk reads can be counted."""
         for path in self.files:
@@ -95,6 +115,7 @@ class Corpus:
 class _Source:
     """Documents of one sample dataset, as pieces that join to the text, and the rows' other columns."""
 
+    name: str
     documents: list[list[str]]
     pieces: list[str]
     rows: list[dict[str, str]]
@@ -112,7 +133,9 @@ def _load_samples(samples: Path) -> list[_Source]:
                     documents.append(_SENTENCE.split(row["text"]))
                     rows.append({name: str(row.get(name) or "") for name in COLUMNS if name != "text"})
         if documents:
-            sources.append(_Source(documents, [piece for pieces in documents for piece in pieces], rows))
+            sources.append(
+                _Source(directory.name, documents, [piece for pieces in documents for piece in pieces], rows)
+            )
     return sources
 
 
@@ -142,6 +165,7 @@ def _write_file(samples: Path, path: Path, number: int, spec: CorpusSpec) -> tup
     # Datasets are drawn by their share of documents, as if the samples were one list.
     index = [(source, item) for source in sources for item in range(len(source.documents))]
     rng = random.Random(f"{spec.seed}/{number}")
+    web_rng = random.Random(f"{spec.seed}/{number}/web")
     wanted = spec.text_mb * 1_000_000 * (number + 1) // spec.files - spec.text_mb * 1_000_000 * number // spec.files
     schema = pa.schema([(name, pa.string()) for name in COLUMNS])
     documents = text_bytes = 0
@@ -151,6 +175,9 @@ def _write_file(samples: Path, path: Path, number: int, spec: CorpusSpec) -> tup
             if text_bytes < wanted:
                 source, item = rng.choice(index)
                 text = _compose(source.documents[item], source.pieces, rng)
+                if spec.texts == "web":
+                    change = web_texts.pdf if source.name.startswith("finepdfs") else web_texts.web
+                    text = change(text, web_rng)
                 rows.append({**source.rows[item], "id": f"{number:05d}-{documents:07d}", "text": text})
                 documents += 1
                 text_bytes += len(text.encode())
@@ -160,9 +187,17 @@ def _write_file(samples: Path, path: Path, number: int, spec: CorpusSpec) -> tup
     return documents, text_bytes
 
 
-def _samples_digest(samples: Path) -> str:
+def samples_digest(samples: Path) -> str:
+    """SHA-256 of the names and contents of all sample files.
+
+    Raises:
+        FileNotFoundError: there are none.
+    """
     digest = hashlib.sha256()
-    for path in sorted(samples.glob("*/*.parquet")):
+    paths = sorted(samples.glob("*/*.parquet"))
+    if not paths:
+        raise FileNotFoundError(f"no sample corpora in {samples} (wanted <dataset>/*.parquet); pass --samples DIR")
+    for path in paths:
         digest.update(str(path.relative_to(samples)).encode())
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
@@ -174,10 +209,8 @@ def make_corpus(samples: Path, cache: Path, spec: CorpusSpec, *, processes: int 
     Raises:
         FileNotFoundError: no parquet file lies in a folder of ``samples``.
     """
-    if not any(samples.glob("*/*.parquet")):
-        raise FileNotFoundError(f"no sample corpora in {samples} (wanted <dataset>/*.parquet); pass --samples DIR")
-    key = json.dumps({"format": FORMAT, "samples": _samples_digest(samples), **asdict(spec)}, sort_keys=True)
-    directory = cache / f"corpus-{spec.text_mb}mb-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    key = json.dumps({"format": FORMAT, "samples": samples_digest(samples), **asdict(spec)}, sort_keys=True)
+    directory = cache / f"corpus-{spec.texts}-{spec.text_mb}mb-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     if not (directory / "corpus.json").exists():
         shutil.rmtree(directory, ignore_errors=True)
         (directory / "data").mkdir(parents=True)
@@ -205,9 +238,10 @@ def main() -> None:
     parser.add_argument("--samples", type=Path, required=True)
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--text-mb", type=int, default=80)
+    parser.add_argument("--texts", choices=TEXTS, default="clean")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    spec = CorpusSpec.of_size(arguments.text_mb, seed=arguments.seed)
+    spec = CorpusSpec.of_size(arguments.text_mb, seed=arguments.seed, texts=arguments.texts)
     print(make_corpus(arguments.samples, arguments.cache, spec))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from rich.console import Console
 
 PACKAGES = (
     "broetchen",
@@ -38,6 +39,14 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "load_before": os.getloadavg()[0],
     }
+
+
+def machine_at_rest(console: Console) -> dict[str, Any]:
+    """The machine, with a warning if it has other work, so that all times are too long."""
+    described = machine()
+    if (load := described["load_before"]) > 0.5 * described["cpus"]:
+        console.print(f"[yellow]load average {load:.1f}: other work is running, so the times are too long")
+    return described
 
 
 def versions() -> dict[str, str]:

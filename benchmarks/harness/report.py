@@ -9,11 +9,11 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks.harness.contenders import CONTENDERS
+from benchmarks.harness.contenders import CONTENDERS, COUNTERS
 from benchmarks.harness.measure import Measurement
 
 GIB = 1 << 30
-TITLES = {contender.name: contender.title for contender in CONTENDERS}
+TITLES = {one.name: one.title for one in (*CONTENDERS, *COUNTERS)}
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class Run:
     """One run of one contender.
 
     Attributes:
-        contender: its name.
+        contender: its name, or that of a counter.
         corpus_mb: text of the corpus in 10^6 bytes.
-        tokens: ids written, EOS included.
+        tokens: ids written, EOS included; of a counter: counted, without.
         text_bytes: UTF-8 bytes of the documents that the ids come from (for a budget within the corpus: its share).
         needed_bytes: stored bytes of the text column's chunks that hold those documents.
         output_bytes: size of the output folder.
@@ -242,7 +242,11 @@ def _ratio_rows(rows: Sequence[Row]) -> list[list[str]]:
     ]
 
 
-def _target_cells(target: Target) -> list[str]:
+TARGET_HEADINGS = ("figure", "found", "wanted", "")
+
+
+def target_cells(target: Target) -> list[str]:
+    """The cells of a table with `TARGET_HEADINGS`."""
     sign = "≥" if target.at_least else "≤"
     value, limit = f"{target.value:.2f}{target.unit}", f"{sign} {target.limit:g}{target.unit}"
     return [target.what, value, limit, "met" if target.met else "missed"]
@@ -253,35 +257,61 @@ def rich_tables(results: Results) -> list[Table]:
     tables = []
     for title, rows in (("Side by side", results.rows()), ("Scaling", results.scaling_rows())):
         if rows:
-            table = Table(title=title)
-            for index, heading in enumerate(HEADINGS):
-                table.add_column(heading, justify="right" if index else "left")
-            for row in rows:
-                table.add_row(*_cells(row))
-            tables.append(table)
+            tables.append(rich_table(title, HEADINGS, [_cells(row) for row in rows]))
     if ratios := _ratio_rows(results.rows()):
-        table = Table(*RATIO_HEADINGS, title="Ratios")
-        for cells in ratios:
-            table.add_row(*cells)
-        tables.append(table)
+        tables.append(rich_table("Ratios", RATIO_HEADINGS, ratios))
     if targets := results.targets():
-        table = Table("figure", "found", "wanted", "", title="Targets")
-        for target in targets:
-            table.add_row(*_target_cells(target), style=None if target.met else "bold red")
-        tables.append(table)
+        tables.append(targets_table(targets))
     return tables
 
 
-def _markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    aligned = ["---", *["---:"] * (len(headings) - 1)]
+def rich_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> Table:
+    """A table for a terminal; the first `texts` columns begin at the left, and the others end at the right."""
+    table = Table(title=title)
+    for index, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if index < texts else "right")
+    for cells in rows:
+        table.add_row(*cells)
+    return table
+
+
+def targets_table(targets: Sequence[Target]) -> Table:
+    """What was wanted and what was found, for a terminal."""
+    table = Table(*TARGET_HEADINGS, title="Targets")
+    for target in targets:
+        table.add_row(*target_cells(target), style=None if target.met else "bold red")
+    return table
+
+
+def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> list[str]:
+    """The lines of a table in markdown; the first `texts` columns begin at the left."""
+    aligned = ["---"] * texts + ["---:"] * (len(headings) - texts)
     return [f"| {' | '.join(line)} |" for line in [headings, aligned, *rows]]
+
+
+def machine_line(date: str, machine: dict[str, Any]) -> str:
+    """When and on what machine it was measured, as a sentence."""
+    return (
+        f"{date}, {machine['cpu']}, {machine['cpus']} cores, {machine['memory_gib']:.0f} GiB, "
+        f"{machine['system']}, Python {machine['python']}; load average before the first run "
+        f"{machine['load_before']:.2f}."
+    )
+
+
+def versions_line(versions: dict[str, str]) -> str:
+    """The versions of the libraries, as a sentence."""
+    return f"Versions: {', '.join(f'{name} {version}' for name, version in versions.items())}."
+
+
+def start_line(start_runs: Sequence[Run]) -> str:
+    """What start-up costs each contender, as a sentence."""
+    starts = "; ".join(f"{TITLES[run.contender]} {run.measurement.wall_seconds:.1f}" for run in start_runs)
+    return f"Seconds for a corpus of {start_runs[0].corpus_mb} MB, which is nearly all start-up: {starts}."
 
 
 def markdown(results: Results) -> str:
     """The results for the documentation, with all that is needed to run them again."""
-    machine, setting = results.machine, results.setting
-    versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
-    starts = "; ".join(f"{TITLES[run.contender]} {run.measurement.wall_seconds:.1f}" for run in results.start_runs)
+    setting = results.setting
     corpora = "; ".join(
         f"{corpus['text_mb']} MB of text, {corpus['documents']:,} documents, {corpus['files']} files, "
         f"{corpus['row_groups']} row groups, {corpus['file_bytes'] / 1e6:.0f} MB of parquet"
@@ -289,23 +319,22 @@ def markdown(results: Results) -> str:
     )
     options = f"`{' '.join(setting['build_options'])}`" if setting["build_options"] else "no option of Beam's"
     lines = [
-        f"{results.date}, {machine['cpu']}, {machine['cpus']} cores, {machine['memory_gib']:.0f} GiB, "
-        f"{machine['system']}, Python {machine['python']}; load average before the first run "
-        f"{machine['load_before']:.2f}.",
+        machine_line(results.date, results.machine),
         "",
-        f"Corpora: {corpora}. Budget of `build`: {setting['budget_share']:.0%} of the tokens. "
+        f"Corpora, {setting['texts']} texts: {corpora}. Tokenizer: {setting['tokenizer']}. "
+        f"Budget of `build`: {setting['budget_share']:.0%} of the tokens. "
         f"{setting['workers']} workers, records of at most {setting['max_tokens']} ids, "
         f"shards of {setting['shard_size']}, `build` with {options}. {setting['repeat']} "
-        f"run{'s, medians' if setting['repeat'] > 1 else ''}. Versions: {versions}.",
+        f"run{'s, medians' if setting['repeat'] > 1 else ''}. {versions_line(results.versions)}",
         "",
-        f"Seconds for a corpus of {results.start_runs[0].corpus_mb} MB, which is nearly all start-up: {starts}.",
+        start_line(results.start_runs),
         "",
     ]
     for rows in (results.rows(), results.scaling_rows()):
         if rows:
-            lines += [*_markdown_table(HEADINGS, [_cells(row) for row in rows]), ""]
+            lines += [*markdown_table(HEADINGS, [_cells(row) for row in rows]), ""]
     if ratios := _ratio_rows(results.rows()):
-        lines += [*_markdown_table(RATIO_HEADINGS, ratios), ""]
+        lines += [*markdown_table(RATIO_HEADINGS, ratios), ""]
     if targets := results.targets():
-        lines += _markdown_table(("figure", "found", "wanted", ""), [_target_cells(target) for target in targets])
+        lines += markdown_table(TARGET_HEADINGS, [target_cells(target) for target in targets])
     return "\n".join(lines).rstrip() + "\n"

@@ -1,6 +1,7 @@
 """Reads what the contenders wrote, and checks that they did the same work.
 
-The plain loop's files, in order, are the corpus as one stream of ids. Held against it:
+The plain loop's files, in order, are the corpus as one stream of ids, and where the plain loop encodes otherwise than
+`tokenizers`, DataTrove's are. Held against it:
 
 * DataTrove's files hold that stream;
 * ``build``'s shards hold its first ``budget`` ids;
@@ -10,13 +11,13 @@ The plain loop's files, in order, are the corpus as one stream of ids. Held agai
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.parquet as pq
 from array_record.python.array_record_module import ArrayRecordReader
 from maxtext.input_pipeline.protos import example_pb2
 
@@ -26,6 +27,8 @@ IDS_AT_ONCE = 1 << 22
 Ids = npt.NDArray[np.uint32]
 # Ids in order, piece by piece, each with the serialized records that it comes from, where there are records.
 Content = Iterator[tuple[Ids, Sequence[bytes]]]
+# Of each parquet file, by its name, the tokens of its row groups in turn, EOS included.
+RowGroupTokens = Mapping[str, Sequence[int]]
 
 
 class WrongWork(RuntimeError):
@@ -56,6 +59,23 @@ def datatrove_files(folder: Path) -> Content:
         ids = np.memmap(path, dtype=f"<u{token_size}", mode="r")
         for start in range(0, len(ids), IDS_AT_ONCE):
             yield ids[start : start + IDS_AT_ONCE].astype(np.uint32), ()
+
+
+def datatrove_row_groups(folder: Path, files: Sequence[Path]) -> RowGroupTokens:
+    """The tokens of each row group, from DataTrove's indices of where documents end; each file was a task of its own.
+
+    Raises:
+        WrongWork: documents are missing.
+    """
+    counts = {}
+    for path, index in zip(files, sorted(folder.glob("*.ds.index")), strict=True):
+        ends = np.fromfile(index, "<u8").astype(np.int64)
+        metadata = pq.read_metadata(path)
+        last = np.cumsum([metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]) - 1
+        if last[-1] != len(ends) - 1:
+            raise WrongWork(f"datatrove: wrote {len(ends)} of the {last[-1] + 1} documents of {path.name}")
+        counts[path.name] = np.diff(ends[last], prepend=0).tolist()
+    return counts
 
 
 @dataclass(frozen=True)
@@ -91,10 +111,10 @@ def read_work(content: Content, prefix: int = 0) -> Work:
 
 @dataclass(frozen=True)
 class Reference:
-    """What the plain loop wrote, and what follows from it.
+    """What the others are held against, and what follows from it.
 
     Attributes:
-        work: all that the plain loop wrote; its prefix is the budget.
+        work: all that the first contender wrote; its prefix is the budget.
         budget: tokens that ``build`` is to write.
         needed_bytes: stored bytes of the text column in the row groups that hold the whole corpus.
         budget_needed_bytes: of those that hold the first ``budget`` ids.
@@ -107,10 +127,9 @@ class Reference:
 
 
 def make_reference(
-    content: Content, stats: Path, row_groups: Sequence[tuple[Path, int, int]], budget_share: float
+    content: Content, counts: RowGroupTokens, row_groups: Sequence[tuple[Path, int, int]], budget_share: float
 ) -> Reference:
-    """The reference from the plain loop's output and statistics and the corpus' row groups (file, index, bytes)."""
-    counts = json.loads(stats.read_text())["row_group_tokens"]
+    """The reference from the first contender's output and counts and the corpus' row groups (file, index, bytes)."""
     budget = max(1, int(sum(map(sum, counts.values())) * budget_share))
     needed = budget_needed = before = 0
     for path, row_group, size in row_groups:
@@ -138,4 +157,4 @@ def check(name: str, work: Work, stated_tokens: int | None, reference: Reference
     else:
         same = work.digest == reference.work.digest
     if not same:
-        raise WrongWork(f"{name}: wrote as many tokens as it should, but not the same ones as the plain loop")
+        raise WrongWork(f"{name}: wrote as many tokens as it should, but not the same ones as the first contender")
