@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -39,6 +40,12 @@ app.command("train-tokenizer")(tokenizers.train_tokenizer)
 app.command("eval-tokenizer", cls=BeamCommand)(tokenizers.eval_tokenizer)
 app.command()(training.train)
 app.command(cls=BeamCommand)(building.demo)
+
+# Beam imports these where they are installed, as for its BigQuery and Pub/Sub connectors, which no command uses: that
+# takes a quarter of a second.
+_UNUSED = ("google.cloud.bigquery", "google.cloud.pubsub")
+# Collections of garbage while everything is imported and tokenizers are parsed find none.
+_OBJECTS_BEFORE_COLLECTION = 50_000
 
 # How Typer ends a command that Ctrl-C has stopped.
 _INTERRUPTED = 130
@@ -89,6 +96,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Nothing here multiplies matrices. Without threads of NumPy's own, which looks at this when it is imported, the
     # process of a job can be forked.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    for name in _UNUSED:
+        sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # as documented: importing it is an ImportError
+    gc.set_threshold(_OBJECTS_BEFORE_COLLECTION, 20, 20)
     given = [_at_home(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
     code = run(lambda: app(given, prog_name="broetchen"), debug="--debug" in given)
     if code:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,19 +30,23 @@ class AddedTokens:
 
     Args:
         tokens: as a tokenizer.json has them.
-        ids: by their names.
+        id_of: the id of one, by its name.
         text: the names of those that are text.
         form: the normalization of the text in which they are looked for, and so of their names.
     """
 
     def __init__(
-        self, tokens: Sequence[Mapping[str, Any]], ids: Mapping[str, int], text: frozenset[str], form: Form | None
+        self,
+        tokens: Sequence[Mapping[str, Any]],
+        id_of: Callable[[str], int],
+        text: frozenset[str],
+        form: Form | None,
     ) -> None:
         self._ids: dict[bytes, int] = {}
         for token in tokens:
             name: str = token["content"]
             written = unicodedata.normalize(form, name) if form else name
-            self._ids[written.encode()] = _TEXT if name in text else ids[name]
+            self._ids[written.encode()] = _TEXT if name in text else id_of(name)
         self._runs, others = _runs(self._ids)
         self._pattern = self._filter = None
         if others:

@@ -98,24 +98,25 @@ def inert(form: Form) -> NDArray[np.bool_]:
     >>> [character for character in "aä…ﬁ\u0301" if not inert("NFKC")[ord(character)]]
     ['…', 'ﬁ', '\u0301']
     """
-    # The second halves of canonical compositions (all listed below U+20000); those of Hangul compose by rule.
-    seconds = set(range(0x1161, 0x1176)) | set(range(0x11A8, 0x11C3))
-    for code_point in range(0x20000):
-        mapping = unicodedata.decomposition(chr(code_point))
-        if mapping and not mapping.startswith("<"):
-            seconds.update(int(part, 16) for part in mapping.split()[1:])
+    points = np.flatnonzero(agreed())
+    characters = [chr(code_point) for code_point in points.tolist()]
+    stays = np.fromiter(map(functools.partial(unicodedata.is_normalized, form), characters), np.bool_)
+    starts = np.fromiter(map(unicodedata.combining, characters), np.uint8) == 0
     table = np.zeros(CODE_POINTS, dtype=np.bool_)
-    table[
-        [
-            code_point
-            for code_point in np.flatnonzero(agreed()).tolist()
-            if code_point not in seconds
-            and not unicodedata.combining(chr(code_point))
-            and unicodedata.is_normalized(form, chr(code_point))
-        ]
-    ] = True
+    table[points] = stays & starts
+    table[_second_halves()] = False
     table.flags.writeable = False
     return table
+
+
+@functools.cache
+def _second_halves() -> list[int]:
+    """Those of canonical compositions (all listed below U+20000), and of Hangul, which compose by rule."""
+    seconds = {*range(0x1161, 0x1176), *range(0x11A8, 0x11C3)}
+    for mapping in filter(None, map(unicodedata.decomposition, map(chr, range(0x20000)))):
+        if not mapping.startswith("<"):
+            seconds.update(int(part, 16) for part in mapping.split()[1:])
+    return sorted(seconds)
 
 
 def non_ascii(data: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:

@@ -12,8 +12,8 @@ used where it provably gives the same, which takes some care:
   (`transforms.encoding.digits`).
 
 Neither engine adds the special tokens of a template post-processor: which ids begin and end a document is the mix
-config's to say. An encoder is for one thread at a time, and must be made in the process that uses it: gigatoken stops
-working in a forked child.
+config's to say. An encoder by gigatoken is for one thread at a time, and must be made in the process that uses it:
+gigatoken stops working in a forked child.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ import numpy as np
 import psutil
 import pyarrow as pa
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from transforms.encoding import code_points
 from transforms.encoding.added_tokens import AddedTokens
@@ -38,7 +37,7 @@ from transforms.encoding.long_documents import any_long, can_be_cut, piece_ends
 from transforms.encoding.segments import FAST, KNOWN, REFERENCE, Segments, windows
 from transforms.errors import BroetchenError, UsageError, one_line
 from transforms.texts import text_array, text_buffers
-from transforms.tokenizer.file import TokenizerFile
+from transforms.tokenizer.file import TokenizerFile, new_tokenizer
 from transforms.tokenizer.spec import Engine, SpecialTokens
 
 _LOGGER = logging.getLogger(__name__)
@@ -74,7 +73,7 @@ class ReferenceEncoder:
     name = "tokenizers"
 
     def __init__(self, tokenizer: TokenizerFile, special_tokens: SpecialTokens) -> None:
-        self._tokenizer = Tokenizer.from_str(tokenizer.json)
+        self._tokenizer = new_tokenizer(tokenizer.json)
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._tokenizer.encode_special_tokens = special_tokens == "text"
@@ -86,10 +85,14 @@ class ReferenceEncoder:
         Raises:
             BroetchenError: the tokenizer has no tokens for some of the text, or a document is too long for it.
         """
-        return _by_pieces(texts, self._can_be_cut, self._encode_pieces)
+        cut = functools.partial(can_be_cut, self._file, self._special_tokens)
+        return _by_pieces(texts, cut, self._encode_pieces)
 
-    def _can_be_cut(self) -> bool:
-        return can_be_cut(self._file, self._special_tokens)
+    def id_of(self, token: str) -> int:
+        """The id of a token in the vocabulary."""
+        token_id = self._tokenizer.token_to_id(token)
+        assert token_id is not None
+        return token_id
 
     def _encode_pieces(self, texts: pa.LargeStringArray) -> Encoded:
         return concatenated([self._encode_some(texts.slice(*part)) for part in _calls(texts)])
@@ -131,7 +134,7 @@ class GigatokenEncoder:
         self._digits = np.empty(0, np.uint32)
         self._pairs: DigitPairs | None = None
         if self._input.digits is not None:
-            reference = ReferenceEncoder(tokenizer, special_tokens)
+            reference = self._reference
             self._digits = reference.encode(pa.array("0123456789", pa.large_string())).ids
         if self._input.digits == "pairs":
             numbers = reference.encode(pa.array([f"{number:02}" for number in range(100)], pa.large_string()))
@@ -149,10 +152,7 @@ class GigatokenEncoder:
         Raises:
             BroetchenError: a document is too long.
         """
-        return _by_pieces(texts, self._can_be_cut, self._encode_pieces)
-
-    def _can_be_cut(self) -> bool:
-        return can_be_cut(self._file, self._special_tokens)
+        return _by_pieces(texts, lambda: self._input.can_be_cut, self._encode_pieces)
 
     def _encode_pieces(self, texts: pa.LargeStringArray) -> Encoded:
         data, offsets = text_buffers(texts)
@@ -168,9 +168,9 @@ class GigatokenEncoder:
         if not any(tokens for tokens, _ in wanted):
             return None, None
         # What ids they have, `tokenizers` says, whatever stands in the file.
-        ids = Tokenizer.from_str(self._file.json).get_vocab(with_added_tokens=True)
         raw, normalized = (
-            AddedTokens(tokens, ids, self._input.text_tokens, form) if tokens else None for tokens, form in wanted
+            AddedTokens(tokens, self._reference.id_of, self._input.text_tokens, form) if tokens else None
+            for tokens, form in wanted
         )
         return raw, normalized
 
@@ -185,7 +185,7 @@ class GigatokenEncoder:
             if self._input.digits == "pairs":
                 unlike = np.union1d(unlike, numbers_together(data, positions, characters))
             if len(unlike):
-                segments.insert(windows(data, segments, unlike, cut=self._can_be_cut()), REFERENCE)
+                segments.insert(windows(data, segments, unlike, cut=self._input.can_be_cut), REFERENCE)
             segments.keep_raw()
             if self._input.form is not None:
                 text, segments.bounds = code_points.normalize(
@@ -227,7 +227,7 @@ class GigatokenEncoder:
 
     @functools.cached_property
     def _reference(self) -> ReferenceEncoder:
-        return ReferenceEncoder(self._file, self._special_tokens)
+        return reference_encoder(self._file, self._special_tokens)
 
     def _encode_fast(self, data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> Encoded:
         if len(offsets) < 2:
@@ -247,6 +247,12 @@ class GigatokenEncoder:
         return encoded if self._pairs is None else self._pairs.join(encoded)
 
 
+@functools.lru_cache(maxsize=4)
+def reference_encoder(tokenizer: TokenizerFile, special_tokens: SpecialTokens) -> ReferenceEncoder:
+    """The reference of this process, which any number of threads may use: it takes as long to make as to load."""
+    return ReferenceEncoder(tokenizer, special_tokens)
+
+
 def make_encoder(tokenizer: TokenizerFile, engine: Engine, special_tokens: SpecialTokens) -> Encoder:
     """An encoder by the engine asked for; "auto" takes gigatoken where it can be used, and else warns and says why not.
 
@@ -254,14 +260,14 @@ def make_encoder(tokenizer: TokenizerFile, engine: Engine, special_tokens: Speci
         UsageError: the engine is "gigatoken" and cannot be used with this tokenizer; says why.
     """
     if engine == "tokenizers":
-        return ReferenceEncoder(tokenizer, special_tokens)
+        return reference_encoder(tokenizer, special_tokens)
     try:
         return GigatokenEncoder(tokenizer, special_tokens)
     except UsageError as error:
         if engine == "gigatoken":
             raise
         _LOGGER.warning("encoding with tokenizers, which is slower: %s", error)
-        return ReferenceEncoder(tokenizer, special_tokens)
+        return reference_encoder(tokenizer, special_tokens)
 
 
 def _byte_strings(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> Any:

@@ -19,6 +19,7 @@ from typing import Any
 from tokenizers.pre_tokenizers import ByteLevel
 
 from transforms.encoding.code_points import Form
+from transforms.encoding.long_documents import settings_can_be_cut
 from transforms.encoding.splits import COVERING_SPLITS, Digits, byte_characters, known_spellings
 from transforms.errors import UsageError
 from transforms.tokenizer.file import TokenizerFile
@@ -52,7 +53,8 @@ class GigatokenInput:
         text_tokens: the names of those that are text.
         whole_documents: whether a document that holds one of them goes to the reference, which alone knows what comes
             of its flags, and which of two is meant that are one once they are normalized.
-        unmerged_digits: whether no token holds a digit but those of the ten digits.
+        can_be_cut: see `transforms.encoding.long_documents.can_be_cut`.
+        unmerged_digits: whether no token holds a digit but those of the ten digits, where that matters.
         largest_id: the largest id that it may give.
     """
 
@@ -63,6 +65,7 @@ class GigatokenInput:
     normalized_tokens: tuple[dict[str, Any], ...]
     text_tokens: frozenset[str]
     whole_documents: bool
+    can_be_cut: bool
     unmerged_digits: bool
     largest_id: int
 
@@ -96,7 +99,9 @@ def gigatoken_input(tokenizer: TokenizerFile, special_tokens: SpecialTokens) -> 
         normalized_tokens=_looked_for(added, text, normalized=True),
         text_tokens=text,
         whole_documents=_reference_decides(added, wanted, form),
-        unmerged_digits=not any(len(token) > 1 and _A_DIGIT.search(token) for token in model["vocab"]),
+        can_be_cut=settings_can_be_cut(whole, special_tokens),
+        unmerged_digits=digits is not None
+        and not any(len(token) > 1 and _A_DIGIT.search(token) for token in model["vocab"]),
         largest_id=max(model["vocab"].values()),
     )
 
@@ -198,11 +203,13 @@ def _simplify_model(model: dict[str, Any]) -> dict[str, Any]:
     pairs = [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in model["merges"]]
     if len(set(pairs)) < len(pairs):
         raise GigatokenUnfitError("needs each merge once, and this tokenizer has one twice")
-    reachable = {token: token_id for token, token_id in vocabulary.items() if alphabet.issuperset(token)}
-    merges = [pair for pair in pairs if alphabet.issuperset("".join(pair))]
+    reachable, merges = dict(vocabulary), pairs
+    if not alphabet.issuperset(set().union(*vocabulary)):
+        reachable = {token: token_id for token, token_id in vocabulary.items() if alphabet.issuperset(token)}
+        merges = [pair for pair in pairs if alphabet.issuperset("".join(pair))]
     free = itertools.count(largest + 1)
     reachable |= {character: next(free) for character in sorted(missing)}
-    made = [reachable["".join(pair)] for pair in merges]
+    made = [reachable[left + right] for left, right in merges]
     if len(set(made)) < len(made) and all(before <= after for before, after in itertools.pairwise(made)):
         # Letter, space, letter: no pre-tokenizer leaves them in one word.
         unreachable = "aĠb", "cĠd"

@@ -55,7 +55,11 @@ def can_be_cut(tokenizer: TokenizerFile, special_tokens: SpecialTokens) -> bool:
     Args:
         special_tokens: as for `transforms.encoding.encoders.ReferenceEncoder`.
     """
-    whole = json.loads(tokenizer.json)
+    return settings_can_be_cut(json.loads(tokenizer.json), special_tokens)
+
+
+def settings_can_be_cut(whole: Mapping[str, Any], special_tokens: SpecialTokens) -> bool:
+    """As `can_be_cut`, of what stands in a tokenizer.json."""
     wanted = [
         token for token in whole.get("added_tokens") or [] if special_tokens == "token" or not token.get("special")
     ]
@@ -130,9 +134,10 @@ def stands_at_cuts() -> NDArray[np.bool_]:
 
     The ASCII digits, and letters of any script that all engines know and no normalizer changes or joins to others.
     """
-    table = code_points.inert("NFC") & code_points.inert("NFKC")
-    for code_point in np.flatnonzero(table).tolist():
-        table[code_point] = unicodedata.category(chr(code_point))[0] == "L"
+    # What NFKC leaves alone, NFC does.
+    points = np.flatnonzero(code_points.inert("NFKC"))
+    table = np.zeros(code_points.CODE_POINTS, np.bool_)
+    table[points] = [chr(code_point).isalpha() for code_point in points.tolist()]  # which is the category L
     table[ord("0") : ord("9") + 1] = True
     table.flags.writeable = False
     return table

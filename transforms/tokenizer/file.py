@@ -17,8 +17,6 @@ import zlib
 from dataclasses import dataclass
 from typing import Any
 
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 from tokenizers import Tokenizer
 
 from transforms.errors import BroetchenError, UsageError, one_line
@@ -102,14 +100,24 @@ class _File:
         return parsed
 
 
+_unused: dict[str, Tokenizer] = {}
+
+
+def new_tokenizer(tokenizer_json: str) -> Tokenizer:
+    """A tokenizer that nobody else changes: the one that was made to check its file, for the first to ask for it."""
+    return _unused.pop(tokenizer_json, None) or Tokenizer.from_str(tokenizer_json)
+
+
 # Large ones take a quarter of a second, and several sources mostly have the same.
 @functools.lru_cache(maxsize=4)
 def _checked(file: _File, config: _File | None, bos_token: str | None, eos_token: str | None) -> TokenizerFile:
     file.parse()
     try:
-        tokenizer = Tokenizer.from_str(file.text())
+        tokenizer = new_tokenizer(file.text())
     except Exception as error:  # tokenizers raises plain Exception
         raise UsageError(f"{file.where}: tokenizers cannot load it: {error}") from error
+    _unused.clear()
+    _unused[file.text()] = tokenizer
     settings = {} if config is None else config.parse()
     bos = _find_token(tokenizer, file.where, "bos_token", bos_token, settings)
     eos = _find_token(tokenizer, file.where, "eos_token", eos_token, settings)
@@ -167,6 +175,9 @@ def _read_hub(repository: str, revision: str | None) -> tuple[_File, _File | Non
 
 
 def _fetch(repository: str, revision: str | None, name: str) -> _File | None:
+    from huggingface_hub import hf_hub_download  # a quarter of a second that files are spared
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+
     where = f"{repository}@{revision}/{name}"
     try:
         with open(hf_hub_download(repository, name, revision=revision), "rb") as file:

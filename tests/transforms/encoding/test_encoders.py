@@ -101,7 +101,7 @@ def bytes_by_reference(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def by_gigatoken_alone(encoder: GigatokenEncoder) -> bool:
-    return "_reference" not in vars(encoder)
+    return not encoder.reference_bytes
 
 
 # What the reference does

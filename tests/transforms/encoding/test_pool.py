@@ -156,7 +156,7 @@ def test_an_encoder_is_lent_to_one_at_a_time(tmp_path: Path, made: list[Engine])
 
     def borrow() -> None:
         for _ in range(3):
-            with borrow_encoder(spec, "tokenizers") as encoder:
+            with borrow_encoder(spec, "gigatoken") as encoder:
                 lent.append(encoder)
                 both.wait()  # until the other has one too
             both.wait()
