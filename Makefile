@@ -15,6 +15,9 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 # More arguments for the benchmark of counting: make bench COUNT_BENCH_ARGS="--text-mb 80"
 COUNT_BENCH_ARGS ?=
+# And for those of tokenizers and texts: make bench TEXTS_BENCH_ARGS="--tokenizers nanochat" ENGINE_BENCH_ARGS="--text-mb 10"
+TEXTS_BENCH_ARGS ?=
+ENGINE_BENCH_ARGS ?=
 # And for that of training: make bench TRAINING_BENCH_ARGS="--style gpt-neox"
 TRAINING_BENCH_ARGS ?=
 # And for that of streaming: make bench STREAMING_BENCH_ARGS="--text-mb 400"

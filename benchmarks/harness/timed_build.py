@@ -12,7 +12,16 @@ import yaml
 from benchmarks.harness.places import ROOT
 
 
-def build_command(source: str, tokens: int, folder: Path, shard_size: str, options: Sequence[str] = ()) -> list[str]:
+def build_command(
+    source: str,
+    tokens: int,
+    folder: Path,
+    shard_size: str,
+    options: Sequence[str] = (),
+    *,
+    tokenizer: Path = ROOT / "samples" / "tokenizer.json",
+    on_shortfall: str = "fail",
+) -> list[str]:
     """The command that builds `tokens` of `source` into `folder`, where it also puts the mix config.
 
     Args:
@@ -21,11 +30,14 @@ def build_command(source: str, tokens: int, folder: Path, shard_size: str, optio
         folder: an empty one.
         shard_size: about the size of a shard, as "8MiB".
         options: more options of the command.
+        tokenizer: its tokenizer.json, with the samples' EOS token.
+        on_shortfall: as in a mix config.
     """
     config = {
         "name": "benchmark",
-        "tokenizer": {"path": str(ROOT / "samples" / "tokenizer.json"), "eos_token": "<|eos|>"},
+        "tokenizer": {"path": str(tokenizer), "eos_token": "<|eos|>"},
         "shards": {"target_size": shard_size},
+        "on_shortfall": on_shortfall,
         "datasets": {"corpus": {"tokens": tokens, "source": source}},
     }
     path = folder / "mix.yaml"

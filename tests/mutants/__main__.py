@@ -46,7 +46,7 @@ CORE = (
     "transforms/locks/output.py",
     "transforms/locks/owner.py",
     "transforms/files/gcs_objects.py",
-    "transforms/encoding/code_points.py",
+    "transforms/segments/code_points.py",
     "transforms/encoding/gigatoken.py",
     "transforms/encoding/pool.py",
     "launch/maxtext/checks.py",

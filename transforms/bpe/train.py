@@ -6,7 +6,7 @@ pre-tokenizer calls one) is in the corpus, and on nothing else: not on threads, 
 pairs that are equally frequent are taken in the order of their ids.
 
 gigatoken counts words many times faster, and finds the same merges where it splits text alike: that is, with the split
-of GPT-2, and without code points on which Unicode tables differ (`transforms.encoding.code_points`).
+of GPT-2, and without code points on which Unicode tables differ (`transforms.segments.code_points`).
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ import pyarrow as pa
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from transforms.bpe.styles import TokenizerStyle
-from transforms.encoding import code_points
 from transforms.encoding.splits import byte_characters
 from transforms.errors import BroetchenError, UsageError
 from transforms.files.scratch import temporary_folder
+from transforms.segments import code_points
 
 _LOGGER = logging.getLogger(__name__)
 

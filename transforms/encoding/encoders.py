@@ -5,11 +5,11 @@ used where it provably gives the same, which takes some care:
 
 * It is given only tokenizers that the tests have compared, and of these only a part (`transforms.encoding.gigatoken`).
 * Normalization to NFC or NFKC is done here, before the engine, which knows no NFKC.
-* Added tokens are taken out of the engine's vocabulary, and found before it (`transforms.encoding.added_tokens`).
+* Added tokens are taken out of the engine's vocabulary, and found before it (`transforms.segments.added_tokens`).
 * The surroundings of a code point on which the engines' Unicode tables may differ
-  (`transforms.encoding.code_points`) go to the reference, cut out of the document (`transforms.encoding.segments`).
+  (`transforms.segments.code_points`) go to the reference, cut out of the document (`transforms.segments.segments`).
 * Numbers that are split in pairs or single digits are put together, or taken apart, around it
-  (`transforms.encoding.digits`).
+  (`transforms.segments.digits`).
 
 Neither engine adds the special tokens of a template post-processor: which ids begin and end a document is the mix
 config's to say. An encoder by gigatoken is for one thread at a time, and must be made in the process that uses it:
@@ -28,14 +28,14 @@ import psutil
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from transforms.encoding import code_points
-from transforms.encoding.added_tokens import AddedTokens
-from transforms.encoding.digits import DigitPairs, numbers_together, set_digits_apart
-from transforms.encoding.encoded import Encoded, concatenated, interleaved, offsets_of
 from transforms.encoding.gigatoken import GigatokenUnfitError, gigatoken_input
 from transforms.encoding.long_documents import any_long, can_be_cut, piece_ends
-from transforms.encoding.segments import FAST, KNOWN, REFERENCE, Segments, windows
 from transforms.errors import BroetchenError, UsageError, one_line
+from transforms.segments import code_points
+from transforms.segments.added_tokens import AddedTokens
+from transforms.segments.digits import DigitPairs, numbers_together, set_digits_apart
+from transforms.segments.encoded import Encoded, concatenated, interleaved, offsets_of
+from transforms.segments.segments import FAST, KNOWN, REFERENCE, Segments, windows
 from transforms.texts import text_array, text_buffers
 from transforms.tokenizer.file import TokenizerFile, new_tokenizer
 from transforms.tokenizer.spec import Engine, SpecialTokens

@@ -18,10 +18,10 @@ from typing import Any
 
 from tokenizers.pre_tokenizers import ByteLevel
 
-from transforms.encoding.code_points import Form
 from transforms.encoding.long_documents import settings_can_be_cut
 from transforms.encoding.splits import COVERING_SPLITS, Digits, byte_characters, known_spellings
 from transforms.errors import UsageError
+from transforms.segments.code_points import Form
 from transforms.tokenizer.file import TokenizerFile
 from transforms.tokenizer.spec import SpecialTokens
 

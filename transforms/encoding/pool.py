@@ -16,11 +16,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transforms.encoding.encoded import Encoded, first_difference
 from transforms.encoding.encoders import Encoder, GigatokenEncoder, make_encoder
 from transforms.encoding.gigatoken import GigatokenUnfitError, gigatoken_input
 from transforms.encoding.long_documents import without_too_long
 from transforms.errors import BroetchenError, UsageError
+from transforms.segments.encoded import Encoded, first_difference
 from transforms.texts import TextBatch
 from transforms.tokenizer.file import TokenizerFile, load_tokenizer
 from transforms.tokenizer.spec import ChosenEngine, Engine, TokenizerSpec

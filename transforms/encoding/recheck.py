@@ -16,9 +16,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import xxhash
 
-from transforms.encoding.encoded import Encoded, first_difference
 from transforms.encoding.pool import borrow_encoder
 from transforms.errors import BroetchenError
+from transforms.segments.encoded import Encoded, first_difference
 from transforms.texts import text_array, text_buffers
 from transforms.tokenizer.spec import ChosenEngine, TokenizerSpec
 

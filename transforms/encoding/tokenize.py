@@ -13,9 +13,9 @@ from apache_beam.metrics import Metrics
 
 from transforms.arrayrecord.example import encode_ids, encode_texts
 from transforms.arrayrecord.records import FEATURE, RecordSpec, add_bos_eos, record_bounds
-from transforms.encoding.encoded import Encoded
 from transforms.encoding.pool import borrow_encoder
 from transforms.errors import UsageError
+from transforms.segments.encoded import Encoded
 from transforms.tokenizer.file import load_tokenizer
 from transforms.tokenizer.spec import Engine, SpecialTokens, TokenizerSpec
 

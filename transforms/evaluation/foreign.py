@@ -14,9 +14,9 @@ from typing import Literal
 
 import pyarrow as pa
 
-from transforms.encoding.encoded import Encoded
 from transforms.encoding.splits import PROVEN_SPLITS
 from transforms.evaluation.vocabulary import Vocabulary
+from transforms.segments.encoded import Encoded
 
 ForeignKind = Literal["tiktoken", "sentencepiece"]
 """The library that reads a file."""

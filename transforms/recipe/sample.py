@@ -19,8 +19,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from transforms.encoding.encoded import Encoded
-from transforms.encoding.long_documents import cut_is_near
 from transforms.encoding.pool import borrow_encoder
 from transforms.errors import BroetchenError
 from transforms.files import storage
@@ -28,6 +26,8 @@ from transforms.parquet.footer import RowGroup, SourceFile
 from transforms.parquet.texts import Beginning, read_beginnings
 from transforms.recipe.ratio import Ratio, sampled_ratio
 from transforms.recipe.spec import DatasetSpec
+from transforms.segments.cuts import cut_is_near
+from transforms.segments.encoded import Encoded
 from transforms.texts import BATCH_TEXT_BYTES, KINDS, NOT_TEXT, NULL, TextBatch
 
 _LOGGER = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class Sample:
     Attributes:
         ratio: of tokens to the bytes of the column.
         uncut_share: the share of the text with no place near where documents can be cut
-            (`transforms.encoding.long_documents.cut_is_near`).
+            (`transforms.segments.cuts.cut_is_near`).
     """
 
     texts: pa.LargeStringArray

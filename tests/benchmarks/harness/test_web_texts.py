@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from benchmarks.harness.web_texts import BULLET, LAID_OUT, RARE, REPLACEMENT_CHARACTER, SOFT_HYPHEN, pdf, web
-from transforms.encoding import code_points
+from transforms.segments import code_points
 
 TEXT = "Ein Satz mit Wörtern. Another one, with words.\nUnd noch einer. " * 30
 KINDS = [pytest.param(web, id="web"), pytest.param(pdf, id="pdf")]

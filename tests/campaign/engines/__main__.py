@@ -25,10 +25,10 @@ from rich.table import Table
 
 from tests.campaign.engines.draw import draw_texts, draw_tokenizer
 from tests.support.small_tokenizers import as_file
-from transforms.encoding.encoded import first_difference
 from transforms.encoding.encoders import GigatokenEncoder, ReferenceEncoder
 from transforms.encoding.gigatoken import GigatokenUnfitError
 from transforms.errors import BroetchenError
+from transforms.segments.encoded import first_difference
 from transforms.tokenizer.spec import SpecialTokens
 
 _TEXTS_OF_A_TOKENIZER = 2000

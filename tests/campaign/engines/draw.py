@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 
 from tests.support.corpora import SAMPLES
 from tests.support.small_tokenizers import GPT2, added_token, byte_characters, byte_level, split_then_bytes, train
-from transforms.encoding.code_points import agreed
 from transforms.encoding.splits import COVERING_SPLITS, known_spellings
+from transforms.segments.code_points import agreed
 
 _DIGITS = {"type": "Digits", "individual_digits": True}
 _NEVER = [0xC0, 0xC1, *range(0xF5, 0x100)]

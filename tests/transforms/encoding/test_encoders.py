@@ -28,10 +28,10 @@ from tests.support.small_tokenizers import (
     train,
 )
 from transforms.encoding import encoders
-from transforms.encoding.encoded import Encoded, first_difference
 from transforms.encoding.encoders import Encoder, GigatokenEncoder, ReferenceEncoder, make_encoder
 from transforms.encoding.splits import COVERING_SPLITS, PROVEN_SPLITS, known_spellings
 from transforms.errors import BroetchenError
+from transforms.segments.encoded import Encoded, first_difference
 from transforms.tokenizer.file import TokenizerFile, load_tokenizer
 from transforms.tokenizer.spec import SpecialTokens
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import unicodedata
 from typing import Any
 
 import numpy as np
@@ -15,15 +14,7 @@ import tokenizers
 from tests.support.small_tokenizers import GPT2, POSSESSIVE, added_token, as_file, byte_level, split_then_bytes
 from transforms.encoding import long_documents
 from transforms.encoding.encoders import GigatokenEncoder, ReferenceEncoder
-from transforms.encoding.long_documents import (
-    PIECE_BYTES,
-    any_long,
-    can_be_cut,
-    cuts_in,
-    first_cut,
-    last_cut,
-    piece_ends,
-)
+from transforms.encoding.long_documents import PIECE_BYTES, any_long, can_be_cut, piece_ends
 from transforms.encoding.splits import PROVEN_SPLITS
 from transforms.errors import BroetchenError
 
@@ -223,31 +214,6 @@ def test_a_token_that_normalization_may_make_hold_a_cut_forbids_it(name: str) ->
     tokens = [added_token(1000, name, normalized=True, special=False)]
     lower = {"type": "Sequence", "normalizers": [{"type": "Lowercase"}, {"type": "StripAccents"}]}
     assert not can_be_cut(as_file(byte_level(MERGES, normalizer=lower, added_tokens=tokens)), "text")
-
-
-@pytest.mark.parametrize("word", ["Кириллица ", "한국어 ", "für "])
-@pytest.mark.parametrize("size", [3, 100, 1000])
-def test_cuts_are_found_before_and_after_any_place(word: str, size: int) -> None:
-    """Also where the next one is far."""
-    text = f"{'漢' * size}{word}{word}{'…' * size}{word}a b{'漢' * size}".encode()
-    data = np.frombuffer(text, np.uint8)
-    found = cuts_in(data, 0, len(data)).tolist()
-    assert found == [
-        place
-        for place in range(1, len(data) - 1)
-        if text[place] == 0x20
-        and unicodedata.category(text[:place].decode()[-1])[0] == "L"
-        and unicodedata.category(text[place + 1 :].decode()[0])[0] == "L"
-    ]
-    assert len(found) > 2
-    starts = [place for place in range(len(data)) if data[place] & 0xC0 != 0x80]
-    for place in starts:
-        after = first_cut(data, place, len(data))
-        before = last_cut(data, 0, place)
-        # The characters on both sides of it lie behind, or before.
-        assert after == next((cut for cut in found if cut - len(text[:cut].decode()[-1].encode()) >= place), None)
-        ends = (cut for cut in reversed(found) if cut + 1 + len(text[cut + 1 :].decode()[0].encode()) <= place)
-        assert before == next(ends, None)
 
 
 def test_short_documents_stay_as_they_are() -> None:

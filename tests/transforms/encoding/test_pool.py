@@ -17,8 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.small_tokenizers import added_token, byte_level
-from transforms.encoding import code_points, pool
-from transforms.encoding.encoded import Encoded
+from transforms.encoding import pool
 from transforms.encoding.encoders import Encoder, make_encoder
 from transforms.encoding.pool import (
     borrow_encoder,
@@ -33,6 +32,8 @@ from transforms.encoding.pool import (
     warm_encoder,
 )
 from transforms.errors import BroetchenError, UsageError
+from transforms.segments import code_points
+from transforms.segments.encoded import Encoded
 from transforms.tokenizer.file import TokenizerFile, load_tokenizer
 from transforms.tokenizer.spec import Engine, SpecialTokens, TokenizerSpec
 

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.documents import ROOT
-from transforms.encoding import code_points, recheck
+from transforms.encoding import recheck
 from transforms.encoding.pool import borrow_encoder
 from transforms.encoding.recheck import EnginesDifferError, check_probe, check_some, engine_version, probe_digest
+from transforms.segments import code_points
 from transforms.tokenizer.file import load_tokenizer
 from transforms.tokenizer.spec import TokenizerSpec
 

@@ -24,12 +24,12 @@ from tokenizers import normalizers
 
 from tests.support.corpora import TOKENIZER
 from tests.support.small_tokenizers import GPT2, POSSESSIVE, as_file, byte_level, split_then_bytes
-from transforms.encoding import code_points
-from transforms.encoding.code_points import agreed, documents_at, inert, non_ascii, normalize
-from transforms.encoding.digits import is_number
-from transforms.encoding.encoded import first_difference
 from transforms.encoding.encoders import GigatokenEncoder, ReferenceEncoder
 from transforms.encoding.splits import PROVEN_SPLITS, known_spellings
+from transforms.segments import code_points
+from transforms.segments.code_points import agreed, documents_at, inert, non_ascii, normalize
+from transforms.segments.digits import is_number
+from transforms.segments.encoded import first_difference
 from transforms.tokenizer.file import load_tokenizer
 
 AGREED = np.flatnonzero(agreed()).tolist()

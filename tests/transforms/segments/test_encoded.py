@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transforms.encoding.encoded import Encoded, concatenated, first_difference, interleaved
+from transforms.segments.encoded import Encoded, concatenated, first_difference, interleaved
 
 documents = st.lists(st.lists(st.integers(0, 2**32 - 1), max_size=5), max_size=6)
 

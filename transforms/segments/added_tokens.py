@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from transforms.encoding.code_points import Form
-from transforms.encoding.segments import FAST, Segments, Spans, spans_of
+from transforms.segments.code_points import Form
+from transforms.segments.segments import FAST, Segments, Spans, spans_of
 from transforms.texts import text_array
 
 Found = tuple[Spans, NDArray[np.uint32]]

@@ -12,9 +12,9 @@ import unicodedata
 import numpy as np
 from numpy.typing import NDArray
 
-from transforms.encoding.code_points import CODE_POINTS, agreed
-from transforms.encoding.encoded import Encoded
-from transforms.encoding.segments import FAST, KNOWN, Segments
+from transforms.segments.code_points import CODE_POINTS, agreed
+from transforms.segments.encoded import Encoded
+from transforms.segments.segments import FAST, KNOWN, Segments
 
 
 @functools.cache
@@ -33,7 +33,7 @@ def numbers_together(
     """The non-ASCII numbers that stand beside another number or a digit: their positions in bytes, int64, ascending.
 
     Args:
-        positions, characters: of the non-ASCII characters in `data` (`transforms.encoding.code_points.non_ascii`).
+        positions, characters: of the non-ASCII characters in `data` (`transforms.segments.code_points.non_ascii`).
     """
     numbers = positions[is_number()[characters]]
     if not len(numbers):

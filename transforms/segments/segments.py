@@ -1,8 +1,8 @@
 """Batches of documents in segments: what the fast engine encodes, what the reference does, and what has a known id.
 
 So a character that engines do not know alike, or the name of a token, costs its surroundings and not its document.
-A document can be cut between a letter or digit and a space with another after it (`transforms.encoding.long_documents`
-says why): around what the reference has to see, a window is cut out there.
+A document can be cut between a letter or digit and a space with another after it (`transforms.segments.cuts`): around
+what the reference has to see, a window is cut out there.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from transforms.encoding.code_points import documents_at
-from transforms.encoding.long_documents import first_cut, last_cut
+from transforms.segments.code_points import documents_at
+from transforms.segments.cuts import first_cut, last_cut
 
 FAST: Final = 0
 REFERENCE: Final = 1
