@@ -37,8 +37,8 @@ from benchmarks.harness.same_work import WrongWork
 from benchmarks.harness.tokenizer_files import NAMES, NamedTokenizer, find_tokenizer
 from benchmarks.harness.web_texts import RARE
 from transforms.encoding.encoders import Encoder, GigatokenEncoder, ReferenceEncoder
-from transforms.encoding.gigatoken import GigatokenUnfitError
 from transforms.encoding.pool import leading_documents
+from transforms.encoding.unfit import GigatokenUnfitError
 from transforms.tokenizer.file import load_tokenizer
 
 ENGINES = ("gigatoken", "tokenizers")

@@ -68,6 +68,59 @@ def byte_level(
     }
 
 
+BYTE_TOKENS = [f"<0x{byte:02X}>" for byte in range(256)]
+_TO_MARKS = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+_METASPACE = {"type": "Metaspace", "replacement": "▁"}
+SENTENCEPIECE_FORMS: dict[str, tuple[dict[str, Any] | None, dict[str, Any] | None]] = {
+    "Llama-2": ({"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}, _TO_MARKS]}, None),
+    "Yi": ({"type": "Sequence", "normalizers": [_TO_MARKS]}, None),
+    "Gemma": (_TO_MARKS, None),
+    "Gemma 2": (
+        _TO_MARKS,
+        {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False},
+    ),
+    "Metaspace": (None, {**_METASPACE, "prepend_scheme": "always"}),
+    "Metaspace, unsplit": (None, {**_METASPACE, "prepend_scheme": "always", "split": False}),
+    "Metaspace, first": (None, {**_METASPACE, "prepend_scheme": "first", "split": True}),
+    "Metaspace, first, unsplit": (None, {**_METASPACE, "prepend_scheme": "first", "split": False}),
+    "Metaspace, never": (
+        None,
+        {"type": "Sequence", "pretokenizers": [{**_METASPACE, "prepend_scheme": "never", "split": True}]},
+    ),
+    "Metaspace, never, unsplit": (None, {**_METASPACE, "prepend_scheme": "never", "split": False}),
+}
+"""Normalizer and pre-tokenizer of tokenizers in SentencePiece's manner."""
+
+
+def sentencepiece_like(
+    merges: Iterable[tuple[str, str]] = (),
+    *,
+    characters: str = "▁abcdefghijklmnopqrstuvwxyz.,\n",
+    more: Iterable[str] = (),
+    form: str = "Llama-2",
+    added_tokens: Sequence[dict[str, Any]] = (),
+) -> dict[str, Any]:
+    """A tokenizer of characters, bytes for all others, merges, and tokens that no merge makes."""
+    pairs = list(merges)
+    made = ("".join(pair) for pair in pairs)
+    tokens = dict.fromkeys(["<unk>", "<s>", "</s>", *BYTE_TOKENS, *characters, *made, *more])
+    normalizer, pre_tokenizer = SENTENCEPIECE_FORMS[form]
+    return {
+        "version": "1.0",
+        "added_tokens": list(added_tokens),
+        "normalizer": normalizer,
+        "pre_tokenizer": pre_tokenizer,
+        "model": {
+            "type": "BPE",
+            "unk_token": "<unk>",
+            "fuse_unk": True,
+            "byte_fallback": True,
+            "vocab": {token: number for number, token in enumerate(tokens)},
+            "merges": [list(pair) for pair in pairs],
+        },
+    }
+
+
 def train(texts: Iterable[str], pre_tokenizer: dict[str, Any], *, size: int = 1500) -> dict[str, Any]:
     """A tokenizer trained on texts."""
     tokenizer = tokenizers.Tokenizer.from_str(json.dumps(byte_level(pre_tokenizer=pre_tokenizer)))

@@ -28,8 +28,10 @@ import psutil
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from transforms.encoding.gigatoken import GigatokenUnfitError, gigatoken_input
-from transforms.encoding.long_documents import any_long, can_be_cut, piece_ends
+from transforms.encoding.gigatoken import gigatoken_input
+from transforms.encoding.long_documents import Cuts, any_long, piece_ends, where_to_cut, without_spaces
+from transforms.encoding.sentencepiece import Prefix, with_prefixes
+from transforms.encoding.unfit import GigatokenUnfitError
 from transforms.errors import BroetchenError, UsageError, one_line
 from transforms.segments import code_points
 from transforms.segments.added_tokens import AddedTokens
@@ -85,8 +87,8 @@ class ReferenceEncoder:
         Raises:
             BroetchenError: the tokenizer has no tokens for some of the text, or a document is too long for it.
         """
-        cut = functools.partial(can_be_cut, self._file, self._special_tokens)
-        return _by_pieces(texts, cut, self._encode_pieces)
+        cuts = functools.partial(where_to_cut, self._file, self._special_tokens)
+        return _by_pieces(texts, cuts, self._encode_pieces)
 
     def id_of(self, token: str) -> int:
         """The id of a token in the vocabulary."""
@@ -152,7 +154,7 @@ class GigatokenEncoder:
         Raises:
             BroetchenError: a document is too long.
         """
-        return _by_pieces(texts, lambda: self._input.can_be_cut, self._encode_pieces)
+        return _by_pieces(texts, lambda: self._input.cuts, self._encode_pieces)
 
     def _encode_pieces(self, texts: pa.LargeStringArray) -> Encoded:
         data, offsets = text_buffers(texts)
@@ -168,6 +170,9 @@ class GigatokenEncoder:
         if not any(tokens for tokens, _ in wanted):
             return None, None
         # What ids they have, `tokenizers` says, whatever stands in the file.
+        names = self._input.names
+        if len({self._reference.id_of(name) for name in names}) < len(names):
+            raise GigatokenUnfitError("needs an id for each added token, and two of this tokenizer's have one")
         raw, normalized = (
             AddedTokens(tokens, self._reference.id_of, self._input.text_tokens, form) if tokens else None
             for tokens, form in wanted
@@ -178,6 +183,8 @@ class GigatokenEncoder:
         segments = Segments(offsets)
         if self._raw_tokens is not None:
             self._take_tokens(self._raw_tokens, data, segments)
+        if self._input.prefix is not None:
+            return self._encode_sentencepiece(data, segments, self._input.prefix)
         text = data
         if len(data) and data.max() >= 0x80:
             positions, characters = code_points.non_ascii(data)
@@ -185,7 +192,7 @@ class GigatokenEncoder:
             if self._input.digits == "pairs":
                 unlike = np.union1d(unlike, numbers_together(data, positions, characters))
             if len(unlike):
-                segments.insert(windows(data, segments, unlike, cut=self._input.can_be_cut), REFERENCE)
+                segments.insert(windows(data, segments, unlike, cut=self._input.cuts == "before"), REFERENCE)
             segments.keep_raw()
             if self._input.form is not None:
                 text, segments.bounds = code_points.normalize(
@@ -199,6 +206,15 @@ class GigatokenEncoder:
             set_digits_apart(
                 text, segments, *code_points.non_ascii(text), self._digits, unmerged=self._input.unmerged_digits
             )
+        return self._encode_segments(text, data, segments)
+
+    def _encode_sentencepiece(self, data: NDArray[np.uint8], segments: Segments, prefix: Prefix) -> Encoded:
+        if self._normalized_tokens is not None:
+            self._take_tokens(self._normalized_tokens, data, segments)
+        segments.keep_raw()
+        text = data
+        if prefix != "none":
+            text, segments.bounds = with_prefixes(data, segments, prefix)
         return self._encode_segments(text, data, segments)
 
     def _take_tokens(self, tokens: AddedTokens, text: NDArray[np.uint8], segments: Segments) -> None:
@@ -302,12 +318,14 @@ def _calls(texts: pa.LargeStringArray) -> Iterator[tuple[int, int]]:
 
 
 def _by_pieces(
-    texts: pa.LargeStringArray, cut: Callable[[], bool], encode: Callable[[pa.LargeStringArray], Encoded]
+    texts: pa.LargeStringArray, where: Callable[[], Cuts], encode: Callable[[pa.LargeStringArray], Encoded]
 ) -> Encoded:
     """Encodes long documents in pieces, where that is the same, and puts their ids together again."""
     data, offsets = text_buffers(texts)
     if not any_long(offsets):
         return encode(texts)
-    ends = piece_ends(data, offsets, cut=cut())
-    encoded = encode(text_array(data, ends))
+    cuts = where()
+    ends = piece_ends(data, offsets, cut=cuts != "nowhere")
+    data, bounds = without_spaces(data, offsets, ends) if cuts == "over" else (data, ends)
+    encoded = encode(text_array(data, bounds))
     return Encoded(encoded.ids, encoded.offsets[np.searchsorted(ends, offsets)])

@@ -13,13 +13,15 @@ import itertools
 import json
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from transforms.encoding.sentencepiece import is_sentencepiece, sentencepiece_form
 from transforms.encoding.splits import SPLITS_AT_CUTS, SPLITS_OF_CHARACTERS
+from transforms.encoding.unfit import GigatokenUnfitError
 from transforms.errors import BroetchenError
 from transforms.quantities import format_size
 from transforms.segments.cuts import first_cut, stands_at_cuts
@@ -38,9 +40,14 @@ _AT_CUTS: Final = frozenset({"Whitespace", "WhitespaceSplit", "BertPreTokenizer"
 _OF_CHARACTERS: Final = frozenset({"Digits", "Punctuation"})
 
 
+Cuts = Literal["nowhere", "before", "over"]
+"""Where documents can be cut: nowhere; before the space at a cut; or over it, so that no part has it, where the
+tokenizer puts one before each."""
+
+
 @functools.lru_cache(maxsize=4)  # a tenth of a second for a large vocabulary
-def can_be_cut(tokenizer: TokenizerFile, special_tokens: SpecialTokens) -> bool:
-    """Whether long documents can be encoded in pieces with a tokenizer, by whatever engine.
+def where_to_cut(tokenizer: TokenizerFile, special_tokens: SpecialTokens) -> Cuts:
+    """Where long documents can be cut to be encoded in pieces with a tokenizer, by whatever engine.
 
     Its normalizer has to leave cuts alone, a pre-tokenizer has to split there, and no added token that is looked for in
     text may be found across one, or take the space at one.
@@ -48,20 +55,36 @@ def can_be_cut(tokenizer: TokenizerFile, special_tokens: SpecialTokens) -> bool:
     Args:
         special_tokens: as for `transforms.encoding.encoders.ReferenceEncoder`.
     """
-    return settings_can_be_cut(json.loads(tokenizer.json), special_tokens)
+    return cuts_of(json.loads(tokenizer.json), special_tokens)
 
 
-def settings_can_be_cut(whole: Mapping[str, Any], special_tokens: SpecialTokens) -> bool:
-    """As `can_be_cut`, of what stands in a tokenizer.json."""
+def cuts_of(whole: Mapping[str, Any], special_tokens: SpecialTokens) -> Cuts:
+    """As `where_to_cut`, of what stands in a tokenizer.json."""
     wanted = [
         token for token in whole.get("added_tokens") or [] if special_tokens == "token" or not token.get("special")
     ]
+    if is_sentencepiece(whole):
+        return _cuts_of_sentencepiece(whole, wanted)
     names = {step.get("type") for step in _steps(whole.get("normalizer"), "normalizers")}
-    return (
+    certain = (
         names <= _NORMALIZERS
         and _splits_at_cuts(_steps(whole.get("pre_tokenizer"), "pretokenizers"))
         and tokens_leave_cuts(wanted, normalized=bool(names))
     )
+    return "before" if certain else "nowhere"
+
+
+def _cuts_of_sentencepiece(whole: Mapping[str, Any], wanted: Sequence[Mapping[str, Any]]) -> Cuts:
+    try:
+        form = sentencepiece_form(whole)
+    except GigatokenUnfitError:
+        return "nowhere"
+    if not form.can_be_cut or not tokens_leave_cuts(wanted, normalized=False):
+        return "nowhere"
+    if form.prefix != "always":
+        return "before"
+    takes_spaces = any(token.get("lstrip") or " " in token["content"] for token in wanted)
+    return "nowhere" if takes_spaces else "over"
 
 
 def _steps(part: Mapping[str, Any] | None, members: str) -> Iterator[Mapping[str, Any]]:
@@ -126,6 +149,27 @@ def any_long(offsets: NDArray[np.int64]) -> bool:
     return len(offsets) > 1 and bool(np.diff(offsets).max() > PIECE_BYTES)
 
 
+def without_spaces(
+    data: NDArray[np.uint8], offsets: NDArray[np.int64], ends: NDArray[np.int64]
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Documents in pieces without the spaces that begin them, but for the first of each.
+
+    Args:
+        data, offsets: the documents, as for `piece_ends`.
+        ends: where their pieces end.
+
+    Returns:
+        data, and where pieces begin in it, and the last ends.
+
+    >>> text = np.frombuffer(b"ab cd ef", np.uint8)
+    >>> data, bounds = without_spaces(text, np.array([0, 8]), np.array([0, 2, 5, 8]))
+    >>> data.tobytes(), bounds.tolist()
+    (b'abcdef', [0, 2, 4, 6])
+    """
+    spaces = np.setdiff1d(ends, offsets)
+    return np.delete(data, spaces), ends - np.searchsorted(spaces, ends)
+
+
 def piece_ends(data: NDArray[np.uint8], offsets: NDArray[np.int64], *, cut: bool) -> NDArray[np.int64]:
     """Where the pieces of documents end.
 
@@ -169,7 +213,7 @@ def without_too_long(
         return batch
     data, offsets = text_buffers(batch.texts)
     fits = np.diff(offsets) <= LARGEST_PIECE
-    cut = can_be_cut(tokenizer, special_tokens)
+    cut = where_to_cut(tokenizer, special_tokens) != "nowhere"
     for document in np.flatnonzero(~fits).tolist():
         start, end = int(offsets[document]), int(offsets[document + 1])
         fits[document] = _longest(_pieces(data, start, end, cut=cut)) <= LARGEST_PIECE

@@ -17,8 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from transforms.encoding.encoders import Encoder, GigatokenEncoder, make_encoder
-from transforms.encoding.gigatoken import GigatokenUnfitError, gigatoken_input
+from transforms.encoding.gigatoken import gigatoken_input
 from transforms.encoding.long_documents import without_too_long
+from transforms.encoding.unfit import GigatokenUnfitError
 from transforms.errors import BroetchenError, UsageError
 from transforms.segments.encoded import Encoded, first_difference
 from transforms.texts import TextBatch

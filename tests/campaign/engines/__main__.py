@@ -20,13 +20,14 @@ from typing import Any
 
 import pyarrow as pa
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
 from tests.campaign.engines.draw import draw_texts, draw_tokenizer
 from tests.support.small_tokenizers import as_file
 from transforms.encoding.encoders import GigatokenEncoder, ReferenceEncoder
-from transforms.encoding.gigatoken import GigatokenUnfitError
+from transforms.encoding.unfit import GigatokenUnfitError
 from transforms.errors import BroetchenError
 from transforms.segments.encoded import first_difference
 from transforms.tokenizer.spec import SpecialTokens
@@ -89,7 +90,7 @@ def main() -> int:
     table.add_column("split")
     table.add_column("texts", justify="right")
     for name, alike in sorted(counts.items()):
-        table.add_row(name, f"{alike:,}" if alike else "not by gigatoken")
+        table.add_row(escape(name), f"{alike:,}" if alike else "not by gigatoken")
     Console().print(table)
     for difference in differences:
         print(difference)

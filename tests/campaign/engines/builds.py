@@ -22,8 +22,8 @@ from beam_pipelines.jobs.build import build
 from benchmarks.harness.corpus import CorpusSpec, make_corpus
 from tests.support.corpora import SAMPLES
 from transforms.encoding.encoders import GigatokenEncoder
-from transforms.encoding.gigatoken import GigatokenUnfitError
 from transforms.encoding.pool import reference_share
+from transforms.encoding.unfit import GigatokenUnfitError
 from transforms.tokenizer.file import load_tokenizer
 from transforms.tokenizer.spec import TokenizerSpec
 

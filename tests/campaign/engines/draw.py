@@ -11,7 +11,16 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from tests.support.corpora import SAMPLES
-from tests.support.small_tokenizers import GPT2, added_token, byte_characters, byte_level, split_then_bytes, train
+from tests.support.small_tokenizers import (
+    GPT2,
+    SENTENCEPIECE_FORMS,
+    added_token,
+    byte_characters,
+    byte_level,
+    sentencepiece_like,
+    split_then_bytes,
+    train,
+)
 from transforms.encoding.splits import COVERING_SPLITS, known_spellings
 from transforms.segments.code_points import agreed
 
@@ -73,8 +82,54 @@ def _random_merges(chance: random.Random) -> dict[str, Any]:
     return {"type": "BPE", "vocab": vocabulary, "merges": pairs, "ignore_merges": False}
 
 
+_PIECES = [*"abcdest01.,!?\n\t-'<>", "▁", "▁", "▁", "▁", "é", "漢", "字", "😀", "ü", "█"]
+
+
+def draw_sentencepiece(chance: random.Random) -> tuple[str, dict[str, Any]]:
+    """A tokenizer in SentencePiece's manner, whose merges may cross words and stand in any order."""
+    characters = list(dict.fromkeys(chance.sample(_PIECES, chance.randrange(8, len(_PIECES)))))
+    crossing, parts, merges = chance.random() < 0.4, list(characters), list[tuple[str, str]]()
+    for _ in range(chance.randrange(3, 120)):
+        left, right = (chance.choice(parts if chance.random() < 0.5 else characters) for _ in range(2))
+        if (left, right) in merges or (not crossing and "▁" in (left + right).lstrip("▁")) or len(left + right) > 14:
+            continue
+        merges.append((left, right))
+        parts.append(left + right)
+    if chance.random() < 0.3:
+        chance.shuffle(merges)
+    more = ["".join(chance.choices(_PIECES, k=chance.randrange(2, 6))) for _ in range(chance.randrange(6))]
+    form = chance.choice(list(SENTENCEPIECE_FORMS))
+    tokenizer = sentencepiece_like(merges, characters="".join(characters), more=more, form=form)
+    vocabulary = tokenizer["model"]["vocab"]
+    if chance.random() < 0.4:
+        ids = chance.sample(range(2 * len(vocabulary)), len(vocabulary))
+        tokenizer["model"]["vocab"] = dict(zip(vocabulary, ids, strict=True))
+    tokenizer["model"]["fuse_unk"] = chance.random() < 0.7
+    _add_tokens(chance, tokenizer, chance.sample(["<s>", "</s>", "▁▁", "\n\n", "<unk>"], chance.randrange(4)))
+    return f"SentencePiece, {form}", tokenizer
+
+
+def _add_tokens(chance: random.Random, tokenizer: dict[str, Any], more: list[str]) -> None:
+    vocabulary = tokenizer["model"]["vocab"]
+    first_free = max(vocabulary.values()) + 1
+    names = dict.fromkeys([*_added(chance), *more])
+    tokenizer["added_tokens"] = [
+        added_token(
+            vocabulary.get(content, first_free + number),
+            content,
+            special=chance.random() < 0.5,
+            normalized=chance.random() < 0.4,
+            lstrip=(strips := chance.random() < 0.04),
+            rstrip=strips and chance.random() < 0.5,
+        )
+        for number, content in enumerate(names)
+    ]
+
+
 def draw_tokenizer(chance: random.Random) -> tuple[str, dict[str, Any]]:
     """(the name of its split, a tokenizer.json)."""
+    if chance.random() < 0.25:
+        return draw_sentencepiece(chance)
     kinds = _pre_tokenizers()
     name = chance.choice(list(kinds))
     model = dict(_trained(name) if chance.random() < 0.5 else _random_merges(chance))
@@ -93,19 +148,8 @@ def draw_tokenizer(chance: random.Random) -> tuple[str, dict[str, Any]]:
     tokenizer = byte_level(
         pre_tokenizer=kinds[name], normalizer=chance.choice([None, {"type": "NFC"}, {"type": "NFKC"}])
     )
-    first_free = max(model["vocab"].values()) + 1
     tokenizer["model"] = model
-    tokenizer["added_tokens"] = [
-        added_token(
-            first_free + number,
-            content,
-            special=chance.random() < 0.5,
-            normalized=chance.random() < 0.4,
-            lstrip=(strips := chance.random() < 0.04),
-            rstrip=strips and chance.random() < 0.5,
-        )
-        for number, content in enumerate(_added(chance))
-    ]
+    _add_tokens(chance, tokenizer, [])
     return name, tokenizer
 
 
@@ -183,6 +227,9 @@ def _unlike() -> list[str]:
 def draw_texts(chance: random.Random, tokenizer: dict[str, Any], count: int) -> list[str]:
     """Texts of parts on which engines might differ, of parts of added tokens, and of real sentences."""
     names = [token["content"] for token in tokenizer["added_tokens"]]
+    if tokenizer["model"].get("byte_fallback"):
+        pieces = [token for token in tokenizer["model"]["vocab"] if not token.startswith("<0x")]
+        names += [piece.replace("▁", " ") for piece in chance.sample(pieces, min(20, len(pieces)))]
     return [_draw_text(chance, names) for _ in range(count)]
 
 

@@ -19,7 +19,7 @@ from tests.campaign.hostile_build import build_by_steps, write_config
 from tests.support.corpora import write_parquet
 from tests.support.small_tokenizers import as_file, byte_level
 from transforms.encoding.encoders import GigatokenEncoder, ReferenceEncoder
-from transforms.encoding.gigatoken import GigatokenUnfitError
+from transforms.encoding.unfit import GigatokenUnfitError
 from transforms.errors import BroetchenError, UsageError, listed
 from transforms.parquet.columns import unite_schemas
 from transforms.parquet.footer import read_footer

@@ -22,7 +22,7 @@ from transforms.building.cut import PublishPlan, PublishTask, missing_text, work
 from transforms.building.publish import publish_shard
 from transforms.building.rows import RowsTask
 from transforms.coders import from_json, to_json
-from transforms.encoding.gigatoken import GigatokenUnfitError
+from transforms.encoding.unfit import GigatokenUnfitError
 from transforms.errors import BroetchenError
 from transforms.tokenizer.spec import ChosenEngine
 

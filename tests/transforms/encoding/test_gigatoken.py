@@ -21,9 +21,10 @@ from tests.support.small_tokenizers import (
     split_then_bytes,
 )
 from transforms.encoding.encoders import GigatokenEncoder, make_encoder
-from transforms.encoding.gigatoken import GigatokenUnfitError, gigatoken_input
-from transforms.encoding.long_documents import can_be_cut
+from transforms.encoding.gigatoken import gigatoken_input
+from transforms.encoding.long_documents import where_to_cut
 from transforms.encoding.splits import PROVEN_SPLITS
+from transforms.encoding.unfit import GigatokenUnfitError
 from transforms.tokenizer.spec import SpecialTokens
 
 MODES: tuple[SpecialTokens, ...] = ("text", "token")
@@ -171,7 +172,10 @@ NOT_FOR_GIGATOKEN = {
     "dropout": (with_model(dropout=0.1), SETTING.format("dropout")),
     "prefix": (with_model(continuing_subword_prefix="##", merges=[]), SETTING.format("continuing_subword_prefix")),
     "suffix": (with_model(end_of_word_suffix="</w>", merges=[]), SETTING.format("end_of_word_suffix")),
-    "byte_fallback": (with_model(byte_fallback=True), SETTING.format("byte_fallback")),
+    "byte_fallback": (
+        with_model(byte_fallback=True),
+        "is not used with the normalizers of this tokenizer (none) and byte_fallback",
+    ),
     "a byte missing": (without(byte_level(), "model", "vocab", byte_characters()[0xF4]), BYTES.format(1)),
     "all bytes missing but one": (with_model(vocab={"a": 0}, merges=[]), BYTES.format(242)),
     "an id too large": (with_id((1 << 22) + 1), LARGE_ID.format("4,194,305")),
@@ -362,4 +366,4 @@ def test_documents_are_cut_unless_a_token_is_looked_for_across_a_cut(
     special_tokens: SpecialTokens, special: bool, cut: bool
 ) -> None:
     file = as_file(byte_level(MERGES, added_tokens=[added_token(256, "d a", special=special)]))
-    assert can_be_cut(file, special_tokens) is cut
+    assert (where_to_cut(file, special_tokens) == "before") is cut

@@ -14,7 +14,7 @@ import tokenizers
 from tests.support.small_tokenizers import GPT2, POSSESSIVE, added_token, as_file, byte_level, split_then_bytes
 from transforms.encoding import long_documents
 from transforms.encoding.encoders import GigatokenEncoder, ReferenceEncoder
-from transforms.encoding.long_documents import PIECE_BYTES, any_long, can_be_cut, piece_ends
+from transforms.encoding.long_documents import PIECE_BYTES, any_long, piece_ends, where_to_cut
 from transforms.encoding.splits import PROVEN_SPLITS
 from transforms.errors import BroetchenError
 
@@ -91,8 +91,8 @@ def test_tokens_that_may_lie_across_a_cut_forbid_it(
 ) -> None:
     monkeypatch.setattr(long_documents, "PIECE_BYTES", 3)
     tokenizer = byte_level(MERGES, added_tokens=[token])
-    assert can_be_cut(as_file(tokenizer), "token") == cut
-    assert can_be_cut(as_file(tokenizer), "text")
+    assert (where_to_cut(as_file(tokenizer), "token") == "before") is cut
+    assert where_to_cut(as_file(tokenizer), "text") == "before"
     texts = texts_of(random.Random(token["content"]), 200)
     whole = tokenizers.Tokenizer.from_str(json.dumps(tokenizer))
     expected = [encoding.ids for encoding in whole.encode_batch(texts, add_special_tokens=False)]
@@ -180,7 +180,7 @@ def test_other_tokenizers_are_cut_as_well(
     tokenizer = byte_level(MERGES, pre_tokenizer=pre_tokenizer, normalizer=normalizer)
     tokenizer["model"] = model or tokenizer["model"]
     file = as_file(tokenizer)
-    assert can_be_cut(file, "text")
+    assert where_to_cut(file, "text") == "before"
     texts = texts_of(random.Random(json.dumps(pre_tokenizer)), 1000)
     whole = tokenizers.Tokenizer.from_str(file.json)
     expected = [encoding.ids for encoding in whole.encode_batch(texts, add_special_tokens=False)]
@@ -206,14 +206,15 @@ def test_other_tokenizers_are_cut_as_well(
 def test_what_is_not_sure_to_split_there_is_not_cut(
     pre_tokenizer: dict[str, Any] | None, normalizer: dict[str, Any] | None
 ) -> None:
-    assert not can_be_cut(as_file(byte_level(MERGES, pre_tokenizer=pre_tokenizer, normalizer=normalizer)), "text")
+    file = as_file(byte_level(MERGES, pre_tokenizer=pre_tokenizer, normalizer=normalizer))
+    assert where_to_cut(file, "text") == "nowhere"
 
 
 @pytest.mark.parametrize("name", ["ﬁ a", "É a", "a\u0301 b", "a b"])
 def test_a_token_that_normalization_may_make_hold_a_cut_forbids_it(name: str) -> None:
     tokens = [added_token(1000, name, normalized=True, special=False)]
     lower = {"type": "Sequence", "normalizers": [{"type": "Lowercase"}, {"type": "StripAccents"}]}
-    assert not can_be_cut(as_file(byte_level(MERGES, normalizer=lower, added_tokens=tokens)), "text")
+    assert where_to_cut(as_file(byte_level(MERGES, normalizer=lower, added_tokens=tokens)), "text") == "nowhere"
 
 
 def test_short_documents_stay_as_they_are() -> None:
