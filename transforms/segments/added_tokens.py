@@ -22,6 +22,7 @@ from transforms.segments.segments import FAST, Segments, Spans, spans_of
 from transforms.texts import text_array
 
 Found = tuple[Spans, NDArray[np.uint32]]
+_Run = tuple[int, NDArray[np.uint32]]
 _TEXT = -1
 
 
@@ -56,7 +57,7 @@ class AddedTokens:
 
     def find(self, data: NDArray[np.uint8], segments: Segments) -> Found:
         """Where tokens stand in the fast segments of a text, and their ids."""
-        found = [self._find_run(data, segments, character, ids) for character, ids in self._runs.items()]
+        found = [self._find_run(data, segments, character, *run) for character, run in self._runs.items()]
         if self._pattern is not None:
             found.append(self._find_others(data, segments))
         starts = np.concatenate([np.empty(0, np.int64), *(spans[0] for spans, _ in found)])
@@ -65,26 +66,30 @@ class AddedTokens:
         all_ids = np.concatenate([np.empty(0, np.uint32), *(ids for _, ids in found)])
         return (starts[order], ends[order]), all_ids[order]
 
-    def _find_run(self, data: NDArray[np.uint8], segments: Segments, character: int, ids: NDArray[np.uint32]) -> Found:
+    def _find_run(
+        self, data: NDArray[np.uint8], segments: Segments, character: int, shortest: int, ids: NDArray[np.uint32]
+    ) -> Found:
         """A run is taken in pieces of the longest token, and what is left of it as one, if it is a token."""
-        longest = len(ids) - 1
+        longest = shortest + len(ids) - 1
         is_it = data == character
-        twice = np.flatnonzero(is_it[1:] & is_it[:-1])
-        at = segments.at(twice)
-        twice = twice[(twice + 1 < segments.bounds[at + 1]) & (segments.kinds[at] == FAST)]
-        if not len(twice):
+        # Where a run goes on for so long at least.
+        found = np.flatnonzero(is_it[1:] & is_it[:-1] if shortest == 2 else is_it)
+        at = segments.at(found)
+        found = found[(found + shortest <= segments.bounds[at + 1]) & (segments.kinds[at] == FAST)]
+        if not len(found):
             return spans_of([]), ids[:0]
-        begins = np.ones(len(twice), bool)
-        begins[1:] = np.diff(twice) != 1
-        ends_here = np.ones(len(twice), bool)
+        at = segments.at(found)
+        begins = np.ones(len(found), bool)
+        begins[1:] = (np.diff(found) != 1) | (np.diff(at) != 0)
+        ends_here = np.ones(len(found), bool)
         ends_here[:-1] = begins[1:]
-        starts, ends = twice[begins], twice[ends_here] + 2
+        starts, ends = found[begins], found[ends_here] + shortest
         lengths = ends - starts
-        pieces = lengths // longest + (lengths % longest >= 2)
+        pieces = lengths // longest + (lengths % longest >= shortest)
         number = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
         first = np.repeat(starts, pieces) + number * longest
         size = np.minimum(longest, np.repeat(ends, pieces) - first)
-        return (first, first + size), ids[size]
+        return (first, first + size), ids[size - shortest]
 
     def _find_others(self, data: NDArray[np.uint8], segments: Segments) -> Found:
         assert self._pattern is not None
@@ -107,22 +112,23 @@ def pattern_of(names: Iterable[str]) -> str | None:
     return "|".join("".join(f"\\x{{{ord(character):x}}}" for character in name) for name in names) or None
 
 
-def _runs(ids: Mapping[bytes, int]) -> tuple[dict[int, NDArray[np.uint32]], list[bytes]]:
-    """Tokens of one ASCII character many times: by it the ids for each length, from 2 on; and all other names.
+def _runs(ids: Mapping[bytes, int]) -> tuple[dict[int, _Run], list[bytes]]:
+    """Tokens of one ASCII character several times, by the character, and all other names.
 
-    Only where no other token holds the character, and there is one of each length, is a run of it taken apart so.
+    Of a character the shortest length, which is one or two, and the ids for each length from there on. Only where no
+    other token holds the character, and there is one of each length, is a run of it taken apart so.
     """
     by_character: dict[int, dict[int, int]] = defaultdict(dict)
     for name, token_id in ids.items():
-        if len(name) > 1 and len(set(name)) == 1 and name[0] < 0x80 and token_id != _TEXT:
+        if len(set(name)) == 1 and name[0] < 0x80 and token_id != _TEXT:
             by_character[name[0]][len(name)] = token_id
-    runs: dict[int, NDArray[np.uint32]] = {}
+    runs: dict[int, _Run] = {}
     taken: set[bytes] = set()
     for character, lengths in by_character.items():
         names = {bytes([character]) * length for length in lengths}
-        if sorted(lengths) == list(range(2, max(lengths) + 1)) and not any(
-            character in name for name in ids.keys() - names
-        ):
-            runs[character] = np.array([0, 0, *(lengths[size] for size in sorted(lengths))], np.uint32)
+        shortest = min(lengths)
+        has_each = sorted(lengths) == list(range(shortest, max(lengths) + 1))
+        if shortest <= 2 and has_each and not any(character in name for name in ids.keys() - names):
+            runs[character] = shortest, np.array([lengths[size] for size in sorted(lengths)], np.uint32)
             taken |= names
     return runs, [name for name in ids if name not in taken]

@@ -384,9 +384,10 @@ def test_where_tokenizers_panics_it_is_an_error_of_ours():
 @pytest.mark.parametrize("special_tokens", MODES)
 @pytest.mark.parametrize("longest", [2, 3, 24])
 @pytest.mark.parametrize("others", [[], ["\n ", "<|x|>"], ["  a"]])
-def test_runs_of_spaces_as_tokens(special_tokens, longest, others):
-    """As GPT-NeoX has them; beside others with a space they are found in another way."""
-    names = [" " * length for length in range(2, longest + 1)] + others
+@pytest.mark.parametrize("shortest", [1, 2, 3])
+def test_runs_of_spaces_as_tokens(special_tokens, shortest, longest, others):
+    """As GPT-NeoX and Gemma have them; beside others with a space they are found in another way."""
+    names = [" " * length for length in range(shortest, longest + 1)] + others
     added = [added_token(FIRST_FREE + number, name, special=number % 2 > 0) for number, name in enumerate(names)]
     rng = random.Random(longest)
     texts = ["".join(rng.choices([" ", "  ", "a", "\n", "ab", "<|x|>", "é", "\ua7ce"], k=30)) for _ in range(300)]
