@@ -229,6 +229,21 @@ assert "pyarrow" not in sys.modules
 
 
 @pytest.mark.slow
+def test_a_command_leaves_out_what_it_does_not_use_of_beam() -> None:
+    """And Beam does without it."""
+    code = (
+        "import contextlib, sys\n"
+        "from beam_pipelines import cli\n"
+        "with contextlib.suppress(SystemExit):\n    cli.main(['build', '--help'])\n"
+        "import apache_beam as beam\n"
+        "from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner\n"
+        "with beam.Pipeline() as pipeline:\n    _ = pipeline | beam.Create([1, 2]) | beam.Reshuffle()\n"
+        "assert all(sys.modules[name] is None for name in cli._UNUSED)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_terminal_shows_bars_and_a_table_that_fits(mix: Path, tmp_path: Path) -> None:
     code, shown = run_on_terminal("build", mix, "--output", tmp_path / "out", "--engine=tokenizers", columns=80)
     assert code == 0
