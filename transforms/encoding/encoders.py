@@ -19,6 +19,7 @@ gigatoken stops working in a forked child.
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
@@ -251,15 +252,15 @@ class GigatokenEncoder:
         if self._engine is None:
             self._engine = _new_engine(self._input.json)
         before = self._process.memory_info().rss
-        layout = self._engine.encode_batch(_byte_strings(data, offsets), parallel=False).layout
-        starts: NDArray[np.int64] = layout.offsets.data
-        ids: NDArray[np.uint32] = layout.content.data[starts[0] : starts[-1]]
+        if self._input.prefix is None:
+            encoded = _encode_batch(self._engine, data, offsets)
+        else:
+            encoded = _encode_each(self._engine, data, offsets)
         # Other threads may allocate meanwhile: then the engine is made anew sooner, which costs only time.
-        self._growth += max(0, self._process.memory_info().rss - before - ids.nbytes)
+        self._growth += max(0, self._process.memory_info().rss - before - encoded.ids.nbytes)
         if self._growth > CACHE_BOUND_BYTES:
             self._engine = None  # which frees its memory
             self._growth = 0
-        encoded = Encoded(ids, starts - starts[0])
         return encoded if self._pairs is None else self._pairs.join(encoded)
 
 
@@ -284,6 +285,20 @@ def make_encoder(tokenizer: TokenizerFile, engine: Engine, special_tokens: Speci
             raise
         _LOGGER.warning("encoding with tokenizers, which is slower: %s", error)
         return reference_encoder(tokenizer, special_tokens)
+
+
+def _encode_batch(engine: Any, data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> Encoded:
+    layout = engine.encode_batch(_byte_strings(data, offsets), parallel=False).layout
+    starts: NDArray[np.int64] = layout.offsets.data
+    ids: NDArray[np.uint32] = layout.content.data[starts[0] : starts[-1]]
+    return Encoded(ids, starts - starts[0])
+
+
+def _encode_each(engine: Any, data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> Encoded:
+    """Each text by itself: with BPE in SentencePiece's manner gigatoken keeps a cache for that alone."""
+    view = memoryview(data)
+    found = [engine.encode(bytes(view[start:end])) for start, end in itertools.pairwise(offsets.tolist())]
+    return Encoded(np.concatenate(found), offsets_of([len(ids) for ids in found]))
 
 
 def _byte_strings(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> Any:

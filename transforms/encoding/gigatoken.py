@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from transforms.encoding.byte_level import byte_level_form
-from transforms.encoding.long_documents import Cuts, cuts_of
+from transforms.encoding.long_documents import Cuts, cuts_of, cuts_of_sentencepiece
 from transforms.encoding.sentencepiece import (
     REPLACE,
     Prefix,
@@ -95,11 +95,12 @@ def gigatoken_input(tokenizer: TokenizerFile, special_tokens: SpecialTokens) -> 
     if is_sentencepiece(whole):
         pieces = sentencepiece_form(whole)
         check_added_tokens(pieces, added, wanted)
-        model, prefix = pieces.model, pieces.prefix
+        model, prefix, cuts = pieces.model, pieces.prefix, cuts_of_sentencepiece(pieces, wanted)
         given |= {"normalizer": REPLACE, "pre_tokenizer": pieces.pre_tokenizer(), "model": model}
     else:
         of_bytes = byte_level_form(whole)
         model, form, digits = of_bytes.model, of_bytes.normalization, of_bytes.digits
+        cuts = cuts_of(whole, special_tokens)
         given |= {"pre_tokenizer": of_bytes.pre_tokenizer, "model": model}
     if (largest := max(whole["model"]["vocab"].values())) > _LARGEST_ID:
         raise GigatokenUnfitError(f"takes memory for each id up to the largest, which is {largest:,} here")
@@ -113,7 +114,7 @@ def gigatoken_input(tokenizer: TokenizerFile, special_tokens: SpecialTokens) -> 
         names=frozenset(token["content"] for token in added),
         whole_documents=_reference_decides(added, wanted, form),
         prefix=prefix,
-        cuts=cuts_of(whole, special_tokens),
+        cuts=cuts,
         unmerged_digits=digits is not None
         and not any(len(token) > 1 and _A_DIGIT.search(token) for token in model["vocab"]),
         largest_id=max(model["vocab"].values()),

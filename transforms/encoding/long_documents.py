@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from transforms.encoding.sentencepiece import is_sentencepiece, sentencepiece_form
+from transforms.encoding.sentencepiece import SentencePieceForm, is_sentencepiece, sentencepiece_form
 from transforms.encoding.splits import SPLITS_AT_CUTS, SPLITS_OF_CHARACTERS
 from transforms.encoding.unfit import GigatokenUnfitError
 from transforms.errors import BroetchenError
@@ -64,7 +64,10 @@ def cuts_of(whole: Mapping[str, Any], special_tokens: SpecialTokens) -> Cuts:
         token for token in whole.get("added_tokens") or [] if special_tokens == "token" or not token.get("special")
     ]
     if is_sentencepiece(whole):
-        return _cuts_of_sentencepiece(whole, wanted)
+        try:
+            return cuts_of_sentencepiece(sentencepiece_form(whole), wanted)
+        except GigatokenUnfitError:
+            return "nowhere"
     names = {step.get("type") for step in _steps(whole.get("normalizer"), "normalizers")}
     certain = (
         names <= _NORMALIZERS
@@ -74,11 +77,8 @@ def cuts_of(whole: Mapping[str, Any], special_tokens: SpecialTokens) -> Cuts:
     return "before" if certain else "nowhere"
 
 
-def _cuts_of_sentencepiece(whole: Mapping[str, Any], wanted: Sequence[Mapping[str, Any]]) -> Cuts:
-    try:
-        form = sentencepiece_form(whole)
-    except GigatokenUnfitError:
-        return "nowhere"
+def cuts_of_sentencepiece(form: SentencePieceForm, wanted: Sequence[Mapping[str, Any]]) -> Cuts:
+    """As `where_to_cut`, with BPE in SentencePiece's manner, and the added tokens that are looked for."""
     if not form.can_be_cut or not tokens_leave_cuts(wanted, normalized=False):
         return "nowhere"
     if form.prefix != "always":

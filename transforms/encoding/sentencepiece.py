@@ -39,7 +39,7 @@ with a space or `▁`, or of these the one with which a document begins."""
 _BYTE_TOKENS = [f"<0x{byte:02X}>" for byte in range(256)]
 # gigatoken reads the two characters as Rust does, which allows for "+A", and for small letters.
 _LIKE_BYTE_TOKENS = re.compile(r"<0x.{1,2}>", re.DOTALL)
-_LENGTH_OF_BYTE_TOKENS = 6
+_LIKE_BYTE_TOKENS_BEGIN, _LENGTH_OF_BYTE_TOKENS = "<0x", 6
 # Those that begin or continue a character.
 _BYTES_OF_CHARACTERS = (*range(0x80), *range(0x80, 0xC0), *range(0xC2, 0xF5))
 
@@ -169,9 +169,9 @@ def _reachable(model: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
     if len(set(vocabulary.values())) < len(vocabulary):
         raise GigatokenUnfitError("needs an id for each token, and two of this tokenizer's have one")
     of_bytes = set(_BYTE_TOKENS)
-    for token in vocabulary:
+    for token in vocabulary.keys() - of_bytes:
         if (
-            token not in of_bytes
+            token.startswith(_LIKE_BYTE_TOKENS_BEGIN)
             and len(token.encode()) == _LENGTH_OF_BYTE_TOKENS
             and _LIKE_BYTE_TOKENS.fullmatch(token)
         ):
@@ -182,7 +182,8 @@ def _reachable(model: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
     pairs = [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in model["merges"]]
     if len(set(pairs)) < len(pairs):
         raise GigatokenUnfitError("needs each merge once, and this tokenizer has one twice")
-    if any(not left or not right or {left, right, left + right} & of_bytes for left, right in pairs):
+    merged = {*itertools.chain.from_iterable(pairs), *map("".join, pairs)}
+    if "" in merged or not of_bytes.isdisjoint(merged):
         raise GigatokenUnfitError("does no merges of the tokens for bytes")
     reached = _merged({token for token in vocabulary if len(token) == 1 and token != " "}, pairs)
     at_cuts = stands_at_cuts()
