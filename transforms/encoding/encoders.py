@@ -29,7 +29,7 @@ import psutil
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from transforms.encoding.gigatoken import gigatoken_input
+from transforms.encoding.gigatoken import check_told_apart, gigatoken_input
 from transforms.encoding.long_documents import Cuts, any_long, piece_ends, where_to_cut, without_spaces
 from transforms.encoding.sentencepiece import Prefix, with_prefixes
 from transforms.encoding.unfit import GigatokenUnfitError
@@ -71,6 +71,9 @@ class ReferenceEncoder:
         tokenizer: the tokenizer; truncation and padding that its file may set are switched off.
         special_tokens: "text" encodes the names of special tokens as any other text, so that a document cannot forge an
             end of document; "token" as the tokens that they name. Added tokens that are not special are tokens always.
+
+    Raises:
+        UsageError: see `transforms.encoding.gigatoken.check_told_apart`.
     """
 
     name = "tokenizers"
@@ -80,6 +83,11 @@ class ReferenceEncoder:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._tokenizer.encode_special_tokens = special_tokens == "text"
+        if (normalizer := self._tokenizer.normalizer) is not None:
+            added = list(self._tokenizer.get_added_tokens_decoder().values())
+            text = frozenset(token.content for token in added if special_tokens == "text" and token.special)
+            told = [{"content": token.content, "normalized": token.normalized} for token in added]
+            check_told_apart(told, text, normalizer.normalize_str)
         self._file, self._special_tokens = tokenizer, special_tokens
 
     def encode(self, texts: pa.LargeStringArray) -> Encoded:

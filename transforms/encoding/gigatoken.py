@@ -11,7 +11,8 @@ import functools
 import json
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,7 @@ from transforms.encoding.sentencepiece import (
 )
 from transforms.encoding.splits import Digits
 from transforms.encoding.unfit import GigatokenUnfitError
+from transforms.errors import UsageError
 from transforms.segments.code_points import Form
 from transforms.tokenizer.file import TokenizerFile
 from transforms.tokenizer.spec import SpecialTokens
@@ -50,7 +52,7 @@ class GigatokenInput:
         text_tokens: the names of those that are text.
         names: of all added tokens.
         whole_documents: whether a document that holds one of them goes to the reference, which alone knows what comes
-            of its flags, and which of two is meant that are one once they are normalized.
+            of its flags.
         prefix: where a space is put before text (`transforms.encoding.sentencepiece`); None for byte-level BPE, where
             text is to be looked through for characters that engines do not know alike.
         cuts: where long documents can be cut.
@@ -82,6 +84,7 @@ def gigatoken_input(tokenizer: TokenizerFile, special_tokens: SpecialTokens) -> 
 
     Raises:
         GigatokenUnfitError: nothing that would surely do; says why.
+        UsageError: nothing would: see `check_told_apart`.
     """
     whole = json.loads(tokenizer.json)
     added = [token for token in whole.get("added_tokens") or [] if token["content"]]
@@ -101,6 +104,7 @@ def gigatoken_input(tokenizer: TokenizerFile, special_tokens: SpecialTokens) -> 
         of_bytes = byte_level_form(whole)
         model, form, digits = of_bytes.model, of_bytes.normalization, of_bytes.digits
         cuts = cuts_of(whole, special_tokens)
+        check_told_apart(added, text, functools.partial(_normalized, form))
         given |= {"pre_tokenizer": of_bytes.pre_tokenizer, "model": model}
     if (largest := max(whole["model"]["vocab"].values())) > _LARGEST_ID:
         raise GigatokenUnfitError(f"takes memory for each id up to the largest, which is {largest:,} here")
@@ -112,7 +116,7 @@ def gigatoken_input(tokenizer: TokenizerFile, special_tokens: SpecialTokens) -> 
         normalized_tokens=_looked_for(added, text, normalized=True),
         text_tokens=text,
         names=frozenset(token["content"] for token in added),
-        whole_documents=_reference_decides(added, wanted, form),
+        whole_documents=_reference_decides(added, wanted),
         prefix=prefix,
         cuts=cuts,
         unmerged_digits=digits is not None
@@ -121,17 +125,36 @@ def gigatoken_input(tokenizer: TokenizerFile, special_tokens: SpecialTokens) -> 
     )
 
 
-def _reference_decides(added: Sequence[dict[str, Any]], wanted: Sequence[dict[str, Any]], form: Form | None) -> bool:
-    if any(token["lstrip"] or token["rstrip"] or token["single_word"] for token in wanted):
-        return True
-    names = [(token["normalized"], _written(token, form)) for token in added]
-    return len(set(names)) < len(names)
+def check_told_apart(added: Iterable[Mapping[str, Any]], text: frozenset[str], normalize: Callable[[str], str]) -> None:
+    """Checks that no two added tokens are one once they are normalized: `tokenizers` takes either, by chance.
+
+    Args:
+        added: as a tokenizer.json has them.
+        text: the names of those that are text.
+        normalize: as the tokenizer does.
+
+    Raises:
+        UsageError: two are; the message names them.
+    """
+    names: dict[str, list[str]] = defaultdict(list)
+    for content in dict.fromkeys(token["content"] for token in added if token["normalized"]):
+        names[normalize(content)].append(content)
+    for alike in names.values():
+        if len(alike) > 1 and not text.issuperset(alike):
+            raise UsageError(
+                f"the added tokens {' and '.join(map(ascii, alike))} of this tokenizer are one once they are "
+                "normalized, and tokenizers takes either of them by chance; leave out all but one in its tokenizer.json"
+            )
 
 
-def _written(token: dict[str, Any], form: Form | None) -> str:
-    """An added token's name as it is looked for."""
-    name: str = token["content"]
-    return unicodedata.normalize(form, name) if form and token["normalized"] else name
+def _reference_decides(added: Sequence[dict[str, Any]], wanted: Sequence[dict[str, Any]]) -> bool:
+    # Of two with one name, which may have other flags, the reference knows which one counts.
+    twice = len({token["content"] for token in added}) < len(added)
+    return twice or any(token["lstrip"] or token["rstrip"] or token["single_word"] for token in wanted)
+
+
+def _normalized(form: Form | None, text: str) -> str:
+    return unicodedata.normalize(form, text) if form else text
 
 
 def _looked_for(

@@ -78,10 +78,11 @@ def main() -> int:
             counts[f"{name}: {error.reason}"] += 0
             continue
         except BroetchenError as error:
-            if "bad split" not in str(error):
+            # The reference itself gives up where added tokens overlap by the white space that they take, and does
+            # as chance has it where two are one once they are normalized.
+            if "bad split" not in str(error) and "by chance" not in str(error):
                 raise
-            # The reference itself gives up where added tokens overlap by the white space that they take.
-            counts["tokenizers panics"] += 0
+            counts["not by tokenizers"] += 0
             continue
         counts[name] += alike
         if difference is not None:

@@ -25,7 +25,8 @@ from transforms.encoding.gigatoken import gigatoken_input
 from transforms.encoding.long_documents import where_to_cut
 from transforms.encoding.splits import PROVEN_SPLITS
 from transforms.encoding.unfit import GigatokenUnfitError
-from transforms.tokenizer.spec import SpecialTokens
+from transforms.errors import UsageError
+from transforms.tokenizer.spec import Engine, SpecialTokens
 
 MODES: tuple[SpecialTokens, ...] = ("text", "token")
 NFC, NFKC = {"type": "NFC"}, {"type": "NFKC"}
@@ -342,13 +343,27 @@ def test_flags_of_tokens_send_documents_to_the_reference_whole(
     assert found.whole_documents is whole
 
 
-@pytest.mark.parametrize(("form", "whole"), [(None, False), (NFC, False), (NFKC, True)])
-def test_two_tokens_that_are_one_once_normalized_are_left_to_the_reference(
-    form: dict[str, Any] | None, whole: bool
-) -> None:
+APART = r"the added tokens 'fi' and '\\ufb01' of this tokenizer are one once they are normalized, and tokenizers takes"
+
+
+@pytest.mark.parametrize("engine", ["tokenizers", "gigatoken", "auto"])
+@pytest.mark.parametrize("normalizer", [NFKC, {"type": "Sequence", "normalizers": [{"type": "Lowercase"}, NFKC]}])
+def test_two_tokens_that_are_one_once_normalized_are_refused(normalizer: dict[str, Any], engine: Engine) -> None:
+    """`tokenizers` finds either of them, and which one differs from one load of the file to the next."""
     names = ["fi", "ﬁ"]
-    added = [added_token(256 + n, name, special=False, normalized=True) for n, name in enumerate(names)]
-    assert gigatoken_input(as_file(byte_level(normalizer=form, added_tokens=added)), "text").whole_documents is whole
+    added = [added_token(256 + n, name, special=n > 0, normalized=True) for n, name in enumerate(names)]
+    tokenizer = byte_level(normalizer=normalizer, added_tokens=added)
+    found = [tokenizers.Tokenizer.from_str(json.dumps(tokenizer)).encode("fi").ids for _ in range(60)]
+    assert sorted(set(map(tuple, found))) == [(256,), (257,)]
+    if engine != "gigatoken" or normalizer is NFKC:
+        with pytest.raises(UsageError, match=APART):
+            make_encoder(as_file(tokenizer), engine, "text")
+    only_special = [{**token, "special": True} for token in added]
+    make_encoder(as_file({**tokenizer, "added_tokens": only_special}), "tokenizers", "text")
+    with pytest.raises(UsageError, match=APART):
+        make_encoder(as_file({**tokenizer, "added_tokens": only_special}), "tokenizers", "token")
+    for form in (NFC, None):
+        make_encoder(as_file({**tokenizer, "normalizer": form}), "tokenizers", "text")
 
 
 @pytest.mark.parametrize("special_tokens", MODES)
