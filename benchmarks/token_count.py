@@ -49,12 +49,11 @@ def target(ours: Row, theirs: Row) -> Target:
 
 def cells(row: Row) -> list[str]:
     """The cells of a table with `HEADINGS`."""
-    spread = f" ({row.fastest_seconds:.1f}-{row.slowest_seconds:.1f})" if row.runs > 1 else ""
     return [
         TITLES[row.contender],
         f"{row.corpus_mb} MB",
         f"{row.tokens:,}",
-        f"{row.seconds:.1f}{spread}",
+        row.shown_seconds,
         f"{row.tokens_per_second / 1e6:.2f}",
         f"{row.text_mb_per_second:.1f}",
         f"{row.cpu_seconds:.1f}",

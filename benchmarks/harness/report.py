@@ -70,6 +70,12 @@ class Row:
     read_ratio: float | None
     output_bytes: int
 
+    @property
+    def shown_seconds(self) -> str:
+        """The median, and the span of several runs."""
+        span = f" ({self.fastest_seconds:.1f}-{self.slowest_seconds:.1f})" if self.runs > 1 else ""
+        return f"{self.seconds:.1f}{span}"
+
 
 @dataclass(frozen=True)
 class Target:
@@ -202,12 +208,11 @@ HEADINGS = (
 
 
 def _cells(row: Row) -> list[str]:
-    spread = f" ({row.fastest_seconds:.1f}-{row.slowest_seconds:.1f})" if row.runs > 1 else ""
     return [
         TITLES[row.contender],
         f"{row.corpus_mb} MB",
         f"{row.tokens:,}",
-        f"{row.seconds:.1f}{spread}",
+        row.shown_seconds,
         f"{row.tokens_per_second / 1e6:.2f}",
         "too short" if row.steady_tokens_per_second is None else f"{row.steady_tokens_per_second / 1e6:.2f}",
         f"{row.text_mb_per_second:.1f}",

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from transforms.encoding.splits import PROVEN_SPLITS
+from transforms.encoding.splits import NANOCHAT_SPLIT, PROVEN_SPLITS
 from transforms.errors import BroetchenError, UsageError
 
 # The first nine are nanochat's, in its order.
@@ -36,9 +36,6 @@ SPECIAL_TOKENS = (
 BOS_TOKEN = SPECIAL_TOKENS[0]
 EOS_TOKEN = "<|eos|>"
 
-_NANOCHAT_SPLIT = (
-    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
-)
 _BYTES = 256
 _NFKC = normalizers.NFKC()
 
@@ -89,7 +86,7 @@ STYLES = {
     for style in (
         TokenizerStyle("gpt-neox", nfkc=True, prefix_space=True, split=None),
         TokenizerStyle("gpt-4", nfkc=False, prefix_space=False, split=PROVEN_SPLITS["cl100k"][0]),
-        TokenizerStyle("nanochat", nfkc=False, prefix_space=False, split=_NANOCHAT_SPLIT),
+        TokenizerStyle("nanochat", nfkc=False, prefix_space=False, split=NANOCHAT_SPLIT),
     )
 }
 

@@ -52,9 +52,10 @@ Digits = Literal["pairs", "single"]
 """What is done of numbers outside of an engine: it splits them into single digits, which are merged to pairs again; or
 it is given every digit by itself."""
 
-_NANOCHAT = (
+NANOCHAT_SPLIT = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
 )
+"""That of nanochat (https://github.com/karpathy/nanochat, nanochat/tokenizer.py)."""
 
 
 def _greedy(pattern: str) -> str:
@@ -68,9 +69,9 @@ def known_spellings() -> Mapping[tuple[str, ...], tuple[tuple[str, ...], Digits 
     spellings: dict[tuple[str, ...], tuple[tuple[str, ...], Digits | None]]
     spellings = {patterns: (patterns, None) for patterns in PROVEN_SPLITS.values()}
     in_pairs = [PROVEN_SPLITS[name][0].replace("{1,3}", "{1,2}") for name in ("cl100k", "llama3")]
-    for pattern in (_NANOCHAT, _greedy(_NANOCHAT), *in_pairs):
+    for pattern in (NANOCHAT_SPLIT, _greedy(NANOCHAT_SPLIT), *in_pairs):
         spellings[(pattern,)] = PROVEN_SPLITS["qwen2"], "pairs"
-    minbpe = _NANOCHAT.replace("{1,2}", "{1,3}")
+    minbpe = NANOCHAT_SPLIT.replace("{1,2}", "{1,3}")
     for pattern in (minbpe, _greedy(minbpe)):
         spellings[(pattern,)] = PROVEN_SPLITS["cl100k"], None
     return spellings
