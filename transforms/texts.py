@@ -17,8 +17,11 @@ from numpy.typing import NDArray
 BATCH_TEXT_BYTES = 1 << 20
 
 NULL, EMPTY, NOT_TEXT, TOO_LONG = "null", "empty", "not_text", "too_long"
-KINDS = ("document", NULL, EMPTY, NOT_TEXT, TOO_LONG)
+FILTERED = "filtered"
+KINDS = ("document", NULL, EMPTY, NOT_TEXT, TOO_LONG, FILTERED)
 """What a row is, by its number in `TextBatch.kinds`."""
+SKIPPED = KINDS[1:-1]
+"""Rows that hold no text; those that a filter leaves out are none of them."""
 
 LEFT_OUT_SCHEMA = pa.schema([("row", pa.int64()), ("reason", pa.string()), ("value", pa.large_binary())])
 """Rows that are no documents: their number in the row group, from 0, why, and the bytes of the text column."""
@@ -31,7 +34,9 @@ class TextBatch:
 
     Attributes:
         texts: of the documents: no nulls, no empty strings, and valid UTF-8.
+        skipped: rows that hold no text, by reason.
         kinds: uint8 [rows], what each row is, as an index of `KINDS`.
+        filtered_bytes: of the text of the rows that a filter left out.
         table: the rows of the documents with all their columns, the text as a string, where they were asked for.
         stored_bytes: not 0 in the first batch of a row group: the bytes that are read for it, of the wanted columns as
             the file stores them.
@@ -44,10 +49,16 @@ class TextBatch:
     table: pa.Table | None = None
     stored_bytes: int = 0
     left_out: pa.Table | None = None
+    filtered_bytes: int = 0
 
     @property
     def rows(self) -> int:
         return len(self.kinds)
+
+    @property
+    def filtered(self) -> int:
+        """Rows that a filter left out."""
+        return int(np.count_nonzero(self.kinds == KINDS.index(FILTERED)))
 
     @property
     def text_bytes(self) -> int:
@@ -55,15 +66,21 @@ class TextBatch:
 
 
 def to_texts(
-    column: pa.Array, table: pa.Table | None = None, text_column: str = "text", *, first_row: int | None = None
+    column: pa.Array,
+    table: pa.Table | None = None,
+    text_column: str = "text",
+    *,
+    first_row: int | None = None,
+    wanted: pa.BooleanArray | None = None,
 ) -> TextBatch:
     """The documents of a column of strings or bytes, plain or dictionary-encoded.
 
-    Rows that are null, empty, or not valid UTF-8 are left out and counted.
+    Rows that are null, empty, or not valid UTF-8 are left out and counted; those that are not wanted before them.
 
     Args:
         table: the rows with all their columns, if those are to be kept; the column is its `text_column`.
         first_row: the number of the column's first row, if the batch is to tell which rows were left out.
+        wanted: which rows pass the filter: [rows], without nulls; None for all.
     """
     found = TextBatch(
         column,
@@ -78,6 +95,9 @@ def to_texts(
         found = leave_out(dataclasses.replace(found, texts=column), reason, kept, first_row=first_row)
         column = found.texts
 
+    if wanted is not None and wanted.false_count:
+        found = _without_unwanted(dataclasses.replace(found, texts=column), wanted)
+        column = found.texts
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if column.null_count:
@@ -96,6 +116,26 @@ def to_texts(
     if table is not None:
         table = table.set_column(table.schema.get_field_index(text_column), text_column, column.cast(pa.string()))
     return dataclasses.replace(found, texts=column, table=table)
+
+
+def _without_unwanted(batch: TextBatch, wanted: pa.BooleanArray) -> TextBatch:
+    unwanted = ~wanted.to_numpy(zero_copy_only=False)
+    column = batch.texts.filter(pa.array(unwanted))
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    filtered = pc.binary_length(column.cast(pa.large_binary(), safe=False))
+    return dataclasses.replace(
+        batch,
+        texts=batch.texts.filter(wanted),
+        kinds=np.where(unwanted, KINDS.index(FILTERED), batch.kinds).astype(np.uint8),
+        table=batch.table.filter(wanted) if batch.table is not None else None,
+        filtered_bytes=int(pc.sum(filtered).as_py() or 0),
+    )
+
+
+def unwanted_rows(rows: int) -> TextBatch:
+    """Rows that are known not to pass the filter, and are not read."""
+    return TextBatch(pa.array([], pa.large_string()), {}, np.full(rows, KINDS.index(FILTERED), np.uint8))
 
 
 def leave_out(batch: TextBatch, reason: str, kept: pa.Array, *, first_row: int | None = None) -> TextBatch:

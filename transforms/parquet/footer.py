@@ -16,6 +16,7 @@ from transforms.errors import BroetchenError, listed, one_line
 from transforms.files import gcs_objects, storage
 from transforms.files.errors import explained
 from transforms.parquet.columns import encode_schema
+from transforms.parquet.row_filter import FileFilter, RowFilter
 from transforms.parquet.source_files import is_on_gcs, open_source
 
 _TAIL_BYTES = 64 << 10
@@ -31,11 +32,22 @@ _SHOWN_CHARACTERS = 100
 
 @dataclasses.dataclass(frozen=True)
 class RowGroup:
-    """One row group of one file: `text_bytes` is the text column's size before compression, in bytes."""
+    """One row group of one file.
+
+    Attributes:
+        text_bytes, stored_bytes: the text column's size in bytes, before compression and as it is stored.
+        ruled_out: whether statistics show that no row of it passes the dataset's filter; it is then not read.
+    """
 
     rows: int
     text_bytes: int
     stored_bytes: int
+    ruled_out: bool = False
+
+    @property
+    def wanted_bytes(self) -> int:
+        """The text column's size before compression, in bytes; 0 where it is not read."""
+        return 0 if self.ruled_out else self.text_bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,14 +98,18 @@ class SourceFile:
         return SourceVersion(self.size, self.checksum, self.generation, self.modified)
 
 
-def read_footer(path: str, size: int, text_column: str, *, with_columns: bool = False) -> SourceFile:
+def read_footer(
+    path: str, size: int, text_column: str, *, with_columns: bool = False, rows: RowFilter | None = None
+) -> SourceFile:
     """Reads a file's footer, and nothing else of it.
 
     Args:
         with_columns: whether to tell the file's schema.
+        rows: which rows are wanted, if not all.
 
     Raises:
-        BroetchenError: the file cannot be opened, is not parquet or is cut short, or has no such text column.
+        BroetchenError: the file cannot be opened, is not parquet or is cut short, or has no such text column; or its
+            rows cannot be filtered so.
     """
     version = _version_now(path, size)
     with open_source(path, version.generation) as handle:
@@ -121,6 +137,8 @@ def read_footer(path: str, size: int, text_column: str, *, with_columns: bool = 
     groups = tuple(row_group_facts(metadata, index, column) for index in range(metadata.num_row_groups))
     for index, group in enumerate(groups):
         _check_row_group(path, size - footer_size, index, metadata.row_group(index), group)
+    ruled_out = FileFilter(rows, path, schema).ruled_out(_MAGIC + footer) if rows else set()
+    groups = tuple(dataclasses.replace(group, ruled_out=index in ruled_out) for index, group in enumerate(groups))
     return SourceFile(
         path=path,
         size=size,

@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -28,12 +28,12 @@ from transforms.parquet.footer import (
     SourceVersion,
     column_extent,
     leaf_of,
-    row_group_extent,
     row_group_facts,
 )
 from transforms.parquet.read_ahead import ReadAhead
+from transforms.parquet.row_filter import FileFilter, RowFilter
 from transforms.parquet.source_files import is_on_hub, open_source
-from transforms.texts import BATCH_TEXT_BYTES, TextBatch, to_texts
+from transforms.texts import BATCH_TEXT_BYTES, TextBatch, to_texts, unwanted_rows
 
 _MAX_BATCH_ROWS = 8192
 _MISSING = -1
@@ -45,6 +45,8 @@ _GROWING, _STEP_ROWS_OF_GROWING = "DELTA_BYTE_ARRAY", 4
 _PLAIN_BYTES = 32 << 20
 _PLAIN_ENCODINGS = frozenset({"PLAIN", "RLE", "BIT_PACKED", "DELTA_BINARY_PACKED", "BYTE_STREAM_SPLIT"})
 _READ_BUFFER_BYTES = 1 << 20
+# Parts of a file that lie closer together are read as one (pyarrow's default, `CacheOptions.hole_size_limit`).
+_JOINED_GAP_BYTES = 8 << 10
 # Where larger pieces are fetched ahead; a reader that stops early has fetched a buffer in vain.
 _FETCHING_BUFFER_BYTES = 128 << 10
 # What pyarrow 25 says of lists of a fixed size, where one is null.
@@ -54,12 +56,20 @@ _INDEX_BYTES = 8
 
 
 def read_texts(
-    path: str, row_groups: Iterable[int], text_column: str, *, schema: pa.Schema | None = None, ahead: bool = True
+    path: str,
+    row_groups: Iterable[int],
+    text_column: str,
+    *,
+    schema: pa.Schema | None = None,
+    rows: RowFilter | None = None,
+    ahead: bool = True,
 ) -> Iterator[tuple[int, TextBatch]]:
-    """Streams the text column of some row groups, in the order given, or all columns.
+    """Streams the text column of some row groups, in the order given, or several columns.
 
     Args:
-        schema: of all columns, where they are wanted (`transforms.parquet.columns.unite_schemas`).
+        schema: of the columns that are wanted, the text among them, if there are others; those that the file lacks are
+            null (`transforms.parquet.columns.fit_table`).
+        rows: which rows are wanted, if not all.
         ahead: whether to fetch the next pieces of a file on the hub meanwhile; not for who only looks at the beginning.
 
     Yields:
@@ -68,7 +78,7 @@ def read_texts(
     Raises:
         BroetchenError: the file is damaged; the message names the row group.
     """
-    with _OpenedFile(path, list(row_groups), text_column, schema=schema, ahead=ahead) as opened:
+    with _OpenedFile(path, list(row_groups), text_column, schema=schema, rows=rows, ahead=ahead) as opened:
         yield from opened.batches()
 
 
@@ -88,13 +98,18 @@ class Beginning:
     dictionary: float
 
 
-def read_beginnings(path: str, row_groups: Sequence[int], text_column: str) -> Iterator[Beginning]:
+def read_beginnings(
+    path: str, row_groups: Sequence[int], text_column: str, *, rows: RowFilter | None = None
+) -> Iterator[Beginning]:
     """Opens a file once to look at some of its row groups, one after the other; nothing is fetched ahead.
+
+    Args:
+        rows: which rows are wanted, if not all.
 
     Raises:
         BroetchenError: the file is damaged; or, as batches are taken, a row group is.
     """
-    with _OpenedFile(path, row_groups, text_column, ahead=False) as opened:
+    with _OpenedFile(path, row_groups, text_column, rows=rows, ahead=False) as opened:
         for group in row_groups:
             yield Beginning(group, opened.batches_of(group), opened.dictionary_share(group))
 
@@ -104,15 +119,17 @@ def read_files(
     text_column: str,
     *,
     schema: pa.Schema | None = None,
+    rows: RowFilter | None = None,
     with_left_out: bool = False,
     planned: Sequence[tuple[SourceVersion, RowGroup]] | None = None,
 ) -> Iterator[tuple[tuple[str, int], TextBatch]]:
     """Streams row groups of several files, as `read_texts` does; a file on the hub is opened while the last is read.
 
     Args:
-        schema: of all columns, where they are wanted (`transforms.parquet.columns.unite_schemas`).
+        schema, rows: see `read_texts`.
         with_left_out: whether to tell which rows were left out.
-        planned: what each of the row groups was when it was planned: (version of its file, row group).
+        planned: what each of the row groups was when it was planned: (version of its file, row group). Those that were
+            ruled out are not read, and their files not opened.
 
     Yields:
         ((path, row group), batch)
@@ -121,11 +138,41 @@ def read_files(
         BroetchenError: a file is damaged, or is not what was planned; the message names it and the row group.
     """
     expected = planned if planned is not None else [None] * len(row_groups)
+    members = list(zip(row_groups, expected, strict=True))
+    unread = {place: facts[1].rows for place, facts in members if facts is not None and facts[1].ruled_out}
     runs = [
-        (path, [group for (_, group), _ in members], [facts for _, facts in members if facts is not None])
-        for path, run in itertools.groupby(zip(row_groups, expected, strict=True), key=lambda member: member[0][0])
-        for members in [list(run)]
+        (path, [group for (_, group), _ in run], [facts for _, facts in run if facts is not None])
+        for path, found in itertools.groupby((one for one in members if one[0] not in unread), lambda one: one[0][0])
+        for run in [list(found)]
     ]
+    return _with_unread(row_groups, unread, _read_runs(runs, text_column, schema, rows, with_left_out))
+
+
+def _with_unread(
+    row_groups: Iterable[tuple[str, int]],
+    unread: Mapping[tuple[str, int], int],
+    batches: Iterable[tuple[tuple[str, int], TextBatch]],
+) -> Iterator[tuple[tuple[str, int], TextBatch]]:
+    """The batches, and in their places the rows of the row groups that are not read, of which `unread` has the rows."""
+    places = iter(row_groups)
+    place = None
+    for found, batch in batches:
+        while place != found:
+            place = next(places)
+            if place in unread:
+                yield place, unwanted_rows(unread[place])
+        yield found, batch
+    for place in places:
+        if place in unread:
+            yield place, unwanted_rows(unread[place])
+
+
+_Run = tuple[str, Sequence[int], Sequence[tuple[SourceVersion, RowGroup]]]
+
+
+def _read_runs(
+    runs: Sequence[_Run], text_column: str, schema: pa.Schema | None, rows: RowFilter | None, with_left_out: bool
+) -> Iterator[tuple[tuple[str, int], TextBatch]]:
     read_before = 0
 
     def open_run(number: int) -> _OpenedFile:
@@ -136,6 +183,7 @@ def read_files(
             text_column,
             planned=facts,
             schema=schema,
+            rows=rows,
             with_left_out=with_left_out,
             read_before=read_before,
         )
@@ -169,6 +217,7 @@ class _OpenedFile:
         *,
         planned: Sequence[tuple[SourceVersion, RowGroup]] = (),
         schema: pa.Schema | None = None,
+        rows: RowFilter | None = None,
         with_left_out: bool = False,
         ahead: bool = True,
         read_before: int = 0,
@@ -178,9 +227,9 @@ class _OpenedFile:
         self._generation = planned[0][0].generation if planned else None
         self._handle = open_source(path, self._generation, read_before)
         fetches_ahead = isinstance(self._handle, ReadAhead)
-        # Column chunks of several columns are read in turns, unless all of a row group is read before it is decoded:
-        # then the next groups can be fetched meanwhile.
-        whole_groups = fetches_ahead and ahead and schema is not None
+        # Column chunks of several columns are read in turns, unless all that is wanted of a row group is read before it
+        # is decoded: then the next groups can be fetched meanwhile.
+        whole_groups = fetches_ahead and ahead and (schema is not None or rows is not None)
         try:
             # Pre-buffering holds all that is wanted of a row group in memory.
             buffer_size = _FETCHING_BUFFER_BYTES if fetches_ahead else _READ_BUFFER_BYTES
@@ -196,6 +245,9 @@ class _OpenedFile:
             metadata = self._parquet.metadata
             columns = metadata.schema.to_arrow_schema()
             self._leaf = leaf_of(columns, text_column) if columns.names.count(text_column) == 1 else _MISSING
+            self._filter = FileFilter(rows, path, columns) if rows is not None and self._leaf != _MISSING else None
+            self._columns = self._wanted_columns(columns)
+            self._leaves = self._wanted_leaves()
             if planned:
                 self._check_planned(planned)
             if self._leaf == _MISSING or max(row_groups, default=-1) >= metadata.num_row_groups:
@@ -212,8 +264,27 @@ class _OpenedFile:
         self.stored_bytes = sum(map(self._stored_bytes, groups))
         if ahead and fetches_ahead:
             self._handle.plan(
-                row_group_extent(group) if whole_groups else column_extent(group.column(self._leaf)) for group in groups
+                extent
+                for group in groups
+                for extent in _joined(column_extent(column) for column in self._wanted(group))
             )
+
+    def _wanted_columns(self, columns: pa.Schema) -> list[str]:
+        """The columns that are read, as parquet names them."""
+        others = self._schema.names if self._schema is not None else []
+        looked_at = self._filter.paths if self._filter is not None else []
+        return list(dict.fromkeys([self._text_column, *(name for name in others if name in columns.names), *looked_at]))
+
+    def _wanted_leaves(self) -> list[int]:
+        """The numbers of the columns that are read, as they are stored."""
+        stored = self._parquet.metadata.schema
+        names = set(self._columns)
+        return [
+            leaf
+            for leaf in range(len(stored))
+            if leaf == self._leaf
+            or any(part in names for part in itertools.accumulate(stored.column(leaf).path.split("."), "{}.{}".format))
+        ]
 
     def _check_planned(self, planned: Sequence[tuple[SourceVersion, RowGroup]]) -> None:
         """A source that has changed since would give a dataset that is not what its manifest says."""
@@ -225,7 +296,7 @@ class _OpenedFile:
             found = None
             same = found_size == version.size and checksum in (None, version.checksum)
             if same and group < metadata.num_row_groups and self._leaf != _MISSING:
-                found = row_group_facts(metadata, group, self._leaf)
+                found = dataclasses.replace(row_group_facts(metadata, group, self._leaf), ruled_out=facts.ruled_out)
             if found != facts:
                 raise BroetchenError(
                     f"{self._path}: has changed since this build planned it ({version.size:,} bytes then, "
@@ -250,19 +321,20 @@ class _OpenedFile:
         batches = _put_together(self._decoded(group, metadata))
         for batch in itertools.chain.from_iterable(_in_small_parts(one, text_column) for one in batches):
             table = None
+            kept = self._filter.kept(batch) if self._filter is not None else None
             if schema is not None:
                 where = f"{self._path}: row group {group}"
                 table = fit_table(pa.table(batch), schema, text_column, where)
             texts = batch.column(batch.schema.get_field_index(text_column))
-            found = to_texts(texts, table, text_column, first_row=read if self._with_left_out else None)
+            first_row = read if self._with_left_out else None
+            found = to_texts(texts, table, text_column, first_row=first_row, wanted=kept)
             yield dataclasses.replace(found, stored_bytes=stored)
             stored, read = 0, read + len(texts)
 
     def _decoded(self, group: int, metadata: pq.RowGroupMetaData) -> Iterator[pa.RecordBatch]:
         """What the file holds, in few rows at a time; what is wrong with it is told from what is wrong with others."""
         rows, read = self._step_rows(metadata), 0
-        wanted = [self._text_column] if self._schema is None else None
-        batches = self._parquet.iter_batches(rows, [group], wanted, use_threads=False)
+        batches = self._parquet.iter_batches(rows, [group], self._columns, use_threads=False)
         times = self._times(group, rows, metadata)
         while True:
             try:
@@ -318,7 +390,7 @@ class _OpenedFile:
         return sum(column.total_compressed_size for column in self._wanted(group))
 
     def _wanted(self, group: pq.RowGroupMetaData) -> list[pq.ColumnChunkMetaData]:
-        return [group.column(leaf) for leaf in ([self._leaf] if self._schema is None else range(group.num_columns))]
+        return [group.column(leaf) for leaf in self._leaves]
 
     def _step_rows(self, group: pq.RowGroupMetaData) -> int:
         """How many rows to decode at a time: those of a batch by their mean, unless few of them may be much more."""
@@ -336,6 +408,18 @@ class _OpenedFile:
         else:
             rows = _STEP_ROWS_OF_SHORT if mean < _SHORT_BYTES else _STEP_ROWS
         return max(1, min(_MAX_BATCH_ROWS, rows))
+
+
+def _joined(extents: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Parts of a file, those that lie close together as one, as pyarrow reads them."""
+    ordered = sorted(extents)
+    start, end = ordered[0]
+    for following in ordered[1:]:
+        if following[0] - end > _JOINED_GAP_BYTES:
+            yield start, end
+            start = following[0]
+        end = following[1]
+    yield start, end
 
 
 def _is_all_dictionary(group: pq.RowGroupMetaData, leaf: int) -> bool:
