@@ -34,7 +34,7 @@ from transforms.config.section import Name
 from transforms.patterns import quoted
 from transforms.quantities import shown
 
-_KIND = Kind("mix config", "mix_configs/demo.yaml")
+_KIND = Kind("mix config", "mix_configs/demo.yaml", floats=True)
 
 
 class MixConfig(ConfigFile):

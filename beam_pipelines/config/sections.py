@@ -7,11 +7,13 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from beam_pipelines.config.filters import ExcludeConfig, Filters
 from beam_pipelines.config.sources import Sources, unpinned
 from beam_pipelines.config.values import Budget, Compression, Count, Share, TargetSize
 from transforms.config.document import Problem
 from transforms.config.section import Section, Text
 from transforms.files.hub_path import COMMIT, REPOSITORY
+from transforms.predicates import Predicate, alternatives
 from transforms.quantities import shown
 
 _MAX_GROUP_SIZE = 2**31 - 1
@@ -182,6 +184,17 @@ class DatasetConfig(Section):
         examples=["true"],
     )
     text_column: Text = Field(default="text", description="The column that holds the documents.", examples=["content"])
+    filters: Filters | None = Field(
+        default=None,
+        description="Which of its rows are wanted: predicates `[column, op, value]` that must all hold, or several "
+        "lists of them, one of which must. They act before the budget is cut. See below.",
+        examples=['[[language_score, ">=", 0.9], [is_truncated, "==", false]]'],
+    )
+    exclude: ExcludeConfig | None = Field(
+        default=None,
+        description="Rows that are left out by a list of values, such as a take-down. See below.",
+        examples=["{column: id, values: takedown.parquet}"],
+    )
     order: Literal["sequential", "shuffled"] = Field(
         default="sequential",
         description="The order of row groups: that of file names, or a permutation by the mix's `seed`.",
@@ -203,6 +216,11 @@ class DatasetConfig(Section):
             yield Problem((), "has neither share nor tokens; add `share: 30%` (of total_tokens) or `tokens: 60B`")
         if given.get("allow_unpinned") is not True:
             yield from unpinned(given.get("source"))
+
+    @property
+    def predicates(self) -> list[list[Predicate]]:
+        """The lists of predicates of `filters`, one of which must hold; none where all rows are wanted."""
+        return alternatives(self.filters)
 
     @property
     def paths(self) -> tuple[str, ...]:

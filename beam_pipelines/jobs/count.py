@@ -11,7 +11,7 @@ import apache_beam as beam
 from apache_beam.pvalue import AsDict
 
 from beam_pipelines.config.mix import MixConfig
-from beam_pipelines.jobs.specs import chosen_datasets, keep_tokenizer
+from beam_pipelines.jobs.specs import chosen_datasets, keep_tokenizer, row_filter
 from beam_pipelines.runners.job import job_folder, run_job
 from beam_pipelines.runners.local import stored_tokens, work_seconds
 from transforms.counting.count_tokens import BuiltShard, CountBuiltShards, CountSpec, CountTokens, built_shards
@@ -22,6 +22,7 @@ from transforms.encoding.pool import expected_engine, know_tokenizer, warm_encod
 from transforms.errors import BroetchenError, UsageError
 from transforms.files import storage
 from transforms.files.listing import list_files
+from transforms.parquet.row_filter import RowFilter
 from transforms.patterns import is_wild
 from transforms.tokenizer.file import TokenizerFile, load_tokenizer
 from transforms.tokenizer.spec import Engine, SpecialTokens, TokenizerSpec
@@ -54,7 +55,8 @@ class Counting:
         loaded = load_tokenizer(config.tokenizer_path(), revision=config.tokenizer.revision)
         tokenizer = self._keep(loaded, config.tokenizer.special_tokens)
         for name in chosen_datasets(config, datasets):
-            self._add_source(name, config.sources(name), config.datasets[name].text_column, tokenizer)
+            column, rows = config.datasets[name].text_column, row_filter(config, name)
+            self._add_source(name, config.sources(name), column, tokenizer, rows)
 
     def add_parquet(self, pattern: str, tokenizer: str, text_column: str = "text") -> None:
         """The files that a glob pattern names.
@@ -84,10 +86,17 @@ class Counting:
                 for shard in built_shards(folder, manifest, self._engine):
                     self.shards.append(BuiltShard(names[shard.name], shard.documents, shard.shard))
 
-    def _add_source(self, name: str, sources: tuple[str, ...], text_column: str, tokenizer: TokenizerSpec) -> None:
+    def _add_source(
+        self,
+        name: str,
+        sources: tuple[str, ...],
+        text_column: str,
+        tokenizer: TokenizerSpec,
+        rows: RowFilter | None = None,
+    ) -> None:
         name = self._unused(name)
         self.names.append(name)
-        self.specs[name] = CountSpec(name, sources, text_column, tokenizer, self._engine)
+        self.specs[name] = CountSpec(name, sources, text_column, tokenizer, self._engine, rows)
 
     def _unused(self, name: str) -> str:
         """`name`, with a number where something of that name is counted already."""
@@ -208,6 +217,8 @@ def _run(counting: Counting, scratch: str, ledger: str | None, beam_arguments: S
     found = json.loads(storage.read_bytes(result))
     counted = {name: TextCount.from_plain(found[name]) if name in found else TextCount() for name in counting.names}
     for name, spec in counting.specs.items():
+        if not counted[name].documents and spec.rows is not None:
+            raise BroetchenError(f"{name}: its `filters` and `exclude` leave no document; see that they are meant so")
         if not counted[name].documents:
             raise BroetchenError(
                 f"{name}: column {spec.text_column!r} holds no text in any of its files ({', '.join(spec.sources)}); "

@@ -21,6 +21,8 @@ from transforms.tokenizer.spec import Engine
 
 _FOOTER_THREADS = 16
 _MEASURED_TOKENS = 500_000
+# A filter may leave nothing of the first ones.
+_MOST_MEASURED_SHARDS = 8
 # An ArrayRecord file is filled up to whole blocks of 64 KiB, by half a block on average, and its footer takes another.
 _PADDING = 96 << 10
 
@@ -32,6 +34,8 @@ class DatasetOutlook:
     Attributes:
         reference_share: of the text, as a sample has it, that `tokenizers` encodes though gigatoken is the engine.
         uncut_share: of the text, as a sample has it, what has no place within 64 KiB where a document can be cut.
+        kept_share: of the text, as a sample has it, what passes the dataset's filter.
+        target_size: bytes that the config wants a shard to have, before the filter.
         need: tokens of all splits.
         available: tokens that the whole source is expected to hold.
         available_error: how far that may be off, in tokens; 0 where all was counted, by a ledger or by the plan.
@@ -46,6 +50,8 @@ class DatasetOutlook:
     engine: str
     reference_share: float
     uncut_share: float
+    kept_share: float
+    target_size: int
     need: int
     available: int
     available_error: int
@@ -97,7 +103,7 @@ def _outlook(
 
     def tokens_in(group: tuple[int, int]) -> float:
         file, index = group
-        text_bytes = plan.files[file].row_groups[index].text_bytes
+        text_bytes = plan.files[file].row_groups[index].wanted_bytes
         return known.get((plan.files[file].path, index), text_bytes * plan.ratio.tokens_per_byte)
 
     expected = list(itertools.accumulate(sum(map(tokens_in, shard.row_groups)) for shard in plan.shards))
@@ -112,11 +118,12 @@ def _outlook(
         tokens += tokens_in(group)
     available = round(expected[-1])
     estimated = sum(
-        group.text_bytes
+        group.wanted_bytes
         for file in plan.files
         for index, group in enumerate(file.row_groups)
         if (file.path, index) not in known
     )
+    read = [facts for file, group in groups if not (facts := plan.files[file].row_groups[group]).ruled_out]
     shards = min(len(plan.shards), whole + 1) + len(spec.budgets) - 1
     padding = _PADDING if spec.records.extension == "arecord" else 0
     rate, bytes_per_token = _measure(spec, plan, padding)
@@ -125,14 +132,16 @@ def _outlook(
         engine=plan.engine,
         reference_share=plan.reference_share,
         uncut_share=plan.uncut_share,
+        kept_share=plan.kept_share,
+        target_size=spec.target_size,
         need=spec.need,
         available=available,
         available_error=plan.ratio.tokens(estimated)[1],
         files=len(plan.files),
         source_bytes=sum(file.size for file in plan.files),
-        files_read=len({file for file, _ in groups}),
-        row_groups=len(groups),
-        read_bytes=sum(plan.files[file].row_groups[group].stored_bytes for file, group in groups),
+        files_read=len({file for file, group in groups if not plan.files[file].row_groups[group].ruled_out}),
+        row_groups=len(read),
+        read_bytes=sum(facts.stored_bytes for facts in read),
         shards=shards,
         written_bytes=round(min(spec.need, available) * bytes_per_token) + shards * padding,
         scratch_bytes=2 * max(spec.file_bytes(shard.text_bytes) for shard in plan.shards[: whole + 1]),
@@ -145,7 +154,7 @@ def _known_tokens(spec: DatasetSpec, source: Sequence[SourceFile], ledger: Count
     added = sum(token is not None for token in (spec.records.bos_id, spec.records.eos_id))
 
     def look_up(source: SourceFile) -> dict[int, TextCount]:
-        return ledger.find(Counted.of(source, spec.text_column, spec.tokenizer), source)
+        return ledger.find(Counted.of(source, spec.text_column, spec.tokenizer, spec.rows), source)
 
     with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
         found = list(pool.map(look_up, source))
@@ -157,8 +166,11 @@ def _known_tokens(spec: DatasetSpec, source: Sequence[SourceFile], ledger: Count
 
 
 def _measure(spec: DatasetSpec, plan: DatasetPlan, padding: int) -> tuple[float, float]:
-    """Builds the beginning of the first shard: tokens a second, and bytes that a token takes in a shard."""
-    started = time.perf_counter()
-    count = build_shard(spec, plan.task(0, _MEASURED_TOKENS))
-    tokens = max(1, count.tokens)
-    return tokens / (time.perf_counter() - started), max(0, count.file.bytes - padding) / tokens
+    """Builds the beginning of the first shard that has some: tokens a second, and bytes that a token takes in one."""
+    started, tokens, written = time.perf_counter(), 0, 0
+    for shard in itertools.islice((shard for shard in plan.shards if shard.text_bytes), _MOST_MEASURED_SHARDS):
+        count = build_shard(spec, plan.task(shard.ordinal, _MEASURED_TOKENS))
+        tokens, written = tokens + count.tokens, written + max(0, count.file.bytes - padding)
+        if tokens:
+            break
+    return max(1, tokens) / (time.perf_counter() - started), written / max(1, tokens)

@@ -12,6 +12,8 @@ from transforms.arrayrecord.records import RecordSpec, file_extension
 from transforms.encoding.pool import know_tokenizer
 from transforms.errors import UsageError
 from transforms.files import storage
+from transforms.parquet.exclusion import Exclusion, file_sha256
+from transforms.parquet.row_filter import RowFilter
 from transforms.patterns import divided, fixed_folder, matches
 from transforms.recipe.spec import DatasetSpec
 from transforms.tokenizer.file import TokenizerFile, load_tokenizer
@@ -104,6 +106,7 @@ def dataset_specs(
     def spec_of(name: str) -> DatasetSpec:
         dataset, budget = config.datasets[name], budgets[name]
         on_shortfall, on_bad_rows = config.shortfall(name), config.bad_rows(name)
+        rows = row_filter(config, name)
         return DatasetSpec(
             name=name,
             mix=config.name,
@@ -116,6 +119,7 @@ def dataset_specs(
             seed=config.seed,
             budgets={"train": budget.train} | ({"eval": budget.eval} if budget.eval else {}),
             on_shortfall=on_shortfall,
+            rows=rows,
             on_bad_rows=on_bad_rows,
             records=RecordSpec(
                 format=records.format,
@@ -129,11 +133,26 @@ def dataset_specs(
             tokenizer=known,
             engine=engine,
             output=output,
-            config=_deciding_config(written, name, budget.train, on_shortfall, on_bad_rows),
+            config=_deciding_config(written, name, budget.train, on_shortfall, on_bad_rows, rows),
             overwrite=overwrite,
         )
 
     return [spec_of(name) for name in datasets]
+
+
+def row_filter(config: MixConfig, name: str) -> RowFilter | None:
+    """Which rows of a dataset's source are wanted; None for all. The list of values to exclude is read for its hash.
+
+    Raises:
+        BroetchenError: the list cannot be read.
+    """
+    dataset = config.datasets[name]
+    exclude = None
+    if dataset.exclude is not None:
+        path = config.resolve(dataset.exclude.values)
+        storage.check_scheme(path)
+        exclude = Exclusion(dataset.exclude.column, path, file_sha256(path))
+    return RowFilter.of(dataset.predicates, exclude)
 
 
 def _check_apart(config: MixConfig, datasets: Sequence[str], output: str) -> None:
@@ -162,7 +181,12 @@ def _will_match(pattern: str, path: str) -> bool:
 
 
 def _deciding_config(
-    written: Mapping[str, Any], name: str, train_tokens: int, on_shortfall: str, on_bad_rows: str
+    written: Mapping[str, Any],
+    name: str,
+    train_tokens: int,
+    on_shortfall: str,
+    on_bad_rows: str,
+    rows: RowFilter | None,
 ) -> dict[str, object]:
     """The part of a config that decides the bytes of one dataset: not the other datasets, nor where things lie.
 
@@ -175,6 +199,8 @@ def _deciding_config(
     # A build that fails on bad rows, if it does not, writes the bytes of one that skips them.
     if on_bad_rows == "quarantine":
         dataset["on_bad_rows"] = "quarantine"
+    if rows is not None and rows.exclude is not None:
+        dataset["exclude"] = {**dataset["exclude"], "sha256": rows.exclude.sha256}
     return {
         "records": written["records"],
         "shards": written["shards"],

@@ -26,6 +26,7 @@ from transforms.files.hub_path import HubPath
 from transforms.quantities import format_short, format_size
 from transforms.sampling.split_sample import Excerpt
 from transforms.sampling.token_pieces import token_pieces
+from transforms.texts import FILTERED
 
 _TEMPLATE = "report.html.jinja"
 _MOST_FILES = 40
@@ -43,6 +44,7 @@ _REASONS = {
     "empty": "empty text",
     "not_text": "not valid UTF-8",
     "too_long": "more than 16 MiB in one piece",
+    FILTERED: "filtered",
 }
 
 
@@ -219,13 +221,17 @@ def _obstacles(report: OutputReport) -> dict[str, list[str]]:
 def _skipped(report: OutputReport) -> dict[str, Any]:
     """Rows that were left out: the reasons that occur, and for each dataset with some how many by reason."""
     manifests = [one.manifest for one in report.datasets]
-    reasons = sorted({reason for manifest in manifests for reason, rows in manifest.skipped.items() if rows})
+    left_out = {
+        manifest.dataset: {**manifest.skipped, **({FILTERED: manifest.filtered} if manifest.filtered else {})}
+        for manifest in manifests
+    }
+    reasons = sorted({reason for by_reason in left_out.values() for reason, rows in by_reason.items() if rows})
     return {
         "reasons": [_REASONS.get(reason, reason.replace("_", " ")) for reason in reasons],
         "rows": [
-            (manifest.dataset, [manifest.skipped.get(reason, 0) for reason in reasons], sum(manifest.skipped.values()))
-            for manifest in manifests
-            if any(manifest.skipped.values())
+            (dataset, [by_reason.get(reason, 0) for reason in reasons], sum(by_reason.values()))
+            for dataset, by_reason in left_out.items()
+            if any(by_reason.values())
         ],
         "quarantined": [
             (manifest.dataset, entry.file, sum(entry.rows.values()))

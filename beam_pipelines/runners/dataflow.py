@@ -44,15 +44,20 @@ def with_dataflow_defaults(arguments: Sequence[str], output: str | None = None) 
 
 
 def check_reachable(specs: Iterable[DatasetSpec]) -> None:
-    """Checks that Dataflow's workers can read the sources of datasets.
+    """Checks that Dataflow's workers can read the sources of datasets, and lists of what to exclude.
 
     Raises:
         UsageError: one is on this machine's own disk.
     """
     for spec in specs:
-        for source in filter(storage.is_local, spec.sources):
+        exclude = spec.rows.exclude if spec.rows else None
+        read = [("source", source) for source in spec.sources]
+        read += [("exclude.values", exclude.path)] if exclude else []
+        for key, path in read:
+            if not storage.is_local(path):
+                continue
             raise UsageError(
-                f"datasets.{spec.name}.source: {source} is on this machine, where Dataflow's workers cannot read it; "
+                f"datasets.{spec.name}.{key}: {path} is on this machine, where Dataflow's workers cannot read it; "
                 "copy it to a bucket (gs://…), or take it from the hub (hf://…)"
             )
 

@@ -48,6 +48,9 @@ def print_build(console: Console, summary: BuildSummary, output: str) -> None:
     if skipped:
         where = "; those in quarantine lie in _quarantine" if any(m.quarantine for m in manifests.values()) else ""
         console.print(f"{skipped:,} rows were left out; each manifest has the reasons{where}.")
+    filtered = sum(manifest.filtered for manifest in manifests.values())
+    if filtered:
+        console.print(f"{filtered:,} rows did not pass the filters.")
     made = [split for folder in summary.built for split in manifests[folder].splits.values()]
     tokens, size = sum(split.tokens for split in made), sum(split.bytes for split in made)
     speed = f"{tokens / summary.seconds / 1e6:.2f} Mtok/s, {size / summary.seconds / 1e6:.1f} MB/s"

@@ -17,6 +17,8 @@ from transforms.counting.text_count import TextCount
 from transforms.quantities import format_estimate, format_short, format_size
 
 _SHARE_TOLD = 0.01
+# Below it, shards come out so much smaller than they are asked for that another size is worth a word.
+_KEPT_SHARE_OF_SMALL_SHARDS = 0.5
 
 
 def print_plan(console: Console, outlooks: Sequence[DatasetOutlook], output_format: OutputFormat) -> None:
@@ -56,6 +58,8 @@ def print_plan(console: Console, outlooks: Sequence[DatasetOutlook], output_form
                 "letter or digit, space, and letter or digit stand in a row: around a character on which gigatoken may "
                 "differ, more of it is encoded by tokenizers, up to the whole document."
             )
+        if outlook.kept_share < 1:
+            print_as_is(console, _filter_note(outlook))
     scratch = max(outlook.scratch_bytes for outlook in outlooks)
     console.print(f"With the output in a bucket, each process takes up to {format_size(scratch)} of local disk.")
     console.print(
@@ -87,6 +91,18 @@ def print_plan(console: Console, outlooks: Sequence[DatasetOutlook], output_form
             )
 
 
+def _filter_note(outlook: DatasetOutlook) -> str:
+    size = round(outlook.kept_share * outlook.target_size)
+    note = (
+        f"{outlook.dataset}: about {outlook.kept_share:.1%} of its text passes the filter, so that its shards come to "
+        f"some {format_size(size)} each"
+    )
+    if outlook.kept_share < _KEPT_SHARE_OF_SMALL_SHARDS and outlook.kept_share > 0:
+        wanted = round(outlook.target_size / outlook.kept_share)
+        note += f"; shards.target_size={format_size(wanted).replace(' ', '')} makes them as large as you ask for"
+    return f"{note}."
+
+
 def print_dry_run(console: Console, found: DryRun, output: str) -> None:
     """What a build would do, and that nothing is done."""
     print_plan(console, found.outlooks, "table")
@@ -112,7 +128,7 @@ def print_counts(console: Console, counts: Mapping[str, TextCount], output_forma
         return
     columns = (
         "dataset", "subtokens", "documents", "bytes", "bytes/token", "tokens/document", "median", "p99",
-        "rows left out",
+        "rows left out", "filtered",
     )  # fmt: skip
     table = new_table(columns)
     for index, row in enumerate(rows):
@@ -121,7 +137,7 @@ def print_counts(console: Console, counts: Mapping[str, TextCount], output_forma
             for value in list(row.values())[1:]
         )
         table.add_row(cell(str(row["dataset"])), *values, style="bold" if index == len(counts) else None)
-    print_table(console, table, ("rows left out", "p99", "median", "bytes", "documents", "bytes/token"))
+    print_table(console, table, ("filtered", "rows left out", "p99", "median", "bytes", "documents", "bytes/token"))
 
 
 def counts_text(counts: Mapping[str, TextCount], output_format: OutputFormat) -> str:
@@ -142,4 +158,5 @@ def _count_row(name: str, count: TextCount) -> dict[str, str | int | float | Non
         "median_tokens_per_document": count.median,
         "p99_tokens_per_document": count.p99,
         "rows_left_out": count.skipped,
+        "rows_filtered": count.filtered,
     }

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import posixpath
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
 from beam_pipelines.config.mix import MixConfig
-from beam_pipelines.jobs.specs import chosen_datasets
+from beam_pipelines.jobs.specs import chosen_datasets, row_filter
 from transforms.bpe.corpus import TextPart, TextStream, find_parts, is_portable, parquet_part
 from transforms.errors import UsageError
 
@@ -29,7 +30,7 @@ class Corpus:
 
 
 def corpus_of_config(config: MixConfig, datasets: Sequence[str] = ()) -> Corpus:
-    """The sources of a mix config: all their documents, whatever the budgets; these only weigh `max_bytes`.
+    """The sources of a mix config: all their documents that pass `filters` and `exclude`; budgets weigh `max_bytes`.
 
     Raises:
         UsageError: the config has no such dataset.
@@ -45,6 +46,7 @@ def corpus_of_config(config: MixConfig, datasets: Sequence[str] = ()) -> Corpus:
                 for opened, written in zip(config.sources(name), config.datasets[name].paths, strict=True)
             },
             config.datasets[name].text_column,
+            row_filter(config, name),
         )
         for name in names
     ]
@@ -77,6 +79,7 @@ def description(parts: Sequence[TextPart], stream: TextStream) -> dict[str, Any]
             {
                 "name": part.name,
                 **dataclasses.asdict(stream.counts[part.name]),
+                **({"rows": json.loads(part.rows.identity)} if part.rows else {}),
                 "files": [{"path": path, "size": size} for path, size in zip(part.shown, part.sizes, strict=True)],
             }
             for part in parts

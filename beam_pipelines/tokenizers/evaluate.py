@@ -14,7 +14,7 @@ import apache_beam as beam
 import pyarrow as pa
 
 from beam_pipelines.config.mix import load_config
-from beam_pipelines.jobs.specs import chosen_datasets, keep_tokenizer
+from beam_pipelines.jobs.specs import chosen_datasets, keep_tokenizer, row_filter
 from beam_pipelines.runners.job import job_folder, run_job
 from beam_pipelines.runners.local import stored_tokens, work_seconds
 from transforms.encoding.pool import choose_engine, encode_samples, expected_engine, know_tokenizer
@@ -58,7 +58,8 @@ def read_groups(data: Sequence[str], text_column: str = "text") -> list[TextSour
             for name in chosen_datasets(config, ()):
                 if name in configured:
                     raise UsageError(f"--data {one}: another config has a dataset {name!r} too; give one of them")
-                configured[name] = TextSource(name, tuple(config.sources(name)), config.datasets[name].text_column)
+                column, rows = config.datasets[name].text_column, row_filter(config, name)
+                configured[name] = TextSource(name, tuple(config.sources(name)), column, rows=rows)
             continue
         given_name, pattern = split_name(one)
         name = given_name or "data"

@@ -21,6 +21,7 @@ from transforms.files import storage
 from transforms.files.listing import list_files
 from transforms.files.untrusted import check_regular
 from transforms.parquet.footer import read_footer
+from transforms.parquet.row_filter import RowFilter
 from transforms.parquet.source_files import expand_sources
 from transforms.parquet.texts import read_texts
 from transforms.patterns import fixed_folder, is_wild, quoted, unquoted
@@ -40,6 +41,7 @@ class TextPart:
         text_column: of parquet files; None for ArrayRecord.
         sizes: of the files in bytes.
         text_bytes: about how much text is in it, from the footers; None where only reading would tell.
+        rows: which rows of parquet files are wanted, if not all.
     """
 
     name: str
@@ -48,6 +50,7 @@ class TextPart:
     sizes: tuple[int, ...]
     text_column: str | None
     text_bytes: int | None
+    rows: RowFilter | None = None
 
     def batches(self) -> Iterator[tuple[pa.LargeStringArray, Mapping[str, int]]]:
         """Batches of documents, and how many rows were left out of each, by reason.
@@ -61,22 +64,23 @@ class TextPart:
                     for texts in shard.texts():
                         yield texts, {}
             else:
-                groups = range(len(read_footer(path, size, self.text_column).row_groups))
-                for _, batch in read_texts(path, groups, self.text_column):
+                groups = read_footer(path, size, self.text_column, rows=self.rows).wanted_groups
+                for _, batch in read_texts(path, groups, self.text_column, rows=self.rows):
                     yield batch.texts, batch.skipped
 
 
-def parquet_part(name: str, sources: Mapping[str, str], text_column: str) -> TextPart:
+def parquet_part(name: str, sources: Mapping[str, str], text_column: str, rows: RowFilter | None = None) -> TextPart:
     """The documents of parquet files.
 
     Args:
         sources: glob patterns as they are opened, and how each was written.
+        rows: which rows are wanted, if not all.
 
     Raises:
         BroetchenError: a pattern matches nothing; a file is not parquet or has no such column of text.
     """
     found = expand_sources(sources)
-    footers = [read_footer(path, size, text_column) for path, size in found]
+    footers = [read_footer(path, size, text_column, rows=rows) for path, size in found]
     shown = [_as_written(path, sources) for path, _ in found]
     return TextPart(
         name,
@@ -84,7 +88,8 @@ def parquet_part(name: str, sources: Mapping[str, str], text_column: str) -> Tex
         tuple(shown),
         tuple(size for _, size in found),
         text_column,
-        sum(group.text_bytes for footer in footers for group in footer.row_groups),
+        sum(group.wanted_bytes for footer in footers for group in footer.row_groups),
+        rows,
     )
 
 

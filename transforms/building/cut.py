@@ -167,7 +167,7 @@ def shortfall_message(spec: DatasetSpec, plan: DatasetPlan, missing: Mapping[str
     return (
         f"dataset {spec.name}: the source is exhausted ({len(plan.files)} files): {short}, "
         f"{sum(missing.values()):,} tokens missing in all; nothing of it was published. "
-        "Add source files, lower the budget, or set on_shortfall: keep"
+        f"Add source files, lower the budget,{' filter less,' if spec.rows else ''} or set on_shortfall: keep"
     )
 
 

@@ -192,6 +192,7 @@ def manifest_of(
         },
         rows=sum(shard.rows for shard in rows),
         skipped=dict(sorted(skipped.items())),
+        filtered=sum(shard.filtered for shard in rows),
         quarantine=[_quarantine_entry(shard.quarantine) for shard in rows if shard.quarantine],
         source=[_source_entry(spec, plan.files[file], sorted(groups)) for file, groups in sorted(used.items())],
         # A plan that has come by a coder has lost the order of its mappings.

@@ -17,7 +17,7 @@ from transforms.building.quarantine import PublishedQuarantine, publish_quaranti
 from transforms.building.work_folder import WorkFolder
 from transforms.coders import register_json_coder
 from transforms.recipe.spec import DatasetSpec
-from transforms.texts import KINDS, combined_hash
+from transforms.texts import FILTERED, KINDS, SKIPPED, combined_hash
 
 
 @register_json_coder
@@ -48,7 +48,8 @@ class ShardRows:
 
     Attributes:
         rows: of the source, those that were left out among them.
-        skipped: those, by reason.
+        skipped: those of them that hold no text, by reason.
+        filtered: those of them that the filter left out.
         starts: where each of its row groups begins in the dataset's stream; see `SourceEntry`.
         texts: a hash of the texts of each.
         quarantine: the file that has the left-out rows.
@@ -57,6 +58,7 @@ class ShardRows:
     ordinal: int
     rows: int
     skipped: Mapping[str, int]
+    filtered: int
     starts: tuple[int, ...]
     texts: tuple[str, ...]
     quarantine: PublishedQuarantine | None
@@ -78,9 +80,10 @@ def tell_rows(spec: DatasetSpec, task: RowsTask) -> ShardRows | None:
     used = rows if task.used is None else rows[: _rows_within(rows, task.used, is_text=spec.records.is_text)]
     starts, texts = _groups(used, task.group_rows, task.before, is_text=spec.records.is_text)
     kinds = np.bincount(used["kind"], minlength=len(KINDS))
-    skipped = {kind: int(rows) for kind, rows in zip(KINDS[1:], kinds[1:], strict=True) if rows}
+    by_kind = dict(zip(KINDS, kinds.tolist(), strict=True))
+    skipped = {kind: by_kind[kind] for kind in SKIPPED if by_kind[kind]}
     quarantine = publish_quarantine(spec, work, task.count, sum(skipped.values()))
-    return ShardRows(task.count.ordinal, len(used), skipped, starts, texts, quarantine)
+    return ShardRows(task.count.ordinal, len(used), skipped, by_kind[FILTERED], starts, texts, quarantine)
 
 
 def _rows_within(rows: npt.NDArray[np.void], used: int, *, is_text: bool) -> int:

@@ -79,6 +79,7 @@ def _write_shard(spec: DatasetSpec, work: WorkFolder, task: ShardTask, attempt: 
                 task.row_groups,
                 spec.text_column,
                 schema=decode_schema(task.columns) if spec.with_columns else None,
+                rows=spec.rows,
                 with_left_out=spec.on_bad_rows != "skip",
                 planned=task.planned,
             )
@@ -161,5 +162,7 @@ def _count_metrics(dataset: str, batch: TextBatch, tokens: int) -> None:
     amounts = {"tokens": tokens, "documents": len(batch.texts), "text_bytes": batch.text_bytes}
     amounts["read_bytes"] = batch.stored_bytes
     amounts |= {f"skipped_{reason}": rows for reason, rows in batch.skipped.items()}
+    if batch.filtered:
+        amounts["filtered"] = batch.filtered
     for name, amount in amounts.items():
         Metrics.counter(namespace, name).inc(amount)

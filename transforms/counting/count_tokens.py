@@ -25,6 +25,7 @@ from transforms.encoding.pool import choose_engine, encodable, encode_samples, l
 from transforms.errors import BroetchenError
 from transforms.parquet.footer import SourceFile
 from transforms.parquet.read import ReadFooters, TextSource
+from transforms.parquet.row_filter import RowFilter
 from transforms.parquet.texts import read_texts
 from transforms.tokenizer.spec import ChosenEngine, Engine, TokenizerSpec
 
@@ -45,6 +46,7 @@ class CountSpec:
     Attributes:
         sources: glob patterns, as they are opened.
         engine: what encodes. Counts do not depend on it.
+        rows: which rows are wanted, if not all.
     """
 
     name: str
@@ -52,6 +54,11 @@ class CountSpec:
     text_column: str
     tokenizer: TokenizerSpec
     engine: Engine
+    rows: RowFilter | None = None
+
+    def counted(self, source: SourceFile) -> Counted:
+        """What the count of a file depends on."""
+        return Counted.of(source, self.text_column, self.tokenizer, self.rows)
 
 
 @register_json_coder
@@ -86,7 +93,7 @@ def lay_out_parts(source: SourceFile, row_groups: Iterable[int], part_text_bytes
     members: list[int] = []
     size = 0
     for group in row_groups:
-        text_bytes = source.row_groups[group].text_bytes
+        text_bytes = source.row_groups[group].wanted_bytes
         if members and size + text_bytes > part_text_bytes:
             parts.append(tuple(members))
             members, size = [], 0
@@ -135,7 +142,7 @@ class _LookUp(beam.DoFn):
         spec = self._specs[name]
         known: dict[int, TextCount] = {}
         if self._ledger is not None:
-            known = self._ledger.find(Counted.of(source, spec.text_column, spec.tokenizer), source)
+            known = self._ledger.find(spec.counted(source), source)
             yield TaggedOutput(_KNOWN, (name, TextCount.sum(known.values())))
         missing = [group for group in range(len(source.row_groups)) if group not in known]
         for members in lay_out_parts(source, missing, _PART_TEXT_BYTES):
@@ -148,14 +155,16 @@ class _CountPart(beam.DoFn):
 
     def process(self, part: _Part) -> Iterator[tuple[str, TextCount]]:
         spec = self._specs[part.dataset]
-        counts = count_row_groups(spec, part.source.path, part.row_groups)
+        counts = count_row_groups(spec, part.source, part.row_groups)
         if self._ledger is not None:
-            self._ledger.add(Counted.of(part.source, spec.text_column, spec.tokenizer), counts)
+            self._ledger.add(spec.counted(part.source), counts)
         yield part.dataset, TextCount.sum(counts.values())
 
 
-def count_row_groups(spec: CountSpec, path: str, row_groups: Sequence[int]) -> dict[int, TextCount]:
+def count_row_groups(spec: CountSpec, source: SourceFile, row_groups: Sequence[int]) -> dict[int, TextCount]:
     """Counts row groups of one file, each for itself. Memory is bounded by one batch of text.
+
+    Those that the filter rules out are not read.
 
     Raises:
         BroetchenError: the file is damaged.
@@ -164,13 +173,17 @@ def count_row_groups(spec: CountSpec, path: str, row_groups: Sequence[int]) -> d
     lengths: dict[int, list[npt.NDArray[np.int64]]] = {group: [np.empty(0, np.int64)] for group in row_groups}
     text_bytes: dict[int, int] = defaultdict(int)
     skipped: dict[int, int] = defaultdict(int)
-    for group, read_batch in read_texts(path, row_groups, spec.text_column):
+    filtered = {group: source.row_groups[group].rows for group in row_groups if source.row_groups[group].ruled_out}
+    read = [group for group in row_groups if group not in filtered]
+    for group, read_batch in read_texts(source.path, read, spec.text_column, rows=spec.rows) if read else ():
         batch = encodable(spec.tokenizer, read_batch)
         lengths[group].append(_tokens_of(spec.name, spec.tokenizer, spec.engine, batch.texts))
         text_bytes[group] += batch.text_bytes
         skipped[group] += sum(batch.skipped.values())
+        filtered[group] = filtered.get(group, 0) + batch.filtered
     return {
-        group: TextCount.of(np.concatenate(lengths[group]), text_bytes[group], skipped[group]) for group in row_groups
+        group: TextCount.of(np.concatenate(lengths[group]), text_bytes[group], skipped[group], filtered.get(group, 0))
+        for group in row_groups
     }
 
 
@@ -208,7 +221,9 @@ class CountTokens(beam.PTransform[PCollection[str], PCollection[tuple[str, TextC
         look_up = beam.ParDo(_LookUp(self._specs, self._ledger)).with_output_types(
             _Part, **{_KNOWN: tuple[str, TextCount]}
         )
-        sources = {name: TextSource(name, spec.sources, spec.text_column) for name, spec in self._specs.items()}
+        sources = {
+            name: TextSource(name, spec.sources, spec.text_column, rows=spec.rows) for name, spec in self._specs.items()
+        }
         looked_up = (
             names
             | "Sources" >> beam.Map(sources.__getitem__).with_output_types(TextSource)
@@ -243,13 +258,15 @@ def count_shard(built: BuiltShard) -> TextCount:
     shard = built.shard
     with ShardReader(shard.path, shard.format, shard.text_column) as reader:
         if shard.format == "tokens":
-            count = TextCount(built.documents, sum(map(len, reader.ids())), None, None, None)
+            count = TextCount(built.documents, sum(map(len, reader.ids())), None, None, None, None)
         else:
             lengths, text_bytes = [np.empty(0, np.int64)], 0
             for texts in reader.texts():
                 lengths.append(_tokens_of(built.name, shard.tokenizer, shard.engine, texts))
                 text_bytes += int(pc.sum(pc.binary_length(texts)).as_py() or 0)
-            count = dataclasses.replace(TextCount.of(np.concatenate(lengths), text_bytes, 0), skipped=None)
+            count = dataclasses.replace(
+                TextCount.of(np.concatenate(lengths), text_bytes, 0), skipped=None, filtered=None
+            )
     if count.tokens != shard.tokens:
         raise BroetchenError(
             f"{shard.path}: holds {count.tokens:,} tokens, and its manifest says {shard.tokens:,}; the file was "

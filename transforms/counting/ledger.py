@@ -29,6 +29,7 @@ from transforms.files import storage
 from transforms.files.listing import list_files
 from transforms.files.untrusted import parse_json, read_bounded
 from transforms.parquet.footer import SourceFile
+from transforms.parquet.row_filter import RowFilter
 from transforms.tokenizer.spec import TokenizerSpec
 
 _LOGGER = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ class Counted:
         footer_sha256: of its footer, which has the size, place and statistics of all its pages.
         special_tokens: what the names of special tokens in a text become.
         tokenizers: the version of the library, which says by definition what the tokens of a text are.
+        rows: the filter on the source's rows, as JSON; "" for none.
     """
 
     name: str
@@ -60,9 +62,12 @@ class Counted:
     tokenizer_sha256: str
     special_tokens: str
     tokenizers: str
+    rows: str = ""
 
     @classmethod
-    def of(cls, source: SourceFile, text_column: str, tokenizer: TokenizerSpec) -> Counted:
+    def of(
+        cls, source: SourceFile, text_column: str, tokenizer: TokenizerSpec, rows: RowFilter | None = None
+    ) -> Counted:
         return cls(
             storage.split(source.path)[1],
             source.size,
@@ -71,11 +76,17 @@ class Counted:
             tokenizer.sha256,
             tokenizer.special_tokens,
             importlib.metadata.version("tokenizers"),
+            rows.identity if rows else "",
         )
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """As plain JSON types, as entries have it; where there is no filter, as they had it before there were any."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if name != "rows" or value}
 
     @functools.cached_property
     def key(self) -> str:
-        return digest(dataclasses.asdict(self))[:32]
+        return digest(self.plain)[:32]
 
 
 class _UnsoundError(Exception):
@@ -111,7 +122,7 @@ class CountLedger:
             BroetchenError: the entry cannot be written.
         """
         body = {
-            "counted": dataclasses.asdict(counted),
+            "counted": counted.plain,
             "row_groups": [{"row_group": group, **count.to_plain()} for group, count in sorted(counts.items())],
         }
         entry = {"format": _FORMAT, "format_version": _FORMAT_VERSION, "sha256": digest(body), **body}
@@ -140,7 +151,7 @@ def _read(path: str, counted: Counted, source: SourceFile) -> dict[int, TextCoun
             raise _UnsoundError("its checksum is wrong: it is damaged, or was changed by hand")
     except RecursionError as error:
         raise _UnsoundError("it is nested too deep") from error
-    if body["counted"] != dataclasses.asdict(counted):
+    if body["counted"] != counted.plain:
         raise _UnsoundError("it is about another source file or tokenizer")
     items = body["row_groups"]
     if not isinstance(items, list) or not all(isinstance(item, dict) and "row_group" in item for item in items):
@@ -162,6 +173,7 @@ def _row_group(item: Mapping[str, Any], source: SourceFile) -> TextCount:
     if type(group) is not int or group < 0:
         raise ValueError(f"{group!r} is no row group")
     rows = source.row_groups[group].rows
-    if count.text_bytes is None or count.lengths is None or count.documents + (count.skipped or 0) != rows:
+    told = count.documents + (count.skipped or 0) + (count.filtered or 0)
+    if count.text_bytes is None or count.lengths is None or told != rows:
         raise ValueError(f"it does not count the {rows:,} rows of row group {group}")
     return count

@@ -92,9 +92,9 @@ class Lengths:
 
 @dataclasses.dataclass(frozen=True)
 class TextCount:
-    """Documents, their tokens and their UTF-8 bytes, and how many rows were left out.
+    """Documents, their tokens and their UTF-8 bytes, and how many rows were left out: without text, or by a filter.
 
-    `text_bytes`, `skipped` and `lengths` are None where what was counted does not tell: records of token ids hold
+    `text_bytes`, `skipped`, `filtered` and `lengths` are None where what was counted does not tell: records of ids hold
     neither the text nor where documents begin. What is added to an unknown is unknown.
     """
 
@@ -103,11 +103,12 @@ class TextCount:
     text_bytes: int | None = 0
     skipped: int | None = 0
     lengths: Lengths | None = dataclasses.field(default_factory=lambda: Lengths.sum([]))
+    filtered: int | None = 0
 
     @classmethod
-    def of(cls, lengths: npt.NDArray[np.int64], text_bytes: int, skipped: int) -> TextCount:
+    def of(cls, lengths: npt.NDArray[np.int64], text_bytes: int, skipped: int, filtered: int = 0) -> TextCount:
         """The count of documents by their tokens: int64 [documents]."""
-        return cls(len(lengths), int(lengths.sum()), text_bytes, skipped, Lengths.of(lengths))
+        return cls(len(lengths), int(lengths.sum()), text_bytes, skipped, Lengths.of(lengths), filtered)
 
     @classmethod
     def sum(cls, counts: Iterable[TextCount]) -> TextCount:
@@ -120,6 +121,7 @@ class TextCount:
             _sum_known(count.text_bytes for count in counts),
             _sum_known(count.skipped for count in counts),
             Lengths.sum(known for known in lengths if known is not None) if None not in lengths else None,
+            _sum_known(count.filtered for count in counts),
         )
 
     def __add__(self, other: TextCount) -> TextCount:
@@ -147,7 +149,9 @@ class TextCount:
     def to_plain(self) -> dict[str, Any]:
         """As plain JSON types."""
         histogram = self.lengths and {"lengths": self.lengths.lengths.tolist(), "counts": self.lengths.counts.tolist()}
-        return {**{f.name: getattr(self, f.name) for f in dataclasses.fields(self)}, "lengths": histogram}
+        plain = {**{f.name: getattr(self, f.name) for f in dataclasses.fields(self)}, "lengths": histogram}
+        # As it was before there were filters, where there is none.
+        return {name: value for name, value in plain.items() if name != "filtered" or value != 0}
 
     @classmethod
     def from_plain(cls, plain: Any) -> TextCount:
@@ -159,15 +163,16 @@ class TextCount:
         try:
             documents, tokens = plain["documents"], plain["tokens"]
             text_bytes, skipped, histogram = plain["text_bytes"], plain["skipped"], plain["lengths"]
+            filtered = plain.get("filtered", 0)
             lengths = histogram and Lengths(_whole(histogram["lengths"]), _whole(histogram["counts"]))
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"not a count of texts: {error!r}") from error
-        numbers = [documents, tokens, *(number for number in (text_bytes, skipped) if number is not None)]
+        numbers = [documents, tokens, *(number for number in (text_bytes, skipped, filtered) if number is not None)]
         if not all(type(number) is int and 0 <= number < _END for number in numbers):
             raise ValueError("a count of texts holds something else than whole numbers of 0 or more")
         if lengths is not None and not _agree(lengths, documents, tokens):
             raise ValueError("a count of texts whose histogram says otherwise")
-        return cls(documents, tokens, text_bytes, skipped, lengths)
+        return cls(documents, tokens, text_bytes, skipped, lengths, filtered)
 
 
 def _whole(numbers: Any) -> npt.NDArray[np.int64]:

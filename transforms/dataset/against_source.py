@@ -26,6 +26,7 @@ from transforms.errors import BroetchenError, one_line
 from transforms.files import storage
 from transforms.files.untrusted import check_regular
 from transforms.parquet.footer import SourceFile, read_footer
+from transforms.parquet.row_filter import RowFilter
 from transforms.parquet.texts import read_texts
 from transforms.texts import combined_hash, text_hashes
 from transforms.tokenizer.spec import TokenizerSpec
@@ -55,12 +56,14 @@ class SourceCheck:
         size, footer_sha256, checksum: of the file when the dataset was built.
         start, end: the part of the dataset's stream that it takes; None where the manifest does not say. `end` is that
             of the dataset where nothing follows.
+        may_be_empty: whether several row groups begin at `start`: all but one of them hold nothing.
         texts: hash of its texts up to the document in which the dataset ends, or "".
         documents: how many documents of the source the dataset takes, from and to; in text, where they are counted.
         pieces: the shards that hold its part of the stream.
         splits: where each split ends in the stream.
         put_back: documents of each split that its cut left to the next.
         exhausted: whether the dataset takes all of its source.
+        rows: which rows of the source the dataset was to take, if not all.
     """
 
     folder: str
@@ -72,6 +75,7 @@ class SourceCheck:
     row_group: int
     start: int | None
     end: int
+    may_be_empty: bool
     texts: str
     documents: tuple[int, int]
     pieces: tuple[Piece, ...]
@@ -84,6 +88,7 @@ class SourceCheck:
     bos_id: int | None
     eos_id: int | None
     tokenizer: TokenizerSpec
+    rows: RowFilter | None = None
 
     @property
     def tokens(self) -> int:
@@ -127,9 +132,6 @@ def choose_row_groups(
         if any(not entry.starts for entry in manifest.source):
             reason = "its manifest does not say where row groups begin: only whether files have changed is found"
             unchecked.append(Finding("unchecked", f"{folder}: not held against its source: {reason}"))
-        elif manifest.filtered:
-            reason = "rows were filtered: only whether files have changed is found"
-            unchecked.append(Finding("unchecked", f"{folder}: not held against its source: {reason}"))
     return checks, unchecked
 
 
@@ -142,7 +144,13 @@ def _checks_of(
     possible = source_documents(manifest) or range(1)
     put_back = tuple(split.documents_put_back for split in manifest.splits.values())
     slack = 1 + min(sum(put_back), _MOST_PUT_BACK)
-    comparable = all(entry.starts for entry in manifest.source) and not manifest.filtered
+    comparable = all(entry.starts for entry in manifest.source)
+    try:
+        rows = RowFilter.of_dataset(manifest.config["dataset"], opened)
+    except ValueError as error:
+        raise BroetchenError(f"its config has no filter that can be applied ({error})") from error
+    if rows is not None and rows.exclude is not None and not storage.exists(rows.exclude.path):
+        raise BroetchenError(f"the list of values that it excludes is not there ({rows.exclude.path})")
     for number, place in chosen:
         entry: SourceEntry = manifest.source[number]
         start = entry.starts[place] if comparable else None
@@ -158,6 +166,7 @@ def _checks_of(
             row_group=entry.row_groups[place],
             start=start,
             end=end,
+            may_be_empty=starts.count(start) > 1,
             texts=entry.texts[place] if entry.texts else "",
             documents=(possible.start, possible.stop - 1),
             pieces=tuple(
@@ -174,6 +183,7 @@ def _checks_of(
             bos_id=manifest.tokenizer.bos_id,
             eos_id=manifest.tokenizer.eos_id,
             tokenizer=tokenizer,
+            rows=rows,
         )
 
 
@@ -310,7 +320,7 @@ def _held_against_tokens(check: SourceCheck) -> tuple[str, list[str]]:
                 bounds = {end for end in bounds if position < end <= position + kept}
                 differences += _differences(position, ids[:kept], bounds, *records.take(kept))
             position += kept
-    if not differences and position != check.end:
+    if not differences and position != check.end and not (check.may_be_empty and position == check.start):
         differences.append(f"ends at token {position:,} of the dataset, and what follows begins at {check.end:,}")
     return combined_hash(np.concatenate(hashes)), differences
 
@@ -390,7 +400,7 @@ def _held_against_texts(check: SourceCheck) -> tuple[str, list[str]]:
 
 
 def _source_texts(check: SourceCheck) -> Iterator[pa.LargeStringArray]:
-    for _, batch in read_texts(check.path, [check.row_group], check.text_column, ahead=False):
+    for _, batch in read_texts(check.path, [check.row_group], check.text_column, rows=check.rows, ahead=False):
         yield encodable(check.tokenizer, batch).texts
 
 

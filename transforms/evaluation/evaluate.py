@@ -49,8 +49,8 @@ def sample_texts(group: TextSource) -> pa.LargeStringArray:
         BroetchenError: there is none.
     """
     for path, size in expand_sources(group.patterns):
-        footer = read_footer(path, size, group.text_column)
-        for _, batch in read_texts(path, range(len(footer.row_groups)), group.text_column):
+        footer = read_footer(path, size, group.text_column, rows=group.rows)
+        for _, batch in read_texts(path, footer.wanted_groups, group.text_column, rows=group.rows):
             if len(texts := _texts_of(batch)):
                 return leading_documents(texts, _SAMPLE_TEXT_BYTES)
     raise BroetchenError(
@@ -132,7 +132,8 @@ class _Evaluate(beam.DoFn):
         with tokenizer.lend() as encoder:
             whole_words = WholeWords(encoder, tokenizer.vocabulary)
             encoder.encode(pa.array(["a"], pa.large_string()))  # some make tables at their first call
-            for _, batch in read_texts(path, row_groups, self._groups[group].text_column):
+            source = self._groups[group]
+            for _, batch in read_texts(path, row_groups, source.text_column, rows=source.rows):
                 total += evaluate_texts(_texts_of(batch), encoder, whole_words)
         yield (name, group), total
 
@@ -181,6 +182,7 @@ class EvaluateTokenizers(beam.PTransform[beam.PCollection[str], beam.PCollection
         )
 
     def _tasks(self, group: str, file: SourceFile) -> Iterator[_Task]:
-        for run in row_group_runs([row_group.text_bytes for row_group in file.row_groups]):
+        wanted = file.wanted_groups
+        for run in row_group_runs([file.row_groups[number].text_bytes for number in wanted]):
             for tokenizer in self._tokenizers:
-                yield tokenizer, group, file.path, list(run)
+                yield tokenizer, group, file.path, [wanted[place] for place in run]

@@ -76,7 +76,8 @@ def _values(exclusion: Exclusion) -> NDArray[np.bytes_]:
     content = storage.read_bytes(exclusion.path)
     if hashlib.sha256(content).hexdigest() != exclusion.sha256:
         raise BroetchenError(
-            f"{exclusion.path}: has changed since this work was planned; run it again, while nobody changes the file"
+            f"{exclusion.path}: is not the list of values that was named, by its SHA-256; if it has changed since the "
+            "build began, run it again"
         )
     return np.unique(np.fromiter((key for column in _columns(exclusion, content) for key in _keys(column)), _KEY))
 

@@ -94,6 +94,11 @@ class SourceFile:
     columns: str = ""
 
     @property
+    def wanted_groups(self) -> list[int]:
+        """The numbers of the row groups that are read: those that statistics do not rule out."""
+        return [number for number, group in enumerate(self.row_groups) if not group.ruled_out]
+
+    @property
     def version(self) -> SourceVersion:
         return SourceVersion(self.size, self.checksum, self.generation, self.modified)
 

@@ -13,13 +13,11 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from transforms.coders import register_json_coder
 from transforms.parquet.footer import SourceFile, read_footer
+from transforms.parquet.row_filter import RowFilter
 from transforms.parquet.source_files import expand_sources
 from transforms.parquet.texts import read_texts
 
 _AT_A_TIME = 8
-
-# (name of the source, text column, path, size in bytes, whether its schema is wanted)
-_File = tuple[str, str, str, int, bool]
 
 
 @register_json_coder
@@ -32,17 +30,23 @@ class TextSource:
         patterns: globs of its files, as they are opened.
         text_column: their column that is read.
         with_columns: whether the other columns are wanted, and so the schemas of the files.
+        rows: which rows are wanted, if not all.
     """
 
     name: str
     patterns: tuple[str, ...]
     text_column: str
     with_columns: bool = False
+    rows: RowFilter | None = None
+
+
+# (source, path, size in bytes)
+_File = tuple[TextSource, str, int]
 
 
 def _files_of(source: TextSource) -> Iterator[_File]:
     for path, size in expand_sources(source.patterns):
-        yield source.name, source.text_column, path, size, source.with_columns
+        yield source, path, size
 
 
 class _ReadFooters(beam.DoFn):
@@ -55,9 +59,11 @@ class _ReadFooters(beam.DoFn):
     def process(
         self, element: _File, timestamp: Any = beam.DoFn.TimestampParam, window: Any = beam.DoFn.WindowParam
     ) -> None:
-        name, text_column, path, size, with_columns = element
-        footer = self._pool.submit(read_footer, path, size, text_column, with_columns=with_columns)
-        self._read.append((name, footer, timestamp, window))
+        source, path, size = element
+        footer = self._pool.submit(
+            read_footer, path, size, source.text_column, with_columns=source.with_columns, rows=source.rows
+        )
+        self._read.append((source.name, footer, timestamp, window))
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         with self._pool:
@@ -85,7 +91,7 @@ class ReadFooters(beam.PTransform[beam.PCollection[TextSource], beam.PCollection
 
     Raises:
         BroetchenError: (when run) a pattern matches nothing, a file is not parquet or damaged, or it has no such
-            column.
+            column, or none to filter by.
     """
 
     def expand(self, sources: beam.PCollection[TextSource]) -> beam.PCollection[tuple[str, SourceFile]]:

@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import json
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -20,11 +20,10 @@ import pyarrow.acero as acero
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from transforms.errors import BroetchenError, listed, one_line
+from transforms.errors import BroetchenError, UsageError, listed, one_line
 from transforms.parquet.exclusion import Exclusion, can_be_listed, is_listed
+from transforms.predicates import Predicate, alternatives, parse_filters
 from transforms.quantities import shown
-
-OPERATORS = ("=", "==", "!=", "<", ">", "<=", ">=", "in", "not in")
 
 # On floats these hold for NaN, of which statistics say nothing.
 _HOLD_FOR_NAN = ("!=", "not in")
@@ -37,8 +36,6 @@ _COMPARISONS: dict[str, Callable[[Any, Any], pc.Expression]] = {
     "<=": operator.le,
     ">=": operator.ge,
 }
-
-Predicate = tuple[str, str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +56,35 @@ class RowFilter:
         """A filter, or None where it would let all rows pass."""
         written = json.dumps([[list(one) for one in every] for every in filters], ensure_ascii=False) if filters else ""
         return cls(written, exclude) if written or exclude is not None else None
+
+    @classmethod
+    def of_dataset(cls, dataset: Mapping[str, Any], opened: Callable[[str], str]) -> RowFilter | None:
+        """The filter of a built dataset, by the part of the config that its manifest has of it.
+
+        Args:
+            opened: the path by which to open what a manifest shows.
+
+        Raises:
+            ValueError: it is no filter.
+        """
+        filters, given = dataset.get("filters"), dataset.get("exclude")
+        try:
+            predicates = alternatives(parse_filters(filters)) if filters is not None else []
+        except UsageError as error:
+            raise ValueError(f"filters: {error}") from error
+        exclude = None
+        if given is not None:
+            try:
+                exclude = Exclusion(str(given["column"]), opened(str(given["values"])), str(given["sha256"]))
+            except (KeyError, TypeError) as error:
+                raise ValueError(f"exclude: {error!r} is missing") from error
+        return cls.of(predicates, exclude)
+
+    @property
+    def identity(self) -> str:
+        """What decides which rows pass, as JSON: not where the excluded values lie."""
+        exclude = self.exclude and {"column": self.exclude.column, "sha256": self.exclude.sha256}
+        return json.dumps({"filters": self.alternatives, "exclude": exclude}, sort_keys=True, ensure_ascii=False)
 
     @property
     def alternatives(self) -> list[list[Predicate]]:

@@ -62,7 +62,7 @@ class DatasetPlan:
         ratio: tokens for each byte of the column before compression, from a sample.
         engine: the one that will encode: it was asked for, or it agreed with the reference on the sample.
         reference_share: of the sample, the share of the bytes that `tokenizers` encodes though gigatoken is the engine.
-        uncut_share: see `transforms.recipe.sample.Sample`.
+        uncut_share, kept_share: see `transforms.recipe.sample.Sample`.
         versions: of the libraries that decide bytes, in the process that planned; other processes must have the same.
         columns: the schema of shards that hold the source's other columns, as `encode_schema` has it.
         probe: the digest of what `tokenizers` makes of the probe (`transforms.encoding.recheck`).
@@ -80,6 +80,7 @@ class DatasetPlan:
     columns: str = ""
     reference_share: float = 0.0
     uncut_share: float = 0.0
+    kept_share: float = 1.0
 
     @property
     def available(self) -> tuple[int, int]:
@@ -175,7 +176,7 @@ def read_source(spec: DatasetSpec) -> list[SourceFile]:
     Raises:
         BroetchenError: a source is missing or damaged.
     """
-    read = functools.partial(read_footer, text_column=spec.text_column, with_columns=spec.with_columns)
+    read = functools.partial(read_footer, text_column=spec.text_column, with_columns=spec.with_columns, rows=spec.rows)
     with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
         return list(pool.map(lambda file: read(*file), expand_sources(spec.sources)))
 
@@ -200,7 +201,8 @@ def plan_dataset(
     groups = order_row_groups(ordered, spec.order, spec.seed)
     shards = lay_out_shards(ordered, groups, spec.target_text_bytes)
     if known is None:
-        sampled = within_reach(ordered, groups, _REACH_BYTES_PER_TOKEN * spec.need)
+        # What a filter leaves of the source, only a sample of all of it tells.
+        sampled = groups if spec.rows else within_reach(ordered, groups, _REACH_BYTES_PER_TOKEN * spec.need)
         stored = sum(shard.stored_bytes for shard in shards)
         needed = min(stored, _BYTES_PER_TOKEN * spec.need * stored / max(1, sum(shard.text_bytes for shard in shards)))
         fetched = _SAMPLED_SHARE * needed
@@ -225,6 +227,7 @@ def plan_dataset(
         columns=columns,
         reference_share=reference_share(spec.tokenizer, sample.texts) if engine == "gigatoken" else 0.0,
         uncut_share=sample.uncut_share,
+        kept_share=sample.kept_share,
     )
 
 
@@ -236,7 +239,7 @@ def _united_columns(spec: DatasetSpec, source: Sequence[SourceFile]) -> str:
 
 
 def _source_of(name: str, spec: DatasetSpec) -> TextSource:
-    return TextSource(name, spec.sources, spec.text_column, spec.with_columns)
+    return TextSource(name, spec.sources, spec.text_column, spec.with_columns, spec.rows)
 
 
 class _PlanDataset(beam.DoFn):

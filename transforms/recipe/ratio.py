@@ -98,7 +98,8 @@ def expect(sizes: Sequence[int], counted: Sequence[int], sampled: Ratio, missing
     level, where, error, units_before = sampled.tokens_per_byte, sampled.tokens_per_byte, sampled.error, float("inf")
     if sum(counted) and sum(before):
         level = sum(counted) / sum(before)
-        where = sum(ratio * size for ratio, size in zip(local, before, strict=False)) / sum(before)
+        # Of parts in which the sample saw nothing that a filter keeps, it says nothing of how others differ from them.
+        where = sum(ratio * size for ratio, size in zip(local, before, strict=False)) / sum(before) or where
         mean = sum(before) / len(before)
         squares = [
             size / mean * (count / size / level - 1) ** 2 for count, size in zip(counted, before, strict=True) if size

@@ -55,12 +55,14 @@ class Sample:
         ratio: of tokens to the bytes of the column.
         uncut_share: the share of the text with no place near where documents can be cut
             (`transforms.segments.cuts.cut_is_near`).
+        kept_share: the share of the text in the row groups that passes the filter, those that it rules out included.
     """
 
     texts: pa.LargeStringArray
     encoded: Encoded
     ratio: Ratio
     uncut_share: float
+    kept_share: float
 
 
 def take_sample(
@@ -78,11 +80,15 @@ def take_sample(
     Raises:
         BroetchenError: there is no document at all, or the first row group cannot be read.
     """
+    held = sum(source[file].row_groups[group].text_bytes for file, group in groups)
+    groups, every = _wanted(source, groups), _wanted(source, every)
     looks, failures = _look_at(spec, source, _choose(source, groups, fetched_bytes))
     if groups and groups[0] in failures:
         raise failures[groups[0]]
     if not any(look.documents for look in looks):
-        looks = [_first_with_text(spec, source, every)]
+        found = _first_with_text(spec, source, every)
+        # What a filter leaves is rare there: it says nothing of row groups in which none of it was seen.
+        looks = [*looks, dataclasses.replace(found, share=1 / len(every))] if spec.rows else [found]
     for failure in failures.values():
         _LOGGER.warning("dataset %s: %s; the plan does without it", spec.name, failure)
     pieces = itertools.chain.from_iterable(look.pieces for look in looks)
@@ -91,13 +97,18 @@ def take_sample(
         encoded = reference.encode(texts)
     added = sum(token is not None for token in (spec.records.bos_id, spec.records.eos_id))
     ratio = _ratio(looks, np.diff(encoded.offsets), texts, added, _text_bytes(source, groups))
-    return Sample(texts, encoded, ratio, _uncut_share(looks))
+    kept_share = _kept_share(looks) * _text_bytes(source, groups) / max(1, held)
+    return Sample(texts, encoded, ratio, _uncut_share(looks), kept_share)
 
 
 def within_reach(source: Sequence[SourceFile], groups: Groups, text_bytes: int) -> Groups:
     """The first row groups, up to the one with which they hold `text_bytes`."""
-    held = itertools.accumulate(source[file].row_groups[group].text_bytes for file, group in groups)
+    held = itertools.accumulate(source[file].row_groups[group].wanted_bytes for file, group in groups)
     return groups[: next((number for number, size in enumerate(held, 1) if size >= text_bytes), len(groups))]
+
+
+def _wanted(source: Sequence[SourceFile], groups: Groups) -> Groups:
+    return [(file, group) for file, group in groups if not source[file].row_groups[group].ruled_out]
 
 
 def _text_bytes(source: Sequence[SourceFile], groups: Groups) -> int:
@@ -132,6 +143,7 @@ class _Look:
     Attributes:
         share: of the sample that it stands for.
         rows, documents, text_bytes, nulls, not_text: of the part that was decoded.
+        filtered_bytes: of the text of rows that the filter left out.
         distinct_bytes: of its texts, each taken once.
         dictionary: see `Beginning`.
         pieces: each of some consecutive documents, or of a part of one.
@@ -145,6 +157,7 @@ class _Look:
     rows: int = 0
     documents: int = 0
     text_bytes: int = 0
+    filtered_bytes: int = 0
     distinct_bytes: int = 0
     nulls: int = 0
     not_text: int = 0
@@ -156,10 +169,16 @@ class _Look:
         self.rows += batch.rows
         self.documents += len(batch.texts)
         self.text_bytes += batch.text_bytes
+        self.filtered_bytes += batch.filtered_bytes
         self.nulls += int(np.count_nonzero(batch.kinds == KINDS.index(NULL)))
         self.not_text += int(np.count_nonzero(batch.kinds == KINDS.index(NOT_TEXT)))
         if self.dictionary:
             self.distinct_bytes += int(pc.sum(pc.binary_length(pc.unique(batch.texts))).as_py() or 0)
+
+    @property
+    def kept_share(self) -> float:
+        """Of the text that was decoded, the share that passes the filter."""
+        return self.text_bytes / max(1, self.text_bytes + self.filtered_bytes)
 
     @property
     def whole(self) -> tuple[float, float]:
@@ -172,7 +191,7 @@ class _Look:
             return self.text_bytes * times, documents
         values = self.facts.text_bytes - _LENGTH_BYTES * (self.rows - self.nulls) * times
         repeated = self.dictionary * (self.text_bytes / max(1, self.distinct_bytes) - 1) if self.dictionary else 0.0
-        texts = max(0.0, values) * (1 + repeated) * self.documents / (self.documents + self.not_text)
+        texts = max(0.0, values) * (1 + repeated) * self.documents / (self.documents + self.not_text) * self.kept_share
         return max(texts, self.text_bytes), documents
 
 
@@ -191,7 +210,7 @@ def _look_at(
         path = source[file].path
         limit = max(_DECODED_BYTES, _DECODED_BYTES_LOCAL // len(chosen) if _is_local(source[file]) else 0)
         try:
-            for beginning in read_beginnings(path, by_file[file], spec.text_column):
+            for beginning in read_beginnings(path, by_file[file], spec.text_column, rows=spec.rows):
                 group = beginning.row_group
                 facts = source[file].row_groups[group]
                 found[file, group] = _look_at_one(beginning, facts, chosen[file, group], limit)
@@ -213,7 +232,7 @@ def _look_at_one(
     for batch in beginning.batches:
         look.add(batch)
         pieces.take(batch.texts)
-        if look.text_bytes >= limit or look.rows >= most_rows:
+        if look.text_bytes + look.filtered_bytes >= limit or look.rows >= most_rows:
             break
     look.pieces, look.cut = pieces.taken, pieces.cut
     look.far_from_cuts = pieces.far_from_cuts / max(1, pieces.seen)
@@ -222,11 +241,18 @@ def _look_at_one(
 
 def _first_with_text(spec: DatasetSpec, source: Sequence[SourceFile], groups: Groups) -> _Look:
     for file, run in itertools.groupby(groups, key=lambda group: group[0]):
-        for beginning in read_beginnings(source[file].path, [group for _, group in run], spec.text_column):
+        beginnings = read_beginnings(source[file].path, [group for _, group in run], spec.text_column, rows=spec.rows)
+        for beginning in beginnings:
             facts = source[file].row_groups[beginning.row_group]
-            look = _look_at_one(beginning, facts, 1.0, _DECODED_BYTES, most_rows=facts.rows)
+            # A filter may leave the last rows alone.
+            limit = facts.text_bytes if spec.rows else _DECODED_BYTES
+            look = _look_at_one(beginning, facts, 1.0, limit, most_rows=facts.rows)
             if look.documents:
                 return look
+    if spec.rows:
+        raise BroetchenError(
+            f"dataset {spec.name}: its `filters` and `exclude` leave no document; see that they are meant so"
+        )
     raise BroetchenError(f"dataset {spec.name}: column {spec.text_column!r} holds no text in any of its files")
 
 
@@ -279,6 +305,10 @@ def _cut_out(document: bytes, start: int) -> tuple[str, int, int]:
 
     first, end = boundary(min(start, len(document) - _PIECE_BYTES)), boundary(start + _PIECE_BYTES)
     return document[first:end].decode(), first, end
+
+
+def _kept_share(looks: Sequence[_Look]) -> float:
+    return sum(look.share * look.kept_share for look in looks) / sum(look.share for look in looks)
 
 
 def _uncut_share(looks: Sequence[_Look]) -> float:

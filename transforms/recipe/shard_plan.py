@@ -32,7 +32,10 @@ MARGIN = 0.05
 class PlannedShard:
     """Consecutive row groups of a dataset.
 
-    `row_groups` holds (index of the file, index of the row group in it); `text_bytes` is before compression.
+    Attributes:
+        row_groups: (index of the file, index of the row group in it).
+        rows: of all of them.
+        text_bytes, stored_bytes: of the text column before compression, and as it is stored, in those that are read.
     """
 
     ordinal: int
@@ -51,7 +54,7 @@ class ShardTask:
         fingerprint: of the dataset.
         row_groups: (path, index of the row group in that file).
         planned: what each was when it was planned, as (version of its file, row group).
-        text_bytes: before compression.
+        text_bytes: before compression, of what is read.
         versions: of the libraries that decide bytes, where the build was planned.
         probe: what the engine has to make of the probe (`transforms.encoding.recheck`).
         columns: see `transforms.recipe.plan.DatasetPlan`.
@@ -92,21 +95,36 @@ def order_row_groups(files: Sequence[SourceFile], order: Order, seed: int) -> li
 def lay_out_shards(
     files: Sequence[SourceFile], groups: Iterable[tuple[int, int]], target_text_bytes: int
 ) -> tuple[PlannedShard, ...]:
-    """Cuts the ordered row groups into shards of at most `target_text_bytes`; a larger one stands alone."""
+    """Cuts the ordered row groups into shards of at most `target_text_bytes`; a larger one stands alone.
+
+    Row groups count whether a filter rules them out or not.
+    """
     shards: list[PlannedShard] = []
     members: list[tuple[int, int]] = []
-    rows = text_bytes = stored_bytes = 0
+    text_bytes = 0
+
+    def end_shard() -> None:
+        facts = [files[file].row_groups[group] for file, group in members]
+        read = [group for group in facts if not group.ruled_out]
+        shards.append(
+            PlannedShard(
+                len(shards),
+                tuple(members),
+                sum(group.rows for group in facts),
+                sum(group.text_bytes for group in read),
+                sum(group.stored_bytes for group in read),
+            )
+        )
+
     for file, group in groups:
-        footer = files[file].row_groups[group]
-        if members and text_bytes + footer.text_bytes > target_text_bytes:
-            shards.append(PlannedShard(len(shards), tuple(members), rows, text_bytes, stored_bytes))
-            members, rows, text_bytes, stored_bytes = [], 0, 0, 0
+        size = files[file].row_groups[group].text_bytes
+        if members and text_bytes + size > target_text_bytes:
+            end_shard()
+            members, text_bytes = [], 0
         members.append((file, group))
-        rows += footer.rows
-        text_bytes += footer.text_bytes
-        stored_bytes += footer.stored_bytes
+        text_bytes += size
     if members:
-        shards.append(PlannedShard(len(shards), tuple(members), rows, text_bytes, stored_bytes))
+        end_shard()
     return tuple(shards)
 
 

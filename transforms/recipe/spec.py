@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from transforms.arrayrecord.records import Format, RecordSpec
 from transforms.coders import register_ordered_json_coder
+from transforms.parquet.row_filter import RowFilter
 from transforms.recipe.shard_plan import Order
 from transforms.tokenizer.spec import Engine, TokenizerSpec
 
@@ -47,6 +48,7 @@ class DatasetSpec:
         config: the part of the config that decides this dataset's bytes, as plain JSON types. It is a part of the
             fingerprint, and what the manifest's readers go by; `transforms.dataset.manifest` says which keys they need.
             The manifest shows it in this order.
+        rows: which rows of the source are wanted, if not all; the others are as if they were not there.
         on_bad_rows: what becomes of rows that hold no text: the build fails, or they are left out and counted, or they
             are also written beside the dataset.
         overwrite: whether to replace a dataset that another config left at the output.
@@ -69,6 +71,7 @@ class DatasetSpec:
     engine: Engine
     output: str
     config: Mapping[str, Any]
+    rows: RowFilter | None = None
     on_bad_rows: OnBadRows = "skip"
     overwrite: bool = False
 

@@ -269,7 +269,7 @@ def test_the_json_schema_describes_every_key():
     schema = MixConfig.model_json_schema()
     sections = [schema, *schema["$defs"].values()]
     assert [section["title"] for section in sections] == [
-        "MixConfig", "DatasetConfig", "RecordsConfig", "ShardsConfig", "TokenizerConfig"
+        "MixConfig", "DatasetConfig", "ExcludeConfig", "RecordsConfig", "ShardsConfig", "TokenizerConfig"
     ]  # fmt: skip
     for section in sections:
         assert section["additionalProperties"] is False
