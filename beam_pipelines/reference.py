@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from beam_pipelines.config import mix, sections, sources, values
+from beam_pipelines.config import filters, mix, sections, sources, values
 from launch.config import tpu, training
 from transforms.config.section import Name, Section, Text
 from transforms.errors import UsageError
@@ -30,6 +30,7 @@ _SECTIONS: dict[str, type[Section]] = {
         sections.RecordsConfig,
         sections.ShardsConfig,
         sections.DatasetConfig,
+        filters.ExcludeConfig,
         sources.HubDataset,
         training.TrainingConfig,
         training.DataConfig,
@@ -48,6 +49,7 @@ _WORDS: list[tuple[Any, str]] = [
     (values.TargetSize, "size ≥ 1 byte"),
     (values.Share, "share > 0 %"),
     (sources.Sources, "path, hub dataset, or list of them"),
+    (filters.Filters, "list of predicates, or list of such lists"),
     (training.Outputs, "path, or list of them"),
     (training.Shares, "mapping of names to shares, or list of these"),
     (tuple[Text, ...], "list of names"),

@@ -133,9 +133,15 @@ def _without_unwanted(batch: TextBatch, wanted: pa.BooleanArray) -> TextBatch:
     )
 
 
-def unwanted_rows(rows: int) -> TextBatch:
-    """Rows that are known not to pass the filter, and are not read."""
-    return TextBatch(pa.array([], pa.large_string()), {}, np.full(rows, KINDS.index(FILTERED), np.uint8))
+def unwanted_rows(rows: int, schema: pa.Schema | None = None) -> TextBatch:
+    """Rows that are known not to pass the filter, and are not read.
+
+    Args:
+        schema: of the columns that are wanted, if there are others than the text.
+    """
+    table = schema.empty_table() if schema is not None else None
+    kinds = np.full(rows, KINDS.index(FILTERED), np.uint8)
+    return TextBatch(pa.array([], pa.large_string()), {}, kinds, table, left_out=_NOTHING_LEFT_OUT)
 
 
 def leave_out(batch: TextBatch, reason: str, kept: pa.Array, *, first_row: int | None = None) -> TextBatch:

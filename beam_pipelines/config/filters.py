@@ -25,7 +25,7 @@ _PREDICATE = {
 _PREDICATES = {"type": "array", "items": _PREDICATE, "minItems": 1}
 
 Filters = Annotated[
-    tuple[Any, ...],
+    Any,
     PlainValidator(mended(parse_filters)),
     WithJsonSchema({"anyOf": [_PREDICATES, {"type": "array", "items": _PREDICATES, "minItems": 1}]}),
 ]

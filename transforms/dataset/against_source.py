@@ -166,7 +166,7 @@ def _checks_of(
             row_group=entry.row_groups[place],
             start=start,
             end=end,
-            may_be_empty=starts.count(start) > 1,
+            may_be_empty=start is not None and starts.count(start) > 1,
             texts=entry.texts[place] if entry.texts else "",
             documents=(possible.start, possible.stop - 1),
             pieces=tuple(

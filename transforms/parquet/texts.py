@@ -145,26 +145,27 @@ def read_files(
         for path, found in itertools.groupby((one for one in members if one[0] not in unread), lambda one: one[0][0])
         for run in [list(found)]
     ]
-    return _with_unread(row_groups, unread, _read_runs(runs, text_column, schema, rows, with_left_out))
+    batches = _read_runs(runs, text_column, schema, rows, with_left_out)
+    return _with_unread(row_groups, {place: unwanted_rows(rows, schema) for place, rows in unread.items()}, batches)
 
 
 def _with_unread(
     row_groups: Iterable[tuple[str, int]],
-    unread: Mapping[tuple[str, int], int],
+    unread: Mapping[tuple[str, int], TextBatch],
     batches: Iterable[tuple[tuple[str, int], TextBatch]],
 ) -> Iterator[tuple[tuple[str, int], TextBatch]]:
-    """The batches, and in their places the rows of the row groups that are not read, of which `unread` has the rows."""
+    """The batches, and in their places those of the row groups that are not read."""
     places = iter(row_groups)
     place = None
     for found, batch in batches:
         while place != found:
             place = next(places)
             if place in unread:
-                yield place, unwanted_rows(unread[place])
+                yield place, unread[place]
         yield found, batch
     for place in places:
         if place in unread:
-            yield place, unwanted_rows(unread[place])
+            yield place, unread[place]
 
 
 _Run = tuple[str, Sequence[int], Sequence[tuple[SourceVersion, RowGroup]]]

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from beam_pipelines.config.budgets import DatasetBudget
+from beam_pipelines.config.filters import ExcludeConfig
 from beam_pipelines.config.mix import MixConfig, load_config
 from beam_pipelines.config.sections import DatasetConfig, RecordsConfig, ShardsConfig, TokenizerConfig
 from beam_pipelines.config.sources import HubDataset
@@ -465,7 +466,7 @@ ERRORS = {
     "share as a number": ([("66.7%", "66")], ["datasets.german.share: 66 is not a percentage", "write it as 66%"]),
     "share as a fraction": (
         [("66.7%", "0.667")],
-        ['datasets.german.share: "0.667" is not a percentage', "write it as 30%", "33.3%"],
+        ["datasets.german.share: 0.667 is not a percentage", "write it as 30%", "33.3%"],
     ),
     "share beyond 100 %": (
         [("66.7%", "101%")],
@@ -573,7 +574,7 @@ ERRORS = {
     ),
     "records as a decimal": (
         [("datasets:", "records: {max_tokens: 2048.0}\ndatasets:")],
-        ['records.max_tokens: "2048.0" is not a whole number', "without quotes or decimals"],
+        ["records.max_tokens: 2048.0 is not a whole number", "without quotes or decimals"],
     ),
     "a switch in words": (
         [("datasets:", "records: {add_eos: yes}\ndatasets:")],
@@ -657,8 +658,8 @@ ERRORS = {
         ["mix.yaml:1: name:", "python/name:os.getcwd", "remove it"],
     ),
     "tag that fits no value": (
-        [("1_000", "!!float 1e3")],
-        ['total_tokens: has the YAML tag "tag:yaml.org,2002:float"', "remove it"],
+        [("1_000", "!!timestamp 2024-01-01")],
+        ['total_tokens: has the YAML tag "tag:yaml.org,2002:timestamp"', "remove it"],
     ),
     "int tag on other text": ([("1_000", "!!int x")], ['total_tokens: "x" is not a number of tokens', "write it as"]),
     "key that is a list": (
@@ -830,11 +831,14 @@ def sections(text):
 
 def test_the_documents_example_and_errors_are_real(write):
     text = (ROOT / "docs/config.md").read_text(encoding="utf-8")
-    example, errors = re.findall(r"^```(?:yaml)?\n(.*?)^```$", text, re.M | re.S)
+    example, filtered, errors = re.findall(r"^```(?:yaml)?\n(.*?)^```$", text, re.M | re.S)
     assert load_config(write(example)).budgets() == {
         "german": DatasetBudget(1_334_000_000, 10**6),
         "english": DatasetBudget(666_000_000, 10**6),
     }
+    dataset = load_config(write(f"name: m\ntokenizer: {{path: ./t.json}}\n{filtered}")).datasets["finepdfs_german"]
+    assert dataset.predicates == [[("language_score", ">=", 0.9), ("is_truncated", "==", False)]]
+    assert dataset.exclude == ExcludeConfig(column="id", values="takedown.parquet")
     broken = """\
 name: my-mix
 tokenizer:

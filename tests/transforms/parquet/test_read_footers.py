@@ -50,13 +50,13 @@ def test_eight_footers_are_read_at_a_time(tmp_path: Path, monkeypatch: pytest.Mo
     together = threading.Barrier(AT_A_TIME)
     lock, reading, most = threading.Lock(), 0, 0
 
-    def read(path: str, size: int, text_column: str, *, with_columns: bool) -> SourceFile:
+    def read(path: str, size: int, text_column: str, **others: Any) -> SourceFile:
         nonlocal reading, most
         with lock:
             reading += 1
             most = max(most, reading)
         together.wait(timeout=60)
-        footer = read_footer(path, size, text_column, with_columns=with_columns)
+        footer = read_footer(path, size, text_column, **others)
         with lock:
             reading -= 1
         return footer
