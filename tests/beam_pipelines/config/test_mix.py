@@ -658,7 +658,7 @@ ERRORS = {
         ["mix.yaml:1: name:", "python/name:os.getcwd", "remove it"],
     ),
     "tag that fits no value": (
-        [("1_000", "!!timestamp 2024-01-01")],
+        [("1_000", "!!timestamp 1_000")],
         ['total_tokens: has the YAML tag "tag:yaml.org,2002:timestamp"', "remove it"],
     ),
     "int tag on other text": ([("1_000", "!!int x")], ['total_tokens: "x" is not a number of tokens', "write it as"]),
