@@ -21,6 +21,7 @@ def build_command(
     *,
     tokenizer: Path = ROOT / "samples" / "tokenizer.json",
     on_shortfall: str = "fail",
+    filters: Sequence[Sequence[object]] = (),
 ) -> list[str]:
     """The command that builds `tokens` of `source` into `folder`, where it also puts the mix config.
 
@@ -31,14 +32,20 @@ def build_command(
         shard_size: about the size of a shard, as "8MiB".
         options: more options of the command.
         tokenizer: its tokenizer.json, with the samples' EOS token.
-        on_shortfall: as in a mix config.
+        on_shortfall, filters: as in a mix config.
     """
     config = {
         "name": "benchmark",
         "tokenizer": {"path": str(tokenizer), "eos_token": "<|eos|>"},
         "shards": {"target_size": shard_size},
         "on_shortfall": on_shortfall,
-        "datasets": {"corpus": {"tokens": tokens, "source": source}},
+        "datasets": {
+            "corpus": {
+                "tokens": tokens,
+                "source": source,
+                **({"filters": [list(one) for one in filters]} if filters else {}),
+            }
+        },
     }
     path = folder / "mix.yaml"
     path.write_text(yaml.safe_dump(config))
