@@ -15,6 +15,7 @@ from transforms.files.hub_path import COMMIT, REPOSITORY
 from transforms.quantities import shown
 
 _MAX_GROUP_SIZE = 2**31 - 1
+_MAX_RECORDS = 2**31 - 1
 
 OnShortfall = Literal["fail", "keep"]
 OnBadRows = Literal["fail", "skip", "quarantine"]
@@ -134,6 +135,15 @@ class ShardsConfig(Section):
         "bucket, each process takes up to twice that of local disk, in the folder that `TMPDIR` names; `plan` tells, "
         "and a shard is not begun without it.",
         examples=["64KiB"],
+    )
+    max_records: int = Field(
+        default=25_000,
+        ge=1,
+        le=_MAX_RECORDS,
+        description="About how many records a shard holds at most, by the rows and the text in the footers: a reader "
+        "takes time in proportion to them for each record that it reads at random. A shard ends where this or "
+        "`target_size` is reached first. Not for `format: parquet`.",
+        examples=["100000"],
     )
     compression: Compression = Field(
         default="zstd",

@@ -124,6 +124,7 @@ def dataset_specs(
                 eos_id=tokenizer.eos_id if records.add_eos else None,
             ),
             target_size=config.shards.target_size,
+            max_records=config.shards.max_records,
             group_size=config.shards.group_size,
             compression=config.shards.compression,
             tokenizer=known,

@@ -198,7 +198,7 @@ def plan_dataset(
     ordered = tuple(dataclasses.replace(file, columns="") for file in ordered)
     _warn_of_doubles(spec.name, ordered)
     groups = order_row_groups(ordered, spec.order, spec.seed)
-    shards = lay_out_shards(ordered, groups, spec.target_text_bytes)
+    shards = lay_out_shards(ordered, groups, spec.shard_limits)
     if known is None:
         sampled = within_reach(ordered, groups, _REACH_BYTES_PER_TOKEN * spec.need)
         stored = sum(shard.stored_bytes for shard in shards)
