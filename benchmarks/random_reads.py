@@ -1,6 +1,6 @@
 """What a record costs that Grain reads at random, by the number of records in its shard.
 
-python -m benchmarks.random_reads [--records 25000 50000 …] [--group-sizes 1 16] [--reads 2000]
+python -m benchmarks.random_reads [--records 25000 50000 …] [--group-sizes 1 16] [--reads 1000]
 
 A shard of each size is written as a build writes it: records of ids of the benchmark's corpus, with EOS, over and over.
 A process of its own then opens it by Grain's `ArrayRecordDataSource`, as MaxText does, and reads records one by one in
@@ -39,14 +39,16 @@ from transforms.arrayrecord.writer import ShardWriter
 from transforms.encoding.encoders import GigatokenEncoder
 from transforms.tokenizer.file import load_tokenizer
 
-RECORDS = (25_000, 50_000, 100_000, 200_000, 400_000)
+RECORDS = (10_000, 25_000, 50_000, 100_000, 200_000, 400_000)
 GROUP_SIZES = (1, 16)
-WANTED_MS = 0.1
-"""What a read should stay under."""
+WANTED_AT, WANTED_MS = 25_000, 0.1
+"""At how many records of a shard a read should stay under how many milliseconds."""
 _TOKENIZER, _EOS_ID, _MAX_TOKENS = "sample", 1, 2048
 # Of the shard, beside the one that is read: how many times it is opened to see what that takes; and reads before that.
 _OPENED = 8
 _WARM_UP_READS = 200
+# The fastest counts, since other work on the machine only makes them slower.
+_ROUNDS = 5
 HEADINGS = ("records of the shard", "group size", "MB", "CPU ms a read", "ms a read", "index, bytes a record")
 
 
@@ -115,9 +117,12 @@ def measure_reads(path: str, group_size: int, reads: int, seed: int) -> RandomRe
         _read(source, range(count, len(source), count))
         index_bytes = max(0, process.memory_info().rss - before) // _OPENED
         numbers = random.Random(seed).choices(range(count), k=reads)
-        started, cpu_started = time.perf_counter(), time.process_time()
-        lengths = _read(source, numbers)
-        seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
+        rounds = []
+        for _ in range(_ROUNDS):
+            started, cpu_started = time.perf_counter(), time.process_time()
+            lengths = _read(source, numbers)
+            rounds.append((time.process_time() - cpu_started, time.perf_counter() - started))
+        cpu_seconds, seconds = min(rounds)
     size = Path(path).stat().st_size
     return RandomReads(count, group_size, size, cpu_seconds / reads, seconds / reads, index_bytes, lengths)
 
@@ -151,7 +156,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--records", type=int, nargs="+", default=list(RECORDS), help="records of each shard")
     parser.add_argument("--group-sizes", type=int, nargs="+", default=list(GROUP_SIZES))
-    parser.add_argument("--reads", type=int, default=2000, help="records read of each shard")
+    parser.add_argument("--reads", type=int, default=1000, help="records read of each shard, five times")
     parser.add_argument("--text-mb", type=int, default=10, help="text whose records are written over and over, in MB")
     add_place_options(parser)
     parser.add_argument("--seed", type=int, default=0, help="of the corpus and of the order")
@@ -179,8 +184,9 @@ def bench(arguments: argparse.Namespace, console: Console) -> None:
     shown = rich_table("One record at random through Grain", HEADINGS, table, 0)
     mean = round(np.mean([len(record) for record in records]))
     shown.caption = (
-        f"{arguments.reads:,} reads each, in one thread, of shards in the page cache; records of {mean:,} bytes on "
-        f"average, at most {_MAX_TOKENS:,} ids, zstd."
+        f"{arguments.reads:,} reads each, the fastest of {_ROUNDS} rounds, in one thread, of shards in the page cache; "
+        f"records of {mean:,} bytes on average, at most {_MAX_TOKENS:,} ids, zstd. Wanted at the default of "
+        f"shards.max_records, {WANTED_AT:,}: less than {WANTED_MS} ms."
     )
     console.print(shown)
     path = arguments.cache / "random-reads.md"
