@@ -155,8 +155,9 @@ class ShardsConfig(Section):
         default=1,
         ge=1,
         le=_MAX_GROUP_SIZE,
-        description="Records that are compressed together. More compress better, and read slower at random, as "
-        "training reads.",
+        description="Records that are compressed together. 16 take some 15 % fewer bytes than 1; read at random, as "
+        "training reads, they are slower in a small shard and faster in one of 100,000 records and more. Grain logs an "
+        "error for all but 1.",
         examples=["16"],
     )
 
