@@ -33,7 +33,7 @@ _FILE_BYTES_PER_TEXT_BYTE: Mapping[tuple[Format, str], float] = {
 }
 
 # Bytes of text that a token takes, before any is encoded, by which the records of a shard are foreseen. It is a part of
-# the format. Measured are 4.0 to 4.9 (docs/architecture.md); where it is fewer, shards hold more records than they should.
+# the format. Measured are 4.0 to 4.9 (docs/architecture.md); where it is fewer, shards hold more records than they may.
 _BYTES_PER_TOKEN = 4
 
 
