@@ -155,7 +155,7 @@ def test_records_are_rows_where_a_document_is_a_record() -> None:
     ),
     st.sampled_from(["sequential", "shuffled"]),
 )
-def test_shards_hold_every_row_group_once_in_order_and_as_many_as_fit(
+def test_shards_hold_every_row_group_once_and_in_order(
     files: list[list[tuple[int, int]]], limits: ShardLimits, order: Order
 ) -> None:
     """An unbroken partition; only single row groups exceed a limit; no shard could have taken the next row group."""
