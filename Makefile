@@ -111,6 +111,7 @@ bench: $(DEV) ## measure against the peers, side by side; more arguments by BENC
 	$(BIN)/python -m benchmarks.hub_streaming $(STREAMING_BENCH_ARGS)
 	$(BIN)/python -m benchmarks.filtered_build $(FILTERED_BENCH_ARGS)
 	$(BIN)/python -m benchmarks.worker_scaling $(SCALING_BENCH_ARGS)
+	$(BIN)/python -m benchmarks.random_reads $(READS_BENCH_ARGS)
 
 mutants: $(DEV) ## change the core in thousands of small ways, and see that near tests notice; before a release
 	$(BIN)/python -m tests.mutants $(MUTANTS_ARGS)

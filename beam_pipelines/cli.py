@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import resource
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -46,6 +47,9 @@ app.command(cls=BeamCommand)(building.demo)
 _UNUSED = ("google.cloud.bigquery", "google.cloud.pubsub")
 # Collections of garbage while everything is imported and tokenizers are parsed find none.
 _OBJECTS_BEFORE_COLLECTION = 50_000
+
+# Grain keeps a file open for each shard that it has read from, here or in a trainer that is started from here.
+_OPEN_FILES = 1 << 17
 
 # How Typer ends a command that Ctrl-C has stopped.
 _INTERRUPTED = 130
@@ -91,6 +95,14 @@ def _at_home(argument: str) -> str:
     return option + equals + (os.path.expanduser(value) if value.startswith("~") else value)
 
 
+def allow_open_files() -> None:
+    """Lets this process and those that it starts open as many files as the system allows; often 1,024 are set."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The entry point of `broetchen`; `arguments` are those of the command line where none are given."""
     # Nothing here multiplies matrices. Without threads of NumPy's own, which looks at this when it is imported, the
@@ -98,6 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     for name in _UNUSED:
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # as documented: importing it is an ImportError
+    allow_open_files()
     gc.set_threshold(_OBJECTS_BEFORE_COLLECTION, 20, 20)
     given = [_at_home(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
     code = run(lambda: app(given, prog_name="broetchen"), debug="--debug" in given)

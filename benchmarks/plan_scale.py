@@ -115,7 +115,7 @@ def measure_plan(row_groups: int = ROW_GROUPS, order: Order = "shuffled") -> Pla
         return result
 
     groups = timed("order", lambda: order_row_groups(source, order, spec.seed))
-    shards = timed("lay_out", lambda: lay_out_shards(source, groups, spec.target_text_bytes))
+    shards = timed("lay_out", lambda: lay_out_shards(source, groups, spec.shard_limits))
     mark = timed("fingerprint", lambda: fingerprint(spec, source))
     plan = DatasetPlan(
         dataset=spec.name,

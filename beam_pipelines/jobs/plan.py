@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from beam_pipelines.config.mix import MixConfig
 from beam_pipelines.jobs.specs import chosen_datasets, dataset_specs, keep_tokenizer, load_config_tokenizer
+from transforms.arrayrecord.index import index_bytes
 from transforms.building.shard import build_shard
 from transforms.counting.ledger import Counted, CountLedger
 from transforms.counting.text_count import TextCount
@@ -42,6 +43,11 @@ class DatasetOutlook:
         files, source_bytes: of the whole source.
         row_groups, read_bytes, files_read: what the budget needs; bytes are of the stored text column.
         shards, written_bytes: what is published.
+        records_per_shard: of these, on average; in text formats they are documents.
+        index_bytes: of memory that each worker of Grain's takes for the index of all of them; 0 for parquet.
+        crowded_row_groups: row groups that make more records than `shards.max_records` by themselves; the budget needs
+            them, and each is a shard of its own.
+        most_records: that one of them makes, by its footer; 0 where there is none.
         scratch_bytes: local disk that each process takes where the output is remote: a shard at a cut, twice.
         seconds: of one process, at the rate measured on the sample.
     """
@@ -62,6 +68,10 @@ class DatasetOutlook:
     read_bytes: int
     shards: int
     written_bytes: int
+    records_per_shard: int
+    index_bytes: int
+    crowded_row_groups: int
+    most_records: int
     scratch_bytes: int
     seconds: float
 
@@ -126,7 +136,15 @@ def _outlook(
     read = [facts for file, group in groups if not (facts := plan.files[file].row_groups[group]).ruled_out]
     shards = min(len(plan.shards), whole + 1) + len(spec.budgets) - 1
     padding = _PADDING if spec.records.extension == "arecord" else 0
-    rate, bytes_per_token = _measure(spec, plan, padding)
+    measured = _measure(spec, plan, padding)
+    written = min(spec.need, available)
+    records = round(written * measured.records_per_token)
+    limits = spec.shard_limits
+    crowded = [
+        limits.records_in(shard.rows, shard.text_bytes)
+        for shard in plan.shards[: whole + 1]
+        if limits.too_many(shard.rows, shard.text_bytes)
+    ]
     return DatasetOutlook(
         dataset=spec.name,
         engine=plan.engine,
@@ -143,9 +161,13 @@ def _outlook(
         row_groups=len(read),
         read_bytes=sum(facts.stored_bytes for facts in read),
         shards=shards,
-        written_bytes=round(min(spec.need, available) * bytes_per_token) + shards * padding,
+        written_bytes=round(written * measured.bytes_per_token) + shards * padding,
+        records_per_shard=round(records / shards),
+        index_bytes=index_bytes(records, shards, spec.group_size) if spec.records.extension == "arecord" else 0,
+        crowded_row_groups=len(crowded),
+        most_records=max(crowded, default=0),
         scratch_bytes=2 * max(spec.file_bytes(shard.text_bytes) for shard in plan.shards[: whole + 1]),
-        seconds=min(spec.need, available) / rate,
+        seconds=written / measured.tokens_per_second,
     )
 
 
@@ -165,12 +187,24 @@ def _known_tokens(spec: DatasetSpec, source: Sequence[SourceFile], ledger: Count
     }
 
 
-def _measure(spec: DatasetSpec, plan: DatasetPlan, padding: int) -> tuple[float, float]:
-    """Builds the beginning of the first shard that has some: tokens a second, and bytes that a token takes in one."""
-    started, tokens, written = time.perf_counter(), 0, 0
+@dataclasses.dataclass(frozen=True)
+class _Measured:
+    tokens_per_second: float
+    bytes_per_token: float
+    records_per_token: float
+
+
+def _measure(spec: DatasetSpec, plan: DatasetPlan, padding: int) -> _Measured:
+    """Builds the beginning of the first shard that has some, of which `padding` bytes are none of a token's."""
+    started, tokens, written, records = time.perf_counter(), 0, 0, 0
     for shard in itertools.islice((shard for shard in plan.shards if shard.text_bytes), _MOST_MEASURED_SHARDS):
         count = build_shard(spec, plan.task(shard.ordinal, _MEASURED_TOKENS))
-        tokens, written = tokens + count.tokens, written + max(0, count.file.bytes - padding)
+        tokens, records = tokens + count.tokens, records + count.records
+        written += max(0, count.file.bytes - padding)
         if tokens:
             break
-    return max(1, tokens) / (time.perf_counter() - started), written / max(1, tokens)
+    return _Measured(
+        tokens_per_second=max(1, tokens) / (time.perf_counter() - started),
+        bytes_per_token=written / max(1, tokens),
+        records_per_token=records / max(1, tokens),
+    )

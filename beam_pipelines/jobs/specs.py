@@ -128,6 +128,7 @@ def dataset_specs(
                 eos_id=tokenizer.eos_id if records.add_eos else None,
             ),
             target_size=config.shards.target_size,
+            max_records=config.shards.max_records,
             group_size=config.shards.group_size,
             compression=config.shards.compression,
             tokenizer=known,
@@ -196,6 +197,9 @@ def _deciding_config(
     """
     undecided = ("share", "tokens", "on_bad_rows", "allow_unpinned")
     dataset = {key: value for key, value in written["datasets"][name].items() if key not in undecided}
+    shards = written["shards"]
+    if written["records"]["format"] == "parquet":
+        shards = {key: value for key, value in shards.items() if key != "max_records"}
     # A build that fails on bad rows, if it does not, writes the bytes of one that skips them.
     if on_bad_rows == "quarantine":
         dataset["on_bad_rows"] = "quarantine"
@@ -203,7 +207,7 @@ def _deciding_config(
         dataset["exclude"] = {**dataset["exclude"], "sha256": rows.exclude.sha256}
     return {
         "records": written["records"],
-        "shards": written["shards"],
+        "shards": shards,
         "special_tokens": written["tokenizer"]["special_tokens"],
         "seed": written["seed"],
         "dataset": dataset | {"tokens": train_tokens, "on_shortfall": on_shortfall},

@@ -28,7 +28,7 @@ def print_plan(console: Console, outlooks: Sequence[DatasetOutlook], output_form
         return
     columns = (
         "dataset", "engine", "wanted tokens", "source holds", "files", "row groups", "to read ≈", "shards ≈",
-        "to write ≈", "one process ≈",
+        "records/shard ≈", "to write ≈", "one process ≈",
     )  # fmt: skip
     table = new_table(columns, texts=2)
     for outlook in outlooks:
@@ -42,10 +42,13 @@ def print_plan(console: Console, outlooks: Sequence[DatasetOutlook], output_form
             f"{outlook.row_groups:,}",
             format_size(outlook.read_bytes),
             f"{outlook.shards:,}",
+            f"{outlook.records_per_shard:,}",
             format_size(outlook.written_bytes),
             _duration(outlook.seconds),
         )
-    print_table(console, table, ("engine", "row groups", "shards ≈", "to write ≈", "files", "one process ≈"))
+    print_table(
+        console, table, ("engine", "records/shard ≈", "row groups", "shards ≈", "to write ≈", "files", "one process ≈")
+    )
     for outlook in outlooks:
         if outlook.reference_share >= _SHARE_TOLD:
             console.print(
@@ -60,6 +63,17 @@ def print_plan(console: Console, outlooks: Sequence[DatasetOutlook], output_form
             )
         if outlook.kept_share < 1:
             print_as_is(console, _filter_note(outlook))
+        if outlook.crowded_row_groups:
+            console.print(
+                f"{outlook.dataset}: row groups of more records than shards.max_records are shards of their own, "
+                f"{outlook.crowded_row_groups:,} here, the largest of about {outlook.most_records:,} records; a read "
+                "at random takes longer there: write the source in smaller row groups, or raise shards.max_records."
+            )
+    if index := sum(outlook.index_bytes for outlook in outlooks):
+        console.print(
+            f"A training that reads all of it holds an index of about {format_size(index)} in each worker process of "
+            f"Grain's, and has about {sum(outlook.shards for outlook in outlooks):,} shards open there."
+        )
     scratch = max(outlook.scratch_bytes for outlook in outlooks)
     console.print(f"With the output in a bucket, each process takes up to {format_size(scratch)} of local disk.")
     console.print(

@@ -55,5 +55,7 @@ def train_script(job: TrainingJob, folder: str, python: str, *, before: str = ""
 #!/bin/bash
 # Trains. MaxText goes on from the last checkpoint of this run, if there is one.
 set -eu
+# Each process of Grain's keeps all shards open that it has read from, and 1,024 files are often the limit.
+ulimit -S -n "$(ulimit -H -n)" || true
 {before}{train}
 """

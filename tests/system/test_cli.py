@@ -178,9 +178,27 @@ def test_plan_prints_json_and_a_table(mix: Path) -> None:
     result = run_command("plan", mix, "--dataset=a", "--dataset=b", "--format=json")
     assert (result.returncode, result.stderr) == (0, "")
     assert {row["dataset"]: row["need"] for row in json.loads(result.stdout)} == {"a": 3050, "b": 2050}
-    table = run_command("plan", mix, "--engine=tokenizers", "--set", "datasets.a.tokens=1M").stdout
+    changes = ("--set", "datasets.a.tokens=1M", "--set", "shards.max_records=1")
+    table = run_command("plan", mix, "--engine=tokenizers", *changes).stdout
     assert re.search(r"^ a +tokenizers +1,000,050 ", table, re.MULTILINE)
     assert "a will lack" in table
+    told = " ".join(table.split())
+    assert re.search(r"a: row groups of more records than shards\.max_records are shards of their own, [1-9]", told)
+    assert re.search(r"holds an index of about [\d.]+ \w+ in each worker process of Grain's", told)
+
+
+def test_a_command_may_open_as_many_files_as_the_system_allows() -> None:
+    """A trainer that it starts may as well; shells often set 1,024, and Grain opens every shard."""
+    program = """
+import resource
+from beam_pipelines.cli import allow_open_files
+_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+allow_open_files()
+print(resource.getrlimit(resource.RLIMIT_NOFILE) == (min(hard, 1 << 17) if hard > 0 else 1 << 17, hard))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("True\n", "")
 
 
 @pytest.mark.slow

@@ -140,3 +140,42 @@ def test_a_plan_writes_nothing(config: MixConfig, tmp_path: Path, monkeypatch: p
     plan(config, datasets=["fineweb_edu_english"])
     # The folder of this process, which goes with it, is empty.
     assert list(tmp_path.rglob("*")) == [Path(run_folder())]
+
+
+@pytest.mark.parametrize(("max_records", "crowded"), [(24, 7), (40, 0)])
+def test_a_plan_tells_the_records_of_shards_and_the_row_groups_that_are_too_many(
+    layout: Path, max_records: int, crowded: int
+) -> None:
+    """Row groups of 25 short documents, each one record: by the footers some 25 records, and a few for the text."""
+    config = MixConfig.model_validate(
+        {
+            "name": "planned",
+            "tokenizer": {"path": str(SAMPLES / "tokenizer.json"), "eos_token": "<|eos|>"},
+            "records": {"max_tokens": 64},
+            "shards": {"max_records": max_records, "group_size": 5},
+            "datasets": {"a": {"source": f"{layout}/a/*.parquet", "tokens": round(6.5 * group_tokens()) - 175}},
+        }
+    )
+    (found,) = plan(config)
+    assert found.shards == 7
+    # The budget ends in the seventh row group.
+    assert found.records_per_shard == pytest.approx(25 * 6.5 / 7, rel=0.05)
+    assert found.crowded_row_groups == crowded
+    assert (found.most_records > max_records) == bool(crowded)
+    assert 25 < found.most_records < 40 or not crowded
+    # Eight bytes for each group of five records, and what each file takes.
+    assert found.index_bytes == pytest.approx(8 * 25 * 6.5 / 5 + 7 * (5 << 10), rel=0.01)
+
+
+def test_shards_of_parquet_have_no_index(layout: Path) -> None:
+    config = MixConfig.model_validate(
+        {
+            "name": "planned",
+            "tokenizer": {"path": str(SAMPLES / "tokenizer.json")},
+            "records": {"format": "parquet"},
+            "shards": {"max_records": 1},
+            "datasets": {"a": {"source": f"{layout}/a/*.parquet", "tokens": 1000}},
+        }
+    )
+    (found,) = plan(config)
+    assert (found.shards, found.index_bytes, found.crowded_row_groups) == (1, 0, 0)

@@ -199,7 +199,7 @@ def plan_dataset(
     ordered = tuple(dataclasses.replace(file, columns="") for file in ordered)
     _warn_of_doubles(spec.name, ordered)
     groups = order_row_groups(ordered, spec.order, spec.seed)
-    shards = lay_out_shards(ordered, groups, spec.target_text_bytes)
+    shards = lay_out_shards(ordered, groups, spec.shard_limits)
     if known is None:
         # What a filter leaves of the source, only a sample of all of it tells.
         sampled = groups if spec.rows else within_reach(ordered, groups, _REACH_BYTES_PER_TOKEN * spec.need)

@@ -45,6 +45,40 @@ class PlannedShard:
     stored_bytes: int
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class ShardLimits:
+    """What a shard of more than one row group may hold, by the footers.
+
+    Attributes:
+        text_bytes: before compression.
+        records: as `records_in` expects them; None where their number does not matter.
+        record_bytes: text that makes one more record of a document, on average; None where a document is one record.
+    """
+
+    text_bytes: int
+    records: int | None = None
+    record_bytes: int | None = None
+
+    def records_in(self, rows: int, text_bytes: int) -> int:
+        """About how many records so many rows become, and rarely fewer than they do.
+
+        A document takes whole records and a last one, which is shorter: one for each row, and one for each
+        `record_bytes` of text.
+
+        >>> ShardLimits(1 << 30, 25_000, 4 * 2048).records_in(rows=1000, text_bytes=3_000_000)
+        1367
+        """
+        return rows if self.record_bytes is None else rows + -(-text_bytes // self.record_bytes)
+
+    def exceeded(self, rows: int, text_bytes: int) -> bool:
+        """Whether so much is more than a shard of several row groups may hold."""
+        return text_bytes > self.text_bytes or self.too_many(rows, text_bytes)
+
+    def too_many(self, rows: int, text_bytes: int) -> bool:
+        """Whether so much makes more records than a shard should hold."""
+        return self.records is not None and self.records_in(rows, text_bytes) > self.records
+
+
 @register_json_coder
 @dataclasses.dataclass(frozen=True)
 class ShardTask:
@@ -93,15 +127,15 @@ def order_row_groups(files: Sequence[SourceFile], order: Order, seed: int) -> li
 
 
 def lay_out_shards(
-    files: Sequence[SourceFile], groups: Iterable[tuple[int, int]], target_text_bytes: int
+    files: Sequence[SourceFile], groups: Iterable[tuple[int, int]], limits: ShardLimits
 ) -> tuple[PlannedShard, ...]:
-    """Cuts the ordered row groups into shards of at most `target_text_bytes`; a larger one stands alone.
+    """Cuts the ordered row groups into shards within `limits`, as large as they get; a larger one stands alone.
 
     Row groups count whether a filter rules them out or not.
     """
     shards: list[PlannedShard] = []
     members: list[tuple[int, int]] = []
-    text_bytes = 0
+    rows = text_bytes = 0
 
     def end_shard() -> None:
         facts = [files[file].row_groups[group] for file, group in members]
@@ -117,12 +151,13 @@ def lay_out_shards(
         )
 
     for file, group in groups:
-        size = files[file].row_groups[group].text_bytes
-        if members and text_bytes + size > target_text_bytes:
+        footer = files[file].row_groups[group]
+        if members and limits.exceeded(rows + footer.rows, text_bytes + footer.text_bytes):
             end_shard()
-            members, text_bytes = [], 0
+            members, rows, text_bytes = [], 0, 0
         members.append((file, group))
-        text_bytes += size
+        rows += footer.rows
+        text_bytes += footer.text_bytes
     if members:
         end_shard()
     return tuple(shards)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from transforms.arrayrecord.records import Format, RecordSpec
 from transforms.coders import register_ordered_json_coder
 from transforms.parquet.row_filter import RowFilter
-from transforms.recipe.shard_plan import Order
+from transforms.recipe.shard_plan import Order, ShardLimits
 from transforms.tokenizer.spec import Engine, TokenizerSpec
 
 Shortfall = Literal["fail", "keep"]
@@ -33,6 +33,10 @@ _FILE_BYTES_PER_TEXT_BYTE: Mapping[tuple[Format, str], float] = {
     ("parquet", "none"): 1.0,
 }
 
+# Bytes of text that a token takes, before any is encoded, by which the records of a shard are foreseen. It is a part of
+# the format. Measured are 4.0 to 4.9 (docs/architecture.md); where it is fewer, shards hold more records than they may.
+_BYTES_PER_TOKEN = 4
+
 
 @register_ordered_json_coder
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +56,7 @@ class DatasetSpec:
         on_bad_rows: what becomes of rows that hold no text: the build fails, or they are left out and counted, or they
             are also written beside the dataset.
         overwrite: whether to replace a dataset that another config left at the output.
+        max_records: of an ArrayRecord shard, about; None where there is no limit.
     """
 
     name: str
@@ -74,6 +79,7 @@ class DatasetSpec:
     rows: RowFilter | None = None
     on_bad_rows: OnBadRows = "skip"
     overwrite: bool = False
+    max_records: int | None = None
 
     @property
     def with_columns(self) -> bool:
@@ -98,6 +104,14 @@ class DatasetSpec:
     def target_text_bytes(self) -> int:
         """Text that makes a shard of about `target_size`."""
         return max(1, round(self.target_size / self._file_bytes_per_text_byte))
+
+    @property
+    def shard_limits(self) -> ShardLimits:
+        """Where a shard ends. Parquet is read by row groups, so that only its text counts."""
+        if self.records.format == "parquet":
+            return ShardLimits(self.target_text_bytes)
+        long = None if self.records.is_text else _BYTES_PER_TOKEN * self.records.max_tokens
+        return ShardLimits(self.target_text_bytes, self.max_records, long)
 
     def file_bytes(self, text_bytes: int) -> int:
         """About the size of a shard's file with so much text."""

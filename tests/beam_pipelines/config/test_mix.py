@@ -75,6 +75,7 @@ def test_a_config_and_its_defaults(write):
     assert (config.records.format, config.records.max_tokens) == ("tokens", 2048)
     assert (config.records.add_bos, config.records.add_eos) == (False, False)
     assert (config.shards.target_size, config.shards.compression, config.shards.group_size) == (512 * 2**20, "zstd", 1)
+    assert config.shards.max_records == 25_000
     assert config.tokenizer.special_tokens == "text"
     german = config.datasets["german"]
     assert (german.share, german.tokens, german.source) == (Fraction(667, 1000), None, ("german/*.parquet",))
@@ -607,6 +608,10 @@ ERRORS = {
     "groups of nothing": (
         [("datasets:", "shards: {group_size: 0}\ndatasets:")],
         ["shards.group_size: 0 is too small", "at least 1"],
+    ),
+    "shards of no record": (
+        [("datasets:", "shards: {max_records: 0}\ndatasets:")],
+        ["shards.max_records: 0 is too small", "at least 1"],
     ),
     "shards of nothing": (
         [("datasets:", "shards: {target_size: 0MiB}\ndatasets:")],

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from launch.job import JobFile
+from launch.job import JobFile, TrainingJob
 from launch.maxtext.command import arguments
 from launch.shell_script import file_lines
 from launch.tpu.gcloud import GcloudError
-from launch.tpu.job_folder import LOCK
+from launch.tpu.job_folder import LOCK, train_script
 from launch.tpu.slice import PreemptedError
 from tests.support.services.recording_gcloud import GCSFUSE, Recorder
 from tests.support.services.tpu_cloud import (
@@ -275,6 +275,17 @@ def test_the_units_are_systemds(cloud: Recorder, make_vm: MakeVm, tmp_path: Path
     )
     ours = [line for line in checked.stderr.splitlines() if "broetchen" in line]
     assert (checked.returncode, ours) == (0, [])
+
+
+def test_the_trainer_may_open_as_many_files_as_the_machine_allows(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/bash\necho $(ulimit -S -n) $(ulimit -H -n)\n")
+    python.chmod(0o700)
+    script = train_script(TrainingJob("job", {}, ()), str(tmp_path), str(python))
+    limited = f"ulimit -S -n 100\n{script}"
+    done = subprocess.run(["bash", "-c", limited], capture_output=True, text=True)
+    soft, hard = done.stdout.split()
+    assert (soft, done.stderr, done.returncode) == (hard, "", 0)
 
 
 def test_hostile_words_in_settings_stay_words(tmp_path: Path) -> None:

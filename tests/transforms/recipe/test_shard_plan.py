@@ -6,6 +6,8 @@ byte or one place gives users other shards of the same config, and takes finishe
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 
 import pytest
@@ -15,7 +17,15 @@ from hypothesis import strategies as st
 from transforms.budget.token_budget import ShardCount, merge_counts, usable_prefix
 from transforms.parquet.footer import RowGroup, SourceFile
 from transforms.recipe.ratio import Ratio
-from transforms.recipe.shard_plan import MARGIN, PlannedShard, lay_out_shards, next_shards, order_row_groups
+from transforms.recipe.shard_plan import (
+    MARGIN,
+    Order,
+    PlannedShard,
+    ShardLimits,
+    lay_out_shards,
+    next_shards,
+    order_row_groups,
+)
 
 
 def source(*files: Sequence[int]) -> list[SourceFile]:
@@ -76,7 +86,7 @@ def test_a_shard_takes_row_groups_up_to_the_target_and_not_a_byte_more(target: i
     """Of 40, 60, 30, 250 and 20 bytes; one that is larger than the target stands alone, even as the first."""
     footers = source([40, 60], [30, 250, 20])
     groups = [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2)]
-    shards = lay_out_shards(footers, groups, target)
+    shards = lay_out_shards(footers, groups, ShardLimits(target))
     assert [[groups.index(member) for member in shard.row_groups] for shard in shards] == expected
 
 
@@ -86,7 +96,7 @@ def test_a_shard_knows_its_place_and_the_sums_of_its_row_groups() -> None:
         SourceFile("1.parquet", 1, "", None, (RowGroup(2, 30, 13), RowGroup(1, 250, 90), RowGroup(4, 20, 5))),
     ]
     groups = [(1, 1), (1, 2), (0, 1), (0, 0), (1, 0)]
-    assert lay_out_shards(footers, groups, 100) == (
+    assert lay_out_shards(footers, groups, ShardLimits(100)) == (
         PlannedShard(0, ((1, 1),), rows=1, text_bytes=250, stored_bytes=90),
         PlannedShard(1, ((1, 2), (0, 1)), rows=9, text_bytes=80, stored_bytes=16),
         PlannedShard(2, ((0, 0), (1, 0)), rows=5, text_bytes=70, stored_bytes=20),
@@ -95,19 +105,83 @@ def test_a_shard_knows_its_place_and_the_sums_of_its_row_groups() -> None:
 
 def test_without_row_groups_there_is_no_shard() -> None:
     assert order_row_groups(source([], []), "shuffled", 0) == []
-    assert lay_out_shards(source([], []), [], 100) == ()
+    assert lay_out_shards(source([], []), [], ShardLimits(100, 100, 10)) == ()
 
 
-@given(st.lists(st.lists(st.integers(0, 100), max_size=8), max_size=5), st.integers(1, 300))
-def test_shards_hold_every_row_group_once_and_in_order(files: list[list[int]], target: int) -> None:
-    footers = source(*files)
-    groups = order_row_groups(footers, "sequential", 0)
-    shards = lay_out_shards(footers, groups, target)
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [
+        (1, [[0], [1], [2], [3], [4]]),
+        (10, [[0], [1], [2], [3], [4]]),  # 4 + 7 records of the first two are 11
+        (11, [[0, 1], [2], [3], [4]]),
+        (15, [[0, 1, 2], [3], [4]]),
+        (16, [[0, 1, 2], [3], [4]]),
+        (26, [[0, 1, 2], [3], [4]]),
+        (27, [[0, 1, 2], [3, 4]]),
+        (42, [[0, 1, 2, 3, 4]]),
+    ],
+)
+def test_a_shard_takes_row_groups_up_to_the_limit_of_records(limit: int, expected: list[list[int]]) -> None:
+    """One record for each row, and one for each 100 bytes of the text of a shard, the last of which are fewer.
+
+    The text of the shards is 40, 100, 130, 2,380 and 2,400 bytes, with each row group after the other.
+    """
+    groups = (RowGroup(3, 40, 7), RowGroup(7, 60, 11), RowGroup(3, 30, 13), RowGroup(2, 2250, 90), RowGroup(2, 20, 5))
+    footers = [SourceFile("0.parquet", 1, "", None, groups)]
+    members = [(0, number) for number in range(len(groups))]
+    shards = lay_out_shards(footers, members, ShardLimits(10**6, limit, 100))
+    assert [[group for _, group in shard.row_groups] for shard in shards] == expected
+    # Whichever limit is reached first.
+    assert len(lay_out_shards(footers, members, ShardLimits(129, limit, 100))) >= 3
+
+
+def test_records_are_rows_where_a_document_is_a_record() -> None:
+    limits = ShardLimits(1000, 5)
+    assert limits.records_in(5, 10**9) == 5
+    assert not limits.too_many(5, 10**9)
+    assert limits.too_many(6, 0)
+    assert limits.exceeded(5, 1001)
+    assert not limits.exceeded(5, 1000)
+    assert not ShardLimits(1000).too_many(10**9, 0)
+
+
+@given(
+    st.lists(st.lists(st.tuples(st.integers(0, 100), st.integers(0, 40)), max_size=8), max_size=5),
+    st.builds(
+        ShardLimits,
+        st.integers(1, 300),
+        st.none() | st.integers(1, 120),
+        st.none() | st.integers(1, 30),
+    ),
+    st.sampled_from(["sequential", "shuffled"]),
+)
+def test_shards_hold_every_row_group_once_and_in_order(
+    files: list[list[tuple[int, int]]], limits: ShardLimits, order: Order
+) -> None:
+    """An unbroken partition; only single row groups exceed a limit; no shard could have taken the next row group."""
+    footers = [
+        SourceFile(f"{number}.parquet", 1, "", None, tuple(RowGroup(rows, size, size) for size, rows in groups))
+        for number, groups in enumerate(files)
+    ]
+    groups = order_row_groups(footers, order, 3)
+    shards = lay_out_shards(footers, groups, limits)
     assert [member for shard in shards for member in shard.row_groups] == groups
-    assert groups == [(f, g) for f, sizes in enumerate(files) for g in range(len(sizes))]
+    assert sorted(groups) == [(f, g) for f, members in enumerate(files) for g in range(len(members))]
+    assert [shard.ordinal for shard in shards] == list(range(len(shards)))
+
+    def totals(members: Sequence[tuple[int, int]]) -> tuple[int, int]:
+        return sum(files[f][g][0] for f, g in members), sum(files[f][g][1] for f, g in members)
+
+    def fits(members: Sequence[tuple[int, int]]) -> bool:
+        size, rows = totals(members)
+        records = rows if limits.record_bytes is None else rows + math.ceil(size / limits.record_bytes)
+        return size <= limits.text_bytes and (limits.records is None or records <= limits.records)
+
     for shard in shards:
-        assert shard.text_bytes <= target or len(shard.row_groups) == 1
-        assert shard.text_bytes == sum(files[f][g] for f, g in shard.row_groups)
+        assert fits(shard.row_groups) or len(shard.row_groups) == 1
+        assert (shard.text_bytes, shard.rows) == totals(shard.row_groups)
+    for shard, following in itertools.pairwise(shards):
+        assert not fits([*shard.row_groups, following.row_groups[0]])
 
 
 @given(
