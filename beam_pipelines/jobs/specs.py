@@ -9,6 +9,8 @@ from typing import Any
 
 from beam_pipelines.config.mix import MixConfig
 from transforms.arrayrecord.records import RecordSpec, file_extension
+from transforms.card.mix import CardMix, digest_of
+from transforms.card.write import NAMES as CARD_NAMES
 from transforms.encoding.pool import know_tokenizer
 from transforms.errors import UsageError
 from transforms.files import storage
@@ -136,6 +138,20 @@ def dataset_specs(
     return [spec_of(name) for name in datasets]
 
 
+def card_mix(config: MixConfig, tokenizer: TokenizerFile) -> CardMix:
+    """What the card of the config's datasets is made of; the tokenizer is at `tokenizer_path` of their output."""
+    written, budgets = config.as_written(), config.budgets()
+    decided = {
+        name: digest_of(
+            _deciding_config(written, name, budgets[name].train, config.shortfall(name), config.bad_rows(name))
+        )
+        for name in config.datasets
+    }
+    # In a copy of the folder, or on another machine, the tokenizer is found by no other path; one of the hub is.
+    beside = {} if config.tokenizer.is_hub_id else {"path": tokenizer_path(tokenizer, ".")}
+    return CardMix(written | {"tokenizer": written["tokenizer"] | beside}, decided, tokenizer.sha256)
+
+
 def _check_apart(config: MixConfig, datasets: Sequence[str], output: str) -> None:
     """Checks that no source will match what the build itself writes, which a later one would read.
 
@@ -144,6 +160,7 @@ def _check_apart(config: MixConfig, datasets: Sequence[str], output: str) -> Non
     """
     files = [f"{split}-00000-of-00001.{file_extension(config.records.format)}" for split in SPLITS]
     written = [posixpath.join(output, name, file) for name in config.datasets for file in (*files, _QUARANTINED)]
+    written += [posixpath.join(output, file) for file in CARD_NAMES]
     for name in datasets:
         for source, pattern in zip(config.datasets[name].paths, config.sources(name), strict=True):
             if any(_will_match(pattern, path) for path in written):
@@ -170,7 +187,7 @@ def _deciding_config(
         written: the whole config (`MixConfig.as_written`).
         name: of the dataset; the rest is what the config means by it.
     """
-    undecided = ("share", "tokens", "on_bad_rows", "allow_unpinned")
+    undecided = ("share", "tokens", "on_bad_rows", "allow_unpinned", "license", "language")
     dataset = {key: value for key, value in written["datasets"][name].items() if key not in undecided}
     # A build that fails on bad rows, if it does not, writes the bytes of one that skips them.
     if on_bad_rows == "quarantine":
