@@ -195,7 +195,7 @@ class DatasetConfig(Section):
     )
     license: License | None = Field(
         default=None,
-        description="The license of its source, for the [card](config.md#the-card), by the hub's name for it; it "
+        description="The license of its source, for the output's card, by the hub's name for it where it has one. It "
         "changes no byte of the dataset.",
         examples=["odc-by"],
     )

@@ -298,15 +298,15 @@ def _reading(records: Mapping[str, Any], first: DatasetFacts) -> str:
         f"print(len(dataset), dataset[0][:{8 if kind == 'ids' else 40}])\n"
         "```\n\n"
         f"Each dataset is a folder of shards, such as {code(f'{first.name}/train-*.{extension}')}, and a\n"
-        "`manifest.json` with the tokens, records, size and SHA-256 of each; `broetchen verify .` holds all of it against\n"
-        "them.\n"
+        "`manifest.json` with the tokens, records, size and SHA-256 of each, against which `broetchen verify .` holds\n"
+        "all of it.\n"
     )
     if records["format"] == "parquet":
         return text + "\nOn the hub, `datasets.load_dataset` reads it as it is: each dataset is a configuration.\n"
     values = "an int64_list of token ids" if kind == "ids" else "a bytes_list with one UTF-8 text"
     return text + (
-        f"\nA shard is an ArrayRecord file of `tf.train.Example`s with one feature, `text`: {values}. MaxText reads it\n"
-        "as it is.\n"
+        f"\nA shard is an ArrayRecord file of `tf.train.Example`s with one feature, `text`: {values}.\n"
+        "MaxText reads it as it is.\n"
     )
 
 
@@ -315,8 +315,8 @@ def _sharing() -> str:
         "```sh\n"
         'hf upload OWNER/NAME . . --repo-type dataset --exclude "*.broetchen*"\n'
         "```\n\n"
-        "puts this folder on the [hub](https://huggingface.co/docs/hub/datasets-adding) in several commits, and goes on\n"
-        "when it is run again. So it is since huggingface_hub 2; with an older one, the same is\n"
+        "puts this folder on the [hub](https://huggingface.co/docs/hub/datasets-adding) in several commits, and goes\n"
+        "on where it was when it is run again. With a huggingface_hub before version 2, the same is\n"
         "`hf upload-large-folder OWNER/NAME . --repo-type dataset`. The licenses of the sources say whether you may.\n"
     )
 
