@@ -90,7 +90,7 @@ def _license(named: Sequence[str]) -> dict[str, Any]:
     found = _once(name if name in _LICENSES else "other" for name in known)
     head: dict[str, Any] = {"license": found[0] if len(found) == 1 else found}
     if others := _once(name for name in known if name not in _LICENSES):
-        head["license_name"] = re.sub(r"[^a-z0-9.-]+", "-", "-and-".join(others)).strip("-.") or "other"
+        head["license_name"] = "-and-".join(re.sub(r"[^a-z0-9.]+", "-", name).strip("-.") for name in others)
     return head
 
 

@@ -8,15 +8,15 @@ from collections.abc import Iterable, Sequence
 from transforms.errors import without_controls
 
 # Within a code span of a table, what ends the span or the cell, and what a reader of plain HTML might take for a tag.
-_UNSAFE = re.compile(r"[`|\\<>&\n\r\t]|^\s|\s$|^$")
+_UNSAFE = re.compile(r"[`|\\\n\r\t]|<(?![\s=\d])|&(?=[#\w])|^\s|\s$|^$")
 _ASCII_SIGN = re.compile(r"[!-/:-@\[-`{-~]")
 
 
 def code(text: str) -> str:
     """Text as code, on one line, in a table or out of it; controls are written out.
 
-    >>> print(code("corpora/german/*.parquet"), code("a|b"))
-    `corpora/german/*.parquet` <code>a&#124;b</code>
+    >>> print(code("score >= 0.9 and length < 2"), code("a|<b>"))
+    `score >= 0.9 and length < 2` <code>a&#124;&#60;b&#62;</code>
     """
     text = without_controls(text.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t"))
     if not _UNSAFE.search(text):
