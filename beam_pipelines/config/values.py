@@ -71,9 +71,9 @@ def _parse_languages(value: Any) -> tuple[str, ...]:
         raise UsageError(f"{shown(value)} is no language; write a code such as de, or several as [de, en]")
     for code in codes:
         if not isinstance(code, str) or not _LANGUAGE.fullmatch(code):
-            # YAML 1.1 reads the code of Norwegian as a truth.
-            advice = 'put "no" in quotes' if code is False else "write two or three small letters, such as de"
-            raise UsageError(f"{shown(code)} is no code of a language by ISO 639; {advice}")
+            raise UsageError(
+                f"{shown(code)} is no code of a language by ISO 639; write two or three small letters, such as de"
+            )
     return tuple(dict.fromkeys(codes))
 
 
