@@ -48,6 +48,8 @@ _WORDS: list[tuple[Any, str]] = [
     (values.Budget, "count ≥ 1"),
     (values.TargetSize, "size ≥ 1 byte"),
     (values.Share, "share > 0 %"),
+    (values.License, "name of a license"),
+    (values.Languages, "language, or list of them"),
     (sources.Sources, "path, hub dataset, or list of them"),
     (filters.Filters, "list of predicates, or list of such lists"),
     (training.Outputs, "path, or list of them"),

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from beam_pipelines.config.filters import ExcludeConfig, Filters
 from beam_pipelines.config.sources import Sources, unpinned
-from beam_pipelines.config.values import Budget, Compression, Count, Share, TargetSize
+from beam_pipelines.config.values import Budget, Compression, Count, Languages, License, Share, TargetSize
 from transforms.config.document import Problem
 from transforms.config.section import Section, Text
 from transforms.files.hub_path import COMMIT, REPOSITORY
@@ -216,6 +216,17 @@ class DatasetConfig(Section):
     )
     on_bad_rows: OnBadRows | None = Field(
         default=None, description="As the mix's `on_bad_rows`, which it overrides.", examples=["fail"]
+    )
+    license: License | None = Field(
+        default=None,
+        description="The license of its source, for the output's card, by the hub's name for it where it has one. It "
+        "changes no byte of the dataset.",
+        examples=["odc-by"],
+    )
+    language: Languages | None = Field(
+        default=None,
+        description="Its language or languages, likewise: codes of two or three letters by ISO 639, or `code`.",
+        examples=["de", "[de, en]"],
     )
 
     @classmethod

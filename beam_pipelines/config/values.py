@@ -14,6 +14,9 @@ from transforms.quantities import format_percent, parse_count, parse_percent, pa
 
 # The levels that array_record's option parser accepts. Its snappy has some too, but does not record them in the file.
 _COMPRESSION_LEVELS = {"zstd": (-131072, 22), "brotli": (0, 11), "snappy": None, "none": None}
+_TAKEN = {"manifest.json": "the output's manifest", "readme.md": "the output's card", "mix.yaml": "the output's mix"}
+_LICENSE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,99}")
+_LANGUAGE = re.compile(r"[a-z]{2,3}|code|multilingual")
 
 
 def parse_budget(value: Any) -> int:
@@ -48,9 +51,30 @@ def _parse_target_size(value: Any) -> int:
 
 
 def _check_dataset_name(value: str) -> str:
-    if value.lower() == "manifest.json":
-        raise UsageError(f"{shown(value)} is the name of the output's manifest; give the dataset another name")
+    if value.lower() in _TAKEN:
+        raise UsageError(f"{shown(value)} is the name of {_TAKEN[value.lower()]}; give the dataset another name")
     return check_name(value)
+
+
+def _check_license(value: str) -> str:
+    if not _LICENSE.fullmatch(value):
+        raise UsageError(
+            f"{shown(value)} is no license's name; write it in letters, digits, '.', '+' and '-', such as odc-by, or "
+            "other"
+        )
+    return value
+
+
+def _parse_languages(value: Any) -> tuple[str, ...]:
+    codes = [value] if isinstance(value, str) else value
+    if not isinstance(codes, list | tuple) or not codes:
+        raise UsageError(f"{shown(value)} is no language; write a code such as de, or several as [de, en]")
+    for code in codes:
+        if not isinstance(code, str) or not _LANGUAGE.fullmatch(code):
+            raise UsageError(
+                f"{shown(code)} is no code of a language by ISO 639; write two or three small letters, such as de"
+            )
+    return tuple(dict.fromkeys(codes))
 
 
 def _check_compression(value: Any) -> str:
@@ -85,4 +109,12 @@ Compression = Annotated[
     str,
     PlainValidator(mended(_check_compression)),
     WithJsonSchema({"type": "string", "pattern": r"^(zstd|brotli)(:-?[0-9]+)?$|^(snappy|none)$"}),
+]
+License = Annotated[
+    str, AfterValidator(mended(_check_license)), WithJsonSchema({"type": "string", "pattern": f"^{_LICENSE.pattern}$"})
+]
+Languages = Annotated[
+    tuple[str, ...],
+    BeforeValidator(mended(_parse_languages)),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}),
 ]

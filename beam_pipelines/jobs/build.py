@@ -16,7 +16,7 @@ import apache_beam as beam
 
 from beam_pipelines.config.mix import MixConfig, load_config
 from beam_pipelines.console.progress import follow_build
-from beam_pipelines.jobs.specs import chosen_datasets, dataset_specs, keep_tokenizer, load_config_tokenizer
+from beam_pipelines.jobs.specs import card_mix, chosen_datasets, dataset_specs, keep_tokenizer, load_config_tokenizer
 from beam_pipelines.runners.dataflow import check_reachable
 from beam_pipelines.runners.job import job_options, run_job
 from beam_pipelines.runners.local import work_seconds
@@ -24,6 +24,7 @@ from beam_pipelines.runners.remote.run import follow
 from beam_pipelines.runners.remote.services import asked_with
 from transforms.building.datasets import BuildDatasets
 from transforms.building.work_folder import sweep_work
+from transforms.card.write import sweep_card
 from transforms.dataset.manifest import Manifest, read_manifest
 from transforms.encoding.pool import expected_engine, warm_encoder
 from transforms.errors import BroetchenError, UsageError
@@ -105,13 +106,14 @@ def build(
                     pipeline
                     | beam.Impulse()
                     | "Datasets" >> beam.ParDo(_Specs(specs)).with_output_types(DatasetSpec)
-                    | "Build" >> BuildDatasets(token=token)
+                    | "Build" >> BuildDatasets(token, card_mix(config, tokenizer))
                 )
         if job.template is not None:
             return BuildSummary({}, set(), time.monotonic() - started, job.template)
         manifests = {spec.folder: _finished_manifest(spec.folder) for spec in specs}
-        # Of builds that were killed while they put the tokenizer there.
+        # Of builds that were killed while they put the tokenizer or the card there.
         storage.delete_temporary(posixpath.dirname(known.path))
+        sweep_card(output)
     built = {folder for folder, manifest in manifests.items() if manifest != before[folder]}
     return BuildSummary(manifests, built, time.monotonic() - started)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import posixpath
 from collections.abc import Mapping, Sequence
@@ -9,8 +10,10 @@ from typing import Any
 
 from beam_pipelines.config.mix import MixConfig
 from transforms.arrayrecord.records import RecordSpec, file_extension
+from transforms.card.mix import CardMix, digest_of
+from transforms.card.write import NAMES as CARD_NAMES
 from transforms.encoding.pool import know_tokenizer
-from transforms.errors import UsageError
+from transforms.errors import BroetchenError, UsageError
 from transforms.files import storage
 from transforms.parquet.exclusion import Exclusion, file_sha256
 from transforms.parquet.row_filter import RowFilter
@@ -156,6 +159,20 @@ def row_filter(config: MixConfig, name: str) -> RowFilter | None:
     return RowFilter.of(dataset.predicates, exclude)
 
 
+def card_mix(config: MixConfig, tokenizer: TokenizerFile) -> CardMix:
+    """What the card of the config's datasets is made of; the tokenizer is at `tokenizer_path` of their output."""
+    written, budgets = config.as_written(), config.budgets()
+    decided = {}
+    for name in config.datasets:
+        # A dataset that is not built here may name a list that is not there: the card does without it.
+        with contextlib.suppress(BroetchenError):
+            rows, shortfall, bad_rows = row_filter(config, name), config.shortfall(name), config.bad_rows(name)
+            decided[name] = digest_of(_deciding_config(written, name, budgets[name].train, shortfall, bad_rows, rows))
+    # In a copy of the folder, or on another machine, the tokenizer is found by no other path; one of the hub is.
+    beside = {} if config.tokenizer.is_hub_id else {"path": tokenizer_path(tokenizer, ".")}
+    return CardMix(written | {"tokenizer": written["tokenizer"] | beside}, decided, tokenizer.sha256)
+
+
 def _check_apart(config: MixConfig, datasets: Sequence[str], output: str) -> None:
     """Checks that no source will match what the build itself writes, which a later one would read.
 
@@ -164,6 +181,7 @@ def _check_apart(config: MixConfig, datasets: Sequence[str], output: str) -> Non
     """
     files = [f"{split}-00000-of-00001.{file_extension(config.records.format)}" for split in SPLITS]
     written = [posixpath.join(output, name, file) for name in config.datasets for file in (*files, _QUARANTINED)]
+    written += [posixpath.join(output, file) for file in CARD_NAMES]
     for name in datasets:
         for source, pattern in zip(config.datasets[name].paths, config.sources(name), strict=True):
             if any(_will_match(pattern, path) for path in written):
@@ -195,7 +213,7 @@ def _deciding_config(
         written: the whole config (`MixConfig.as_written`).
         name: of the dataset; the rest is what the config means by it.
     """
-    undecided = ("share", "tokens", "on_bad_rows", "allow_unpinned")
+    undecided = ("share", "tokens", "on_bad_rows", "allow_unpinned", "license", "language")
     dataset = {key: value for key, value in written["datasets"][name].items() if key not in undecided}
     shards = written["shards"]
     if written["records"]["format"] == "parquet":

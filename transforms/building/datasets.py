@@ -1,7 +1,7 @@
 """The main job as one PTransform: names of datasets in, finished datasets out.
 
     plan ─► tokenize what is surely needed, in rounds ─► tokenize what is still missing
-         ─► combine the counts ─► cut ─► publish ─► manifest
+         ─► combine the counts ─► cut ─► publish ─► manifest ─► card
 
 Each element is a shard or a dataset; the tokens themselves never pass through the pipeline.
 """
@@ -23,6 +23,8 @@ from transforms.building.publish import PublishedShard, clear_work, finish_datas
 from transforms.building.rows import RowsTask, ShardRows, tell_rows
 from transforms.building.shard import build_shard
 from transforms.building.work_folder import WorkFolder
+from transforms.card.mix import CardMix
+from transforms.card.write import remove_card, write_card
 from transforms.coders import register_json_coder
 from transforms.dataset.manifest import Manifest, QuarantineEntry, ShardEntry, read_manifest
 from transforms.dataset.quarantine import quarantine_folder
@@ -78,6 +80,7 @@ def find_finished(spec: DatasetSpec, plan: DatasetPlan) -> Manifest | None:
     except BroetchenError:
         if not spec.overwrite:
             raise
+    remove_card(spec.output)
     remove_other_manifest(spec.folder)
     return None
 
@@ -282,7 +285,14 @@ class _FinishDataset(beam.DoFn):
 
 
 class _EndBuild(beam.DoFn):
+    def __init__(self, token: str | None, card: CardMix | None) -> None:
+        self._token, self._card = token, card
+
     def process(self, _: object, specs: Specs, failures: Sequence[str], results: Sequence[BuildResult]) -> None:
+        if self._card is not None:
+            for spec in {spec.output: spec for spec in specs.values()}.values():
+                _check_lock(spec, self._token)
+                write_card(spec.output, self._card)
         # The results are asked for so that this runs after everything that can be published is: until then a runner
         # may do any step again, for which it needs the unfinished work.
         for result in results:
@@ -324,15 +334,16 @@ class BuildDatasets(beam.PTransform[PCollection[DatasetSpec], PCollection[BuildR
     Args:
         token: of the lock on the output (`transforms.locks.output.HeldLock`), which the last steps check; None where
             there is no lock.
+        card: the mix whose card is written beside the datasets at the end; None for none.
 
     Raises:
         BroetchenError: (when run) a source is missing, damaged or short, or an output cannot be written. A dataset
             that is short does not keep the others from being published; the pipeline fails after them.
     """
 
-    def __init__(self, token: str | None = None) -> None:
+    def __init__(self, token: str | None = None, card: CardMix | None = None) -> None:
         super().__init__()
-        self._token = token
+        self._token, self._card = token, card
 
     def expand(self, datasets: PCollection[DatasetSpec]) -> PCollection[BuildResult]:
         named = datasets | "Named" >> beam.ParDo(_Named()).with_output_types(tuple[str, DatasetSpec])
@@ -384,7 +395,8 @@ class BuildDatasets(beam.PTransform[PCollection[DatasetSpec], PCollection[BuildR
         _ = (
             datasets.pipeline
             | "Once" >> beam.Impulse()
-            | "End" >> beam.ParDo(_EndBuild(), specs, AsList(publications[_FAILED]), AsList(results))
+            | "End"
+            >> beam.ParDo(_EndBuild(self._token, self._card), specs, AsList(publications[_FAILED]), AsList(results))
         )
         return results
 
