@@ -92,4 +92,4 @@ def alternatives(filters: Written | None) -> list[list[Predicate]]:
     if not filters:
         return []
     several = [filters] if isinstance(filters[0][0], str) else filters
-    return [list(every) for every in several]
+    return [[(column, op, value) for column, op, value in every] for every in several]

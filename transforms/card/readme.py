@@ -17,6 +17,7 @@ from transforms.card.mix import CardMix
 from transforms.card.seal import sealed
 from transforms.dataset.manifest import Manifest, TokenizerEntry
 from transforms.files.hub_path import HubPath
+from transforms.predicates import Predicate, alternatives
 from transforms.quantities import format_size
 
 NAME = "README.md"
@@ -256,24 +257,16 @@ def filters_text(dataset: Mapping[str, Any]) -> str:
     'kind in ["a", "b"] or n < 2; id not in x'
     """
     said = []
-    if filters := dataset.get("filters"):
-        # A list of conditions, or several such lists, of which one has to hold.
-        several = filters if isinstance(filters[0][0], list | tuple) else [filters]
-        said.append(" or ".join(" and ".join(map(_condition, one)) for one in several))
-    excluded = dataset.get("exclude") or ()
-    for one in [excluded] if isinstance(excluded, Mapping) else excluded:
-        values = one["values"]
-        said.append(f"{one['column']} not in {values if isinstance(values, str) else _as_json(values)}")
+    if several := alternatives(dataset.get("filters")):
+        said.append(" or ".join(" and ".join(map(_shown_predicate, every)) for every in several))
+    if excluded := dataset.get("exclude"):
+        said.append(f"{excluded['column']} not in {excluded['values']}")
     return _short("; ".join(said))
 
 
-def _condition(condition: Sequence[Any]) -> str:
-    column, operator, value = condition
-    return f"{column} {operator} {_as_json(value)}"
-
-
-def _as_json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+def _shown_predicate(predicate: Predicate) -> str:
+    column, operator, value = predicate
+    return f"{column} {operator} {json.dumps(value, ensure_ascii=False)}"
 
 
 def _tokenizer(mix: CardMix, datasets: Sequence[DatasetFacts]) -> str:
