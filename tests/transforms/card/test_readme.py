@@ -133,7 +133,6 @@ def test_long_filters_are_cut_short() -> None:
 
 def test_filters_in_other_forms() -> None:
     assert filters_text({}) == ""
-    assert filters_text({"filters": [], "exclude": []}) == ""
-    assert filters_text({"exclude": [{"column": "a", "values": "x"}, {"column": "b", "values": [1, "ö"]}]}) == (
-        'a not in x; b not in [1, "ö"]'
-    )
+    either = [[["kind", "in", ["ä", "b"]]], [["n", "!=", 2], ["cut", "==", True]]]
+    assert filters_text({"filters": either}) == 'kind in ["ä", "b"] or n != 2 and cut == true'
+    assert filters_text({"exclude": {"column": "a", "values": "x.txt", "sha256": "0"}}) == "a not in x.txt"
