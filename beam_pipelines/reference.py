@@ -47,6 +47,7 @@ _WORDS: list[tuple[Any, str]] = [
     (values.Budget, "count ≥ 1"),
     (values.TargetSize, "size ≥ 1 byte"),
     (values.Share, "share > 0 %"),
+    (values.Repeats, "number, 1 to 100"),
     (sources.Sources, "path, hub dataset, or list of them"),
     (training.Outputs, "path, or list of them"),
     (training.Shares, "mapping of names to shares, or list of these"),

@@ -131,6 +131,7 @@ def dataset_specs(
             output=output,
             config=_deciding_config(written, name, budget.train, on_shortfall, on_bad_rows),
             overwrite=overwrite,
+            max_repeats=dataset.max_repeats or 1.0,
         )
 
     return [spec_of(name) for name in datasets]
@@ -172,6 +173,9 @@ def _deciding_config(
     """
     undecided = ("share", "tokens", "on_bad_rows", "allow_unpinned")
     dataset = {key: value for key, value in written["datasets"][name].items() if key not in undecided}
+    # The same as without it.
+    if dataset.get("max_repeats") == 1:
+        del dataset["max_repeats"]
     # A build that fails on bad rows, if it does not, writes the bytes of one that skips them.
     if on_bad_rows == "quarantine":
         dataset["on_bad_rows"] = "quarantine"

@@ -48,7 +48,7 @@ _REACH_BYTES_PER_TOKEN = 16
 _SAMPLED_SHARE, _BYTES_PER_TOKEN = 0.03, 4
 _FETCHED_FOR_A_LOOK = 32 << 20
 # Keys of a config's dataset that say how many of its shards are wanted.
-_HOW_MUCH = frozenset({"tokens", "eval_tokens", "on_shortfall"})
+_HOW_MUCH = frozenset({"tokens", "eval_tokens", "on_shortfall", "max_repeats"})
 
 
 @register_json_coder

@@ -50,6 +50,7 @@ class DatasetSpec:
         on_bad_rows: what becomes of rows that hold no text: the build fails, or they are left out and counted, or they
             are also written beside the dataset.
         overwrite: whether to replace a dataset that another config left at the output.
+        max_repeats: how often a training may read the train split at most, where the source is smaller than its budget.
     """
 
     name: str
@@ -71,6 +72,7 @@ class DatasetSpec:
     config: Mapping[str, Any]
     on_bad_rows: OnBadRows = "skip"
     overwrite: bool = False
+    max_repeats: float = 1.0
 
     @property
     def with_columns(self) -> bool:
