@@ -29,6 +29,7 @@ from transforms.parquet.columns import decode_schema, encode_schema, unite_schem
 from transforms.parquet.footer import SourceFile, read_footer
 from transforms.parquet.read import ReadFooters, TextSource
 from transforms.parquet.source_files import expand_sources
+from transforms.recipe.footer_bound import warn_of_footers
 from transforms.recipe.ratio import Ratio
 from transforms.recipe.sample import take_sample, within_reach
 from transforms.recipe.shard_plan import PlannedShard, ShardTask, lay_out_shards, order_row_groups
@@ -200,6 +201,7 @@ def plan_dataset(
     groups = order_row_groups(ordered, spec.order, spec.seed)
     shards = lay_out_shards(ordered, groups, spec.target_text_bytes)
     if known is None:
+        warn_of_footers(spec, ordered)
         sampled = within_reach(ordered, groups, _REACH_BYTES_PER_TOKEN * spec.need)
         stored = sum(shard.stored_bytes for shard in shards)
         needed = min(stored, _BYTES_PER_TOKEN * spec.need * stored / max(1, sum(shard.text_bytes for shard in shards)))
