@@ -1,7 +1,7 @@
 """A mix whose files are shaped like those of the recipe, at a small scale, through plan, build and vocab.
 
-Row groups of 1,000 rows, the columns and types of FineWeb2, FinePDFs and FineWeb, and lengths that are spread as theirs,
-a tenth as long: in FinePDFs half of the documents have up to 6.8 kB, and one in ten more than 48 kB.
+Row groups of 1,000 rows, the columns and types of FineWeb2, FinePDFs and FineWeb, and lengths that are spread as
+theirs, a tenth as long: in FinePDFs half of the documents have up to 6.8 kB, and one in ten more than 48 kB.
 """
 
 from __future__ import annotations
@@ -25,14 +25,18 @@ from transforms.dataset.manifest import Manifest, read_manifest
 
 ROWS = 1000
 # Bytes of the median document, how far the logarithm spreads, and the longest.
-WEB, PDF = (200, 0.8, 5_000), (680, 1.5, 300_000)
+LENGTHS = {
+    "fineweb2_german": (200, 0.8, 5_000),
+    "finepdfs_german": (680, 1.5, 300_000),
+    "fineweb_english": (90, 0.8, 5_000),
+}
 SOURCES = {
     "fineweb2_german": ("000_00000", "000_00001"),
     "finepdfs_german": ("000_00000", "000_00001", "001_00000"),
     "fineweb_english": ("000_00000",),
 }
 SHARES = {"fineweb2_german": "30%", "finepdfs_german": "60%", "fineweb_english": "10%"}
-TOTAL, HELD_OUT = 1_200_000, 2_000
+TOTAL, HELD_OUT = 600_000, 2_000
 
 STRINGS = ("id", "dump", "url", "date", "file_path", "language")
 
@@ -41,7 +45,7 @@ def documents(dataset: str, number: int, seed: int) -> Iterator[str]:
     """Pieces of the sample corpus, each of another length."""
     paths = sorted((SAMPLES / "corpora" / dataset).glob("*.parquet"))
     text = "\n".join(itertools.chain(*(pq.read_table(path)["text"].to_pylist() for path in paths)))
-    median, spread, longest = PDF if "pdf" in dataset else WEB
+    median, spread, longest = LENGTHS[dataset]
     chance = random.Random(seed)
     for _ in range(number):
         length = min(longest, max(20, round(median * math.exp(chance.gauss(0, spread)))))
@@ -188,14 +192,13 @@ def test_the_mix_is_built_with_one_dataset_repeated(mix: Path, tmp_path: Path) -
 
 @pytest.mark.slow
 def test_the_vocabulary_corpus_keeps_all_columns(mix: Path, tmp_path: Path) -> None:
-    done = run_command(
-        "vocab", mix, "--output", tmp_path / "corpus", "--format", "parquet", "--set", "total_tokens=900K"
-    )
+    corpus = tmp_path / "corpus"
+    done = run_command("vocab", mix, "--output", corpus, "--format", "parquet", "--set", "total_tokens=500K")
     assert done.returncode == 0, done.stderr
     for dataset, files in SOURCES.items():
-        splits = manifest_of(tmp_path / "corpus", dataset).splits
-        written = pq.read_table(sorted((tmp_path / "corpus" / dataset).glob("train-*.parquet")))
-        held_out = pq.read_table(sorted((tmp_path / "corpus" / dataset).glob("eval-*.parquet")))
+        splits = manifest_of(corpus, dataset).splits
+        written = pq.read_table(sorted((corpus / dataset).glob("train-*.parquet")))
+        held_out = pq.read_table(sorted((corpus / dataset).glob("eval-*.parquet")))
         source = pq.read_schema(mix.parent / "sources" / dataset / f"{files[0]}.parquet")
         assert {field.name: field.type for field in written.schema} == {field.name: field.type for field in source}
         for name, rows in (("train", written), ("eval", held_out)):
@@ -209,5 +212,5 @@ def test_the_vocabulary_corpus_keeps_all_columns(mix: Path, tmp_path: Path) -> N
             assert set(written["id"].to_pylist()) | set(held_out["id"].to_pylist()) == {
                 f"id 000_00000 {row}" for row in range(ROWS)
             }
-    verified = run_command("verify", tmp_path / "corpus")
+    verified = run_command("verify", corpus)
     assert verified.returncode == 0, verified.stderr
