@@ -190,7 +190,7 @@ def shortfall_message(
     return (
         f"dataset {spec.name}: the source is exhausted ({len(plan.files)} files): {short}, "
         f"{sum(missing.values()):,} tokens missing in all; nothing of it was published. "
-        f"Add source files, lower the budget, {'raise max_repeats, ' if repeated else ''}or set on_shortfall: keep"
+        f"Add source files, lower the budget, or set on_shortfall: keep{' or a larger max_repeats' * bool(repeated)}"
     )
 
 

@@ -133,6 +133,7 @@ def test_the_files_have_the_shape_of_the_real_ones(mix: Path) -> None:
         assert len(pq.read_schema(path).names) == columns[path.parent.name]
 
 
+@pytest.mark.slow
 def test_the_plan_says_what_is_repeated(mix: Path) -> None:
     done = run_command("plan", mix, "--format", "json")
     assert done.returncode == 0, done.stderr

@@ -124,7 +124,7 @@ def test_a_budget_beyond_the_most_repeats_is_a_shortfall(tmp_path: Path, record_
     assert str(failed.value) == (
         f"dataset small: the source is exhausted (1 files): train lacks 1 of {budgets['train']} tokens, though its "
         f"{once} are read 2.5 times (max_repeats), 1 tokens missing in all; nothing of it was published. Add source "
-        "files, lower the budget, raise max_repeats, or set on_shortfall: keep"
+        "files, lower the budget, or set on_shortfall: keep or a larger max_repeats"
     )
     kept = repeated(tmp_path, record_format, budgets, 2.5, on_shortfall="keep").publication()
     assert (kept.missing, kept.once) == ({"train": 1, "eval": 0}, {"train": once})
