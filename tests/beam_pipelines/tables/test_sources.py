@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -15,26 +17,21 @@ def outlook(
     available: int, error: int, passes: float | None, most_passes: float | None, max_repeats: float
 ) -> DatasetOutlook:
     """Of a dataset of which 1,000,000 tokens are wanted."""
+    others: dict[str, Any] = {field.name: 1 for field in dataclasses.fields(DatasetOutlook)}
     return DatasetOutlook(
-        dataset="a",
-        engine="gigatoken",
-        reference_share=0.0,
-        uncut_share=0.0,
-        need=1_000_000,
-        available=available,
-        available_error=error,
-        passes=passes,
-        most_passes=most_passes,
-        max_repeats=max_repeats,
-        files=1,
-        source_bytes=1,
-        files_read=1,
-        row_groups=1,
-        read_bytes=1,
-        shards=1,
-        written_bytes=1,
-        scratch_bytes=1,
-        seconds=1.0,
+        **others
+        | {
+            "dataset": "a",
+            "engine": "gigatoken",
+            "reference_share": 0.0,
+            "uncut_share": 0.0,
+            "need": 1_000_000,
+            "available": available,
+            "available_error": error,
+            "passes": passes,
+            "most_passes": most_passes,
+            "max_repeats": max_repeats,
+        }
     )
 
 
