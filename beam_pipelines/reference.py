@@ -50,6 +50,7 @@ _WORDS: list[tuple[Any, str]] = [
     (values.Share, "share > 0 %"),
     (values.License, "name of a license"),
     (values.Languages, "language, or list of them"),
+    (values.Repeats, "number, 1 to 100"),
     (sources.Sources, "path, hub dataset, or list of them"),
     (filters.Filters, "list of predicates, or list of such lists"),
     (training.Outputs, "path, or list of them"),

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from beam_pipelines.config.filters import ExcludeConfig, Filters
 from beam_pipelines.config.sources import Sources, unpinned
-from beam_pipelines.config.values import Budget, Compression, Count, Languages, License, Share, TargetSize
+from beam_pipelines.config.values import Budget, Compression, Count, Languages, License, Repeats, Share, TargetSize
 from transforms.config.document import Problem
 from transforms.config.section import Section, Text
 from transforms.files.hub_path import COMMIT, REPOSITORY
@@ -213,6 +213,13 @@ class DatasetConfig(Section):
     )
     on_shortfall: OnShortfall | None = Field(
         default=None, description="As the mix's `on_shortfall`, which it overrides.", examples=["keep"]
+    )
+    max_repeats: Repeats | None = Field(
+        default=None,
+        description="How often a training may read the dataset at most, where its source is smaller than its budget: "
+        "the source is then written once, and the manifest says how many passes its budget takes. 1 without it: a "
+        "source has to hold its budget.",
+        examples=["4", "2.5"],
     )
     on_bad_rows: OnBadRows | None = Field(
         default=None, description="As the mix's `on_bad_rows`, which it overrides.", examples=["fail"]

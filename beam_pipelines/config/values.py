@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, PlainValidator, WithJsonSchema
 
+from transforms.budget.repeats import MOST_REPEATS
 from transforms.config.section import check_name, mended
 from transforms.errors import UsageError
 from transforms.quantities import format_percent, parse_count, parse_percent, parse_size, shown
@@ -48,6 +49,21 @@ def _parse_target_size(value: Any) -> int:
     if size == 0:
         raise UsageError(f"{shown(value)} is no size for a shard; 512MiB is a good one")
     return size
+
+
+def parse_repeats(value: Any) -> float:
+    """How often a dataset may be read: 1 to 100, with at most four decimals.
+
+    Raises:
+        UsageError: it is no such number.
+    """
+    text = value if isinstance(value, str) else str(value) if type(value) in (int, float) else ""
+    if not _REPEATS.fullmatch(text) or not 1 <= float(text) <= MOST_REPEATS:
+        raise UsageError(
+            f"{shown(value)} is not how often a dataset may be read; write a number from 1 to {MOST_REPEATS}, such as "
+            "4, or 2.5"
+        )
+    return float(text)
 
 
 def _check_dataset_name(value: str) -> str:
@@ -93,6 +109,9 @@ def _check_compression(value: Any) -> str:
     return f"{kind}:{level}"
 
 
+# Short enough for a float to be written with the same digits.
+_REPEATS = re.compile(r"[0-9]{1,3}(\.[0-9]{1,4})?")
+
 _QUANTITY: dict[str, Any] = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string"}]}
 
 DatasetName = Annotated[str, AfterValidator(mended(_check_dataset_name))]
@@ -104,6 +123,13 @@ Share = Annotated[
     PlainValidator(mended(parse_share)),
     PlainSerializer(format_percent, return_type=str),
     WithJsonSchema({"type": "string", "pattern": r"^[0-9_]+(\.[0-9_]+)?\s*%$"}),
+]
+Repeats = Annotated[
+    float,
+    PlainValidator(mended(parse_repeats)),
+    # A whole number is written as one.
+    PlainSerializer(lambda repeats: int(repeats) if repeats.is_integer() else repeats, return_type=int | float),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 1, "maximum": MOST_REPEATS}, {"type": "string"}]}),
 ]
 Compression = Annotated[
     str,

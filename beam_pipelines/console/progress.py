@@ -90,17 +90,25 @@ def _on_terminal(console: Console, specs: Sequence[DatasetSpec]) -> Iterator[Cal
     )
     # Rich would show on the terminal what others print to `sys.stderr`, tracebacks of Beam's among it.
     with Progress(*columns, console=console, redirect_stdout=False, redirect_stderr=False) as progress:
-        bars = {spec.name: progress.add_task(spec.name, total=spec.need, amount="planning") for spec in specs}
-        total = progress.add_task("[bold]all", total=sum(spec.need for spec in specs), amount="")
+        need = {spec.name: spec.need for spec in specs}
+        bars = {name: progress.add_task(name, total=tokens, amount="planning") for name, tokens in need.items()}
+        total = progress.add_task("[bold]all", total=sum(need.values()), amount="")
 
         def show(statuses: Statuses) -> None:
+            wanted = need | _finished_tokens(statuses)
             for name, status in statuses.items():
-                progress.update(bars[name], completed=status.tokens, amount=_amount(status))
+                progress.update(bars[name], completed=status.tokens, total=wanted[name], amount=_amount(status))
             finished = sum(status.finished for status in statuses.values())
             tokens = sum(status.tokens for status in statuses.values())
-            progress.update(total, completed=tokens, amount=f"{finished}/{len(statuses)} datasets")
+            all_tokens = sum(wanted.values())
+            progress.update(total, completed=tokens, total=all_tokens, amount=f"{finished}/{len(statuses)} datasets")
 
         yield show
+
+
+def _finished_tokens(statuses: Statuses) -> dict[str, int]:
+    """What finished datasets have, which is less than they need where a source is short or to be repeated."""
+    return {name: status.tokens for name, status in statuses.items() if status.finished}
 
 
 def _amount(status: DatasetStatus) -> str:
@@ -121,7 +129,8 @@ class _LogLines:
 
     def __call__(self, statuses: Statuses) -> None:
         now = time.monotonic()
-        tokens, need = sum(status.tokens for status in statuses.values()), sum(self._need.values())
+        tokens = sum(status.tokens for status in statuses.values())
+        need = sum((self._need | _finished_tokens(statuses)).values())
         started, already = self._started = self._started or (now, tokens)
         for name, status in statuses.items():
             if status.finished and name not in self._finished:

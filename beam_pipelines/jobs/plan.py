@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,11 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from beam_pipelines.config.mix import MixConfig
 from beam_pipelines.jobs.specs import chosen_datasets, dataset_specs, keep_tokenizer, load_config_tokenizer
 from transforms.arrayrecord.index import index_bytes
+from transforms.budget.repeats import expected_passes
 from transforms.building.shard import build_shard
 from transforms.counting.ledger import Counted, CountLedger
 from transforms.counting.text_count import TextCount
 from transforms.files.scratch import temporary_folder
 from transforms.parquet.footer import SourceFile
+from transforms.recipe.footer_bound import warn_of_footers
 from transforms.recipe.plan import DatasetPlan, plan_dataset, read_source
 from transforms.recipe.spec import DatasetSpec
 from transforms.tokenizer.spec import Engine
@@ -40,6 +43,10 @@ class DatasetOutlook:
         need: tokens of all splits.
         available: tokens that the whole source is expected to hold.
         available_error: how far that may be off, in tokens; 0 where all was counted, by a ledger or by the plan.
+        passes: how often the train split has to be read for its budget: 1 where the source holds it, and None where it
+            holds nothing beside what is held out.
+        most_passes: the same where the source holds as little as it may.
+        max_repeats: how often the config allows that.
         files, source_bytes: of the whole source.
         row_groups, read_bytes, files_read: what the budget needs; bytes are of the stored text column.
         shards, written_bytes: what is published.
@@ -61,6 +68,9 @@ class DatasetOutlook:
     need: int
     available: int
     available_error: int
+    passes: float | None
+    most_passes: float | None
+    max_repeats: float
     files: int
     source_bytes: int
     files_read: int
@@ -100,13 +110,19 @@ def plan(
         keep_tokenizer(tokenizer, scratch)
         specs = dataset_specs(config, names, tokenizer, output=scratch, engine=engine, overwrite=False)
         counts = None if ledger is None else CountLedger(ledger.rstrip("/"))
-        return [_outlook(spec, counts, on_plan) for spec in specs]
+        sources = [read_source(spec) for spec in specs]
+        # Of all datasets, before the text of any is read.
+        for spec, footers in zip(specs, sources, strict=True):
+            warn_of_footers(spec, footers)
+        return [_outlook(spec, footers, counts, on_plan) for spec, footers in zip(specs, sources, strict=True)]
 
 
 def _outlook(
-    spec: DatasetSpec, ledger: CountLedger | None, on_plan: Callable[[str, DatasetPlan], None]
+    spec: DatasetSpec,
+    footers: Sequence[SourceFile],
+    ledger: CountLedger | None,
+    on_plan: Callable[[str, DatasetPlan], None],
 ) -> DatasetOutlook:
-    footers = read_source(spec)
     known = {} if ledger is None else _known_tokens(spec, footers, ledger)
     plan = plan_dataset(spec, footers, known=known)
     on_plan(spec.name, plan)
@@ -134,6 +150,8 @@ def _outlook(
         if (file.path, index) not in known
     )
     read = [facts for file, group in groups if not (facts := plan.files[file].row_groups[group]).ruled_out]
+    error = plan.ratio.tokens(estimated)[1]
+    expected_reads = expected_passes(spec.budgets, available, error)
     shards = min(len(plan.shards), whole + 1) + len(spec.budgets) - 1
     padding = _PADDING if spec.records.extension == "arecord" else 0
     measured = _measure(spec, plan, padding)
@@ -154,7 +172,10 @@ def _outlook(
         target_size=spec.target_size,
         need=spec.need,
         available=available,
-        available_error=plan.ratio.tokens(estimated)[1],
+        available_error=error,
+        passes=None if math.isinf(expected_reads.expected) else max(1.0, expected_reads.expected),
+        most_passes=None if math.isinf(expected_reads.most) else max(1.0, expected_reads.most),
+        max_repeats=spec.max_repeats,
         files=len(plan.files),
         source_bytes=sum(file.size for file in plan.files),
         files_read=len({file for file, group in groups if not plan.files[file].row_groups[group].ruled_out}),

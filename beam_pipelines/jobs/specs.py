@@ -139,6 +139,7 @@ def dataset_specs(
             output=output,
             config=_deciding_config(written, name, budget.train, on_shortfall, on_bad_rows, rows),
             overwrite=overwrite,
+            max_repeats=dataset.max_repeats or 1.0,
         )
 
     return [spec_of(name) for name in datasets]
@@ -215,6 +216,9 @@ def _deciding_config(
     """
     undecided = ("share", "tokens", "on_bad_rows", "allow_unpinned", "license", "language")
     dataset = {key: value for key, value in written["datasets"][name].items() if key not in undecided}
+    # The same as without it.
+    if dataset.get("max_repeats") == 1:
+        del dataset["max_repeats"]
     shards = written["shards"]
     if written["records"]["format"] == "parquet":
         shards = {key: value for key, value in shards.items() if key != "max_records"}

@@ -113,7 +113,7 @@ def _draw_mixture(report: OutputReport, look: Look) -> Figure:
     figure = _figure(look, 0.95 + _ROW_INCHES * len(report.datasets))
     axes = figure.subplots()
     rows = range(len(report.datasets))
-    written = [report.share(one, lambda split: split.tokens) for one in report.datasets]
+    written = [report.share(one, lambda split: split.to_read) for one in report.datasets]
     wanted = [report.share(one, lambda split: split.budget) for one in report.datasets]
     axes.barh(rows, written, height=0.62, color=look.accent, label="written")
     axes.plot(wanted, rows, "|", color=look.ink, markersize=17, markeredgewidth=1.8, label="wanted")
@@ -128,7 +128,7 @@ def _draw_mixture(report: OutputReport, look: Look) -> Figure:
 
 def _describe_mixture(report: OutputReport) -> str:
     shares = ", ".join(
-        f"{one.name} {report.share(one, lambda split: split.tokens):.2%} of "
+        f"{one.name} {report.share(one, lambda split: split.to_read):.2%} of "
         f"{report.share(one, lambda split: split.budget):.2%} wanted"
         for one in report.datasets
     )

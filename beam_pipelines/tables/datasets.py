@@ -14,7 +14,7 @@ from beam_pipelines.jobs.download import Download, WrongCopy
 from beam_pipelines.jobs.verify import Verification
 from transforms.building.status import DatasetProgress
 from transforms.dataset.manifest import Manifest
-from transforms.errors import one_line
+from transforms.errors import listed, one_line
 from transforms.quantities import format_size
 
 
@@ -23,19 +23,20 @@ def print_build(console: Console, summary: BuildSummary, output: str) -> None:
     columns = ("dataset", "split", "wanted", "written", "share", "documents", "records", "shards", "size")
     table = new_table(columns, texts=2)
     manifests = summary.manifests
-    train = sum(split.tokens for manifest in manifests.values() if (split := manifest.splits.get("train")))
+    train = sum(split.to_read for manifest in manifests.values() if (split := manifest.splits.get("train")))
     tokens = size = 0
     for manifest in manifests.values():
         for name, split in manifest.splits.items():
             tokens, size = tokens + split.tokens, size + split.bytes
             missing = f" ({split.missing:,} missing)" if split.missing else ""
-            share = f"{100 * split.tokens / train:.2f} %" if name == "train" and train else ""
+            passes = "" if split.passes is None else f" × {split.passes:.2f}"
+            share = f"{100 * split.to_read / train:.2f} %" if name == "train" and train else ""
             numbers = (split.documents, split.records, len(split.shards))
             table.add_row(
                 cell(manifest.dataset),
                 cell(name),
                 f"{split.budget:,}",
-                f"{split.tokens:,}{missing}",
+                f"{split.tokens:,}{passes}{missing}",
                 share,
                 *(f"{number:,}" for number in numbers),
                 format_size(split.bytes),
@@ -51,6 +52,12 @@ def print_build(console: Console, summary: BuildSummary, output: str) -> None:
     filtered = sum(manifest.filtered for manifest in manifests.values())
     if filtered:
         console.print(f"{filtered:,} rows did not pass the filters.")
+    repeated = [manifest.dataset for manifest in manifests.values() if any(s.passes for s in manifest.splits.values())]
+    if repeated:
+        terminal.print_as_is(
+            console,
+            f"{listed(repeated)}: written once, as its source holds no more; × says how often its budget reads it.",
+        )
     made = [split for folder in summary.built for split in manifests[folder].splits.values()]
     tokens, size = sum(split.tokens for split in made), sum(split.bytes for split in made)
     speed = f"{tokens / summary.seconds / 1e6:.2f} Mtok/s, {size / summary.seconds / 1e6:.1f} MB/s"

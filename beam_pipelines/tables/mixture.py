@@ -7,6 +7,7 @@ from rich.console import Console
 from beam_pipelines.console.layout import OutputFormat, print_cells, print_rows
 from beam_pipelines.jobs.mixture import MixtureSummary
 from launch.mixture.outlook import ComponentOutlook
+from launch.mixture.repeats import beyond_their_configs, beyond_what_is_worthwhile, wanted_tokens
 
 
 def print_mixture(console: Console, summary: MixtureSummary, output_format: OutputFormat) -> None:
@@ -31,6 +32,8 @@ def _row(summary: MixtureSummary, one: ComponentOutlook) -> dict[str, str | int 
         "lasts_tokens": one.lasts_tokens,
         "epochs_at_end": float(one.epochs_at_end),
     }
+    if _repeated(summary):
+        row["passes"] = one.component.passes or 1.0
     if summary.training is not None:
         row["last_step"] = one.lasts_tokens // summary.training.step_tokens
         if (tokens := summary.training.tokens) is not None:
@@ -44,7 +47,10 @@ def _row(summary: MixtureSummary, one: ComponentOutlook) -> dict[str, str | int 
 
 def _print_table(console: Console, summary: MixtureSummary) -> None:
     found, training, simulation = summary.outlook, summary.training, summary.simulation
+    repeated = bool(_repeated(summary))
     columns = ["dataset", "tokens", "records", "tokens/record", "wanted", "expected", "weight"]
+    if repeated:
+        columns.insert(2, "passes")
     if simulation is not None:
         columns += ["drawn records", "drawn tokens", "drawn share"]
     columns += ["ends at record", "epochs at end"]
@@ -63,6 +69,8 @@ def _print_table(console: Console, summary: MixtureSummary) -> None:
             f"{float(one.share):.3%}",
             f"{one.weight:.12g}",
         ]
+        if repeated:
+            row.insert(2, f"{one.component.passes or 1:.2f}")
         if simulation is not None:
             row += [
                 f"{simulation.records[one.name]:,}",
@@ -83,14 +91,43 @@ def _print_table(console: Console, summary: MixtureSummary) -> None:
     )
 
 
+def _repeated(summary: MixtureSummary) -> list[ComponentOutlook]:
+    return [one for one in summary.outlook.components if one.component.passes is not None]
+
+
+def _of_repeats(summary: MixtureSummary) -> list[str]:
+    """On datasets that are to be read several times: by how many tokens are trained, or else by what configs wanted."""
+    found, training = summary.outlook, summary.training
+    said = [
+        f"{one.name} holds {one.component.tokens:,} tokens, written once, of {one.component.to_read:,} that are to be "
+        f"read: {one.component.passes:.2f} passes"
+        for one in _repeated(summary)
+    ]
+    wanted = wanted_tokens(found) if summary.default_shares and said else None
+    if wanted is not None and (needed := found.epochs_needed(wanted)) > found.epochs:
+        where = ""
+        if training is not None:
+            where = f", which are {wanted // training.step_tokens:,} steps"
+        said.append(
+            "MaxText repeats no dataset by itself, but all of a mixture, each up to num_epoch times: "
+            f"num_epoch={needed} has enough for the {wanted:,} tokens of all passes{where}, and only the number of "
+            "steps ends it there"
+        )
+    tokens = training.tokens if training is not None and training.tokens is not None else wanted
+    if tokens is not None:
+        said += beyond_their_configs(found, tokens) or beyond_what_is_worthwhile(found, tokens)
+    return said
+
+
 def notes(summary: MixtureSummary) -> list[str]:
     """What the table does not show at a glance: a sentence each."""
     found, training, simulation = summary.outlook, summary.training, summary.simulation
     said = []
-    short = [one.component for one in found.components if one.component.tokens < one.component.budget]
+    short = [one.component for one in found.components if one.component.to_read < one.component.budget]
+    said += _of_repeats(summary)
     if summary.default_shares:
         said += [
-            f"{one.name} has {one.tokens:,} of the {one.budget:,} tokens that its config wanted; the shares are those "
+            f"{one.name} has {one.to_read:,} of the {one.budget:,} tokens that its config wanted; the shares are those "
             "that were wanted (--shares sets others)"
             for one in short
         ]

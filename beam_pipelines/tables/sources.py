@@ -91,18 +91,46 @@ def print_plan(console: Console, outlooks: Sequence[DatasetOutlook], output_form
             f"of {PRICES_OF} in us-central1, without the start-up of workers; see docs/dataflow.md."
         )
     for outlook in outlooks:
-        missing, error = outlook.need - outlook.available, outlook.available_error
-        if missing > error:
-            console.print(
-                f"[red]{outlook.dataset} will lack {format_estimate(missing, error)} tokens;[/] add source files or "
-                "lower its budget"
-            )
-        elif missing + error > 0:
-            console.print(
-                f"[yellow]{outlook.dataset}: its budget lies within the margin of error: it may fall short by up to "
-                f"{format_short(missing + error)} tokens;[/] add source files, lower its budget, or count the source "
-                "(broetchen count --ledger)"
-            )
+        if (what := _shortfall(outlook)) is not None:
+            console.print(what)
+
+
+def _shortfall(outlook: DatasetOutlook) -> str | None:
+    """What to say of a source that holds less than is wanted of it, or perhaps does; how often it would be read."""
+    missing, error = outlook.need - outlook.available, outlook.available_error
+    if missing + error <= 0:
+        return None
+    name, sure = outlook.dataset, missing > error
+    if outlook.max_repeats > 1 and outlook.most_passes is not None and outlook.most_passes <= outlook.max_repeats:
+        return (
+            f"{name} {'will be' if sure else 'may be'} written once, for a training to read {_passes(outlook)} times."
+        )
+    lacks = (
+        f"[red]{name} will lack {format_estimate(missing, error)} tokens;[/] "
+        if sure
+        else f"[yellow]{name}: its budget lies within the margin of error: it may fall short by up to "
+        f"{format_short(missing + error)} tokens;[/] "
+    )
+    remedies = "add source files or lower its budget"
+    if not sure:
+        remedies = "add source files, lower its budget, or count the source (broetchen count --ledger)"
+    if outlook.passes is None:
+        return lacks + remedies
+    if outlook.max_repeats > 1:
+        return (
+            f"{lacks}to read it {_passes(outlook)} times is what it takes, and max_repeats allows "
+            f"{outlook.max_repeats:g}: {remedies}"
+        )
+    return f"{lacks}{remedies}; or let a training read it {_passes(outlook)} times (max_repeats)"
+
+
+def _passes(outlook: DatasetOutlook) -> str:
+    assert outlook.passes is not None
+    if not outlook.available_error:
+        return f"{outlook.passes:.2f}"
+    if outlook.most_passes is None:
+        return f"{outlook.passes:.2f} or more"
+    return f"{outlook.passes:.2f} (at most {outlook.most_passes:.2f})"
 
 
 def _filter_note(outlook: DatasetOutlook) -> str:

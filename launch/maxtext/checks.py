@@ -14,6 +14,7 @@ from typing import Any
 from launch.maxtext.tokenizer import TrainingTokenizer
 from launch.mixture.datasets import Mixture, Shares
 from launch.mixture.outlook import outlook
+from launch.mixture.repeats import beyond_their_configs, beyond_what_is_worthwhile
 
 # Packing that puts whole records into sequences: it cannot take one that is longer.
 _WHOLE_RECORDS = ("first_fit", "best_fit")
@@ -57,6 +58,7 @@ def findings(
     yield from _ignored(settings, mixture, tokenizer)
     if "steps" in written:
         yield from _data_end(settings, mixture, shares)
+        yield from _repeats(settings, mixture, shares)
     yield from _evaluation(settings, mixture, evaluates)
     yield from _checkpoints(settings)
 
@@ -153,6 +155,20 @@ def _data_end(settings: Mapping[str, Any], mixture: Mixture, shares: Shares) -> 
             f"{expected.first.name} after some {last} steps; write {last} or fewer, or add `num_epoch: "
             f"{expected.epochs_needed(steps * batch * length)}`, or give {expected.first.name} a smaller share",
         )
+
+
+def _repeats(settings: Mapping[str, Any], mixture: Mixture, shares: Shares) -> Iterator[Finding]:
+    if settings["reuse_example_batch"]:
+        return
+    tokens = settings["steps"] * settings["global_batch_size_to_train_on"] * settings["max_target_length"]
+    found = outlook(mixture.components, shares, settings["num_epoch"])
+    if too_often := beyond_their_configs(found, tokens):
+        yield Finding(
+            "num_epoch",
+            f"{'; '.join(too_often)}; write fewer `steps`, give it a smaller share, or build it from more files",
+        )
+    elif many := beyond_what_is_worthwhile(found, tokens):
+        yield Finding("num_epoch", "; ".join(many), fatal=False)
 
 
 def _evaluation(settings: Mapping[str, Any], mixture: Mixture, evaluates: bool) -> Iterator[Finding]:

@@ -27,6 +27,9 @@ class Component:
         tokens, records, shards: of the train split.
         budget: the tokens that its config wanted for the train split; more than `tokens` where the source was short.
         eval_tokens, eval_records, eval_shards: of the eval split; 0 where there is none.
+        passes: how often its train split is to be read for its budget; None for a single time.
+        missing: tokens of the budget that no pass reads.
+        max_repeats: how often its config allows that; None where it does not say.
     """
 
     name: str
@@ -38,6 +41,14 @@ class Component:
     eval_tokens: int = 0
     eval_records: int = 0
     eval_shards: int = 0
+    passes: float | None = None
+    missing: int = 0
+    max_repeats: float | None = None
+
+    @property
+    def to_read(self) -> int:
+        """Tokens of all its passes."""
+        return self.tokens if self.passes is None else self.budget - self.missing
 
 
 @dataclass(frozen=True)
@@ -200,6 +211,9 @@ def _component(name: str, folder: str, manifest: Manifest) -> Component:
         eval_tokens=evaluation.tokens if evaluation else 0,
         eval_records=evaluation.records if evaluation else 0,
         eval_shards=len(evaluation.shards) if evaluation else 0,
+        passes=train.passes,
+        missing=train.missing,
+        max_repeats=manifest.config["dataset"].get("max_repeats"),
     )
 
 

@@ -85,6 +85,13 @@ def find_cut(text: str, tokens: int, count: Callable[[str], int]) -> int | None:
     return next((kept for kept in nearest_first if 0 < kept < len(text) and count(text[:kept]) == tokens), None)
 
 
+def find_last_cut(text: str, tokens: int, count: Callable[[str], int]) -> int | None:
+    """As `find_cut`, for what is after the cut: where to cut `text` so that the rest gives exactly `tokens`."""
+    # A text whose prefixes are as long as the ends of `text`.
+    kept = find_cut(text, tokens, lambda prefix: count(text[len(text) - len(prefix) :]))
+    return None if kept is None else len(text) - kept
+
+
 def take_exactly(
     spans: Sequence[DocumentSpan],
     budget: int,
@@ -116,6 +123,40 @@ def take_exactly(
     return TextCut(tuple(taken), (*put_back, *queue), tuple(put_back), missing)
 
 
+def take_last_exactly(
+    spans: Sequence[DocumentSpan],
+    budget: int,
+    lengths: Callable[[int], npt.NDArray[np.integer]],
+    cut: Callable[[DocumentSpan, int], tuple[DocumentSpan, DocumentSpan] | None],
+) -> TextCut:
+    """As `take_exactly`, from the back, of a source of which nothing is left out: what is not taken is all the rest.
+
+    Args:
+        spans: the documents of the whole source, or what later splits have left of them, in order.
+        lengths: tokens of each document of a shard, by ordinal.
+        cut: splits a span of one document so that the second part has the tokens asked for, or says that it cannot.
+
+    Returns:
+        of the rest, the part of the document that was cut comes last, as it does in a split that another one follows.
+    """
+    queue, taken, put_back, missing = list(spans), [], [], budget
+    cut_off: list[DocumentSpan] = []
+    while missing and queue:
+        span = queue.pop()
+        if span.tokens <= missing:
+            taken.append(span)
+            missing -= span.tokens
+        elif span.documents > 1:
+            queue.extend(_open_from_end(span, missing, lengths(span.ordinal)))
+        elif parts := cut(span, missing):
+            cut_off.append(parts[0])
+            taken.append(parts[1])
+            missing -= parts[1].tokens
+        else:
+            put_back.append(span)
+    return TextCut(tuple(taken[::-1]), (*queue, *put_back[::-1], *cut_off), tuple(put_back[::-1]), missing)
+
+
 def _ends_with_tokens(span: DocumentSpan, lengths: Callable[[int], npt.NDArray[np.integer]]) -> bool:
     return span.documents == 1 or bool(lengths(span.ordinal)[span.last - 1])
 
@@ -125,7 +166,23 @@ def _open_at(span: DocumentSpan, tokens: int, lengths: npt.NDArray[np.integer]) 
     ends = np.cumsum(lengths[span.first : span.last], dtype=np.int64)
     whole = int(np.searchsorted(ends, tokens, side="left"))
     whole += whole < len(ends) and int(ends[whole]) == tokens
-    marks = (span.first, span.first + whole, span.first + whole + 1, span.last)
+    return _parts(span, ends, whole)
+
+
+def _open_from_end(span: DocumentSpan, tokens: int, lengths: npt.NDArray[np.integer]) -> list[DocumentSpan]:
+    """The same from the back: the documents before the one in which `tokens` end, that one, and those after."""
+    ends = np.cumsum(lengths[span.first : span.last], dtype=np.int64)
+    # The first document that is after so many tokens, or fewer, of the end; the one before it reaches further.
+    return _parts(span, ends, int(np.searchsorted(ends, span.tokens - tokens, side="left")))
+
+
+def _parts(span: DocumentSpan, ends: npt.NDArray[np.int64], middle: int) -> list[DocumentSpan]:
+    """The documents before the `middle` one, that one, and those after; without those that are none.
+
+    Args:
+        ends: tokens up to the end of each document of the span.
+    """
+    marks = (span.first, span.first + middle, span.first + middle + 1, span.last)
     totals = (0, *(int(ends[mark - span.first - 1]) if mark > span.first else 0 for mark in marks[1:]))
     return [
         DocumentSpan(span.ordinal, first, last, end - begin)

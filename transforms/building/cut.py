@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from transforms.budget.text_cut import DocumentSpan, find_cut, take_exactly
-from transforms.budget.token_budget import DatasetCut, ShardCount, ShardSlice
+from transforms.budget import repeats
+from transforms.budget.text_cut import DocumentSpan, TextCut, find_cut, find_last_cut, take_exactly, take_last_exactly
+from transforms.budget.token_budget import DatasetCut, ShardCount, ShardSlice, cut_shards
 from transforms.building.formats import TextFormat, text_format
 from transforms.building.placing import manifest_of_build, remove_other_manifest
 from transforms.building.rows import RowsTask
@@ -69,13 +70,15 @@ class PublishTask:
 class PublishPlan:
     """All that is published of a dataset: the tasks, and by split what is missing and what a cut of text put back.
 
-    `rows` are the shards up to the last one that is used, those among them that hold nothing, too.
+    `rows` are the shards up to the last one that is used, those among them that hold nothing, too. `once` holds the
+    tokens of the splits that a training is to read several times, since the source holds no more.
     """
 
     tasks: tuple[PublishTask, ...]
     rows: tuple[RowsTask, ...]
     missing: Mapping[str, int]
     put_back: Mapping[str, int]
+    once: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 def plan_publication(spec: DatasetSpec, plan: DatasetPlan, cut: DatasetCut) -> PublishPlan:
@@ -98,9 +101,16 @@ def plan_publication(spec: DatasetSpec, plan: DatasetPlan, cut: DatasetCut) -> P
         contents = {split.split: [_slice_content(counts, piece) for piece in split.slices] for split in cut.splits}
         missing = {split.split: split.missing for split in cut.splits}
         put_back = {}
+    exhausted, once = any(missing.values()), dict[str, int]()
+    if exhausted and spec.max_repeats > 1 and (whole := _cut_once(spec, plan, cut.counts)) is not None:
+        contents, put_back, once = whole
+        missing = {
+            split: repeats.beyond(budget, once[split], spec.max_repeats) if split in once else 0
+            for split, budget in spec.budgets.items()
+        }
     if any(missing.values()) and spec.on_shortfall == "fail":
         work_folder(spec, plan).write_budgets(spec.budgets, exhausted=True)
-        raise BroetchenError(shortfall_message(spec, plan, missing))
+        raise BroetchenError(shortfall_message(spec, plan, missing, once))
     tasks = tuple(
         PublishTask(
             spec.name,
@@ -121,7 +131,8 @@ def plan_publication(spec: DatasetSpec, plan: DatasetPlan, cut: DatasetCut) -> P
     names = {task.count.ordinal: posixpath.join(spec.folder, task.file) for task in tasks if task.whole}
     work_folder(spec, plan).write_publication(Publication(names))
     remove_other_manifest(spec.folder)
-    return PublishPlan(tasks, _rows_tasks(spec, plan, cut.counts, tasks, missing), missing, put_back)
+    rows = _rows_tasks(spec, plan, cut.counts, tasks, exhausted=exhausted)
+    return PublishPlan(tasks, rows, missing, put_back, once)
 
 
 def work_folder(spec: DatasetSpec, plan: DatasetPlan) -> WorkFolder:
@@ -134,10 +145,10 @@ def _rows_tasks(
     plan: DatasetPlan,
     counts: Sequence[ShardCount],
     tasks: Sequence[PublishTask],
-    missing: Mapping[str, int],
+    *,
+    exhausted: bool,
 ) -> tuple[RowsTask, ...]:
     """All shards where the source is exhausted, else those up to the document of the cut."""
-    exhausted = any(missing.values())
     last, used = max(((task.count.ordinal, task.end) for task in tasks), default=(-1, 0))
     found, before = [], 0
     for count in counts:
@@ -159,15 +170,28 @@ def _rows_tasks(
     return tuple(found)
 
 
-def shortfall_message(spec: DatasetSpec, plan: DatasetPlan, missing: Mapping[str, int]) -> str:
-    """Says how many tokens a short source lacks, and what can be done."""
+def shortfall_message(
+    spec: DatasetSpec, plan: DatasetPlan, missing: Mapping[str, int], once: Mapping[str, int] | None = None
+) -> str:
+    """Says how many tokens a short source lacks, and what can be done.
+
+    Args:
+        once: tokens of the splits that are repeated, as often as the config allows.
+    """
+    repeated = {
+        split: f", though its {tokens:,} are read {spec.max_repeats:g} times (max_repeats)"
+        for split, tokens in (once or {}).items()
+    }
     short = ", ".join(
-        f"{split} lacks {tokens:,} of {spec.budgets[split]:,} tokens" for split, tokens in missing.items() if tokens
+        f"{split} lacks {tokens:,} of {spec.budgets[split]:,} tokens{repeated.get(split, '')}"
+        for split, tokens in missing.items()
+        if tokens
     )
     return (
         f"dataset {spec.name}: the source is exhausted ({len(plan.files)} files): {short}, "
         f"{sum(missing.values()):,} tokens missing in all; nothing of it was published. "
         f"Add source files, lower the budget,{' filter less,' if spec.rows else ''} or set on_shortfall: keep"
+        f"{' or a larger max_repeats' * bool(repeated)}"
     )
 
 
@@ -198,9 +222,7 @@ def _cut_text(
     def lengths(ordinal: int) -> npt.NDArray[np.uint32]:
         return work.lengths(counts[ordinal])
 
-    rest: Sequence[DocumentSpan] = [
-        DocumentSpan(count.ordinal, 0, count.documents, count.tokens) for count in shards if count.documents
-    ]
+    rest: Sequence[DocumentSpan] = _all_documents(shards)
     contents, missing, put_back = {}, {}, {}
     with borrow_encoder(spec.tokenizer, plan.engine) as encoder:
         cutter = _TextCutter(text_format(spec), lambda ordinal: work.place(counts[ordinal]), encoder)
@@ -208,11 +230,71 @@ def _cut_text(
             taken = take_exactly(rest, budget, lengths, cutter.cut)
             rest = taken.rest
             missing[split], put_back[split] = taken.missing, len(taken.put_back)
-            contents[split] = [
-                _spans_content(counts[ordinal], tuple(spans))
-                for ordinal, spans in itertools.groupby(taken.taken, key=lambda span: span.ordinal)
-            ]
+            contents[split] = _spans_contents(counts, taken.taken)
     return contents, missing, put_back
+
+
+type _Whole = tuple[dict[str, list[_Content]], dict[str, int], dict[str, int]]
+
+
+def _cut_once(spec: DatasetSpec, plan: DatasetPlan, shards: Sequence[ShardCount]) -> _Whole | None:
+    """Contents of the splits, and documents put back, where all of a source is written once; and the repeated tokens.
+
+    The splits that are held out get their exact tokens, on their side of the train split, which gets all the rest.
+
+    Args:
+        shards: counts of all of them.
+
+    Returns:
+        None where the source cannot be repeated: it holds nothing but what is held out, or in text as much as is
+        wanted, without a place where that could be cut off.
+    """
+    if not spec.records.is_text:
+        budgets = repeats.once(spec.budgets, sum(count.tokens for count in shards))
+        if budgets is None:
+            return None
+        counts = {count.ordinal: count for count in shards}
+        cut = cut_shards(((count.ordinal, count.tokens) for count in shards), budgets)
+        contents = {split.split: [_slice_content(counts, piece) for piece in split.slices] for split in cut}
+        return contents, {}, {repeats.REPEATED: budgets[repeats.REPEATED]}
+    return _cut_text_once(spec, plan, shards)
+
+
+def _cut_text_once(spec: DatasetSpec, plan: DatasetPlan, shards: Sequence[ShardCount]) -> _Whole | None:
+    counts = {count.ordinal: count for count in shards}
+    work = work_folder(spec, plan)
+
+    def lengths(ordinal: int) -> npt.NDArray[np.uint32]:
+        return work.lengths(counts[ordinal])
+
+    names = list(spec.budgets)
+    place = names.index(repeats.REPEATED)
+    rest: Sequence[DocumentSpan] = _all_documents(shards)
+    cuts: dict[str, TextCut] = {}
+    with borrow_encoder(spec.tokenizer, plan.engine) as encoder:
+        cutter = _TextCutter(text_format(spec), lambda ordinal: work.place(counts[ordinal]), encoder)
+        for split in names[:place]:
+            cuts[split] = take_exactly(rest, spec.budgets[split], lengths, cutter.cut)
+            rest = cuts[split].rest
+        for split in reversed(names[place + 1 :]):
+            cuts[split] = take_last_exactly(rest, spec.budgets[split], lengths, cutter.cut_last)
+            rest = cuts[split].rest
+    tokens = sum(span.tokens for span in rest)
+    if any(cut.missing for cut in cuts.values()) or not 0 < tokens < spec.budgets[repeats.REPEATED]:
+        return None
+    contents = {split: _spans_contents(counts, cuts[split].taken if split in cuts else rest) for split in names}
+    return contents, {split: len(cut.put_back) for split, cut in cuts.items()}, {repeats.REPEATED: tokens}
+
+
+def _all_documents(shards: Sequence[ShardCount]) -> list[DocumentSpan]:
+    return [DocumentSpan(count.ordinal, 0, count.documents, count.tokens) for count in shards if count.documents]
+
+
+def _spans_contents(counts: Mapping[int, ShardCount], taken: Sequence[DocumentSpan]) -> list[_Content]:
+    return [
+        _spans_content(counts[ordinal], tuple(spans))
+        for ordinal, spans in itertools.groupby(taken, key=lambda span: span.ordinal)
+    ]
 
 
 def _spans_content(count: ShardCount, spans: tuple[DocumentSpan, ...]) -> _Content:
@@ -230,12 +312,21 @@ class _TextCutter:
         return len(self._encoder.encode(pa.array([text], pa.large_string())).ids)
 
     def cut(self, span: DocumentSpan, tokens: int) -> tuple[DocumentSpan, DocumentSpan] | None:
-        text = span.part_of(self._texts.text(self._place(span.ordinal), span.first))
-        kept = find_cut(text, tokens, self._count)
+        text = self._text(span)
+        return self._parts(span, text, find_cut(text, tokens, self._count))
+
+    def cut_last(self, span: DocumentSpan, tokens: int) -> tuple[DocumentSpan, DocumentSpan] | None:
+        text = self._text(span)
+        return self._parts(span, text, find_last_cut(text, tokens, self._count))
+
+    def _text(self, span: DocumentSpan) -> str:
+        return span.part_of(self._texts.text(self._place(span.ordinal), span.first))
+
+    def _parts(self, span: DocumentSpan, text: str, kept: int | None) -> tuple[DocumentSpan, DocumentSpan] | None:
         if kept is None:
             return None
         at = span.start + kept
         return (
-            dataclasses.replace(span, tokens=tokens, stop=at),
+            dataclasses.replace(span, tokens=self._count(text[:kept]), stop=at),
             dataclasses.replace(span, tokens=self._count(text[kept:]), start=at),
         )

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import apache_beam as beam
 from apache_beam.pvalue import AsDict, AsList, AsMultiMap, PCollection, TaggedOutput
 
+from transforms.budget.repeats import expected_passes
 from transforms.budget.token_budget import DatasetCut, ShardCount, TokenBudget, merge_counts, usable_prefix
 from transforms.building.cut import PublishPlan, PublishTask, missing_text, plan_publication, work_folder
 from transforms.building.placing import manifest_of_build, remove_other_manifest
@@ -131,6 +132,9 @@ def with_trusted_engine(spec: DatasetSpec, plan: DatasetPlan, work: WorkFolder) 
 
 def _warn_of_shortfall(spec: DatasetSpec, plan: DatasetPlan) -> None:
     available, error = plan.available
+    if spec.max_repeats > 1:
+        _warn_of_repeats(spec, available, error)
+        return
     missing = spec.need - available
     # A sample of a row group or two says too little to warn by its error alone.
     says_little = error > _MOST_ERROR * available
@@ -144,6 +148,23 @@ def _warn_of_shortfall(spec: DatasetSpec, plan: DatasetPlan) -> None:
             "will lack" if sure else "may fall short by up to",
             format_estimate(missing, error) if sure and error else format_short(missing + error),
         )
+
+
+def _warn_of_repeats(spec: DatasetSpec, available: int, error: int) -> None:
+    found = expected_passes(spec.budgets, available, error)
+    # As above, a sample that says little is taken at its word.
+    if (found.most if error <= _MOST_ERROR * available else found.expected) <= 1:
+        return
+    _LOGGER.warning(
+        "dataset %s: its source holds %s tokens by a sample, and %s are wanted: it %s written once, for a training to "
+        "read %s times%s",
+        spec.name,
+        format_estimate(available, error),
+        f"{spec.need:,}",
+        "will be" if found.least > 1 else "may be",
+        found,
+        "" if found.most <= spec.max_repeats else f"; max_repeats allows {spec.max_repeats:g}",
+    )
 
 
 def _needed(spec: DatasetSpec) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from transforms.budget import repeats
 from transforms.budget.token_budget import ShardSlice
 from transforms.building.cut import PublishPlan, PublishTask
 from transforms.building.formats import text_format, token_format
@@ -126,9 +127,10 @@ def finish_dataset(
     rows = sorted(rows, key=lambda shard: shard.ordinal)
     manifest = manifest_of(spec, plan, publication, shards, rows)
     for name, split in manifest.splits.items():
-        if split.tokens + split.missing != split.budget:
+        expected = publication.once.get(name, split.budget - split.missing)
+        if split.tokens != expected:
             raise BroetchenError(
-                f"dataset {spec.name}: {name} holds {split.tokens:,} tokens, not {split.budget - split.missing:,}; "
+                f"dataset {spec.name}: {name} holds {split.tokens:,} tokens, not {expected:,}; "
                 "nothing was finished. This is a defect of Brötchen: please report it with the config"
             )
     marks = {shard.file: shard.mark for shard in shards}
@@ -231,10 +233,12 @@ def _split_entry(budget: int, publication: PublishPlan, split: str, shards: Sequ
         )
         for shard in sorted(shards, key=lambda shard: shard.index)
     ]
+    missing, once = publication.missing[split], publication.once.get(split)
     return SplitEntry(
         budget=budget,
         tokens=sum(entry.tokens for entry in entries),
-        missing=publication.missing[split],
+        missing=missing,
+        passes=None if once is None else repeats.passes(budget, missing, once),
         documents=sum(entry.documents for entry in entries),
         records=sum(entry.records for entry in entries),
         bytes=sum(entry.bytes for entry in entries),

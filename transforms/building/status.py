@@ -70,7 +70,7 @@ class DatasetProgress:
     """How far one dataset of an output is.
 
     Attributes:
-        wanted: tokens of all its splits.
+        wanted: tokens of all its splits; of one that is to be read several times, those there are.
         tokens: of the shards that are finished, at most `wanted`; shards that are being written do not count.
         shards: that are finished.
     """
@@ -119,7 +119,7 @@ def _finished(manifest: Manifest) -> DatasetProgress:
     return DatasetProgress(
         dataset=manifest.dataset,
         state="finished",
-        wanted=sum(split.budget for split in splits),
+        wanted=sum(split.budget if split.passes is None else split.tokens for split in splits),
         tokens=sum(split.tokens for split in splits),
         shards=sum(len(split.shards) for split in splits),
     )

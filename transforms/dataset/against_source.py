@@ -176,7 +176,7 @@ def _checks_of(
             ),
             splits=tuple(_split_ends(manifest)),
             put_back=put_back,
-            exhausted=any(split.missing for split in manifest.splits.values()),
+            exhausted=any(split.missing or split.passes for split in manifest.splits.values()),
             format=records["format"],
             text_column=manifest.config["dataset"]["text_column"],
             max_tokens=records["max_tokens"],

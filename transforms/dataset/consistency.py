@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from transforms.dataset.manifest import Manifest, ShardEntry, SourceEntry
+from transforms.budget import repeats
+from transforms.dataset.manifest import Manifest, ShardEntry, SourceEntry, SplitEntry
 from transforms.errors import listed
 from transforms.texts import combined_hash
 
@@ -44,8 +45,10 @@ def unchecked_of(folder: str, manifest: Manifest) -> list[str]:
 def _split_problems(name: str, manifest: Manifest) -> Iterator[str]:
     split = manifest.splits[name]
     total = sum(entry.tokens for entry in split.shards)
-    if total != split.tokens or total + split.missing != split.budget:
+    if total != split.tokens or (split.passes is None and total + split.missing != split.budget):
         yield f"{name} adds up to {total:,} tokens, and the manifest says {split.tokens:,} of {split.budget:,}"
+    if split.passes is not None:
+        yield from _pass_problems(name, split, split.passes, manifest.config["dataset"].get("max_repeats", 1))
     for part in ("documents", "records", "bytes"):
         found = sum(getattr(entry, part) for entry in split.shards)
         if found != getattr(split, part):
@@ -54,6 +57,19 @@ def _split_problems(name: str, manifest: Manifest) -> Iterator[str]:
         for entry in split.shards:
             if entry.documents != entry.records:
                 yield f"{entry.file}: {entry.documents:,} documents in {entry.records:,} records; of text each is one"
+
+
+def _pass_problems(name: str, split: SplitEntry, passes: float, max_repeats: float) -> Iterator[str]:
+    said = f"{name} is said to be read {passes:g} times"
+    if name != repeats.REPEATED:
+        yield f"{said}, and only {repeats.REPEATED} can be"
+    elif not 0 < split.tokens < split.to_read or passes != repeats.passes(split.budget, split.missing, split.tokens):
+        yield f"{said}, and has {split.tokens:,} tokens for {split.to_read:,} that are to be read"
+    elif split.missing != repeats.beyond(split.budget, split.tokens, max_repeats):
+        yield (
+            f"{said} and to lack {split.missing:,} of {split.budget:,} tokens, and its config allows {max_repeats:g} "
+            "times"
+        )
 
 
 def _budget_problems(manifest: Manifest) -> Iterator[str]:

@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict, get_args
 import pydantic
 from pydantic_core import CoreSchema, core_schema
 
+from transforms.budget.repeats import MOST_REPEATS
 from transforms.errors import BroetchenError, one_line, without_controls
 from transforms.files import storage
 from transforms.files.listing import list_files
@@ -74,6 +75,7 @@ class _Dataset(TypedDict):
     text_column: Text
     eval_tokens: NotRequired[Count | None]
     on_bad_rows: NotRequired[Literal["fail", "skip", "quarantine"]]
+    max_repeats: NotRequired[Annotated[float, pydantic.Field(ge=1, le=MOST_REPEATS)]]
 
 
 class _Config(TypedDict):
@@ -111,7 +113,11 @@ class ShardEntry(_Part):
 
 
 class SplitEntry(_Part):
-    """One split. `missing` is not 0 only where the config keeps a short source; `passes` is None for a single one."""
+    """One split.
+
+    `missing` is not 0 only where the config keeps a short source. `passes` is how often a training has to read its
+    `tokens` for its `budget`, less what is `missing`; None for a single time.
+    """
 
     budget: Count
     tokens: Count
@@ -124,6 +130,11 @@ class SplitEntry(_Part):
         default=None, gt=0, le=1e9, allow_inf_nan=False, exclude_if=lambda passes: passes is None
     )
     shards: Annotated[Sequence[ShardEntry], _FAIL_FAST]
+
+    @property
+    def to_read(self) -> int:
+        """Tokens that all passes of a training read: `tokens`, unless it is to be repeated."""
+        return self.tokens if self.passes is None else self.budget - self.missing
 
 
 class SourceEntry(_Part):

@@ -29,6 +29,7 @@ from transforms.parquet.columns import decode_schema, encode_schema, unite_schem
 from transforms.parquet.footer import SourceFile, read_footer
 from transforms.parquet.read import ReadFooters, TextSource
 from transforms.parquet.source_files import expand_sources
+from transforms.recipe.footer_bound import warn_of_footers
 from transforms.recipe.ratio import Ratio
 from transforms.recipe.sample import take_sample, within_reach
 from transforms.recipe.shard_plan import PlannedShard, ShardTask, lay_out_shards, order_row_groups
@@ -48,7 +49,7 @@ _REACH_BYTES_PER_TOKEN = 16
 _SAMPLED_SHARE, _BYTES_PER_TOKEN = 0.03, 4
 _FETCHED_FOR_A_LOOK = 32 << 20
 # Keys of a config's dataset that say how many of its shards are wanted.
-_HOW_MUCH = frozenset({"tokens", "eval_tokens", "on_shortfall"})
+_HOW_MUCH = frozenset({"tokens", "eval_tokens", "on_shortfall", "max_repeats"})
 
 
 @register_json_coder
@@ -201,6 +202,7 @@ def plan_dataset(
     groups = order_row_groups(ordered, spec.order, spec.seed)
     shards = lay_out_shards(ordered, groups, spec.shard_limits)
     if known is None:
+        warn_of_footers(spec, ordered)
         # What a filter leaves of the source, only a sample of all of it tells.
         sampled = groups if spec.rows else within_reach(ordered, groups, _REACH_BYTES_PER_TOKEN * spec.need)
         stored = sum(shard.stored_bytes for shard in shards)

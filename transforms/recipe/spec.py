@@ -57,6 +57,7 @@ class DatasetSpec:
             are also written beside the dataset.
         overwrite: whether to replace a dataset that another config left at the output.
         max_records: of an ArrayRecord shard, about; None where there is no limit.
+        max_repeats: how often a training may read the train split at most, where the source is smaller than its budget.
     """
 
     name: str
@@ -80,6 +81,7 @@ class DatasetSpec:
     on_bad_rows: OnBadRows = "skip"
     overwrite: bool = False
     max_records: int | None = None
+    max_repeats: float = 1.0
 
     @property
     def with_columns(self) -> bool:

@@ -27,10 +27,11 @@ from beam_pipelines.config.sections import DatasetConfig, RecordsConfig, ShardsC
 from beam_pipelines.config.sources import HubDataset
 from transforms.arrayrecord.writer import writer_options
 from transforms.errors import UsageError
+from transforms.patterns import matches
 
 ROOT = Path(__file__).resolve().parents[3]
 MIXES = ROOT / "mix_configs"
-SHIPPED = ["demo.yaml", "vocab-corpus.yaml", "30-50-5-5-10/mix.yaml"]
+SHIPPED = ["demo.yaml", "vocab-corpus.yaml", "30-50-5-5-10/mix.yaml", "30-50-5-5-10/mix-as-published.yaml"]
 REVISION = "9bb295ddab0e05d785b879661af7260fed5140fc"
 
 GOOD = """\
@@ -283,7 +284,12 @@ def test_the_json_schema_describes_every_key():
 
 @pytest.mark.parametrize(
     ("name", "total", "eval_tokens"),
-    [("demo.yaml", 400_000, 2_000), ("vocab-corpus.yaml", 2 * 10**9, 0), ("30-50-5-5-10/mix.yaml", 2 * 10**11, 10**7)],
+    [
+        ("demo.yaml", 400_000, 2_000),
+        ("vocab-corpus.yaml", 2 * 10**9, 0),
+        ("30-50-5-5-10/mix.yaml", 2 * 10**11, 10**7),
+        ("30-50-5-5-10/mix-as-published.yaml", 2 * 10**11, 10**7),
+    ],
 )
 def test_shipped_mixes_add_up_exactly(name, total, eval_tokens):
     budgets = load_config(MIXES / name).budgets()
@@ -305,12 +311,56 @@ def test_every_shipped_mix_is_tested():
 def test_the_recipes_sources():
     german_pdfs = "hf://datasets/HuggingFaceFW/finepdfs@d8e85441529983be986a6eb9e0316627c8035e6d/data/deu_Latn/train/"
     mix = load_config(MIXES / "30-50-5-5-10/mix.yaml")
-    assert mix.sources("finepdfs_german") == (german_pdfs + "000_000[0-2][0-9].parquet",)
+    assert mix.sources("finepdfs_german") == (german_pdfs + "*.parquet",)
     corpus = load_config(MIXES / "vocab-corpus.yaml")
     assert corpus.sources("finepdfs_german") == (german_pdfs + "000_0000[0-9].parquet",)
-    assert corpus.sources("finepdfs_english") == mix.sources("finepdfs_english")
+    assert corpus.sources("fineweb_english") == mix.sources("fineweb_english")
     assert (corpus.records.format, mix.records.format, mix.records.add_eos) == ("text", "tokens", True)
     assert mix.tokenizer_path() == str(MIXES / "30-50-5-5-10/tokenizer.json")
+
+
+def test_the_recipe_is_as_published_but_for_its_sources():
+    """Each pattern is as wide as the published one, or wider, and begins with the same files; the pins are the same."""
+    mix, published = (load_config(MIXES / "30-50-5-5-10" / name) for name in ("mix.yaml", "mix-as-published.yaml"))
+    for name in mix.datasets:
+        (now,), (before,) = mix.sources(name), published.sources(name)
+        assert now.rpartition("/")[0] == before.rpartition("/")[0]
+        files = [f"{file:03}_{writer:05}.parquet" for file in range(3) for writer in range(60)]
+        wide, narrow = (
+            [file for file in files if matches([pattern.rpartition("/")[2]], [file])] for pattern in (now, before)
+        )
+        assert wide[: len(narrow)] == narrow
+        assert (len(wide) > len(narrow)) == ("10BT" not in now)
+    assert {name: dataset.max_repeats for name, dataset in mix.datasets.items()} == {
+        "fineweb2_german": None,
+        "finepdfs_german": None,
+        "fineweb_english": 2,
+        "fineweb_edu_english": 2,
+        "finepdfs_english": None,
+    }
+    sources = dict.fromkeys(("source", "max_repeats"))
+    assert [dataset.model_dump() | sources for dataset in mix.datasets.values()] == [
+        dataset.model_dump() | sources for dataset in published.datasets.values()
+    ]
+    assert mix.as_written() | {"datasets": None} == published.as_written() | {"datasets": None}
+
+
+@pytest.mark.parametrize(
+    ("written", "most", "in_manifest"),
+    [("4", 4.0, 4), ("2.5", 2.5, 2.5), ("1", 1.0, 1), ("100", 100.0, 100), ("1.0001", 1.0001, 1.0001)],
+)
+def test_a_dataset_may_be_repeated(write, written, most, in_manifest):
+    config = load_config(write(), overrides={"datasets.german.max_repeats": written})
+    assert config.datasets["german"].max_repeats == most
+    shown = config.as_written()["datasets"]["german"]["max_repeats"]
+    assert (shown, type(shown)) == (in_manifest, type(in_manifest))
+    assert MixConfig.model_validate(config.as_written()).datasets == config.datasets
+
+
+@pytest.mark.parametrize("written", ["0", "0.5", "101", "-2", "1.00001", "four", "true", "4x", "1e2", ".inf", "[2]"])
+def test_what_is_no_number_of_repeats(write, written):
+    with pytest.raises(UsageError, match="is not how often a dataset may be read; write a number from 1 to 100"):
+        load_config(write(), overrides={"datasets.german.max_repeats": written})
 
 
 def test_the_demo_reads_only_the_samples():

@@ -322,3 +322,47 @@ def test_steps_and_epochs_that_are_named_are_enough(steps, epochs, batch, length
     assert "steps" not in found(settings | {"steps": fewer})
     more = int(finding.what.partition("`num_epoch: ")[2].partition("`")[0])
     assert more > epochs
+
+
+@pytest.mark.parametrize(
+    ("passes", "cap", "said", "fatal"),
+    [
+        (3.0, None, None, False),
+        (4.0, None, None, False),
+        (5.0, None, "english is read 5.00 times: beyond 4 passes", False),
+        (3.0, 3, None, False),
+        (3.0, 2.5, "english is read 3.00 times, and its config allows 2.5 (max_repeats)", True),
+        # What no config allows is said alone.
+        (6.0, 5, "english is read 6.00 times, and its config allows 5 (max_repeats)", True),
+    ],
+)
+def test_a_dataset_is_read_no_more_often_than_is_allowed_or_worthwhile(
+    passes: float, cap: float | None, said: str | None, fatal: bool
+) -> None:
+    """Both have half of the tokens that are trained on, and the one that is repeated holds fewer."""
+    length, batch, steps = 50, 10, 240
+    each = steps * batch * length // 2
+    once = round(each / passes)
+    components = (
+        Component("german", "/mix/german", each, each // 50, 1, each),
+        Component("english", "/mix/english", once, once // 50, 1, each, passes=each / once, max_repeats=cap),
+    )
+    settings = {
+        "steps": steps,
+        "global_batch_size_to_train_on": batch,
+        "max_target_length": length,
+        "num_epoch": 7,
+    }
+    mixture = Mixture(components, True, {}, dataclasses.replace(IDS, max_tokens=50), "sha", 1000, "/tokenizer.json")
+    shares = mixture.shares()
+    assert shares == {"german": Fraction(1, 2), "english": Fraction(1, 2)}
+    listed = findings(
+        {"steps": steps, "per_device_batch_size": 1}, SETTINGS | settings, mixture, shares, TOKENIZER, evaluates=False
+    )
+    found = {finding.key: finding for finding in listed}
+    assert "steps" not in found
+    if said is None:
+        assert "num_epoch" not in found
+    else:
+        assert said in only(found, "num_epoch", fatal=fatal)
+        assert ("arXiv:2305.16264" in found["num_epoch"].what) != fatal

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transforms.budget.text_cut import DocumentSpan, find_cut, take_exactly
+from transforms.budget.text_cut import DocumentSpan, find_cut, find_last_cut, take_exactly, take_last_exactly
 
 
 def words(text: str) -> int:
@@ -122,9 +122,14 @@ class Shards:
         ]
 
     def cut(self, span: DocumentSpan, tokens: int) -> tuple[DocumentSpan, DocumentSpan] | None:
+        return self._parts(span, find_cut(self.text(span), tokens, pairs))
+
+    def cut_last(self, span: DocumentSpan, tokens: int) -> tuple[DocumentSpan, DocumentSpan] | None:
+        return self._parts(span, find_last_cut(self.text(span), tokens, pairs))
+
+    def _parts(self, span: DocumentSpan, kept: int | None) -> tuple[DocumentSpan, DocumentSpan] | None:
         assert span.documents == 1
         text = self.text(span)
-        kept = find_cut(text, tokens, pairs)
         if kept is None:
             return None
         o, first, last, at = span.ordinal, span.first, span.last, span.start + kept
@@ -236,3 +241,69 @@ def test_what_no_document_can_give_is_missing_and_all_are_put_back_in_order() ->
     assert taken.taken == (DocumentSpan(0, 0, 1, 1),)
     assert taken.put_back == (DocumentSpan(0, 1, 2, 4), DocumentSpan(0, 2, 3, 4), DocumentSpan(1, 0, 1, 2))
     assert (taken.rest, taken.missing) == (taken.put_back, 1)
+
+
+@given(
+    st.text("ab 1_", min_size=2, max_size=60) | st.text("a \n", min_size=150, max_size=400),
+    st.integers(1, 60),
+    st.sampled_from([words, pairs]),
+)
+def test_the_last_cut_is_the_first_one_of_the_mirrored_text(
+    text: str, tokens: int, count: Callable[[str], int]
+) -> None:
+    """The toy tokenizers count a text and its mirror image alike."""
+    kept = find_cut(text[::-1], tokens, count)
+    at = find_last_cut(text, tokens, count)
+    assert at == (None if kept is None else len(text) - kept)
+    assert at is None or (0 < at < len(text) and count(text[at:]) == tokens)
+
+
+@given(documents_by_shard, st.lists(st.integers(0, 40), min_size=1, max_size=3))
+def test_the_last_splits_are_exact_and_the_rest_is_all_that_is_left(texts: list[list[str]], budgets: list[int]) -> None:
+    shards = Shards(texts)
+    rest = tuple(shards.everything)
+    for budget in budgets:
+        before = shards.places(rest)
+        taken = take_last_exactly(rest, budget, shards.lengths, shards.cut_last)
+        spans = [*taken.taken, *taken.rest]
+        assert all(span.tokens == pairs(shards.text(span)) and span.documents > 0 for span in spans)
+        assert sum(span.tokens for span in taken.taken) == budget - taken.missing
+        # Nothing is lost, and nothing is there twice.
+        assert sorted(shards.places(spans)) == sorted(before)
+        # What is taken is in order, and so is what was put back.
+        assert [before.index(place) for place in shards.places(taken.taken)] == sorted(
+            before.index(place) for place in shards.places(taken.taken)
+        )
+        assert tuple(span for span in taken.rest if span in taken.put_back) == taken.put_back
+        # Something is missing only where no document that is left has fewer tokens, nor a cut.
+        assert not taken.missing or taken.rest == taken.put_back
+        rest = taken.rest
+
+
+def take_last(texts: Sequence[Sequence[str]], budget: int) -> tuple[tuple[DocumentSpan, ...], tuple[DocumentSpan, ...]]:
+    shards = Shards(texts)
+    taken = take_last_exactly(shards.everything, budget, shards.lengths, shards.cut_last)
+    assert (taken.put_back, taken.missing) == ((), 0)
+    return taken.rest, taken.taken
+
+
+def test_the_last_documents_are_taken_whole_and_of_the_one_before_its_end() -> None:
+    """What is left of it ends the rest."""
+    rest, taken = take_last([["a", "bb"], ["aaa", "b"]], 3)
+    assert rest == (DocumentSpan(0, 0, 2, 3), DocumentSpan(1, 0, 1, 1, 0, 1))
+    assert taken == (DocumentSpan(1, 0, 1, 2, 1, None), DocumentSpan(1, 1, 2, 1))
+    rest, taken = take_last([["a", "bb"], ["aaa", "b"]], 4)
+    assert (rest, taken) == ((DocumentSpan(0, 0, 2, 3),), (DocumentSpan(1, 0, 2, 4),))
+    rest, taken = take_last([["a", "bb", "_", "a"]], 1)
+    assert rest == (DocumentSpan(0, 0, 1, 1), DocumentSpan(0, 1, 2, 2))
+    assert taken == (DocumentSpan(0, 2, 4, 1),)
+
+
+def test_a_document_whose_end_cannot_be_cut_stays_and_the_one_before_it_is_cut() -> None:
+    shards = Shards([["ab", "ba", "11", "b"]])
+    taken = take_last_exactly(shards.everything, 2, shards.lengths, shards.cut_last)
+    assert taken.put_back == (DocumentSpan(0, 2, 3, 4),)
+    assert taken.taken == (DocumentSpan(0, 1, 2, 1, 1, None), DocumentSpan(0, 3, 4, 1))
+    # Behind the document that stays is what is left of the one that was cut, so that it ends the split before.
+    assert taken.rest == (DocumentSpan(0, 0, 1, 2), DocumentSpan(0, 2, 3, 4), DocumentSpan(0, 1, 2, 1, 0, 1))
+    assert not taken.missing
