@@ -31,7 +31,7 @@ _HUB = "https://huggingface.co"
 
 @dataclasses.dataclass(frozen=True)
 class SplitFacts:
-    """`wanted` is what trainings take of the split: its tokens, or its budget where they read it more than once."""
+    """`wanted` is what a training reads of the split: more than its tokens where it is repeated."""
 
     tokens: int
     wanted: int
@@ -67,7 +67,7 @@ class DatasetFacts:
         splits = {
             name: SplitFacts(
                 tokens=split.tokens,
-                wanted=split.tokens if split.passes is None else split.budget,
+                wanted=split.to_read,
                 missing=split.missing,
                 passes=split.passes,
                 documents=split.documents,
