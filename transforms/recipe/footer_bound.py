@@ -19,6 +19,8 @@ _LEAST_BYTES = 1
 # German and English texts take 3.9 to 4.9 bytes with a vocabulary of 65,536 (mix_configs/README.md), and more rarely
 # fewer than 3: tables of digits do, and scripts that a tokenizer does not know. So this is a hint, and no bound.
 _FEW_BYTES = 3
+# Of less text, a sample tells the same in a moment.
+_GUESSED_BYTES = 64 << 20
 
 
 def warn_of_footers(spec: DatasetSpec, source: Iterable[SourceFile]) -> None:
@@ -31,14 +33,17 @@ def warn_of_footers(spec: DatasetSpec, source: Iterable[SourceFile]) -> None:
 
 
 def footer_problem(spec: DatasetSpec, source: Iterable[SourceFile]) -> str | None:
-    """What is to be said of a source by its footers; None where it has 3 bytes and more for each token wanted."""
+    """What is to be said of a source by its footers; None where it has a byte and more for each token that is wanted.
+
+    Of a source of 64 MiB and more: 3 bytes.
+    """
     groups = [group for file in source for group in file.row_groups if not group.ruled_out]
     rows, text_bytes = sum(group.rows for group in groups), sum(group.text_bytes for group in groups)
     added = sum(token is not None for token in (spec.records.bos_id, spec.records.eos_id))
     # Of the train split at least what is repeated as often as the config allows.
     once = math.ceil(spec.budgets[REPEATED] / exact(spec.max_repeats))
     wanted = once + sum(tokens for split, tokens in spec.budgets.items() if split != REPEATED) - added * rows
-    if wanted <= 0 or text_bytes >= _FEW_BYTES * wanted:
+    if text_bytes >= (_FEW_BYTES if text_bytes >= _GUESSED_BYTES else _LEAST_BYTES) * wanted:
         return None
     found = f"by its footers the source has {format_size(text_bytes)} of text in {rows:,} rows for"
     what = f"{format_short(wanted)} tokens{', repeated as often as max_repeats allows' * (spec.max_repeats > 1)}"

@@ -33,19 +33,30 @@ def test_a_source_with_fewer_bytes_than_tokens_will_lack_some(spec: DatasetSpec)
     )
 
 
-def test_a_source_with_few_bytes_for_each_token_will_probably_fall_short(spec: DatasetSpec) -> None:
-    for text_bytes, said in ((1100, "1.0 bytes each"), (3080, "2.8 bytes each"), (3299, "3.0 bytes each")):
-        what = footer_problem(spec, source(text_bytes, 100))
+def test_a_large_source_with_few_bytes_for_each_token_will_probably_fall_short(spec: DatasetSpec) -> None:
+    large = dataclasses.replace(spec, budgets={"train": 100_000_000, "eval": 200})
+    for text_bytes, said in ((100_000_100, "1.0 bytes each"), (280 * 10**6, "2.8 bytes each"), (300_000_299, "3.0 ")):
+        what = footer_problem(large, source(text_bytes, 100))
         assert what is not None
-        assert f"{said}, and a token mostly takes 3 or more: it will probably fall short" in what
-    assert footer_problem(spec, source(3300, 100)) is None
+        assert said in what
+        assert what.endswith(
+            "and a token mostly takes 3 or more: it will probably fall short; name more files, or lower the budget"
+        )
+    assert footer_problem(large, source(300_000_300, 100)) is None
+
+
+def test_of_a_small_source_nothing_is_guessed(spec: DatasetSpec) -> None:
+    assert footer_problem(spec, source(1100, 100)) is None
     # Of rows enough, the EOS alone would do.
-    assert footer_problem(spec, source(1199, 1200)) is None
+    assert footer_problem(spec, source(8, 1200)) is None
+    large = dataclasses.replace(spec, budgets={"train": (64 << 20) - 1})
+    assert footer_problem(large, source((64 << 20) - 1, 2)) is None
+    assert footer_problem(large, source(64 << 20, 2)) is not None
 
 
 def test_what_is_held_out_is_not_repeated(spec: DatasetSpec) -> None:
     fourfold = dataclasses.replace(spec, max_repeats=4)
-    assert footer_problem(fourfold, source(3 * 350, 100)) is None
+    assert footer_problem(fourfold, source(350, 100)) is None
     what = footer_problem(fourfold, source(349, 100))
     assert what is not None
     assert "for 350 tokens, repeated as often as max_repeats allows, and a token takes a byte at least" in what
