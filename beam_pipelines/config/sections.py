@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -110,6 +111,13 @@ class RecordsConfig(Section):
         description="Put the EOS id after each document; it counts as a token. For `format: tokens` only.",
         examples=["true"],
     )
+    trace: bool = Field(
+        default=False,
+        exclude_if=operator.not_,  # Manifests and fingerprints are as they were before there was this key.
+        description="Write beside each shard where the document of each record stands in the source, as docs/trace.md "
+        "tells.",
+        examples=["true"],
+    )
 
     @classmethod
     def _cross_checks(cls, given: Mapping[str, Any]) -> Iterator[Problem]:
@@ -182,6 +190,14 @@ class DatasetConfig(Section):
         examples=["true"],
     )
     text_column: Text = Field(default="text", description="The column that holds the documents.", examples=["content"])
+    trace_columns: tuple[Text, ...] = Field(
+        default=(),
+        strict=False,
+        exclude_if=operator.not_,
+        description="Other columns of the source that go into the trace, null where a file lacks them. For "
+        "`records.trace: true` only.",
+        examples=["[id, url, license]"],
+    )
     order: Literal["sequential", "shuffled"] = Field(
         default="sequential",
         description="The order of row groups: that of file names, or a permutation by the mix's `seed`.",

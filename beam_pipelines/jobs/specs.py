@@ -9,6 +9,7 @@ from typing import Any
 
 from beam_pipelines.config.mix import MixConfig
 from transforms.arrayrecord.records import RecordSpec, file_extension
+from transforms.dataset.trace import trace_name, traced_columns
 from transforms.encoding.pool import know_tokenizer
 from transforms.errors import UsageError
 from transforms.files import storage
@@ -19,6 +20,7 @@ from transforms.tokenizer.spec import Engine, TokenizerSpec
 
 SPLITS = ("train", "eval")
 _QUARANTINED = "_quarantine/bad-rows-00000.parquet"
+_TRACED = trace_name("train-00000-of-00001.parquet")
 
 
 def chosen_datasets(config: MixConfig, wanted: Sequence[str]) -> list[str]:
@@ -129,6 +131,8 @@ def dataset_specs(
             tokenizer=known,
             engine=engine,
             output=output,
+            trace=records.trace,
+            trace_columns=traced_columns(f"dataset {name}", dataset.trace_columns, dataset.text_column),
             config=_deciding_config(written, name, budget.train, on_shortfall, on_bad_rows),
             overwrite=overwrite,
         )
@@ -143,7 +147,9 @@ def _check_apart(config: MixConfig, datasets: Sequence[str], output: str) -> Non
         UsageError: one will.
     """
     files = [f"{split}-00000-of-00001.{file_extension(config.records.format)}" for split in SPLITS]
-    written = [posixpath.join(output, name, file) for name in config.datasets for file in (*files, _QUARANTINED)]
+    written = [
+        posixpath.join(output, name, file) for name in config.datasets for file in (*files, _QUARANTINED, _TRACED)
+    ]
     for name in datasets:
         for source, pattern in zip(config.datasets[name].paths, config.sources(name), strict=True):
             if any(_will_match(pattern, path) for path in written):

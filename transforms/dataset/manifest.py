@@ -50,6 +50,7 @@ Path = Annotated[Text, pydantic.Field(min_length=1)]
 _SHARD = r"^[A-Za-z0-9][A-Za-z0-9._-]*-[0-9]{5,9}-of-[0-9]{5,9}"
 ShardName = Annotated[str, pydantic.Field(pattern=_SHARD + r"\.(arecord|parquet)$", max_length=300)]
 FileName = Annotated[str, pydantic.Field(pattern=_SHARD + r"(\.[A-Za-z0-9_]+){1,3}$", max_length=300)]
+TraceName = Annotated[str, pydantic.Field(pattern=_SHARD.replace("^", "^_trace/") + r"\.parquet$", max_length=300)]
 QuarantineName = Annotated[str, pydantic.Field(pattern=r"^_quarantine/bad-rows-[0-9]{5,9}\.parquet$")]
 
 
@@ -66,6 +67,7 @@ _FAIL_FAST = _FailFast()
 class _Records(TypedDict):
     format: Literal["tokens", "text", "parquet"]
     max_tokens: Annotated[int, pydantic.Field(ge=1, lt=2**31)]
+    trace: NotRequired[bool]
 
 
 class _Dataset(TypedDict):
@@ -74,6 +76,7 @@ class _Dataset(TypedDict):
     text_column: Text
     eval_tokens: NotRequired[Count | None]
     on_bad_rows: NotRequired[Literal["fail", "skip", "quarantine"]]
+    trace_columns: NotRequired[Sequence[Text]]
 
 
 class _Config(TypedDict):
@@ -98,6 +101,14 @@ class FileEntry(_Part):
     sha256: Hash
 
 
+class TraceEntry(_Part):
+    """The trace of a shard (`transforms.dataset.trace`); `file` is relative to the dataset's folder."""
+
+    file: TraceName
+    bytes: Count
+    sha256: Hash
+
+
 class ShardEntry(_Part):
     """One shard file; `documents` counts those with at least one token in it."""
 
@@ -108,6 +119,7 @@ class ShardEntry(_Part):
     bytes: Count
     sha256: Hash
     beside: Annotated[Sequence[FileEntry], _FAIL_FAST] = pydantic.Field(default=(), exclude_if=operator.not_)
+    trace: TraceEntry | None = pydantic.Field(default=None, exclude_if=operator.not_)
 
 
 class SplitEntry(_Part):
@@ -227,7 +239,7 @@ class Manifest(_Part):
         for split in self.splits.values():
             yield from split.model_fields_set & {"passes"}
             for shard in split.shards:
-                yield from shard.model_fields_set & {"beside"}
+                yield from sorted(shard.model_fields_set & {"beside", "trace"})
         for source in self.source:
             yield from sorted(source.model_fields_set & {"starts", "texts"})
 

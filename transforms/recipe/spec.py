@@ -50,6 +50,8 @@ class DatasetSpec:
         on_bad_rows: what becomes of rows that hold no text: the build fails, or they are left out and counted, or they
             are also written beside the dataset.
         overwrite: whether to replace a dataset that another config left at the output.
+        trace: whether a trace lies beside each shard (`transforms.dataset.trace`).
+        trace_columns: of the source, that are in it.
     """
 
     name: str
@@ -71,11 +73,18 @@ class DatasetSpec:
     config: Mapping[str, Any]
     on_bad_rows: OnBadRows = "skip"
     overwrite: bool = False
+    trace: bool = False
+    trace_columns: tuple[str, ...] = ()
 
     @property
     def with_columns(self) -> bool:
         """Whether shards hold the source's other columns beside the text."""
         return self.records.format == "parquet"
+
+    @property
+    def reads_columns(self) -> bool:
+        """Whether other columns than the text are read, for shards or for their trace."""
+        return self.with_columns or bool(self.trace_columns)
 
     @property
     def folder(self) -> str:
