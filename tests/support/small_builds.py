@@ -111,7 +111,8 @@ def small_build(
     )
     source = folder / "source.parquet"
     write_parquet(source, shards)
-    plan = plan_dataset(spec, [read_footer(str(source), source.stat().st_size, "text", with_columns=spec.reads_columns)])
+    footer = read_footer(str(source), source.stat().st_size, "text", with_columns=spec.reads_columns)
+    plan = plan_dataset(spec, [footer])
     counts = tuple(build_shard(spec, plan.task(ordinal, None)) for ordinal in range(len(plan.shards)))
     assert len(counts) == len(shards)
     return SmallBuild(spec, plan, counts, [[row for row in rows if row] for rows in shards])

@@ -112,7 +112,7 @@ def _numbers(lengths: pa.Array) -> Numbers:
 
 
 class TraceFile:
-    """Writes rows to one trace, which is there, whole, after `close`. A context manager, as its writer is.
+    """Writes rows to one trace, which is there, whole, after `close`. A context manager, which closes it at the end.
 
     Args:
         columns: of the source, that are in it.
@@ -145,8 +145,8 @@ class TraceFile:
         self._bytes = int(ends[-1]) if len(ends) else self._bytes
 
     def close(self) -> WrittenShard:
-        """What was written."""
-        if sum(map(len, self._waiting)) or not self._records:
+        """What was written. May be called again, and then only answers."""
+        if self._waiting and (sum(map(len, self._waiting)) or not self._records):
             self._end_row_group()
         return self._writer.close()
 
@@ -161,7 +161,9 @@ class TraceFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if kind is not None:
+        if kind is None:
+            self.close()
+        else:
             self._writer.abort()
 
 
