@@ -15,22 +15,27 @@ A shard's trace is a parquet file of its name in `<dataset>/_trace/`, with a row
 from __future__ import annotations
 
 import bisect
+import contextlib
 import dataclasses
 import posixpath
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from transforms.dataset.consistency import stream_order
 from transforms.dataset.findings import FileCheck, held_against
-from transforms.dataset.manifest import Manifest
-from transforms.errors import BroetchenError, UsageError, listed
+from transforms.dataset.manifest import Manifest, ShardEntry
+from transforms.errors import BroetchenError, UsageError, listed, one_line
 from transforms.files import storage
 from transforms.files.listing import list_files
 from transforms.files.untrusted import check_regular
 from transforms.parquet.shard import ParquetRows
+from transforms.parquet.source_files import open_source
 
 RECORD = "record"
 _PLACE = ("file", "row_group", "row")
@@ -120,6 +125,73 @@ def trace_sizes(manifest: Manifest) -> Iterator[tuple[str, int]]:
         for shard in split.shards:
             if shard.trace is not None:
                 yield shard.trace.file, shard.trace.bytes
+
+
+def origin_of(folder: str, shard: ShardEntry, record: int) -> dict[str, Any] | None:
+    """What the trace of a shard tells of a record, by column; None where the shard has no trace.
+
+    Raises:
+        BroetchenError: the trace is missing or damaged, or none of this shard.
+    """
+    if shard.trace is None:
+        return None
+    with _opened(folder, shard) as trace:
+        before = 0
+        for group in range(trace.metadata.num_row_groups):
+            rows = trace.metadata.row_group(group).num_rows
+            if record < before + rows:
+                return _told(trace.read_row_group(group).slice(record - before, 1))[0]
+            before += rows
+    raise AssertionError("`_opened` has counted the records")
+
+
+def find_records(folder: str, shard: ShardEntry, columns: Sequence[str], value: str) -> Iterator[dict[str, Any]]:
+    """What the trace of a shard tells of the records one of whose columns has a value; nothing where it has none.
+
+    Args:
+        columns: of the source. Numbers, times and the like are compared as text, and lists and structs not at all.
+
+    Raises:
+        BroetchenError: as `origin_of`.
+    """
+    if shard.trace is None:
+        return
+    with _opened(folder, shard) as trace:
+        for group in range(trace.metadata.num_row_groups):
+            looked_at = trace.read_row_group(group, columns=list(columns))
+            found = np.zeros(len(looked_at), np.bool_)
+            for column in looked_at.columns:
+                with contextlib.suppress(pa.ArrowException):
+                    equal = pc.fill_null(pc.equal(column.cast(pa.string()), value), False)
+                    found |= equal.to_numpy()
+            if found.any():
+                yield from _told(trace.read_row_group(group).filter(pa.array(found)))
+
+
+@contextlib.contextmanager
+def _opened(folder: str, shard: ShardEntry) -> Iterator[pq.ParquetFile]:
+    assert shard.trace is not None
+    path = posixpath.join(folder, shard.trace.file)
+    check_regular(path, within=folder)
+    try:
+        with contextlib.closing(open_source(path)) as handle:
+            trace = pq.ParquetFile(handle, pre_buffer=False)
+            if trace.metadata.num_rows != shard.records or trace.schema_arrow.names[:1] != [RECORD]:
+                raise BroetchenError(
+                    f"{path}: is no trace of {shard.records:,} records, as its manifest says; the file was changed or "
+                    "is damaged: see what broetchen verify says, and build it again"
+                )
+            yield trace
+    except (pa.ArrowException, OSError) as error:
+        raise BroetchenError(f"{path}: cannot be read: {one_line(error)}") from error
+
+
+def _told(rows: pa.Table) -> list[dict[str, Any]]:
+    try:
+        told: list[dict[str, Any]] = rows.to_pylist()
+    except ValueError as error:  # a time that Python has none for, or text that is none
+        raise pa.ArrowInvalid(str(error)) from error
+    return told
 
 
 @dataclasses.dataclass(frozen=True)
