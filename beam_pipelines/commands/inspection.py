@@ -141,9 +141,7 @@ def show(
     ] = None,
     value: Annotated[
         str | None,
-        typer.Option(
-            "--id", metavar="VALUE", help="All records of documents with this value in a column of the trace."
-        ),
+        typer.Option("--id", metavar="VALUE", help="All records of documents with this value in their trace."),
     ] = None,
     column: Annotated[
         str | None, typer.Option(metavar="NAME", help="The column to look in; by default any that the trace has.")
@@ -165,8 +163,6 @@ def show(
     Example: [bold]broetchen show ./my-mix/german --record 123 --ids[/]
     """
     terminal.start(debug=debug)
-    from itertools import islice
-
     from beam_pipelines.jobs import show as job
     from beam_pipelines.tables.records import print_records
 
@@ -175,7 +171,7 @@ def show(
     if value is None and column is not None:
         raise UsageError(f"--column {column}: goes with --id VALUE; add it, or leave this out")
     if value is not None:
-        found = islice(job.show_documents(output, value, column=column, split=split, with_ids=ids), number)
+        found = job.show_documents(output, value, column=column, split=split, number=number, with_ids=ids)
     else:
         found = job.show(output, split=split or "train", record=record or 0, number=number or 1, with_ids=ids)
     print_records(terminal.output(), found, as_json=as_json)

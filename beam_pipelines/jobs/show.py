@@ -66,15 +66,22 @@ def show(
 
 
 def show_documents(
-    uri: str, value: str, *, column: str | None = None, split: str | None = None, with_ids: bool = False
+    uri: str,
+    value: str,
+    *,
+    column: str | None = None,
+    split: str | None = None,
+    number: int | None = None,
+    with_ids: bool = False,
 ) -> Iterator[ShownRecord]:
-    """All records of the documents that have a value in a column of the source that the trace has.
+    """The records of the documents that have a value in a column of the source that the trace has.
 
     Args:
         uri: of the dataset's folder.
         value: as text.
         column: the one to look in; by default in all that the trace has of the source.
         split: the one to look in; by default in all.
+        number: how many of them; by default all.
         with_ids: whether the ids are wanted.
 
     Raises:
@@ -86,15 +93,23 @@ def show_documents(
         if split is not None and split not in dataset:
             raise UsageError(f"--split {split}: {dataset.folder} has no such split; it has {', '.join(dataset)}")
         columns = _columns(dataset, column)
-        found = False
-        for name in [split] if split is not None else dataset:
-            for number, shard in enumerate(dataset.manifest.splits[name].shards):
-                for origin in find_records(dataset.folder, shard, columns, value):
-                    found = True
-                    yield _shown(dataset, name, (number, origin[RECORD]), origin, with_ids)
-        if not found:
+        shown = 0
+        for name, place, origin in itertools.islice(_found(dataset, split, columns, value), number):
+            shown += 1
+            yield _shown(dataset, name, place, origin, with_ids)
+        if not shown:
             where = f"{split} of {dataset.folder}" if split else dataset.folder
             raise BroetchenError(f"{where}: no record whose {' or '.join(columns)} is {value!r}")
+
+
+def _found(
+    dataset: BuiltDataset, split: str | None, columns: Sequence[str], value: str
+) -> Iterator[tuple[str, tuple[int, int], dict[str, Any]]]:
+    """(split, place, what the trace tells) of each record."""
+    for name in [split] if split is not None else dataset:
+        for number, shard in enumerate(dataset.manifest.splits[name].shards):
+            for origin in find_records(dataset.folder, shard, columns, value):
+                yield name, (number, origin[RECORD]), origin
 
 
 def _columns(dataset: BuiltDataset, column: str | None) -> Sequence[str]:
@@ -113,9 +128,7 @@ def _columns(dataset: BuiltDataset, column: str | None) -> Sequence[str]:
     if column is None:
         return columns
     if column not in columns:
-        raise UsageError(
-            f"--column {column}: the trace of {dataset.folder} does not have it; it has {', '.join(columns)}"
-        )
+        raise UsageError(f"--column {column}: not in the trace of {dataset.folder}, which has {', '.join(columns)}")
     return [column]
 
 
