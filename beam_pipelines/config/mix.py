@@ -172,7 +172,7 @@ def _same_names(datasets: Mapping[str, Any]) -> Iterator[Problem]:
 def _untraced(datasets: Mapping[str, Any], records: Any) -> Iterator[Problem]:
     given = records.model_dump() if isinstance(records, RecordsConfig) else records
     if not isinstance(given, Mapping) or given.get("trace") is not True:
-        for name in _given(datasets, "trace_columns"):
+        for name in (name for name, columns in _given(datasets, "trace_columns").items() if columns):
             yield Problem(
                 ("datasets", name, "trace_columns"),
                 "has no trace to go into; write `records: {trace: true}`, or leave it out",
