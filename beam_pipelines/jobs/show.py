@@ -108,8 +108,8 @@ def _found(
     """(split, place, what the trace tells) of each record."""
     for name in [split] if split is not None else dataset:
         for number, shard in enumerate(dataset.manifest.splits[name].shards):
-            for origin in find_records(dataset.folder, shard, columns, value):
-                yield name, (number, origin[RECORD]), origin
+            for record, origin in find_records(dataset.folder, shard, columns, value):
+                yield name, (number, record), origin
 
 
 def _columns(dataset: BuiltDataset, column: str | None) -> Sequence[str]:

@@ -145,11 +145,16 @@ def origin_of(folder: str, shard: ShardEntry, record: int) -> dict[str, Any] | N
     raise AssertionError("`_opened` has counted the records")
 
 
-def find_records(folder: str, shard: ShardEntry, columns: Sequence[str], value: str) -> Iterator[dict[str, Any]]:
-    """What the trace of a shard tells of the records one of whose columns has a value; nothing where it has none.
+def find_records(
+    folder: str, shard: ShardEntry, columns: Sequence[str], value: str
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The records of a shard one of whose columns in the trace has a value; none where it has no trace.
 
     Args:
         columns: of the source. Numbers, times and the like are compared as text, and lists and structs not at all.
+
+    Yields:
+        (number of the record in the shard, what the trace tells of it, by column)
 
     Raises:
         BroetchenError: as `origin_of`.
@@ -157,6 +162,7 @@ def find_records(folder: str, shard: ShardEntry, columns: Sequence[str], value: 
     if shard.trace is None:
         return
     with _opened(folder, shard) as trace:
+        before = 0
         for group in range(trace.metadata.num_row_groups):
             looked_at = trace.read_row_group(group, columns=list(columns))
             found = np.zeros(len(looked_at), np.bool_)
@@ -165,7 +171,10 @@ def find_records(folder: str, shard: ShardEntry, columns: Sequence[str], value: 
                     equal = pc.fill_null(pc.equal(column.cast(pa.string()), value), False)
                     found |= equal.to_numpy()
             if found.any():
-                yield from _told(trace.read_row_group(group).filter(pa.array(found)))
+                told = _told(trace.read_row_group(group).filter(pa.array(found)))
+                for number, origin in zip(np.flatnonzero(found).tolist(), told, strict=True):
+                    yield before + number, origin
+            before += len(looked_at)
 
 
 @contextlib.contextmanager
