@@ -32,6 +32,8 @@ from transforms.recipe.spec import DatasetSpec
 from transforms.texts import TextBatch
 
 _ROW_GROUP_BYTES = 4 << 20
+# Few tables of many rows take less time than many of few.
+_ROWS_AT_ONCE, _BYTES_AT_ONCE = 4096, 1 << 20
 # Of a list, a text or a struct beside what it holds.
 _NESTING_BYTES = 4
 
@@ -124,11 +126,28 @@ class TraceFile:
     def __init__(self, path: str, columns: Iterable[pa.Field], *, is_text: bool) -> None:
         self._schema = trace_schema(columns, is_text=is_text)
         self._writer = ParquetShardWriter(path)
+        self._given: list[pa.Table] = []
+        self._given_rows = self._given_bytes = 0
         self._waiting = [self._schema.empty_table()]
         self._records = self._bytes = 0
 
     def write(self, rows: pa.Table) -> None:
-        """Appends rows, which are numbered here; a column of numbers that they have is replaced."""
+        """Appends rows, which are numbered here; a column of numbers that they have is replaced.
+
+        All tables have the columns of the first, in its types.
+        """
+        self._given.append(rows)
+        self._given_rows += len(rows)
+        self._given_bytes += rows.nbytes
+        if self._given_rows >= _ROWS_AT_ONCE or self._given_bytes >= _BYTES_AT_ONCE:
+            self._take_up()
+
+    def _take_up(self) -> None:
+        """Puts the rows that were given into row groups, and writes those that are full."""
+        if not self._given:
+            return
+        rows, self._given = pa.concat_tables(self._given), []
+        self._given_rows = self._given_bytes = 0
         numbers = pa.array(np.arange(self._records, self._records + len(rows)))
         columns = [numbers if field.name == RECORD else rows[field.name].cast(field.type) for field in self._schema]
         numbered = pa.table(columns, schema=self._schema).combine_chunks()
@@ -146,6 +165,7 @@ class TraceFile:
 
     def close(self) -> WrittenShard:
         """What was written. May be called again, and then only answers."""
+        self._take_up()
         if self._waiting and (sum(map(len, self._waiting)) or not self._records):
             self._end_row_group()
         return self._writer.close()
