@@ -139,7 +139,7 @@ def _default(hint: Any, field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     value = field.default
-    if value is None:
+    if value is None or value == ():
         return "–"
     if isinstance(value, Section):
         return "as below"

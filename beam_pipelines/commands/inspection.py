@@ -134,6 +134,49 @@ def status(
     print_status(terminal.output(), read_progress(output), output_format)
 
 
+def show(
+    output: Annotated[str, typer.Argument(metavar="URI", help="One built dataset, local or gs://….")],
+    record: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="The number of a record in its split, from 0.")
+    ] = None,
+    value: Annotated[
+        str | None,
+        typer.Option("--id", metavar="VALUE", help="All records of documents with this value in their trace."),
+    ] = None,
+    column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The column to look in; by default any that the trace has.")
+    ] = None,
+    number: Annotated[
+        int | None, typer.Option("-n", metavar="NUMBER", min=1, help="How many records, one after the other.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(metavar="NAME", help="By default train, and all splits with [bold]--id[/].")
+    ] = None,
+    ids: Annotated[bool, typer.Option("--ids", help="Show the ids, BOS and EOS included.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Show records of a built dataset: their text, their ids, and where in the source their documents stand.
+
+    The last is known where the dataset was built with [bold]records: {trace: true}[/]; see docs/trace.md.
+
+    Example: [bold]broetchen show ./my-mix/german --record 123 --ids[/]
+    """
+    terminal.start(debug=debug)
+    from beam_pipelines.jobs import show as job
+    from beam_pipelines.tables.records import print_records
+
+    if value is not None and record is not None:
+        raise UsageError("--record counts records and --id looks for a document: give one of them")
+    if value is None and column is not None:
+        raise UsageError(f"--column {column}: goes with --id VALUE; add it, or leave this out")
+    if value is not None:
+        found = job.show_documents(output, value, column=column, split=split, number=number, with_ids=ids)
+    else:
+        found = job.show(output, split=split or "train", record=record or 0, number=number or 1, with_ids=ids)
+    print_records(terminal.output(), found, as_json=as_json)
+
+
 def report(
     output: Annotated[
         str, typer.Argument(metavar="URI", help="A folder of built datasets, or one dataset, local or gs://….")

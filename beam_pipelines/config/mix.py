@@ -139,6 +139,7 @@ class MixConfig(ConfigFile):
         if not isinstance(datasets, Mapping) or not datasets:
             return
         yield from _same_names(datasets)
+        yield from _untraced(datasets, given.get("records"))
         shares, tokens = _given(datasets, "share"), _given(datasets, "tokens")
         yield from budget_problems(given.get("total_tokens"), shares, tokens, len(datasets))
 
@@ -165,6 +166,16 @@ def _same_names(datasets: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem(
                 ("datasets", name),
                 f"differs from {shown(other)} by case alone, and some filesystems hold them for the same; rename one",
+            )
+
+
+def _untraced(datasets: Mapping[str, Any], records: Any) -> Iterator[Problem]:
+    given = records.model_dump() if isinstance(records, RecordsConfig) else records
+    if not isinstance(given, Mapping) or given.get("trace") is not True:
+        for name in (name for name, columns in _given(datasets, "trace_columns").items() if columns):
+            yield Problem(
+                ("datasets", name, "trace_columns"),
+                "has no trace to go into; write `records: {trace: true}`, or leave it out",
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -113,6 +114,13 @@ class RecordsConfig(Section):
         description="Put the EOS id after each document; it counts as a token. For `format: tokens` only.",
         examples=["true"],
     )
+    trace: bool = Field(
+        default=False,
+        exclude_if=operator.not_,  # Manifests and fingerprints are as they were before there was this key.
+        description="Write beside each shard where the document of each record stands in the source, as docs/trace.md "
+        "tells.",
+        examples=["true"],
+    )
 
     @classmethod
     def _cross_checks(cls, given: Mapping[str, Any]) -> Iterator[Problem]:
@@ -205,6 +213,14 @@ class DatasetConfig(Section):
         default=None,
         description="Rows that are left out by a list of values, such as a take-down. See below.",
         examples=["{column: id, values: takedown.parquet}"],
+    )
+    trace_columns: tuple[Text, ...] = Field(
+        default=(),
+        strict=False,
+        exclude_if=operator.not_,
+        description="Other columns of the source that go into the trace, null where a file lacks them. For "
+        "`records.trace: true` only.",
+        examples=["[id, url, license]"],
     )
     order: Literal["sequential", "shuffled"] = Field(
         default="sequential",

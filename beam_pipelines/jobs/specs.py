@@ -12,6 +12,7 @@ from beam_pipelines.config.mix import MixConfig
 from transforms.arrayrecord.records import RecordSpec, file_extension
 from transforms.card.mix import CardMix, digest_of
 from transforms.card.write import NAMES as CARD_NAMES
+from transforms.dataset.trace import trace_name, traced_columns
 from transforms.encoding.pool import know_tokenizer
 from transforms.errors import BroetchenError, UsageError
 from transforms.files import storage
@@ -24,6 +25,7 @@ from transforms.tokenizer.spec import Engine, TokenizerSpec
 
 SPLITS = ("train", "eval")
 _QUARANTINED = "_quarantine/bad-rows-00000.parquet"
+_TRACED = trace_name("train-00000-of-00001.parquet")
 
 
 def chosen_datasets(config: MixConfig, wanted: Sequence[str]) -> list[str]:
@@ -137,6 +139,8 @@ def dataset_specs(
             tokenizer=known,
             engine=engine,
             output=output,
+            trace=records.trace,
+            trace_columns=traced_columns(f"dataset {name}", dataset.trace_columns, dataset.text_column),
             config=_deciding_config(written, name, budget.train, on_shortfall, on_bad_rows, rows),
             overwrite=overwrite,
             max_repeats=dataset.max_repeats or 1.0,
@@ -181,7 +185,8 @@ def _check_apart(config: MixConfig, datasets: Sequence[str], output: str) -> Non
         UsageError: one will.
     """
     files = [f"{split}-00000-of-00001.{file_extension(config.records.format)}" for split in SPLITS]
-    written = [posixpath.join(output, name, file) for name in config.datasets for file in (*files, _QUARANTINED)]
+    beside = (*files, _QUARANTINED, _TRACED)
+    written = [posixpath.join(output, name, file) for name in config.datasets for file in beside]
     written += [posixpath.join(output, file) for file in CARD_NAMES]
     for name in datasets:
         for source, pattern in zip(config.datasets[name].paths, config.sources(name), strict=True):

@@ -20,8 +20,12 @@ ROW_GROUPS = 40
 POLL_S = 0.001
 
 
-def write_mix(folder: Path, tokens: Mapping[str, int]) -> Path:
-    """Writes a mix of two datasets, in shards of one small row group each, of `tokens` and 3,000 more for eval."""
+def write_mix(folder: Path, tokens: Mapping[str, int], *, trace: bool = False) -> Path:
+    """Writes a mix of two datasets, in shards of one small row group each, of `tokens` and 3,000 more for eval.
+
+    Args:
+        trace: whether it has traces, with the column `id`.
+    """
     for name, corpus in DATASETS.items():
         paths = sorted((SAMPLES / "corpora" / corpus).glob("*.parquet"))
         rows = [row for path in paths for row in pq.read_table(path)["text"].to_pylist()]
@@ -31,10 +35,16 @@ def write_mix(folder: Path, tokens: Mapping[str, int]) -> Path:
     content = {
         "name": "killed",
         "tokenizer": {"path": str(TOKENIZER), "eos_token": "<|eos|>"},
-        "records": {"max_tokens": 512, "add_eos": True},
+        "records": {"max_tokens": 512, "add_eos": True, "trace": trace},
         "shards": {"target_size": "16KiB"},
         "datasets": {
-            name: {"source": f"{name}/*.parquet", "tokens": tokens[name], "eval_tokens": 3_000} for name in DATASETS
+            name: {
+                "source": f"{name}/*.parquet",
+                "tokens": tokens[name],
+                "eval_tokens": 3_000,
+                "trace_columns": ["id"] if trace else [],
+            }
+            for name in DATASETS
         },
     }
     path = folder / "mix.yaml"

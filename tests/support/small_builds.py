@@ -78,8 +78,13 @@ def small_build(
     shards: Sequence[Sequence[str | None]],
     *,
     normalizer: dict[str, Any] | None = None,
+    trace: bool = False,
 ) -> SmallBuild:
-    """Builds a shard of each of these lists of rows: `tokens` with EOS and four to a record, or text."""
+    """Builds a shard of each of these lists of rows: `tokens` with EOS and four to a record, or text.
+
+    Args:
+        trace: whether traces are written, with the column `id`, which numbers the rows of each row group.
+    """
     tokenizer = byte_level([(b"a", b"b")], pre_tokenizer={**GPT2, "add_prefix_space": True}, normalizer=normalizer)
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     digest = hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest()
@@ -101,10 +106,13 @@ def small_build(
         engine="tokenizers",
         output=str(folder / "out"),
         config={},
+        trace=trace,
+        trace_columns=("id",) if trace else (),
     )
     source = folder / "source.parquet"
     write_parquet(source, shards)
-    plan = plan_dataset(spec, [read_footer(str(source), source.stat().st_size, "text", with_columns=spec.with_columns)])
+    footer = read_footer(str(source), source.stat().st_size, "text", with_columns=spec.reads_columns)
+    plan = plan_dataset(spec, [footer])
     counts = tuple(build_shard(spec, plan.task(ordinal, None)) for ordinal in range(len(plan.shards)))
     assert len(counts) == len(shards)
     return SmallBuild(spec, plan, counts, [[row for row in rows if row] for rows in shards])

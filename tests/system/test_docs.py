@@ -157,8 +157,14 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, gcs_bucket: str) -> Path:
         "name": "mix",
         "tokenizer": {"path": "./tokenizer.json", "eos_token": "<|eos|>"},
         "total_tokens": "60K",
+        "records": {"trace": True},
         "datasets": {
-            name: {"share": "50%", "eval_tokens": "1K", "source": f"corpora/{name}/*.parquet"}
+            name: {
+                "share": "50%",
+                "eval_tokens": "1K",
+                "source": f"corpora/{name}/*.parquet",
+                "trace_columns": ["id", "url", "license"],
+            }
             for name in ("german", "english")
         },
     }

@@ -40,6 +40,7 @@ def test_a_manifest_that_is_not_harmed_is_read_by_every_command(
         ["mix", output, "--output", tmp_path / "mixture.json", "--simulate", "20"],
         ["status", output],
         ["count", output],
+        ["show", output / "a", "-n", "3", "--ids"],
     ]
     for arguments in commands:
         assert command(tmp_path, arguments, secrets(tmp_path)).ending == "built", arguments

@@ -43,6 +43,7 @@ class ShardCount:
         file: its file, as it was written.
         row_file: the file that tells of each row; its checksum stands for the texts that were read.
         quarantine: the file of the rows that were left out, if they are kept and there are any.
+        trace: the file of its trace, if it has one.
     """
 
     ordinal: int
@@ -60,6 +61,7 @@ class ShardCount:
     file: FileMark = dataclasses.field(default_factory=FileMark)
     row_file: FileMark = dataclasses.field(default_factory=FileMark)
     quarantine: FileMark | None = None
+    trace: FileMark | None = None
 
     @property
     def reach(self) -> tuple[bool, int, int]:

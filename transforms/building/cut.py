@@ -32,7 +32,8 @@ from transforms.recipe.spec import DatasetSpec
 class PublishTask:
     """One shard file to publish: number `index` of `of` in its split.
 
-    Its content is the whole provisional shard `count`, or the tokens of `piece`, or the documents of `spans`.
+    Its content is the whole provisional shard `count`, or the tokens of `piece`, or the documents of `spans`. Where its
+    trace has to be written again, `columns` are those of the plan.
     """
 
     dataset: str
@@ -46,6 +47,7 @@ class PublishTask:
     count: ShardCount
     piece: ShardSlice | None = None
     spans: tuple[DocumentSpan, ...] = ()
+    columns: str = ""
 
     @property
     def whole(self) -> bool:
@@ -124,6 +126,7 @@ def plan_publication(spec: DatasetSpec, plan: DatasetPlan, cut: DatasetCut) -> P
             counts[ordinal],
             piece,
             spans,
+            plan.columns if spec.trace_columns and (piece or spans) else "",
         )
         for split, members in contents.items()
         for index, (ordinal, piece, spans) in enumerate(members)

@@ -29,6 +29,7 @@ from transforms.card.write import remove_card, write_card
 from transforms.coders import register_json_coder
 from transforms.dataset.manifest import Manifest, QuarantineEntry, ShardEntry, read_manifest
 from transforms.dataset.quarantine import quarantine_folder
+from transforms.dataset.trace import trace_folder, trace_sizes
 from transforms.encoding.recheck import engine_version
 from transforms.errors import BroetchenError, UsageError
 from transforms.files.listing import list_files
@@ -107,9 +108,11 @@ def _check_finished(spec: DatasetSpec, plan: DatasetPlan, manifest: Manifest) ->
     sizes = dict(list_files(spec.folder, f"*.{spec.records.extension}"))
     entries: list[ShardEntry | QuarantineEntry] = [*manifest.quarantine]
     entries += [shard for split in manifest.splits.values() for shard in split.shards]
+    expected = [(entry.file, entry.bytes) for entry in entries] + list(trace_sizes(manifest))
     if manifest.quarantine:
         sizes |= list_files(quarantine_folder(spec.folder), "*")
-    if any(sizes.get(f"{spec.folder}/{entry.file}") != entry.bytes for entry in entries):
+    sizes |= list_files(trace_folder(spec.folder), "*")
+    if any(sizes.get(f"{spec.folder}/{file}") != size for file, size in expected):
         raise BroetchenError(
             f"{spec.folder}: files that its manifest names are gone or cut short; --overwrite rebuilds it"
         )

@@ -39,11 +39,28 @@ def remove_other_manifest(folder: str) -> None:
     storage.delete([manifest_path(folder)])
 
 
+def keep_only(folder: str, marks: Mapping[str, FileMark]) -> None:
+    """Deletes what older builds left in a folder of the dataset's, and checks by one listing what is there then.
+
+    Args:
+        folder: below the dataset's, where nothing but these files belongs; it is deleted where there are none.
+        marks: see `check_in_place`.
+
+    Raises:
+        BroetchenError: something cannot be deleted; a file is gone, or another than was written.
+    """
+    if not marks:
+        storage.delete_tree(folder)
+        return
+    storage.delete([path for path in storage.list_marks(folder) if posixpath.basename(path) not in marks])
+    check_in_place(folder, marks)
+
+
 def check_in_place(folder: str, marks: Mapping[str, FileMark]) -> None:
     """Checks by one listing that exactly these files lie in a folder, each as it was written.
 
     Args:
-        folder: of the dataset, or of the rows that it left out.
+        folder: of the dataset, or of the rows that it left out, or of its traces.
         marks: of the files, by name; those with other extensions are none of the dataset's.
 
     Raises:

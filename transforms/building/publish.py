@@ -15,9 +15,10 @@ from transforms.budget import repeats
 from transforms.budget.token_budget import ShardSlice
 from transforms.building.cut import PublishPlan, PublishTask
 from transforms.building.formats import text_format, token_format
-from transforms.building.placing import check_in_place, manifest_of_build, put_in_place
-from transforms.building.quarantine import PublishedQuarantine, clear_quarantine
+from transforms.building.placing import check_in_place, keep_only, manifest_of_build, put_in_place
+from transforms.building.quarantine import PublishedQuarantine
 from transforms.building.rows import ShardRows
+from transforms.building.trace import publish_trace
 from transforms.building.work_folder import WorkFolder, new_attempt
 from transforms.checksums import FileMark
 from transforms.coders import register_json_coder
@@ -28,8 +29,11 @@ from transforms.dataset.manifest import (
     SourceEntry,
     SplitEntry,
     TokenizerEntry,
+    TraceEntry,
     write_manifest,
 )
+from transforms.dataset.quarantine import quarantine_folder
+from transforms.dataset.trace import trace_folder, trace_name
 from transforms.encoding.pool import tokenizer_file
 from transforms.errors import BroetchenError
 from transforms.files import storage
@@ -42,7 +46,7 @@ from transforms.recipe.spec import DatasetSpec
 @register_json_coder
 @dataclasses.dataclass(frozen=True)
 class PublishedShard:
-    """A shard file under its final name; `mark` is the file as it was written."""
+    """A shard file under its final name; `mark` and `trace` are it and its trace as they were written."""
 
     split: str
     index: int
@@ -51,6 +55,7 @@ class PublishedShard:
     documents: int
     records: int
     mark: FileMark
+    trace: FileMark | None = None
 
 
 def publish_shard(spec: DatasetSpec, task: PublishTask) -> PublishedShard | None:
@@ -69,7 +74,7 @@ def publish_shard(spec: DatasetSpec, task: PublishTask) -> PublishedShard | None
     if task.whole:
         put_in_place(shard, final, count.file)
         documents = count.documents if spec.records.is_text else count.documents - count.without_tokens
-        return PublishedShard(task.split, task.index, task.file, count.tokens, documents, count.records, count.file)
+        return _published(spec, work, task, count.tokens, documents, count.records, count.file)
     # Written in the work folder and renamed, so that an attempt that dies leaves nothing among the dataset's files.
     rewritten = posixpath.join(task.work_folder, f"{task.file}-{new_attempt()}")
     # A remote shard is read from a copy.
@@ -92,7 +97,15 @@ def publish_shard(spec: DatasetSpec, task: PublishTask) -> PublishedShard | None
             texts.copy(writer, shard, task.spans)
         written = writer.close()
     put_in_place(rewritten, final, written.mark)
-    return PublishedShard(task.split, task.index, task.file, tokens, documents, written.records, written.mark)
+    return _published(spec, work, task, tokens, documents, written.records, written.mark)
+
+
+def _published(
+    spec: DatasetSpec, work: WorkFolder, task: PublishTask, tokens: int, documents: int, records: int, mark: FileMark
+) -> PublishedShard:
+    """A shard that has its final name, and its trace, which now gets its own."""
+    trace = publish_trace(spec, work, task, records)
+    return PublishedShard(task.split, task.index, task.file, tokens, documents, records, mark, trace)
 
 
 def documents_within(lengths: npt.NDArray[np.uint32], piece: ShardSlice) -> int:
@@ -137,7 +150,10 @@ def finish_dataset(
     extension = f".{spec.records.extension}"
     found = [path for path in storage.list_marks(spec.folder) if path.endswith(extension)]
     storage.delete([path for path in found if posixpath.basename(path) not in marks])
-    clear_quarantine(spec, [shard.quarantine for shard in rows if shard.quarantine])
+    left_out = {posixpath.basename(one.file): one.mark for shard in rows if (one := shard.quarantine)}
+    traces = {posixpath.basename(trace_name(shard.file)): shard.trace for shard in shards if shard.trace}
+    keep_only(quarantine_folder(spec.folder), left_out)
+    keep_only(trace_folder(spec.folder), traces)
     storage.delete_temporary(spec.folder)
     check_in_place(spec.folder, marks)
     write_manifest(spec.folder, manifest)
@@ -221,6 +237,12 @@ def _source_entry(spec: DatasetSpec, file: SourceFile, groups: Sequence[tuple[in
     )
 
 
+def _trace_entry(shard: PublishedShard) -> TraceEntry | None:
+    if shard.trace is None:
+        return None
+    return TraceEntry(file=trace_name(shard.file), bytes=shard.trace.bytes, sha256=shard.trace.sha256)
+
+
 def _split_entry(budget: int, publication: PublishPlan, split: str, shards: Sequence[PublishedShard]) -> SplitEntry:
     entries = [
         ShardEntry(
@@ -230,6 +252,7 @@ def _split_entry(budget: int, publication: PublishPlan, split: str, shards: Sequ
             records=shard.records,
             bytes=shard.mark.bytes,
             sha256=shard.mark.sha256,
+            trace=_trace_entry(shard),
         )
         for shard in sorted(shards, key=lambda shard: shard.index)
     ]

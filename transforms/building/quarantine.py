@@ -12,20 +12,19 @@ import contextlib
 import dataclasses
 import posixpath
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
 import pyarrow as pa
 
 from transforms.budget.token_budget import ShardCount
-from transforms.building.placing import check_in_place, put_in_place
+from transforms.building.placing import put_in_place
 from transforms.building.work_folder import WorkFolder, new_attempt, quarantine_name
 from transforms.checksums import FileMark
 from transforms.dataset.quarantine import SCHEMA, quarantine_folder
 from transforms.encoding.long_documents import LARGEST_PIECE
 from transforms.errors import BroetchenError
-from transforms.files import storage
 from transforms.files.staged import WrittenShard
 from transforms.parquet.shard import ParquetRows, ParquetShardWriter
 from transforms.quantities import format_size
@@ -137,18 +136,3 @@ def publish_quarantine(spec: DatasetSpec, work: WorkFolder, count: ShardCount, r
 def _published(spec: DatasetSpec, final: str, rows: Mapping[str, int], mark: FileMark) -> PublishedQuarantine:
     by_reason = {reason: count for reason, count in sorted(rows.items()) if count}
     return PublishedQuarantine(posixpath.relpath(final, spec.folder), by_reason, mark)
-
-
-def clear_quarantine(spec: DatasetSpec, held: Iterable[PublishedQuarantine]) -> None:
-    """Deletes what older builds left among a dataset's left-out rows, and checks by one listing what is there then.
-
-    Raises:
-        BroetchenError: something cannot be deleted; a file is gone, or another than was written.
-    """
-    folder = quarantine_folder(spec.folder)
-    marks = {posixpath.basename(one.file): one.mark for one in held}
-    if not marks:
-        storage.delete_tree(folder)
-        return
-    storage.delete([path for path in storage.list_marks(folder) if posixpath.basename(path) not in marks])
-    check_in_place(folder, marks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -14,6 +14,7 @@ from apache_beam.metrics import Metrics
 from transforms.budget.token_budget import ShardCount
 from transforms.building.formats import shard_format
 from transforms.building.quarantine import QuarantineWriter, check_row_is_text
+from transforms.building.trace import TraceWriter
 from transforms.building.work_folder import ROW, WorkFolder, new_attempt
 from transforms.encoding.encoders import Encoder
 from transforms.encoding.pool import borrow_encoder, encodable
@@ -73,12 +74,13 @@ def _write_shard(spec: DatasetSpec, work: WorkFolder, task: ShardTask, attempt: 
     with (
         output.writer(work.shard(task.ordinal, attempt)) as writer,
         QuarantineWriter(spec, work.quarantine(task.ordinal, attempt)) as quarantine,
+        TraceWriter(spec, work.trace(task.ordinal, attempt), task.columns) as trace,
     ):
         with _InBackground() as background:
             batches = read_files(
                 task.row_groups,
                 spec.text_column,
-                schema=decode_schema(task.columns) if spec.with_columns else None,
+                schema=decode_schema(task.columns) if spec.reads_columns else None,
                 rows=spec.rows,
                 with_left_out=spec.on_bad_rows != "skip",
                 planned=task.planned,
@@ -95,17 +97,21 @@ def _write_shard(spec: DatasetSpec, work: WorkFolder, task: ShardTask, attempt: 
                 numbers = first_row + np.flatnonzero(batch.kinds == 0)
                 check_some(spec.tokenizer, task.engine, row_group, numbers, batch.texts, encoded)
                 tokenized = tokenize_batch(spec.records, batch.texts, encoded)
-                background.run(functools.partial(output.write, writer, batch, tokenized))
-                rows.append(_rows_of(batch, tokenized.lengths))
+                lengths = tokenized.lengths
+                background.run(
+                    functools.partial(output.write, writer, batch, tokenized),
+                    functools.partial(trace.write, row_group, numbers, batch, lengths),
+                )
+                rows.append(_rows_of(batch, lengths))
                 skipped.update(batch.skipped)
                 first_row += batch.rows
-                batch_tokens = int(tokenized.lengths.sum())
+                batch_tokens = int(lengths.sum())
                 tokens += batch_tokens
                 text_bytes += batch.text_bytes
                 _count_metrics(spec.name, batch, batch_tokens)
                 if task.stop_after is not None and tokens >= task.stop_after:
                     break
-        left_out = quarantine.close()
+        left_out, traced = quarantine.close(), trace.close()
         written = writer.close()
     read = np.concatenate([np.empty(0, ROW), *rows])
     documents = read["kind"] == 0
@@ -125,6 +131,7 @@ def _write_shard(spec: DatasetSpec, work: WorkFolder, task: ShardTask, attempt: 
         file=written.mark,
         row_file=work.write_rows(task.ordinal, attempt, read),
         quarantine=left_out.mark if left_out else None,
+        trace=traced.mark if traced else None,
     )
 
 
@@ -138,15 +145,15 @@ def _rows_of(batch: TextBatch, lengths: npt.NDArray[np.int64]) -> npt.NDArray[np
 
 
 class _InBackground:
-    """Runs calls one after another in a thread, at most two behind; a call's exception comes out of a later one."""
+    """Runs calls one after another in a thread, at most two `run` behind; an exception comes out of a later one."""
 
     def __enter__(self) -> _InBackground:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="write")
         self._waiting: deque[Future[None]] = deque()
         return self
 
-    def run(self, call: Callable[[], None]) -> None:
-        self._waiting.append(self._pool.submit(call))
+    def run(self, *calls: Callable[[], None]) -> None:
+        self._waiting.append(self._pool.submit(_run_all, calls))
         while len(self._waiting) > 2:
             self._waiting.popleft().result()
 
@@ -155,6 +162,11 @@ class _InBackground:
         if kind is None:
             for future in self._waiting:
                 future.result()
+
+
+def _run_all(calls: Sequence[Callable[[], None]]) -> None:
+    for call in calls:
+        call()
 
 
 def _count_metrics(dataset: str, batch: TextBatch, tokens: int) -> None:

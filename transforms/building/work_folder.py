@@ -6,6 +6,7 @@ and source lies in the same folder:
     <output>/<dataset>/.broetchen/<key>/shard-00007-<attempt>.arecord   the records
                                         shard-00007-<attempt>.rows      what became of each row of the source (`ROW`)
                                         bad-rows-00007-<attempt>.parquet  the rows that it left out, if they are kept
+                                        trace-00007-<attempt>.parquet   its trace, if there is to be one
                                         shard-00007.json                its `ShardCount`
                                         budgets-<fingerprint>.json      the tokens that each split is to have
                                         publication-<fingerprint>.json  which file each finished shard is renamed to
@@ -34,6 +35,7 @@ from transforms.budget.token_budget import ShardCount
 from transforms.checksums import FileMark, mark_of
 from transforms.coders import from_json, to_json
 from transforms.dataset.quarantine import quarantine_folder
+from transforms.dataset.trace import trace_name
 from transforms.errors import BroetchenError, one_line
 from transforms.files import storage
 from transforms.files.exclusive import put_unless
@@ -43,7 +45,7 @@ ROW = np.dtype([("kind", "u1"), ("tokens", "<u4"), ("text", "<u8")])
 """A row of the source that was read: what it is (an index of `transforms.texts.KINDS`), and of a document its tokens,
 BOS and EOS included, and the hash of its text (`transforms.texts.text_hashes`)."""
 
-_ATTEMPT_FILE = re.compile(r"(?:shard|bad-rows)-(\d+)-([0-9a-f]{12})\.\w+")
+_ATTEMPT_FILE = re.compile(r"(?:shard|bad-rows|trace)-(\d+)-([0-9a-f]{12})\.\w+")
 
 
 def quarantine_name(ordinal: int) -> str:
@@ -103,6 +105,10 @@ class WorkFolder:
     def quarantine(self, ordinal: int, attempt: str) -> str:
         """The file of the rows that a shard left out."""
         return self._file(f"bad-rows-{ordinal:05d}-{attempt}.parquet")
+
+    def trace(self, ordinal: int, attempt: str) -> str:
+        """The file of a shard's trace."""
+        return self._file(f"trace-{ordinal:05d}-{attempt}.parquet")
 
     def _rows(self, ordinal: int, attempt: str) -> str:
         return self._file(f"shard-{ordinal:05d}-{attempt}.rows")
@@ -166,7 +172,9 @@ class WorkFolder:
 
         kept = self._parsed(ShardCount, path, put_unless(path, _sealed(count), stands))
         if kept.attempt != count.attempt:
-            names = [name(count.ordinal, count.attempt) for name in (self.shard, self._rows, self.quarantine)]
+            names = [
+                name(count.ordinal, count.attempt) for name in (self.shard, self._rows, self.quarantine, self.trace)
+            ]
             storage.delete(names)
         return kept
 
@@ -189,6 +197,7 @@ class WorkFolder:
             storage.is_whole(self._rows(count.ordinal, count.attempt), count.row_file)
             and storage.is_whole(self.place(count), count.file)
             and (count.quarantine is None or storage.is_whole(self._quarantine_place(count), count.quarantine))
+            and (count.trace is None or storage.is_whole(self._trace_place(count), count.trace))
             and self.distrusted(count.engine) is None
         )
 
@@ -199,13 +208,22 @@ class WorkFolder:
             BroetchenError: the names are damaged.
         """
         shard = self.shard(count.ordinal, count.attempt)
-        if storage.exists(shard) or not storage.exists(self._publication()):
-            return shard
-        return self._read(Publication, self._publication()).names.get(count.ordinal, shard)
+        return shard if storage.exists(shard) else self._final(count.ordinal) or shard
+
+    def _final(self, ordinal: int) -> str | None:
+        """The final path of a shard that this build publishes whole, once that is known."""
+        if not storage.exists(self._publication()):
+            return None
+        return self._read(Publication, self._publication()).names.get(ordinal)
 
     def _quarantine_place(self, count: ShardCount) -> str:
         here = self.quarantine(count.ordinal, count.attempt)
         return here if storage.exists(here) else self._published_quarantine(count.ordinal)
+
+    def _trace_place(self, count: ShardCount) -> str:
+        here = self.trace(count.ordinal, count.attempt)
+        final = None if storage.exists(here) else self._final(count.ordinal)
+        return here if final is None else _published_trace(final)
 
     def _published_quarantine(self, ordinal: int) -> str:
         dataset_folder = posixpath.dirname(posixpath.dirname(self.path))
@@ -261,6 +279,8 @@ class WorkFolder:
         if count.quarantine is not None:
             here = self.quarantine(ordinal, count.attempt)
             places.append((self._published_quarantine(ordinal), here, count.quarantine))
+        if count.trace is not None:
+            places.append((_published_trace(final), self.trace(ordinal, count.attempt), count.trace))
         for published, here, mark in places:
             if not storage.exists(here) and storage.is_whole(published, mark):
                 storage.rename(published, here)
@@ -310,6 +330,11 @@ def sweep_work(work_root: str) -> list[str]:
     """
     folders = {posixpath.dirname(path) for path, _ in list_files(work_root, "*/budgets-*")}
     return [path for folder in sorted(folders) for path in WorkFolder(folder, "", "").sweep()]
+
+
+def _published_trace(final: str) -> str:
+    folder, name = posixpath.split(final)
+    return posixpath.join(folder, trace_name(name))
 
 
 def _sealed(value: Any) -> bytes:

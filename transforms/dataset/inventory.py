@@ -16,12 +16,14 @@ from transforms.dataset.consistency import manifest_problems, manifest_warnings,
 from transforms.dataset.findings import Finding, size_problem
 from transforms.dataset.manifest import MOST_BYTES, NAME, Manifest, manifest_path, tokenizer_of
 from transforms.dataset.quarantine import quarantine_folder, quarantine_problems
+from transforms.dataset.trace import trace_folder, trace_problems, trace_sizes
 from transforms.errors import BroetchenError
 from transforms.files import storage
 from transforms.files.listing import list_files
 from transforms.files.untrusted import check_regular, read_bounded
 
 _WORK, _LOCK = ".broetchen", ".broetchen.lock"
+_BELOW = ("_quarantine/", "_trace/")
 _SHARD = re.compile(r".*-\d{5,}-of-\d{5,}\.(arecord|parquet)")
 _TOKENIZER = re.compile(r"tokenizer-[0-9a-f]{12}")
 
@@ -58,7 +60,9 @@ def size_problems(folder: str, manifest: Manifest) -> list[str]:
     """Which files of a dataset have another size than its manifest says, or are no regular files. None is opened."""
     found = dict(list_files(folder, "*"))
     found |= list_files(quarantine_folder(folder), "*")
-    named = [*_named_files(manifest), *((entry.file, entry.bytes) for entry in manifest.quarantine)]
+    found |= list_files(trace_folder(folder), "*")
+    left_out = ((entry.file, entry.bytes) for entry in manifest.quarantine)
+    named = [*_named_files(manifest), *left_out, *trace_sizes(manifest)]
     problems = []
     for path, size in ((posixpath.join(folder, file), size) for file, size in named):
         if path not in found:
@@ -76,7 +80,7 @@ def size_problems(folder: str, manifest: Manifest) -> list[str]:
 def quick_findings(folder: str, manifest: Manifest) -> Iterator[Finding]:
     """What is found of a dataset by names, sizes and its manifest alone."""
     problems = [*dataset_problems(folder, manifest), *quarantine_problems(folder, manifest)]
-    problems += size_problems(folder, manifest)
+    problems += [*trace_problems(folder, manifest), *size_problems(folder, manifest)]
     try:
         tokenizer = tokenizer_of(folder, manifest).path
         if not storage.exists(tokenizer):
@@ -120,6 +124,7 @@ def _killed(path: str) -> str:
 def _beside_manifest(folder: str, files: Sequence[str], manifest: Manifest) -> Iterator[str]:
     extension = file_extension(manifest.config["records"]["format"])
     known = {NAME, *(file for file, _ in _named_files(manifest)), *(entry.file for entry in manifest.quarantine)}
+    known |= {file for file, _ in trace_sizes(manifest)}
     if work := [file for file in files if file.startswith(f"{_WORK}/")]:
         yield (
             f"{folder}/{_WORK}: unfinished work ({len(work):,} files) beside a finished dataset; it goes with the next "
@@ -130,7 +135,7 @@ def _beside_manifest(folder: str, files: Sequence[str], manifest: Manifest) -> I
             continue
         if storage.is_temporary(posixpath.basename(file)):
             yield _killed(f"{folder}/{file}")
-        elif not file.endswith(f".{extension}") and not file.startswith("_quarantine/"):  # which are problems
+        elif not file.endswith(f".{extension}") and not file.startswith(_BELOW):  # which are problems
             yield f"{folder}/{file}: not of the dataset"
 
 

@@ -51,6 +51,7 @@ Path = Annotated[Text, pydantic.Field(min_length=1)]
 _SHARD = r"^[A-Za-z0-9][A-Za-z0-9._-]*-[0-9]{5,9}-of-[0-9]{5,9}"
 ShardName = Annotated[str, pydantic.Field(pattern=_SHARD + r"\.(arecord|parquet)$", max_length=300)]
 FileName = Annotated[str, pydantic.Field(pattern=_SHARD + r"(\.[A-Za-z0-9_]+){1,3}$", max_length=300)]
+TraceName = Annotated[str, pydantic.Field(pattern=_SHARD.replace("^", "^_trace/") + r"\.parquet$", max_length=300)]
 QuarantineName = Annotated[str, pydantic.Field(pattern=r"^_quarantine/bad-rows-[0-9]{5,9}\.parquet$")]
 
 
@@ -67,6 +68,7 @@ _FAIL_FAST = _FailFast()
 class _Records(TypedDict):
     format: Literal["tokens", "text", "parquet"]
     max_tokens: Annotated[int, pydantic.Field(ge=1, lt=2**31)]
+    trace: NotRequired[bool]
 
 
 class _Dataset(TypedDict):
@@ -76,6 +78,7 @@ class _Dataset(TypedDict):
     eval_tokens: NotRequired[Count | None]
     on_bad_rows: NotRequired[Literal["fail", "skip", "quarantine"]]
     max_repeats: NotRequired[Annotated[float, pydantic.Field(ge=1, le=MOST_REPEATS)]]
+    trace_columns: NotRequired[Sequence[Text]]
 
 
 class _Config(TypedDict):
@@ -100,6 +103,14 @@ class FileEntry(_Part):
     sha256: Hash
 
 
+class TraceEntry(_Part):
+    """The trace of a shard (`transforms.dataset.trace`); `file` is relative to the dataset's folder."""
+
+    file: TraceName
+    bytes: Count
+    sha256: Hash
+
+
 class ShardEntry(_Part):
     """One shard file; `documents` counts those with at least one token in it."""
 
@@ -110,6 +121,7 @@ class ShardEntry(_Part):
     bytes: Count
     sha256: Hash
     beside: Annotated[Sequence[FileEntry], _FAIL_FAST] = pydantic.Field(default=(), exclude_if=operator.not_)
+    trace: TraceEntry | None = pydantic.Field(default=None, exclude_if=operator.not_)
 
 
 class SplitEntry(_Part):
@@ -238,7 +250,7 @@ class Manifest(_Part):
         for split in self.splits.values():
             yield from split.model_fields_set & {"passes"}
             for shard in split.shards:
-                yield from shard.model_fields_set & {"beside"}
+                yield from sorted(shard.model_fields_set & {"beside", "trace"})
         for source in self.source:
             yield from sorted(source.model_fields_set & {"starts", "texts"})
 

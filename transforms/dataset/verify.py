@@ -23,6 +23,7 @@ from transforms.dataset.manifest import Manifest, tokenizer_of
 from transforms.dataset.quarantine import quarantine_problems
 from transforms.dataset.reader import ShardReader
 from transforms.dataset.tokenizer import tokenizer_problems, why_not_recounted
+from transforms.dataset.trace import TraceCheck, trace_checks, trace_file_problems, trace_problems
 from transforms.encoding.pool import expected_engine, token_counts
 from transforms.errors import BroetchenError, one_line
 from transforms.files import storage
@@ -49,6 +50,7 @@ class ShardCheck:
         documents: of a shard of ids, as the manifest counts them; None where they cannot be counted again.
         bos_id, eos_id: what begins and ends its documents; None where it is not added.
         beside: files that belong to it.
+        trace: what is true of its trace, if it has one.
         split: that it belongs to.
     """
 
@@ -69,6 +71,7 @@ class ShardCheck:
     eos_id: int | None = None
     beside: tuple[FileCheck, ...] = ()
     split: str = _TRAIN
+    trace: TraceCheck | None = None
 
     @property
     def path(self) -> str:
@@ -104,6 +107,7 @@ def shard_checks(folder: str, manifest: Manifest, engine: Engine, *, recount: bo
     spec = tokenizer_of(folder, manifest)
     framed = records["format"] == "tokens" and (tokenizer.bos_id is not None or tokenizer.eos_id is not None)
     recounted = recount and framed and tokenizer.special_tokens == "text"
+    traces = trace_checks(folder, manifest)
     for name, split in manifest.splits.items():
         for entry in split.shards:
             yield ShardCheck(
@@ -126,6 +130,7 @@ def shard_checks(folder: str, manifest: Manifest, engine: Engine, *, recount: bo
                     FileCheck(posixpath.join(folder, one.file), one.bytes, one.sha256) for one in entry.beside
                 ),
                 split=name,
+                trace=traces.get(entry.file),
             )
 
 
@@ -134,6 +139,7 @@ def known_problems(folder: str, manifest: Manifest) -> list[str]:
     return [
         *dataset_problems(folder, manifest),
         *quarantine_problems(folder, manifest),
+        *trace_problems(folder, manifest),
         *tokenizer_problems(folder, manifest),
     ]
 
@@ -155,6 +161,7 @@ def shard_problems(check: ShardCheck) -> list[str]:
 def _read_back(check: ShardCheck, hasher: DocumentHasher | None) -> list[str]:
     """What is wrong with a shard; `hasher` takes the documents of those that are as they should be."""
     beside = [problem for one in check.beside for problem in file_problems(one)]
+    beside += trace_file_problems(check.trace) if check.trace is not None else []
     if not storage.exists(check.path):
         return beside  # `dataset_problems` has said so
     try:

@@ -23,7 +23,7 @@ from transforms.files.errors import explained
 from transforms.files.untrusted import read_bounded
 from transforms.patterns import ANY_FOLDERS, divided, has_braces, is_wild, matches, matches_name, quoted, unquoted
 
-_MANIFEST, _WORK, _QUARANTINE = "manifest.json", ".broetchen", "_quarantine"
+_MANIFEST, _WORK, _BELOW = "manifest.json", ".broetchen", ("_quarantine", "_trace")
 _PARQUET = ".parquet"
 # The beginning of a manifest of ours, which has its format first.
 _OURS, _HEAD_BYTES, _MOST_BYTES = b'"broetchen-dataset"', 100, 256 << 20
@@ -147,9 +147,9 @@ def _opened(pattern: str, paths: Iterable[str]) -> Iterator[Found]:
 
 
 def _above(found: Iterable[Found], folder: str) -> set[str]:
-    """The folders that files are in, and those above a quarantine; not the one that a pattern names itself."""
+    """The folders that files are in, and those above a quarantine or trace; not the one that a pattern names itself."""
     folders = {posixpath.dirname(one.path) for one in found}
-    folders |= {posixpath.dirname(one) for one in folders if posixpath.basename(one) == _QUARANTINE}
+    folders |= {posixpath.dirname(one) for one in folders if posixpath.basename(one) in _BELOW}
     return folders - {folder.rstrip("/")}
 
 

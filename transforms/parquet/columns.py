@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import base64
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transforms.errors import BroetchenError, one_line
+from transforms.errors import BroetchenError, listed, one_line
 
 _ADVICE = "build the files as separate datasets, or rewrite one"
 
@@ -27,6 +27,36 @@ def encode_schema(schema: pa.Schema) -> str:
 def decode_schema(text: str) -> pa.Schema:
     """A schema from what `encode_schema` has made of it."""
     return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text)))
+
+
+def choose_columns(
+    schemas: Sequence[tuple[str, pa.Schema]], names: Sequence[str], text_column: str
+) -> list[tuple[str, pa.Schema]]:
+    """What of the schemas of files is among the columns that are wanted, in the order of each.
+
+    Args:
+        schemas: (path, schema) of each file; at least one.
+        names: of the columns.
+        text_column: the first file's columns are told without it where one of `names` is in no file.
+
+    Raises:
+        BroetchenError: a column is in none of the files.
+
+    >>> [(path, kept.names) for path, kept in choose_columns([("a", pa.schema({"id": pa.int8()}))], ["id"], "text")]
+    [('a', ['id'])]
+    """
+    known = {name for _, schema in schemas for name in schema.names}
+    if missing := [name for name in names if name not in known]:
+        path, schema = schemas[0]
+        others = listed(name for name in schema.names if name != text_column) or "no others"
+        raise BroetchenError(
+            f"{path}: has no column {missing[0]!r}, and no other file of the source has it; beside the text there are "
+            f"{others}"
+        )
+    return [
+        (path, pa.schema([schema.field(index) for index, name in enumerate(schema.names) if name in names]))
+        for path, schema in schemas
+    ]
 
 
 def unite_schemas(schemas: Iterable[tuple[str, pa.Schema]], text_column: str) -> pa.Schema:

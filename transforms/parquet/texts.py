@@ -249,6 +249,10 @@ class _OpenedFile:
             self._filter = FileFilter(rows, path, columns) if rows is not None and self._leaf != _MISSING else None
             self._columns = self._wanted_columns(columns)
             self._leaves = self._wanted_leaves()
+            # Where all columns are taken, parquet may be written of them, whose row groups end where batches do.
+            is_part = not set(columns.names) <= set(self._columns)
+            has_lists = any(metadata.schema.column(leaf).max_repetition_level for leaf in self._leaves)
+            self._in_longer_steps = is_part and not has_lists
             if planned:
                 self._check_planned(planned)
             if self._leaf == _MISSING or max(row_groups, default=-1) >= metadata.num_row_groups:
@@ -400,14 +404,18 @@ class _OpenedFile:
         mean = max(1, in_file // max(1, group.num_rows))
         # A dictionary is not decoded here.
         grown = [column for column in columns if not _is_plain(column)]
-        if [column.path_in_schema for column in grown] == [self._text_column] and self._reads_dictionary:
-            grown = []
+        if self._reads_dictionary:
+            grown = [column for column in grown if column.path_in_schema != self._text_column]
         if not grown and in_file <= _PLAIN_BYTES:
             rows = BATCH_TEXT_BYTES // mean
         elif any(_GROWING in column.encodings for column in columns):
             rows = _STEP_ROWS_OF_GROWING
         else:
             rows = _STEP_ROWS_OF_SHORT if mean < _SHORT_BYTES else _STEP_ROWS
+            if in_file <= _PLAIN_BYTES and self._in_longer_steps:
+                # A value is no longer than all of its column chunk, in which it stands once at least.
+                longest = sum(column.total_uncompressed_size for column in grown)
+                rows = max(rows, min(BATCH_TEXT_BYTES // mean, _PLAIN_BYTES // max(1, longest)))
         return max(1, min(_MAX_BATCH_ROWS, rows))
 
 

@@ -25,7 +25,7 @@ from transforms.dataset.manifest import NEWEST_FORMAT
 from transforms.encoding.pool import choose_engine, reference_share
 from transforms.encoding.recheck import probe_digest
 from transforms.errors import BroetchenError
-from transforms.parquet.columns import decode_schema, encode_schema, unite_schemas
+from transforms.parquet.columns import choose_columns, decode_schema, encode_schema, unite_schemas
 from transforms.parquet.footer import SourceFile, read_footer
 from transforms.parquet.read import ReadFooters, TextSource
 from transforms.parquet.source_files import expand_sources
@@ -65,7 +65,8 @@ class DatasetPlan:
         reference_share: of the sample, the share of the bytes that `tokenizers` encodes though gigatoken is the engine.
         uncut_share, kept_share: see `transforms.recipe.sample.Sample`.
         versions: of the libraries that decide bytes, in the process that planned; other processes must have the same.
-        columns: the schema of shards that hold the source's other columns, as `encode_schema` has it.
+        columns: the schema of the columns that shards or traces hold, where they hold others than the text, as
+            `encode_schema` has it.
         probe: the digest of what `tokenizers` makes of the probe (`transforms.encoding.recheck`).
     """
 
@@ -130,7 +131,7 @@ def _warn_of_doubles(dataset: str, files: Sequence[SourceFile]) -> None:
 def byte_deciding_versions(spec: DatasetSpec) -> dict[str, str]:
     """The installed versions of the libraries that may decide bytes: ids by the one, files by the other."""
     libraries = {"tokenizers", "pyarrow" if spec.records.format == "parquet" else "array_record"}
-    if spec.on_bad_rows == "quarantine":
+    if spec.on_bad_rows == "quarantine" or spec.trace:
         libraries.add("pyarrow")
     return {name: importlib.metadata.version(name) for name in sorted(libraries, reverse=True)}
 
@@ -177,7 +178,7 @@ def read_source(spec: DatasetSpec) -> list[SourceFile]:
     Raises:
         BroetchenError: a source is missing or damaged.
     """
-    read = functools.partial(read_footer, text_column=spec.text_column, with_columns=spec.with_columns, rows=spec.rows)
+    read = functools.partial(read_footer, text_column=spec.text_column, with_columns=spec.reads_columns, rows=spec.rows)
     with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
         return list(pool.map(lambda file: read(*file), expand_sources(spec.sources)))
 
@@ -234,14 +235,17 @@ def plan_dataset(
 
 
 def _united_columns(spec: DatasetSpec, source: Sequence[SourceFile]) -> str:
-    if not spec.with_columns:
+    if not spec.reads_columns:
         return ""
-    schemas = ((file.path, decode_schema(file.columns)) for file in source)
+    schemas = [(file.path, decode_schema(file.columns)) for file in source]
+    if spec.trace_columns:
+        chosen = choose_columns(schemas, [*spec.trace_columns, spec.text_column], spec.text_column)
+        schemas = schemas if spec.with_columns else chosen
     return encode_schema(unite_schemas(schemas, spec.text_column))
 
 
 def _source_of(name: str, spec: DatasetSpec) -> TextSource:
-    return TextSource(name, spec.sources, spec.text_column, spec.with_columns, spec.rows)
+    return TextSource(name, spec.sources, spec.text_column, spec.reads_columns, spec.rows)
 
 
 class _PlanDataset(beam.DoFn):

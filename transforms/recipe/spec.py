@@ -58,6 +58,8 @@ class DatasetSpec:
         overwrite: whether to replace a dataset that another config left at the output.
         max_records: of an ArrayRecord shard, about; None where there is no limit.
         max_repeats: how often a training may read the train split at most, where the source is smaller than its budget.
+        trace: whether a trace lies beside each shard (`transforms.dataset.trace`).
+        trace_columns: of the source, that are in it.
     """
 
     name: str
@@ -82,11 +84,18 @@ class DatasetSpec:
     overwrite: bool = False
     max_records: int | None = None
     max_repeats: float = 1.0
+    trace: bool = False
+    trace_columns: tuple[str, ...] = ()
 
     @property
     def with_columns(self) -> bool:
         """Whether shards hold the source's other columns beside the text."""
         return self.records.format == "parquet"
+
+    @property
+    def reads_columns(self) -> bool:
+        """Whether other columns than the text are read, for shards or for their trace."""
+        return self.with_columns or bool(self.trace_columns)
 
     @property
     def folder(self) -> str:

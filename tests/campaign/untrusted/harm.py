@@ -41,6 +41,7 @@ _PATHS = (
     "/dev/zero",
     "./train-00000-of-00001.arecord",
     "_quarantine/../../b/manifest.json",
+    "_trace/../../outside/secret/_trace/train-00000-of-00001.parquet",
     "file:///etc/passwd",
     "hf://datasets/x/y/z",
     "train-00000-of-00001.arecord/",
@@ -138,14 +139,17 @@ def names(chance: random.Random, manifest: dict[str, Any]) -> None:
     entries = [shard for split in manifest["splits"].values() for shard in split["shards"]]
     held = manifest.get("quarantine", [])
     beside = [one for entry in entries for one in entry.get("beside", [])]
+    traces = [entry["trace"] for entry in entries if isinstance(entry.get("trace"), dict)]
     where = chance.choice(_PATHS if chance.random() < 0.8 else _NASTY)
-    match chance.randrange(4):
+    match chance.randrange(5):
         case 0:
             manifest["tokenizer"]["path"] = where
         case 1 if held:
             chance.choice(held)["file"] = where
         case 2 if beside:
             chance.choice(beside)["file"] = where
+        case 3 if traces:
+            chance.choice(traces)["file"] = where
         case _:
             chance.choice(entries)["file"] = where
 
@@ -220,7 +224,7 @@ def harm_files(chance: random.Random, output: Path, outside: Path) -> None:
         case 1:
             replace_file(chance, chance.choice(sorted(output.glob("tokenizer-*/*"))), outside)
         case 2:
-            folder = chance.choice([dataset / "_quarantine", *output.glob("tokenizer-*")])
+            folder = chance.choice([dataset / "_quarantine", dataset / "_trace", *output.glob("tokenizer-*")])
             if not folder.is_dir():
                 return
             shutil.rmtree(folder)

@@ -43,6 +43,11 @@ def _by_command(chance: random.Random, folder: Path, *, name: str) -> Outcome:
         "mix": [where, "--output", folder / "mixture.json", *chance.choice([[], ["--simulate", "20"]])],
         "status": [output, *table],
         "count": [where, *table],
+        "show": [
+            output / "a",
+            *chance.choice([["-n", "3"], ["--id", "Straße a 3"], ["--record", "1", "--ids", "--split", "eval"]]),
+            *chance.choice([[], ["--json"]]),
+        ],
         "train": [folder / "run.yaml", "--dry-run"],
     }
     return _checked(lambda: command(folder, [name, *arguments[name]], hidden, folder / "page.html"))
@@ -101,7 +106,7 @@ def _ledger(chance: random.Random, folder: Path) -> Outcome:
     return _checked(work)
 
 
-_COMMANDS = {"verify": 3, "report": 2, "mix": 5, "status": 6, "count": 2, "train": 1}
+_COMMANDS = {"verify": 3, "report": 2, "mix": 5, "status": 6, "count": 2, "show": 4, "train": 1}
 
 # The first case of a process builds the sound outputs; a command has a shorter time of its own.
 _BOUNDS: Mapping[str, Any] = {"memory_mib": 1000, "timeout_s": 400}

@@ -33,7 +33,8 @@ def write_corpus(path: Path, word: str) -> None:
 
     path.parent.mkdir(parents=True)
     texts = [None if row % 17 == 5 else f"{word} {row}, und so weiter. " * 3 for row in range(60)]
-    pq.write_table(pa.table({"text": texts}), path, row_group_size=20)
+    table = pa.table({"text": texts, "id": [f"{word} {row}" for row in range(60)]})
+    pq.write_table(table, path, row_group_size=20)
 
 
 def _run(*arguments: str | Path) -> None:
@@ -62,11 +63,17 @@ def _build(folder: Path, record_format: str, datasets: tuple[str, ...], output: 
     content = {
         "name": "untrusted",
         "tokenizer": {"path": str(TOKENIZER), "eos_token": "<|eos|>"},
-        "records": {"format": record_format, "max_tokens": 32, "add_eos": record_format == "tokens"},
+        "records": {"format": record_format, "max_tokens": 32, "add_eos": record_format == "tokens", "trace": True},
         "shards": {"target_size": "1KiB"},
         "on_bad_rows": "quarantine",
         "datasets": {
-            name: {"source": f"{folder}/{name}/*.parquet", "tokens": 900, "eval_tokens": 100} for name in datasets
+            name: {
+                "source": f"{folder}/{name}/*.parquet",
+                "tokens": 900,
+                "eval_tokens": 100,
+                "trace_columns": ["id"],
+            }
+            for name in datasets
         },
     }
     config = folder / f"{record_format}.yaml"
@@ -82,6 +89,8 @@ def copied(folder: Path, record_format: str, version: int) -> Path:
     for path in (folder / "out").glob(f"*/{NAME}"):
         content = json.loads(path.read_bytes())
         write(path, as_first(content) if version == 1 else as_second(content, path.parent))
+        if version == 1:
+            shutil.rmtree(path.parent / "_trace")
     return folder / "out"
 
 
@@ -117,6 +126,9 @@ def as_first(manifest: dict[str, Any]) -> dict[str, Any]:
         split.pop("passes", None)
         for shard in split["shards"]:
             shard.pop("beside", None)
+            shard.pop("trace", None)
+    found["config"]["records"].pop("trace", None)
+    found["config"]["dataset"].pop("trace_columns", None)
     for source in found["source"]:
         source.pop("starts", None)
         source.pop("texts", None)

@@ -19,8 +19,10 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_mix(tmp_path_factory.mktemp("killed"), {"a": 400_000, "b": 300_000})
+def config(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """Without traces, or with them where a test asks for it."""
+    trace = getattr(request, "param", "plain") == "traced"
+    return write_mix(tmp_path_factory.mktemp("killed"), {"a": 400_000, "b": 300_000}, trace=trace)
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +53,7 @@ MOMENTS = [
 ]
 
 
+@pytest.mark.parametrize("config", ["plain", "traced"], indirect=True, scope="module")
 def test_killed_at_ten_random_moments(config: Path, reference: dict[str, str], tmp_path: Path) -> None:
     chance = random.Random(20)
     state = State(tmp_path / "out")

@@ -122,6 +122,7 @@ def test_what_lies_there(stages: Stages) -> None:
             "source": build.plan.task(0, None).source,
             "text_bytes": 6,
             "tokens": 8,
+            "trace": None,
             "without_tokens": 0,
         },
         f"budgets-{build_key}.json": {"exhausted": False, "tokens": {"eval": 7, "train": 18}},

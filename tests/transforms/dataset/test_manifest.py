@@ -19,6 +19,7 @@ from transforms.dataset.manifest import (
     SourceEntry,
     SplitEntry,
     TokenizerEntry,
+    TraceEntry,
     find_manifests,
     manifest_path,
     read_manifest,
@@ -310,7 +311,8 @@ SECOND = MANIFEST.model_copy(
                         .shards[0]
                         .model_copy(
                             update={
-                                "beside": [FileEntry(file="train-00000-of-00001.arecord.idx", bytes=3, sha256=SHARD)]
+                                "beside": [FileEntry(file="train-00000-of-00001.arecord.idx", bytes=3, sha256=SHARD)],
+                                "trace": TraceEntry(file="_trace/train-00000-of-00001.parquet", bytes=4, sha256=SHARD),
                             }
                         )
                     ],
@@ -344,6 +346,7 @@ def test_keys_of_the_second_version_are_none_of_the_first(folder: Path) -> None:
         ("filtered", lambda content: content.update(filtered=0)),
         ("passes", lambda content: content["splits"]["train"].update(passes=split["passes"])),
         ("beside", lambda content: content["splits"]["train"]["shards"][0].update(beside=shard["beside"])),
+        ("trace", lambda content: content["splits"]["train"]["shards"][0].update(trace=shard["trace"])),
         ("starts", lambda content: content["source"][0].update(starts=source["starts"])),
         ("texts", lambda content: content["source"][0].update(texts=source["texts"])),
     ]
@@ -397,6 +400,8 @@ LIES: list[tuple[Callable[[Any], None], str]] = [
     (put("x" * 5000, value=1), "xxxxx"),
     (put("quarantine", value=[{"file": "_quarantine/../x", "rows": {}, "bytes": 1, "sha256": SHARD}]),
      "quarantine.0.file: String should match pattern"),
+    (put("splits", "train", "shards", 0, "trace", value={"file": "_trace/../x.parquet", "bytes": 1, "sha256": SHARD}),
+     "splits.train.shards.0.trace.file: String should match pattern"),
     (put("tokenizer", "vocab_size", value=2**32), "tokenizer.vocab_size: Input should be less than"),
     (put("tokenizer", "special_tokens", value="both"), "tokenizer.special_tokens: Input should be 'text' or 'token'"),
     (put("config", "records", "format", value="csv"), "config: Value error, records.format: Input should be"),

@@ -90,17 +90,18 @@ def test_what_names_no_file(root: str) -> None:
 def test_what_was_built_is_no_source_by_a_wildcard(root: str, request: pytest.FixtureRequest) -> None:
     if root.startswith("hf://"):
         pytest.skip("a repository is only read")
-    for name in ("train-00000-of-00001.parquet", "_quarantine/bad-rows-00000.parquet"):
+    shard = "train-00000-of-00001.parquet"
+    for name in (shard, "_quarantine/bad-rows-00000.parquet", f"_trace/{shard}"):
         storage.write_bytes(f"{root}/out/german/{name}", b"12")
     # Of another tool.
     storage.write_bytes(f"{root}/out/german/manifest.json", b'{"files": []}')
     assert len(expand(f"{root}/out/*/*.parquet")) == 1
     storage.write_bytes(f"{root}/out/german/manifest.json", b'{\n "format": "broetchen-dataset"}')
-    for pattern in ("**/*.parquet", "out/*/*.parquet", "out/**/bad-rows*"):
+    for pattern in ("**/*.parquet", "out/*/*.parquet", "out/**/bad-rows*", "out/*/_trace/*"):
         with pytest.raises(BroetchenError, match=r": also matches files of .*/out/german, a dataset that was built"):
             expand(f"{root}/{pattern}")
     assert len(expand(f"{root}/out/german/*.parquet")) == 1
-    storage.delete([f"{root}/out/german/train-00000-of-00001.parquet"])
+    storage.delete([f"{root}/out/german/{shard}"])
     assert len(expand(f"{root}/*/a.parquet")) == 4
 
 

@@ -337,6 +337,8 @@ def test_versions_are_those_of_what_makes_the_ids_and_writes_the_files(
     spec = spec_in(tmp_path, records=RecordSpec(record_format, 8, None, None), on_bad_rows=on_bad_rows)
     found = byte_deciding_versions(spec)
     assert list(found.items()) == [(library, installed[library]) for library in libraries]
+    traced = byte_deciding_versions(dataclasses.replace(spec, trace=True))
+    assert traced.keys() == {*libraries, "pyarrow"}
 
 
 VERSIONS = {"tokenizers": "0.23.3", "array_record": "0.8.6", "pyarrow": "25.0.1"}

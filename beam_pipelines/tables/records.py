@@ -1,0 +1,58 @@
+"""How records of a built dataset are shown: text, ids and origin, of which nothing acts on the terminal."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from rich.console import Console
+
+from beam_pipelines.console.terminal import print_as_is
+from beam_pipelines.jobs.show import ShownRecord
+from transforms.dataset.trace import range_columns
+
+_PLACE = ("file", "row_group", "row")
+
+
+def print_records(console: Console, records: Iterable[ShownRecord], *, as_json: bool = False) -> None:
+    """Prints records one below the other, or all as one JSON list."""
+    if as_json:
+        # What JSON has no type for, such as a time, becomes text.
+        rows = [dataclasses.asdict(record) for record in records]
+        print_as_is(console, json.dumps(rows, indent=1, default=str))
+        return
+    for number, record in enumerate(records):
+        print_as_is(console, "\n".join([*([""] if number else []), *_lines(record)]))
+
+
+def _lines(record: ShownRecord) -> Iterator[str]:
+    tokens = "" if record.tokens is None else f", {record.tokens:,} tokens"
+    yield (
+        f"{record.dataset} {record.split}, record {record.record:,} "
+        f"(record {record.record_of_shard:,} of {record.shard}{tokens})"
+    )
+    if record.origin is None:
+        yield "  from: not known, since the dataset has no trace"
+    else:
+        yield from _origin(record.origin)
+    if record.ids is not None:
+        yield f"  ids: {' '.join(map(str, record.ids))}"
+    yield ""
+    yield record.text
+
+
+def _origin(origin: Any) -> Iterator[str]:
+    file, row_group, row = (origin.get(name) for name in _PLACE)
+    unit, (first, last) = next(
+        (unit, names)
+        for unit, names in (("characters", range_columns(is_text=True)), ("tokens", range_columns(is_text=False)))
+        if names[0] in origin or unit == "tokens"
+    )
+    part = f"{unit} {origin.get(first)} to {origin.get(last)}"
+    yield f"  from: {file}, row group {row_group}, row {row}, {part} of the document"
+    for name, value in origin.items():
+        if name not in (*_PLACE, first, last):
+            # On one line each: what a source holds is not to look like what we say of it.
+            yield f"  {name}: {' '.join(str(value).split())}"
