@@ -7,6 +7,7 @@ import posixpath
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from beam_pipelines.config.budgets import DatasetBudget
 from beam_pipelines.config.mix import MixConfig
 from transforms.arrayrecord.records import RecordSpec, file_extension
 from transforms.encoding.pool import know_tokenizer
@@ -82,6 +83,7 @@ def dataset_specs(
     output: str,
     engine: Engine,
     overwrite: bool,
+    grow: str | None = None,
 ) -> list[DatasetSpec]:
     """What each of `datasets` is built from, in their order.
 
@@ -114,7 +116,7 @@ def dataset_specs(
             text_column=dataset.text_column,
             order=dataset.order,
             seed=config.seed,
-            budgets={"train": budget.train} | ({"eval": budget.eval} if budget.eval else {}),
+            budgets=_in_stream_order(budget, dataset.eval_position),
             on_shortfall=on_shortfall,
             on_bad_rows=on_bad_rows,
             records=RecordSpec(
@@ -131,9 +133,15 @@ def dataset_specs(
             output=output,
             config=_deciding_config(written, name, budget.train, on_shortfall, on_bad_rows),
             overwrite=overwrite,
+            grow=None if grow is None else grow.rstrip("/") or "/",
         )
 
     return [spec_of(name) for name in datasets]
+
+
+def _in_stream_order(budget: DatasetBudget, eval_position: str) -> dict[str, int]:
+    train, held_out = {"train": budget.train}, {"eval": budget.eval} if budget.eval else {}
+    return held_out | train if eval_position == "start" else train | held_out
 
 
 def _check_apart(config: MixConfig, datasets: Sequence[str], output: str) -> None:
@@ -170,8 +178,11 @@ def _deciding_config(
         written: the whole config (`MixConfig.as_written`).
         name: of the dataset; the rest is what the config means by it.
     """
-    undecided = ("share", "tokens", "on_bad_rows", "allow_unpinned")
+    undecided = ("share", "tokens", "on_bad_rows", "allow_unpinned", "eval_position")
     dataset = {key: value for key, value in written["datasets"][name].items() if key not in undecided}
+    # As if there was no such key where it changes nothing: a fingerprint is what it was before there was one.
+    if written["datasets"][name]["eval_position"] == "start" and dataset["eval_tokens"]:
+        dataset["eval_position"] = "start"
     # A build that fails on bad rows, if it does not, writes the bytes of one that skips them.
     if on_bad_rows == "quarantine":
         dataset["on_bad_rows"] = "quarantine"

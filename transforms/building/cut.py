@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from transforms.budget.text_cut import DocumentSpan, find_cut, take_exactly
-from transforms.budget.token_budget import DatasetCut, ShardCount, ShardSlice
+from transforms.budget.token_budget import DatasetCut, ShardCount, ShardSlice, SplitCut, cut_shards
 from transforms.building.formats import TextFormat, text_format
 from transforms.building.placing import manifest_of_build, remove_other_manifest
 from transforms.building.rows import RowsTask
@@ -92,12 +92,7 @@ def plan_publication(spec: DatasetSpec, plan: DatasetPlan, cut: DatasetCut) -> P
     if manifest_of_build(spec.folder, plan.fingerprint) is not None:
         return PublishPlan((), (), {}, {})
     counts = {count.ordinal: count for count in cut.counts}
-    if spec.records.is_text:
-        contents, missing, put_back = _cut_text(spec, plan, cut.counts)
-    else:
-        contents = {split.split: [_slice_content(counts, piece) for piece in split.slices] for split in cut.splits}
-        missing = {split.split: split.missing for split in cut.splits}
-        put_back = {}
+    contents, missing, put_back = _contents(spec, plan, cut.counts, cut.splits)
     if any(missing.values()) and spec.on_shortfall == "fail":
         work_folder(spec, plan).write_budgets(spec.budgets, exhausted=True)
         raise BroetchenError(shortfall_message(spec, plan, missing))
@@ -174,6 +169,44 @@ def shortfall_message(spec: DatasetSpec, plan: DatasetPlan, missing: Mapping[str
 type _Content = tuple[int, ShardSlice | None, tuple[DocumentSpan, ...]]
 
 
+def _contents(
+    spec: DatasetSpec, plan: DatasetPlan, shards: Sequence[ShardCount], splits: Sequence[SplitCut]
+) -> tuple[dict[str, list[_Content]], dict[str, int], Mapping[str, int]]:
+    """By split: what is published, what is missing, and how many documents a cut of text put back."""
+    if spec.records.is_text:
+        return _cut_text(spec, plan, shards)
+    counts = {count.ordinal: count for count in shards}
+    contents = {split.split: [_slice_content(counts, piece) for piece in split.slices] for split in splits}
+    return contents, {split.split: split.missing for split in splits}, {}
+
+
+class _NoRowsError(Exception):
+    """A cut falls into a shard of which it is not known what became of its rows."""
+
+    def __init__(self, ordinal: int) -> None:
+        super().__init__(ordinal)
+        self.ordinal = ordinal
+
+
+def shard_that_lacks_rows(spec: DatasetSpec, plan: DatasetPlan, counts: Sequence[ShardCount]) -> int | None:
+    """The first shard that was taken over, and that has to be cut, or in which the dataset ends; None without one.
+
+    Args:
+        counts: of an unbroken prefix of the shards.
+    """
+    if all(count.has_rows for count in counts):
+        return None
+    splits = cut_shards(((count.ordinal, count.tokens) for count in counts), spec.budgets)
+    try:
+        contents, _, _ = _contents(spec, plan, counts, splits)
+    except _NoRowsError as found:
+        return found.ordinal
+    members = [one for of_split in contents.values() for one in of_split]
+    last = max((ordinal for ordinal, _, _ in members), default=-1)
+    cut = {ordinal for ordinal, piece, spans in members if piece is not None or spans} | {last}
+    return next((count.ordinal for count in counts if count.ordinal in cut and not count.has_rows), None)
+
+
 def _slice_content(counts: Mapping[int, ShardCount], piece: ShardSlice) -> _Content:
     whole = piece.take == counts[piece.ordinal].tokens
     return piece.ordinal, None if whole else piece, ()
@@ -196,6 +229,8 @@ def _cut_text(
     work = work_folder(spec, plan)
 
     def lengths(ordinal: int) -> npt.NDArray[np.uint32]:
+        if not counts[ordinal].has_rows:
+            raise _NoRowsError(ordinal)
         return work.lengths(counts[ordinal])
 
     rest: Sequence[DocumentSpan] = [

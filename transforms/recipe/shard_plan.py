@@ -13,6 +13,7 @@ import dataclasses
 import hashlib
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
@@ -42,6 +43,44 @@ class PlannedShard:
     stored_bytes: int
 
 
+@dataclasses.dataclass(frozen=True)
+class OldFile:
+    """A file of a finished dataset, by its path and what the dataset's manifest says of it."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class OldShard:
+    """A shard of a finished dataset that is, whole, one that this build has planned.
+
+    Attributes:
+        manifest: the path of the manifest that says so.
+        file: its file.
+        starts: where its row groups begin in it, in tokens, or in text formats documents.
+        texts: a hash of the texts of each of them.
+        left_out: rows that were left out of each of them, by reason.
+        quarantine: the file of those rows, where they are kept and there are any.
+    """
+
+    manifest: str
+    file: OldFile
+    tokens: int
+    documents: int
+    records: int
+    starts: tuple[int, ...]
+    texts: tuple[str, ...]
+    left_out: tuple[Mapping[str, int], ...]
+    quarantine: OldFile | None = None
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """All rows that were left out of it, by reason."""
+        return dict(sum(map(Counter, self.left_out), Counter[str]()))
+
+
 @register_json_coder
 @dataclasses.dataclass(frozen=True)
 class ShardTask:
@@ -55,6 +94,7 @@ class ShardTask:
         versions: of the libraries that decide bytes, where the build was planned.
         probe: what the engine has to make of the probe (`transforms.encoding.recheck`).
         columns: see `transforms.recipe.plan.DatasetPlan`.
+        old: the same shard in a dataset of another size, to be taken over from there.
     """
 
     dataset: str
@@ -70,6 +110,7 @@ class ShardTask:
     text_bytes: int
     stop_after: int | None
     columns: str = ""
+    old: OldShard | None = None
 
     @property
     def source(self) -> str:

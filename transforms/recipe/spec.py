@@ -50,6 +50,8 @@ class DatasetSpec:
         on_bad_rows: what becomes of rows that hold no text: the build fails, or they are left out and counted, or they
             are also written beside the dataset.
         overwrite: whether to replace a dataset that another config left at the output.
+        grow: the output of an earlier build, with a smaller or larger dataset of this name, from which the shards are
+            taken that both have.
     """
 
     name: str
@@ -71,6 +73,7 @@ class DatasetSpec:
     config: Mapping[str, Any]
     on_bad_rows: OnBadRows = "skip"
     overwrite: bool = False
+    grow: str | None = None
 
     @property
     def with_columns(self) -> bool:
@@ -80,6 +83,11 @@ class DatasetSpec:
     @property
     def folder(self) -> str:
         return posixpath.join(self.output, self.name)
+
+    @property
+    def old_folder(self) -> str | None:
+        """The folder of the dataset from which this one is grown."""
+        return None if self.grow is None else posixpath.join(self.grow, self.name)
 
     @property
     def work_root(self) -> str:
