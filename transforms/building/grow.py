@@ -155,8 +155,8 @@ def _check_columns(plan: DatasetPlan, file: OldFile) -> None:
     if old != new:
         names = sorted({field.name for field in {*old} ^ {*new}})
         raise BroetchenError(
-            f"{file.path}: has other columns than all files of the source together ({', '.join(names) or 'their order'}); "
-            f"{_INSTEAD}"
+            f"{file.path}: has other columns than all files of the source together "
+            f"({', '.join(names) or 'their order'}); {_INSTEAD}"
         )
 
 

@@ -220,7 +220,8 @@ class _UsedGroup:
 
 def _source_entry(spec: DatasetSpec, file: SourceFile, used: Iterable[_UsedGroup]) -> SourceEntry:
     groups = sorted(used, key=lambda one: one.group)
-    return SourceEntry(
+    left_out = [dict(sorted(one.left_out.items())) for one in groups]
+    entry = SourceEntry(
         path=spec.shown_path(file.path),
         size=file.size,
         footer_sha256=file.footer_sha256,
@@ -228,8 +229,8 @@ def _source_entry(spec: DatasetSpec, file: SourceFile, used: Iterable[_UsedGroup
         row_groups=[one.group for one in groups],
         starts=[one.start for one in groups],
         texts=[one.text for one in groups],
-        left_out=[dict(sorted(one.left_out.items())) for one in groups] if any(one.left_out for one in groups) else (),
     )
+    return entry.model_copy(update={"left_out": left_out}) if any(left_out) else entry
 
 
 def _split_entry(budget: int, publication: PublishPlan, split: str, shards: Sequence[PublishedShard]) -> SplitEntry:
