@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import posixpath
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from transforms.dataset.manifest import Manifest, QuarantineEntry, ShardEntry, SplitEntry, manifest_path
@@ -157,7 +157,8 @@ def whole_shards(manifest: Manifest, spec: DatasetSpec, plan: DatasetPlan) -> di
     """
     told, order = _told(manifest, spec, plan), _told_groups(manifest, spec, plan)
     starts = [told[group].start for group in order]
-    held = {(start, end): entry for entry, start, end in sure_intervals(manifest)}
+    intervals = sure_intervals(list(manifest.splits.values()), is_text=spec.records.is_text)
+    held = {(start, end): entry for entry, start, end in intervals}
     quarantined = {posixpath.basename(entry.file): entry for entry in manifest.quarantine}
     found: dict[int, OldShard] = {}
     first = 0
@@ -204,33 +205,34 @@ def _old_file(folder: str, entry: ShardEntry | QuarantineEntry) -> OldFile:
     return OldFile(posixpath.join(folder, entry.file), entry.bytes, entry.sha256)
 
 
-def sure_intervals(manifest: Manifest) -> Iterator[tuple[ShardEntry, int, int]]:
+def sure_intervals(splits: Sequence[SplitEntry], *, is_text: bool) -> Iterator[tuple[ShardEntry, int, int]]:
     """Shards with the part of the stream that each holds if it is a whole planned one: (shard, start, end).
 
     In ids that is exact. In text, a document that was cut counts in both splits, and those that were put back are
     elsewhere: of a shard there may be two intervals, of which at most one is that of a planned shard, if it is whole,
     and none otherwise. For that, shards that hold no more documents than those that are in doubt are left out, and so
     is the last of each split, since the document in which it ends may be cut.
+
+    Args:
+        splits: in the order of the stream; of text, those after the second are left out.
     """
-    splits = list(manifest.splits.values())
-    if manifest.config["records"]["format"] == "tokens":
+    if not is_text:
         position = 0
         for split in splits:
             for entry in split.shards:
                 yield entry, position, position + entry.tokens
                 position += entry.tokens
         return
-    # A further split would begin at a place that is in doubt by more.
-    for split, (begin, before, doubts) in zip(splits, _text_places(splits), strict=False):
-        for ahead in before:
-            position = begin - ahead
+    for split, (begin, ahead, doubts) in zip(splits, _text_places(splits), strict=False):
+        for documents in ahead:
+            position = begin - documents
             for entry in split.shards[:-1]:
                 if position >= begin and entry.documents > doubts:
                     yield entry, position, position + entry.documents
                 position += entry.documents
 
 
-def _text_places(splits: list[SplitEntry]) -> Iterator[tuple[int, tuple[int, ...], int]]:
+def _text_places(splits: Sequence[SplitEntry]) -> Iterator[tuple[int, tuple[int, ...], int]]:
     """Of the first two splits: where what no split before has touched begins, how many documents may be ahead of it in
     the split, and how many may be missing or counted twice."""
     first, put_back = splits[0], splits[0].documents_put_back
