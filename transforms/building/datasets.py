@@ -221,7 +221,7 @@ class _CompleteBudget(beam.DoFn):
             if manifest_of_build(spec.folder, plan.fingerprint) is not None:
                 return
             if (lacking := shard_that_lacks_rows(spec, plan, counts)) is not None:
-                count = _tokenized_again(spec, plan, counts[lacking])
+                count = tokenize_again(spec, plan, counts[lacking])
                 counts = (*counts[:lacking], count, *counts[lacking + 1 :])
                 yield name, count
                 continue
@@ -234,8 +234,8 @@ class _CompleteBudget(beam.DoFn):
             need = sum(count.tokens for count in counts) + _TEXT_RESERVE_TOKENS
 
 
-def _tokenized_again(spec: DatasetSpec, plan: DatasetPlan, taken: ShardCount) -> ShardCount:
-    """A shard that was taken over, with what became of its rows.
+def tokenize_again(spec: DatasetSpec, plan: DatasetPlan, taken: ShardCount) -> ShardCount:
+    """Tokenizes a shard that was taken over, so that it is known what became of its rows.
 
     Raises:
         BroetchenError: it is another one now.

@@ -1,0 +1,1 @@
+"""Datasets that are grown from earlier ones (`build --grow`), through the whole command."""
