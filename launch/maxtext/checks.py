@@ -13,6 +13,7 @@ from typing import Any
 
 from launch.maxtext.tokenizer import TrainingTokenizer
 from launch.mixture.datasets import Mixture, Shares
+from launch.mixture.held_out import held_out_in_train
 from launch.mixture.outlook import outlook
 
 # Packing that puts whole records into sequences: it cannot take one that is longer.
@@ -58,6 +59,8 @@ def findings(
     if "steps" in written:
         yield from _data_end(settings, mixture, shares)
     yield from _evaluation(settings, mixture, evaluates)
+    for overlap in held_out_in_train(mixture.manifests):
+        yield Finding("data.outputs", str(overlap), fatal=False)
     yield from _checkpoints(settings)
 
 
