@@ -49,7 +49,7 @@ MOMENTS = [
     Moment(None, 0, 2.5),
     Moment(State.shards, 1, 0.01),
     Moment(State.shards, 2, 0.03),
-    Moment(State.shards, 7, 0.03),
+    Moment(State.shards, 4, 0.03),
     Moment(State.begun, 1, 0.1),
     Moment(State.shards, 5, 0.1),
     Moment(State.shards, 3, 0.1),

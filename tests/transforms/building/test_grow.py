@@ -28,6 +28,8 @@ from transforms.building.grow import check_old_files, check_old_output, held_out
 from transforms.building.shard import build_shard
 from transforms.dataset.manifest import Manifest, read_manifest, write_manifest
 from transforms.errors import BroetchenError, UsageError
+from transforms.files import storage
+from transforms.files.listing import list_files
 
 FORMATS: tuple[Format, ...] = ("tokens", "text", "parquet")
 # The shards of CORPUS have 8, 7, 8, 10 and 5 tokens.
@@ -49,7 +51,7 @@ def taken_over(build: Build) -> list[int]:
 
 documents = st.text("ab ü🙂", max_size=6)
 corpora = st.lists(
-    st.lists(st.lists(st.one_of(st.none(), documents), max_size=5), min_size=1, max_size=4), min_size=1, max_size=3
+    st.lists(st.lists(st.one_of(st.none(), documents), max_size=5), min_size=1, max_size=6), min_size=1, max_size=3
 )
 sizes = st.fixed_dictionaries(
     {
@@ -160,6 +162,39 @@ def test_files_that_cannot_be_linked_are_copied(
     new.run()
     assert tree(new.folder) == tree(fresh(make_build, tmp_path, dataset=LARGE).folder)
     assert all(path.stat().st_nlink == 1 for path in new.folder.glob("train-*"))
+
+
+@pytest.mark.parametrize(("old_in_bucket", "new_in_bucket"), [(True, True), (False, True), (True, False)])
+def test_buckets(
+    old_in_bucket: bool, new_in_bucket: bool, make_build: MakeBuild, gcs_prefix: str, tmp_path: Path
+) -> None:
+    old_output = f"{gcs_prefix}/old" if old_in_bucket else str(tmp_path / "old")
+    new_output = f"{gcs_prefix}/new" if new_in_bucket else str(tmp_path / "new")
+    make_build(output=old_output, dataset=SMALL).run()
+    before = {path: storage.look(path) for path, _ in list_files(old_output)}
+    new = make_build(output=new_output, dataset=LARGE).changed(grow=old_output)
+    check_old_output([new.spec])
+    assert taken_over(new) == [0, 1]
+    assert taken_over(new) == [0, 1]
+    new.run()
+    found = {
+        path.removeprefix(f"{new.spec.folder}/"): storage.read_bytes(path) for path, _ in list_files(new.spec.folder)
+    }
+    expected = fresh(make_build, tmp_path, dataset=LARGE).folder
+    assert found == {
+        str(path.relative_to(expected)): path.read_bytes() for path in expected.rglob("*") if path.is_file()
+    }
+    assert {path: storage.look(path) for path, _ in list_files(old_output)} == before
+
+
+def test_a_damaged_file_is_not_sent_to_a_bucket(make_build: MakeBuild, gcs_prefix: str, tmp_path: Path) -> None:
+    old = make_build(output=str(tmp_path / "old"), dataset=SMALL)
+    old.run()
+    change_a_byte(old.folder / "train-00001-of-00003.arecord")
+    new = make_build(output=f"{gcs_prefix}/new", dataset=LARGE).changed(grow=str(tmp_path / "old"))
+    with pytest.raises(BroetchenError, match=r"old/a/train-00001-of-00003.arecord: is not the file that"):
+        new.run()
+    assert not list_files(new.spec.work_root, "*/shard-00001-*")
 
 
 def test_a_smaller_one_tokenizes_the_shard_in_which_it_ends(make_build: MakeBuild, tmp_path: Path) -> None:
