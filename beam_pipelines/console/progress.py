@@ -93,14 +93,26 @@ def _on_terminal(console: Console, specs: Sequence[DatasetSpec]) -> Iterator[Cal
         bars = {spec.name: progress.add_task(spec.name, total=spec.need, amount="planning") for spec in specs}
         total = progress.add_task("[bold]all", total=sum(spec.need for spec in specs), amount="")
 
+        need = {spec.name: spec.need for spec in specs}
+
         def show(statuses: Statuses) -> None:
+            work = {name: work_of(status, need[name]) for name, status in statuses.items()}
             for name, status in statuses.items():
-                progress.update(bars[name], completed=status.tokens, amount=_amount(status))
+                done, of = work[name]
+                progress.update(bars[name], completed=done, total=of, amount=_amount(status))
             finished = sum(status.finished for status in statuses.values())
-            tokens = sum(status.tokens for status in statuses.values())
-            progress.update(total, completed=tokens, amount=f"{finished}/{len(statuses)} datasets")
+            done, of = (sum(numbers) for numbers in zip(*work.values(), strict=True))
+            progress.update(total, completed=done, total=of, amount=f"{finished}/{len(statuses)} datasets")
 
         yield show
+
+
+def work_of(status: DatasetStatus, need: int) -> tuple[int, int]:
+    """How many tokens are done, and of how many; those that are taken over are no work, and would falsify the rate."""
+    if not status.taken_over:
+        return status.tokens, need
+    work = max(1, need - status.taken_over)
+    return (work if status.finished else min(work, max(0, status.tokens - status.taken_over))), work
 
 
 def _amount(status: DatasetStatus) -> str:
@@ -121,7 +133,8 @@ class _LogLines:
 
     def __call__(self, statuses: Statuses) -> None:
         now = time.monotonic()
-        tokens, need = sum(status.tokens for status in statuses.values()), sum(self._need.values())
+        done = {name: work_of(status, self._need[name]) for name, status in statuses.items()}
+        tokens, need = (sum(numbers) for numbers in zip(*done.values(), strict=True))
         started, already = self._started = self._started or (now, tokens)
         for name, status in statuses.items():
             if status.finished and name not in self._finished:

@@ -123,6 +123,6 @@ def test_killed_in_a_bucket(config: Path, old: Path, reference: dict[str, str], 
     assert result.returncode == 0, result.stderr
     found = {path.removeprefix(f"{output}/"): path for path, _ in list_files(output)}
     assert found.keys() == reference.keys()
-    for name, path in found.items():
-        assert hashlib.sha256(storage.read_bytes(path)).hexdigest() == reference[name], name
+    for name, there in found.items():
+        assert hashlib.sha256(storage.read_bytes(there)).hexdigest() == reference[name], name
     assert {path: storage.look(path) for path, _ in list_files(remote_old)} == before

@@ -26,6 +26,7 @@ from transforms.arrayrecord.records import Format
 from transforms.building.datasets import tokenize_again
 from transforms.building.grow import check_old_files, check_old_output, held_out_tokens, old_shards
 from transforms.building.shard import build_shard
+from transforms.building.status import StatusReader
 from transforms.dataset.manifest import Manifest, read_manifest, write_manifest
 from transforms.errors import BroetchenError, UsageError
 from transforms.files import storage
@@ -130,6 +131,8 @@ def test_whole_shards_are_links_and_the_others_tokenized(
     # The third is cut in the old one.
     assert sorted(old_shards(new.spec, new.plan)) == [0, 1]
     assert taken_over(new) == [0, 1]
+    taken = sum(count.tokens for count in new.tokenize() if not count.has_rows)
+    assert StatusReader(new.spec).read().taken_over == taken > 0
     new.run()
     extension = old.spec.records.extension
     names = {os.stat(path).st_ino: path.name for path in new.folder.glob(f"train-*.{extension}")}
