@@ -73,6 +73,7 @@ class _Dataset(TypedDict):
     on_shortfall: Literal["fail", "keep"]
     text_column: Text
     eval_tokens: NotRequired[Count | None]
+    eval_position: NotRequired[Literal["end", "start"]]
     on_bad_rows: NotRequired[Literal["fail", "skip", "quarantine"]]
 
 

@@ -50,7 +50,7 @@ MOMENTS = [
     Moment(State.shards, 1, 0.01),
     Moment(State.shards, 2, 0.03),
     Moment(State.shards, 4, 0.03),
-    Moment(State.begun, 1, 0.1),
+    Moment(State.shards, 3, 0.1),
     Moment(State.shards, 5, 0.1),
     Moment(State.shards, 3, 0.1),
     Moment(State.publications, 1, 0.03),

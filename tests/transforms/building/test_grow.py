@@ -27,6 +27,7 @@ from transforms.building.datasets import tokenize_again
 from transforms.building.grow import check_old_files, check_old_output, held_out_tokens, old_shards
 from transforms.building.shard import build_shard
 from transforms.building.status import StatusReader
+from transforms.dataset.consistency import manifest_problems
 from transforms.dataset.manifest import Manifest, read_manifest, write_manifest
 from transforms.errors import BroetchenError, UsageError
 from transforms.files import storage
@@ -434,3 +435,27 @@ def test_eval_tokens_that_will_be_trained_on(
 
     old = {name: split_entry([(0, True, tokens, 0)]) for name, tokens in then.items()}
     assert held_out_tokens(old, now) == shared
+
+
+def test_eval_position_decides_what_is_published_and_no_provisional_shard(make_build: MakeBuild) -> None:
+    default = make_build()
+    end, start = (make_build(dataset={"eval_position": position}) for position in ("end", "start"))
+    assert (end.spec.config, end.plan.fingerprint) == (default.spec.config, default.plan.fingerprint)
+    assert "eval_position" not in default.spec.config["dataset"]
+    assert start.spec.config["dataset"]["eval_position"] == "start"
+    assert start.plan.fingerprint != default.plan.fingerprint
+    assert start.plan.work_folder == default.plan.work_folder
+    assert list(start.spec.budgets) == ["eval", "train"]
+    # Where nothing is held out, it says nothing.
+    none, nothing = ({"eval_tokens": 0, "eval_position": position} for position in ("end", "start"))
+    assert make_build(dataset=none).plan.fingerprint == make_build(dataset=nothing).plan.fingerprint
+
+
+def test_what_row_groups_have_left_out_is_what_the_dataset_has(make_build: MakeBuild) -> None:
+    manifest = make_build().run()
+    told = [dict(rows) for entry in manifest.source for rows in entry.left_out]
+    assert told == [{"null": 1}, {"empty": 1}]
+    assert manifest_problems("a", manifest) == []
+    source = [entry.model_copy(update={"left_out": [*entry.left_out[:1]] * 2}) for entry in manifest.source[:1]]
+    wrong = manifest.model_copy(update={"source": [*source, *manifest.source[1:]]})
+    assert manifest_problems("a", wrong) == ["a: its row groups have left out 2 rows (null), and it says 1"]
