@@ -97,7 +97,7 @@ def test_any_format(size: str, written: str, position: str, source: Path, tmp_pa
         path = tmp_path / f"{name}.yaml"
         paths.append(write_config(source, path, dataset, records=records, on_bad_rows="quarantine"))
     taken, manifest = grown_is_fresh(tmp_path, *paths)
-    assert taken > 3
+    assert taken >= 2
     assert manifest.quarantine
     assert list(manifest.splits) == (["eval", "train"] if position == "start" else ["train", "eval"])
     assert not verify(tmp_path / "new", against_source=100, config=paths[1]).warnings
