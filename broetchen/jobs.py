@@ -133,6 +133,7 @@ def build(
     datasets: Iterable[str] = (),
     engine: Engine = "auto",
     overwrite: bool = False,
+    grow: Path | None = None,
     beam_options: Iterable[str] = (),
 ) -> building.BuildSummary:
     """Builds the datasets of a mix, each to its exact token budget. A build that was stopped goes on where it was.
@@ -143,6 +144,7 @@ def build(
         datasets: names of datasets of the config; all of them by default.
         engine: what encodes; "auto" takes gigatoken where it gives the ids of `tokenizers`.
         overwrite: whether to replace datasets that another config left there.
+        grow: an earlier output with smaller or larger datasets of this mix, whose shards are taken over; it stays.
         beam_options: of Apache Beam, as on the command line: `["--runner=DataflowRunner", …]`. Without any, a large
             local build takes a worker process for each processor; `["--direct_num_workers=1"]` keeps it in this one.
 
@@ -160,6 +162,7 @@ def build(
         datasets=_several("datasets", datasets),
         engine=_known(engine),
         overwrite=overwrite,
+        grow=_path(grow),
         beam_arguments=_several("beam_options", beam_options),
         quiet=True,
     )

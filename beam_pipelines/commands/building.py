@@ -29,6 +29,14 @@ DryRun = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace datasets that another config left there.")]
 
+Grow = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URI",
+        help="An earlier output with smaller or larger datasets of this config: their shards are taken over. It stays.",
+    ),
+]
+
 
 def build(
     context: typer.Context,
@@ -37,6 +45,7 @@ def build(
     dataset: Datasets = None,
     engine: EngineOption = "auto",
     overwrite: Overwrite = False,
+    grow: Grow = None,
     dry_run: DryRun = False,
     settings: Settings = None,
     source_root: SourceRoot = None,
@@ -58,7 +67,13 @@ def build(
         from beam_pipelines.tables.sources import print_dry_run
 
         found = check_build(
-            mix, output, datasets=dataset or (), engine=engine, overwrite=overwrite, beam_arguments=context.args
+            mix,
+            output,
+            datasets=dataset or (),
+            engine=engine,
+            overwrite=overwrite,
+            grow=grow,
+            beam_arguments=context.args,
         )
         print_dry_run(terminal.output(), found, output)
         return
@@ -68,6 +83,7 @@ def build(
         datasets=dataset or (),
         engine=engine,
         overwrite=overwrite,
+        grow=grow,
         beam_arguments=context.args,
         quiet=quiet,
     )
@@ -89,6 +105,7 @@ def vocab(
     dataset: Datasets = None,
     engine: EngineOption = "auto",
     overwrite: Overwrite = False,
+    grow: Grow = None,
     dry_run: DryRun = False,
     settings: Settings = None,
     source_root: SourceRoot = None,
@@ -107,6 +124,7 @@ def vocab(
         dataset=dataset,
         engine=engine,
         overwrite=overwrite,
+        grow=grow,
         dry_run=dry_run,
         settings=[*text_settings(container), *(settings or ())],
         source_root=source_root,

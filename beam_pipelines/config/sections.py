@@ -185,8 +185,14 @@ class DatasetConfig(Section):
     )
     eval_tokens: Count = Field(
         default=0,
-        description="Its held-out tokens, right after the train tokens and in addition to them.",
+        description="Its held-out tokens, in addition to the train tokens; `eval_position` says which.",
         examples=["10M"],
+    )
+    eval_position: Literal["end", "start"] = Field(
+        default="end",
+        description="Which tokens are held out: those right after the train tokens, or `start`, the first of all, "
+        "which no larger build of the same source ever trains on.",
+        examples=["start"],
     )
     source: Sources = Field(
         description="Its parquet files, on any filesystem that Beam knows or on the hub; `*`, `?` and `[0-9]` match as "

@@ -95,20 +95,28 @@ def _on_terminal(console: Console, specs: Sequence[DatasetSpec]) -> Iterator[Cal
         total = progress.add_task("[bold]all", total=sum(need.values()), amount="")
 
         def show(statuses: Statuses) -> None:
-            wanted = need | _finished_tokens(statuses)
+            work = {name: work_of(status, need[name]) for name, status in statuses.items()}
             for name, status in statuses.items():
-                progress.update(bars[name], completed=status.tokens, total=wanted[name], amount=_amount(status))
+                done, of = work[name]
+                progress.update(bars[name], completed=done, total=of, amount=_amount(status))
             finished = sum(status.finished for status in statuses.values())
-            tokens = sum(status.tokens for status in statuses.values())
-            all_tokens = sum(wanted.values())
-            progress.update(total, completed=tokens, total=all_tokens, amount=f"{finished}/{len(statuses)} datasets")
+            done, of = (sum(numbers) for numbers in zip(*work.values(), strict=True))
+            progress.update(total, completed=done, total=of, amount=f"{finished}/{len(statuses)} datasets")
 
         yield show
 
 
-def _finished_tokens(statuses: Statuses) -> dict[str, int]:
-    """What finished datasets have, which is less than they need where a source is short or to be repeated."""
-    return {name: status.tokens for name, status in statuses.items() if status.finished}
+def work_of(status: DatasetStatus, need: int) -> tuple[int, int]:
+    """How many tokens are done, and of how many; those that are taken over are no work, and would falsify the rate.
+
+    A finished dataset has less than it needs where its source is short, or to be repeated.
+    """
+    if status.finished:
+        need = status.tokens
+    if not status.taken_over:
+        return status.tokens, need
+    work = max(1, need - status.taken_over)
+    return (work if status.finished else min(work, max(0, status.tokens - status.taken_over))), work
 
 
 def _amount(status: DatasetStatus) -> str:
@@ -129,8 +137,8 @@ class _LogLines:
 
     def __call__(self, statuses: Statuses) -> None:
         now = time.monotonic()
-        tokens = sum(status.tokens for status in statuses.values())
-        need = sum((self._need | _finished_tokens(statuses)).values())
+        done = {name: work_of(status, self._need[name]) for name, status in statuses.items()}
+        tokens, need = (sum(numbers) for numbers in zip(*done.values(), strict=True))
         started, already = self._started = self._started or (now, tokens)
         for name, status in statuses.items():
             if status.finished and name not in self._finished:

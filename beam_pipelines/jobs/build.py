@@ -23,6 +23,7 @@ from beam_pipelines.runners.local import work_seconds
 from beam_pipelines.runners.remote.run import follow
 from beam_pipelines.runners.remote.services import asked_with
 from transforms.building.datasets import BuildDatasets
+from transforms.building.grow import check_old_output
 from transforms.building.work_folder import sweep_work
 from transforms.card.write import sweep_card
 from transforms.dataset.manifest import Manifest, read_manifest
@@ -63,10 +64,15 @@ def build(
     datasets: Sequence[str] = (),
     engine: Engine = "auto",
     overwrite: bool = False,
+    grow: str | None = None,
     beam_arguments: Sequence[str] = (),
     quiet: bool = False,
 ) -> BuildSummary:
     """Builds `datasets`, or all of the config, into `output`, which may be on any filesystem that Beam writes.
+
+    Args:
+        grow: the output of an earlier build of the same datasets in other sizes, from which shards are taken that
+            both have; it stays as it is, and workers read it as they do sources.
 
     Raises:
         UsageError: the config, the tokenizer or the engine cannot be used; nothing was started.
@@ -78,7 +84,8 @@ def build(
     job_options(beam_arguments, output)  # What is wrong with them is told before anything is loaded.
     names = chosen_datasets(config, datasets)
     tokenizer = load_config_tokenizer(config)
-    specs = dataset_specs(config, names, tokenizer, output=output, engine=engine, overwrite=overwrite)
+    specs = dataset_specs(config, names, tokenizer, output=output, engine=engine, overwrite=overwrite, grow=grow)
+    check_grown(specs)
     known, need = specs[0].tokenizer, sum(spec.need for spec in specs)
     work_s = work_seconds(need, _TOKENS_PER_S, expected_engine(known, engine))
     warm = functools.partial(warm_encoder, known, engine)
@@ -116,6 +123,18 @@ def build(
         sweep_card(output)
     built = {folder for folder, manifest in manifests.items() if manifest != before[folder]}
     return BuildSummary(manifests, built, time.monotonic() - started)
+
+
+def check_grown(specs: Sequence[DatasetSpec]) -> None:
+    """Checks what can be checked of datasets that are grown from others before a job is started.
+
+    Raises:
+        UsageError: they cannot be; see `transforms.building.grow.check_old_output`.
+        BroetchenError: a manifest of the old output is damaged.
+    """
+    if any(spec.grow is not None and spec.overwrite for spec in specs):
+        raise UsageError("--grow and --overwrite exclude each other: choose an --output where nothing lies")
+    check_old_output(specs)
 
 
 class _Specs(beam.DoFn):

@@ -13,6 +13,7 @@ from apache_beam.options.pipeline_options_validator import PipelineOptionsValida
 from apache_beam.runners.runner import create_runner
 
 from beam_pipelines.config.mix import MixConfig
+from beam_pipelines.jobs.build import check_grown
 from beam_pipelines.jobs.plan import DatasetOutlook, plan
 from beam_pipelines.jobs.specs import chosen_datasets, dataset_specs, load_config_tokenizer
 from beam_pipelines.runners.dataflow import check_bucket, check_buckets, check_reachable
@@ -20,6 +21,7 @@ from beam_pipelines.runners.job import job_options
 from beam_pipelines.runners.remote.run import describe_job, remote_runner
 from beam_pipelines.runners.remote.services import DATAFLOW, asked_with, service_of
 from transforms.building.datasets import find_finished
+from transforms.building.grow import check_old_files
 from transforms.errors import BroetchenError, UsageError
 from transforms.files import storage
 from transforms.files.errors import explained
@@ -38,11 +40,13 @@ class DryRun:
         outlooks: of all datasets, as `plan` has them.
         finished: the names of those that are there already, and would stay.
         replaced: why those go that are there now, by name (`--overwrite`).
+        taken_over: the shards that can be taken over, by name of those that are grown from another (`--grow`).
     """
 
     outlooks: Sequence[DatasetOutlook]
     finished: Sequence[str]
     replaced: dict[str, str]
+    taken_over: dict[str, int]
 
 
 def dry_run(
@@ -52,6 +56,7 @@ def dry_run(
     datasets: Sequence[str] = (),
     engine: Engine = "auto",
     overwrite: bool = False,
+    grow: str | None = None,
     beam_arguments: Sequence[str] = (),
 ) -> DryRun:
     """Checks a build with the arguments of `beam_pipelines.jobs.build.build`, and plans it.
@@ -65,7 +70,8 @@ def dry_run(
     options = job_options(beam_arguments, output)
     names = chosen_datasets(config, datasets)
     tokenizer = load_config_tokenizer(config)
-    specs = dataset_specs(config, names, tokenizer, output=output, engine=engine, overwrite=overwrite)
+    specs = dataset_specs(config, names, tokenizer, output=output, engine=engine, overwrite=overwrite, grow=grow)
+    check_grown(specs)
     _check_writable(output)
     check_free(output, asked_with(beam_arguments))
     _check_service(specs, beam_arguments, options)
@@ -82,7 +88,9 @@ def dry_run(
             replaced[spec.name] = str(error)
         else:
             finished += [spec.name] if found is not None else []
-    return DryRun(outlooks, finished, replaced)
+    grown = [spec for spec in specs if spec.grow is not None and spec.name not in finished]
+    taken_over = {spec.name: len(check_old_files(spec, plans[spec.name])) for spec in grown}
+    return DryRun(outlooks, finished, replaced, taken_over)
 
 
 def _check_writable(output: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -14,6 +15,7 @@ from beam_pipelines.config.mix import load_config
 from beam_pipelines.console import terminal
 from launch.mixture.datasets import Mixture, read_mixture
 from launch.mixture.file import eval_files, mixture_json, train_mixture
+from launch.mixture.held_out import held_out_in_train
 from launch.mixture.outlook import Outlook, outlook
 from launch.places import Mounts
 from transforms.errors import UsageError
@@ -22,6 +24,8 @@ from transforms.quantities import parse_percent
 
 if TYPE_CHECKING:
     from launch.mixture.simulation import Simulation
+
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,8 @@ def write_mixture(
     configs = [one for one in outputs if one.endswith((".yaml", ".yml"))]
     in_order = [name for config in configs for name in load_config(config).datasets]
     mixture = read_mixture([one for one in outputs if one not in configs], datasets or in_order)
+    for overlap in held_out_in_train(mixture.manifests):
+        _LOGGER.warning("%s", overlap)
     training = _training(mixture, steps, batch, length)
     wanted = mixture.shares(parsed)
     found = outlook(mixture.components, wanted, epochs)

@@ -8,6 +8,7 @@ import posixpath
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from beam_pipelines.config.budgets import DatasetBudget
 from beam_pipelines.config.mix import MixConfig
 from transforms.arrayrecord.records import RecordSpec, file_extension
 from transforms.card.mix import CardMix, digest_of
@@ -89,6 +90,7 @@ def dataset_specs(
     output: str,
     engine: Engine,
     overwrite: bool,
+    grow: str | None = None,
 ) -> list[DatasetSpec]:
     """What each of `datasets` is built from, in their order.
 
@@ -122,7 +124,7 @@ def dataset_specs(
             text_column=dataset.text_column,
             order=dataset.order,
             seed=config.seed,
-            budgets={"train": budget.train} | ({"eval": budget.eval} if budget.eval else {}),
+            budgets=_in_stream_order(budget, dataset.eval_position),
             on_shortfall=on_shortfall,
             rows=rows,
             on_bad_rows=on_bad_rows,
@@ -144,9 +146,15 @@ def dataset_specs(
             config=_deciding_config(written, name, budget.train, on_shortfall, on_bad_rows, rows),
             overwrite=overwrite,
             max_repeats=dataset.max_repeats or 1.0,
+            grow=None if grow is None else grow.rstrip("/") or "/",
         )
 
     return [spec_of(name) for name in datasets]
+
+
+def _in_stream_order(budget: DatasetBudget, eval_position: str) -> dict[str, int]:
+    train, held_out = {"train": budget.train}, {"eval": budget.eval} if budget.eval else {}
+    return held_out | train if eval_position == "start" else train | held_out
 
 
 def row_filter(config: MixConfig, name: str) -> RowFilter | None:
@@ -219,11 +227,14 @@ def _deciding_config(
         written: the whole config (`MixConfig.as_written`).
         name: of the dataset; the rest is what the config means by it.
     """
-    undecided = ("share", "tokens", "on_bad_rows", "allow_unpinned", "license", "language")
+    undecided = ("share", "tokens", "on_bad_rows", "allow_unpinned", "license", "language", "eval_position")
     dataset = {key: value for key, value in written["datasets"][name].items() if key not in undecided}
     # The same as without it.
     if dataset.get("max_repeats") == 1:
         del dataset["max_repeats"]
+    # As if there was no such key where it changes nothing: a fingerprint is what it was before there was one.
+    if written["datasets"][name]["eval_position"] == "start" and dataset["eval_tokens"]:
+        dataset["eval_position"] = "start"
     shards = written["shards"]
     if written["records"]["format"] == "parquet":
         shards = {key: value for key, value in shards.items() if key != "max_records"}

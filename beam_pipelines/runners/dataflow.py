@@ -44,7 +44,7 @@ def with_dataflow_defaults(arguments: Sequence[str], output: str | None = None) 
 
 
 def check_reachable(specs: Iterable[DatasetSpec]) -> None:
-    """Checks that Dataflow's workers can read the sources of datasets, and lists of what to exclude.
+    """Checks that Dataflow's workers can read sources of datasets, lists of what to exclude, and what is grown from.
 
     Raises:
         UsageError: one is on this machine's own disk.
@@ -59,6 +59,10 @@ def check_reachable(specs: Iterable[DatasetSpec]) -> None:
             raise UsageError(
                 f"datasets.{spec.name}.{key}: {path} is on this machine, where Dataflow's workers cannot read it; "
                 "copy it to a bucket (gs://…), or take it from the hub (hf://…)"
+            )
+        if spec.grow is not None and storage.is_local(spec.grow):
+            raise UsageError(
+                f"--grow {spec.grow}: is on this machine, where Dataflow's workers cannot read it; copy it to a bucket"
             )
 
 

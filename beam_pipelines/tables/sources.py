@@ -152,6 +152,8 @@ def print_dry_run(console: Console, found: DryRun, output: str) -> None:
         print_as_is(console, f"{name} is finished there already, and would stay as it is.")
     for name, reason in found.replaced.items():
         print_as_is(console, f"{name} would be replaced: {reason}")
+    for name, shards in found.taken_over.items():
+        print_as_is(console, f"{name}: {shards:,} shards of the old dataset can be taken over as they are.")
     print_as_is(console, f"All checks have passed. Nothing was built, and nothing written to {output}: --dry-run.")
 
 

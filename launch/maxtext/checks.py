@@ -13,6 +13,7 @@ from typing import Any
 
 from launch.maxtext.tokenizer import TrainingTokenizer
 from launch.mixture.datasets import Mixture, Shares
+from launch.mixture.held_out import held_out_in_train
 from launch.mixture.outlook import outlook
 from launch.mixture.repeats import beyond_their_configs, beyond_what_is_worthwhile
 
@@ -60,6 +61,8 @@ def findings(
         yield from _data_end(settings, mixture, shares)
         yield from _repeats(settings, mixture, shares)
     yield from _evaluation(settings, mixture, evaluates)
+    for overlap in held_out_in_train(mixture.manifests):
+        yield Finding("data.outputs", str(overlap), fatal=False)
     yield from _checkpoints(settings)
 
 

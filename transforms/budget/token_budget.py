@@ -20,6 +20,9 @@ from transforms.checksums import FileMark
 from transforms.coders import JsonCoder, register_json_coder
 from transforms.errors import BroetchenError
 
+TAKEN_OVER = "taken over"
+"""The `engine` of a shard that a dataset of another size had finished, which is taken over whole (`build --grow`)."""
+
 
 @register_json_coder
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +41,7 @@ class ShardCount:
             the last one of a dataset, and no other.
         skipped: rows left out, by reason.
         attempt: tells this writing of the shard from others; a part of its files' names.
-        engine: what encoded it, with its version, as "gigatoken 0.10.0".
+        engine: what encoded it, with its version, as "gigatoken 0.10.0"; or `TAKEN_OVER`.
         source: tells the versions of its source files from others, as far as that can be seen without reading them.
         file: its file, as it was written.
         row_file: the file that tells of each row; its checksum stands for the texts that were read.
@@ -64,9 +67,14 @@ class ShardCount:
     trace: FileMark | None = None
 
     @property
-    def reach(self) -> tuple[bool, int, int]:
+    def has_rows(self) -> bool:
+        """Whether it is known what became of each of its rows, so that it can be cut; not of one that is taken over."""
+        return self.engine != TAKEN_OVER
+
+    @property
+    def reach(self) -> tuple[bool, int, int, bool]:
         """How far the shard was read, to be compared with other counts of it."""
-        return self.complete, self.rows, self.tokens
+        return self.complete, self.rows, self.tokens, self.has_rows
 
     def holds_more(self, other: ShardCount) -> bool:
         """Whether more of the shard was read than for the `other`."""

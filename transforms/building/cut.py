@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import posixpath
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,7 @@ import pyarrow as pa
 
 from transforms.budget import repeats
 from transforms.budget.text_cut import DocumentSpan, TextCut, find_cut, find_last_cut, take_exactly, take_last_exactly
-from transforms.budget.token_budget import DatasetCut, ShardCount, ShardSlice, cut_shards
+from transforms.budget.token_budget import DatasetCut, ShardCount, ShardSlice, SplitCut, cut_shards
 from transforms.building.formats import TextFormat, text_format
 from transforms.building.placing import manifest_of_build, remove_other_manifest
 from transforms.building.rows import RowsTask
@@ -97,19 +98,8 @@ def plan_publication(spec: DatasetSpec, plan: DatasetPlan, cut: DatasetCut) -> P
     if manifest_of_build(spec.folder, plan.fingerprint) is not None:
         return PublishPlan((), (), {}, {})
     counts = {count.ordinal: count for count in cut.counts}
-    if spec.records.is_text:
-        contents, missing, put_back = _cut_text(spec, plan, cut.counts)
-    else:
-        contents = {split.split: [_slice_content(counts, piece) for piece in split.slices] for split in cut.splits}
-        missing = {split.split: split.missing for split in cut.splits}
-        put_back = {}
-    exhausted, once = any(missing.values()), dict[str, int]()
-    if exhausted and spec.max_repeats > 1 and (whole := _cut_once(spec, plan, cut.counts)) is not None:
-        contents, put_back, once = whole
-        missing = {
-            split: repeats.beyond(budget, once[split], spec.max_repeats) if split in once else 0
-            for split, budget in spec.budgets.items()
-        }
+    found = _contents(spec, plan, cut.counts, cut.splits)
+    missing, once = found.missing, found.once
     if any(missing.values()) and spec.on_shortfall == "fail":
         work_folder(spec, plan).write_budgets(spec.budgets, exhausted=True)
         raise BroetchenError(shortfall_message(spec, plan, missing, once))
@@ -128,14 +118,15 @@ def plan_publication(spec: DatasetSpec, plan: DatasetPlan, cut: DatasetCut) -> P
             spans,
             plan.columns if spec.trace_columns and (piece or spans) else "",
         )
-        for split, members in contents.items()
+        for split, members in found.members.items()
         for index, (ordinal, piece, spans) in enumerate(members)
     )
     names = {task.count.ordinal: posixpath.join(spec.folder, task.file) for task in tasks if task.whole}
     work_folder(spec, plan).write_publication(Publication(names))
     remove_other_manifest(spec.folder)
+    exhausted = any(missing.values()) or bool(once)
     rows = _rows_tasks(spec, plan, cut.counts, tasks, exhausted=exhausted)
-    return PublishPlan(tasks, rows, missing, put_back, once)
+    return PublishPlan(tasks, rows, missing, found.put_back, once)
 
 
 def work_folder(spec: DatasetSpec, plan: DatasetPlan) -> WorkFolder:
@@ -201,6 +192,73 @@ def shortfall_message(
 type _Content = tuple[int, ShardSlice | None, tuple[DocumentSpan, ...]]
 
 
+@dataclasses.dataclass(frozen=True)
+class _Contents:
+    """By split: what is published, what is missing, and how many documents a cut of text put back.
+
+    `once` is that of `PublishPlan`.
+    """
+
+    members: Mapping[str, list[_Content]]
+    missing: Mapping[str, int]
+    put_back: Mapping[str, int]
+    once: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+
+def _contents(
+    spec: DatasetSpec, plan: DatasetPlan, shards: Sequence[ShardCount], splits: Sequence[SplitCut]
+) -> _Contents:
+    if spec.records.is_text:
+        found = _Contents(*_cut_text(spec, plan, shards))
+    else:
+        counts = {count.ordinal: count for count in shards}
+        members = {split.split: [_slice_content(counts, piece) for piece in split.slices] for split in splits}
+        found = _Contents(members, {split.split: split.missing for split in splits}, {})
+    exhausted = any(found.missing.values()) and len(shards) == len(plan.shards)
+    if not exhausted or spec.max_repeats == 1 or (whole := _cut_once(spec, plan, shards)) is None:
+        return found
+    members, put_back, once = whole
+    missing = {
+        split: repeats.beyond(budget, once[split], spec.max_repeats) if split in once else 0
+        for split, budget in spec.budgets.items()
+    }
+    return _Contents(members, missing, put_back, once)
+
+
+class _NoRowsError(Exception):
+    """A cut falls into a shard of which it is not known what became of its rows."""
+
+    def __init__(self, ordinal: int) -> None:
+        super().__init__(ordinal)
+        self.ordinal = ordinal
+
+
+def _lengths(work: WorkFolder, counts: Mapping[int, ShardCount], ordinal: int) -> npt.NDArray[np.uint32]:
+    """Tokens of each document of a shard: uint32 [documents]."""
+    if not counts[ordinal].has_rows:
+        raise _NoRowsError(ordinal)
+    return work.lengths(counts[ordinal])
+
+
+def shard_that_lacks_rows(spec: DatasetSpec, plan: DatasetPlan, counts: Sequence[ShardCount]) -> int | None:
+    """The first shard that was taken over, and that has to be cut, or in which the dataset ends; None without one.
+
+    Args:
+        counts: of an unbroken prefix of the shards.
+    """
+    if all(count.has_rows for count in counts):
+        return None
+    splits = cut_shards(((count.ordinal, count.tokens) for count in counts), spec.budgets)
+    try:
+        contents = _contents(spec, plan, counts, splits).members
+    except _NoRowsError as found:
+        return found.ordinal
+    members = [one for of_split in contents.values() for one in of_split]
+    last = max((ordinal for ordinal, _, _ in members), default=-1)
+    cut = {ordinal for ordinal, piece, spans in members if piece is not None or spans} | {last}
+    return next((count.ordinal for count in counts if count.ordinal in cut and not count.has_rows), None)
+
+
 def _slice_content(counts: Mapping[int, ShardCount], piece: ShardSlice) -> _Content:
     whole = piece.take == counts[piece.ordinal].tokens
     return piece.ordinal, None if whole else piece, ()
@@ -221,9 +279,7 @@ def _cut_text(
 ) -> tuple[dict[str, list[_Content]], dict[str, int], dict[str, int]]:
     counts = {count.ordinal: count for count in shards}
     work = work_folder(spec, plan)
-
-    def lengths(ordinal: int) -> npt.NDArray[np.uint32]:
-        return work.lengths(counts[ordinal])
+    lengths = functools.partial(_lengths, work, counts)
 
     rest: Sequence[DocumentSpan] = _all_documents(shards)
     contents, missing, put_back = {}, {}, {}
@@ -266,9 +322,7 @@ def _cut_once(spec: DatasetSpec, plan: DatasetPlan, shards: Sequence[ShardCount]
 def _cut_text_once(spec: DatasetSpec, plan: DatasetPlan, shards: Sequence[ShardCount]) -> _Whole | None:
     counts = {count.ordinal: count for count in shards}
     work = work_folder(spec, plan)
-
-    def lengths(ordinal: int) -> npt.NDArray[np.uint32]:
-        return work.lengths(counts[ordinal])
+    lengths = functools.partial(_lengths, work, counts)
 
     names = list(spec.budgets)
     place = names.index(repeats.REPEATED)

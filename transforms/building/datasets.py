@@ -17,8 +17,16 @@ import apache_beam as beam
 from apache_beam.pvalue import AsDict, AsList, AsMultiMap, PCollection, TaggedOutput
 
 from transforms.budget.repeats import expected_passes
-from transforms.budget.token_budget import DatasetCut, ShardCount, TokenBudget, merge_counts, usable_prefix
-from transforms.building.cut import PublishPlan, PublishTask, missing_text, plan_publication, work_folder
+from transforms.budget.token_budget import TAKEN_OVER, DatasetCut, ShardCount, TokenBudget, merge_counts, usable_prefix
+from transforms.building.cut import (
+    PublishPlan,
+    PublishTask,
+    missing_text,
+    plan_publication,
+    shard_that_lacks_rows,
+    work_folder,
+)
+from transforms.building.grow import check_old_files, old_shards
 from transforms.building.placing import manifest_of_build, remove_other_manifest
 from transforms.building.publish import PublishedShard, clear_work, finish_dataset, publish_shard
 from transforms.building.rows import RowsTask, ShardRows, tell_rows
@@ -186,6 +194,7 @@ class _FindFinished(beam.DoFn):
             work.take_back()
             work.write_budgets(spec.budgets)
             _warn_of_shortfall(spec, plan)
+            check_old_files(spec, plan)
             yield name, with_trusted_engine(spec, plan, work)
         else:
             tokens = sum(split.tokens for split in manifest.splits.values())
@@ -197,9 +206,11 @@ class _NextShards(beam.DoFn):
         self, element: tuple[str, DatasetPlan], specs: Specs, known: Mapping[str, Iterable[ShardCount]]
     ) -> Iterator[ShardTask]:
         name, plan = element
-        counts = usable_prefix(merge_counts(known[name]))
-        for ordinal, stop_after in next_shards(plan.shards, counts, plan.ratio, _needed(specs[name])):
-            yield plan.task(ordinal, stop_after)
+        spec, counts = specs[name], usable_prefix(merge_counts(known[name]))
+        if wanted := next_shards(plan.shards, counts, plan.ratio, _needed(spec)):
+            old = old_shards(spec, plan)
+            for ordinal, stop_after in wanted:
+                yield dataclasses.replace(plan.task(ordinal, stop_after), old=old.get(ordinal))
 
 
 class _BuildShard(beam.DoFn):
@@ -208,7 +219,10 @@ class _BuildShard(beam.DoFn):
 
 
 class _CompleteBudget(beam.DoFn):
-    """Tokenizes one shard after another until the budget is met. Mostly the rounds before have left nothing to do."""
+    """Tokenizes one shard after another until the budget is met. Mostly the rounds before have left nothing to do.
+
+    Of a dataset that is grown from another, also the shards that were taken over and turn out to have to be cut.
+    """
 
     def process(
         self,
@@ -219,24 +233,50 @@ class _CompleteBudget(beam.DoFn):
     ) -> Iterator[tuple[str, ShardCount]]:
         spec, plan = specs[name], plans[name]
         counts = usable_prefix(merge_counts(known[name]))
-        need = _needed(spec)
+        need, old = _needed(spec), old_shards(spec, plan)
         while True:
             while tasks := next_shards(plan.shards, counts, plan.ratio, need):
                 ordinal, _ = tasks[0]
                 have = sum(count.tokens for count in counts[:ordinal])
-                count = build_shard(spec, plan.task(ordinal, need - have))
+                task = plan.task(ordinal, need - have)
+                count = build_shard(spec, dataclasses.replace(task, old=old.get(ordinal)))
                 counts = (*counts[:ordinal], count)
                 yield name, count
-            if not spec.records.is_text:
+            if not spec.records.is_text and all(count.has_rows for count in counts):
                 return
             # A runner may do this step again, after the last.
             if manifest_of_build(spec.folder, plan.fingerprint) is not None:
+                return
+            if (lacking := shard_that_lacks_rows(spec, plan, counts)) is not None:
+                count = tokenize_again(spec, plan, counts[lacking])
+                counts = (*counts[:lacking], count, *counts[lacking + 1 :])
+                yield name, count
+                continue
+            if not spec.records.is_text:
                 return
             exhausted = len(counts) == len(plan.shards) and counts[-1].complete
             if exhausted or not missing_text(spec, plan, counts):
                 return
             # Documents without a cut took up the reserve: read on behind them.
             need = sum(count.tokens for count in counts) + _TEXT_RESERVE_TOKENS
+
+
+def tokenize_again(spec: DatasetSpec, plan: DatasetPlan, taken: ShardCount) -> ShardCount:
+    """Tokenizes a shard that was taken over, so that it is known what became of its rows.
+
+    Raises:
+        BroetchenError: it is another one now.
+    """
+    count = build_shard(spec, plan.task(taken.ordinal, None), with_rows=True)
+    if count.file.sha256 != taken.file.sha256:
+        reason = (
+            f"dataset {spec.name}: shard {taken.ordinal} of the plan, taken over by --grow, is not what its source "
+            "gives now; see what broetchen verify --against-source says of the old dataset; run again, this takes over "
+            "nothing"
+        )
+        work_folder(spec, plan).distrust(TAKEN_OVER, reason)
+        raise BroetchenError(reason)
+    return count
 
 
 class _PlanPublication(beam.DoFn):

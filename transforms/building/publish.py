@@ -6,7 +6,7 @@ import dataclasses
 import importlib.metadata
 import posixpath
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -184,12 +184,14 @@ def manifest_of(
     """
     tokenizer = tokenizer_file(spec.tokenizer)
     skipped: Counter[str] = Counter()
-    used: dict[int, list[tuple[int, int, str]]] = {}
+    used: dict[int, list[_UsedGroup]] = {}
     for shard in rows:
         skipped.update(shard.skipped)
         groups = plan.shards[shard.ordinal].row_groups
-        for (file, group), start, text in zip(groups, shard.starts, shard.texts, strict=False):
-            used.setdefault(file, []).append((group, start, text))
+        for (file, group), start, text, left_out in zip(
+            groups, shard.starts, shard.texts, shard.left_out, strict=False
+        ):
+            used.setdefault(file, []).append(_UsedGroup(group, start, text, left_out))
     return Manifest(
         format_version=FORMAT_VERSION,
         mix=spec.mix,
@@ -212,7 +214,7 @@ def manifest_of(
         skipped=dict(sorted(skipped.items())),
         filtered=sum(shard.filtered for shard in rows),
         quarantine=[_quarantine_entry(shard.quarantine) for shard in rows if shard.quarantine],
-        source=[_source_entry(spec, plan.files[file], sorted(groups)) for file, groups in sorted(used.items())],
+        source=[_source_entry(spec, plan.files[file], groups) for file, groups in sorted(used.items())],
         # A plan that has come by a coder has lost the order of its mappings.
         versions={
             "broetchen": importlib.metadata.version("broetchen"),
@@ -225,16 +227,29 @@ def _quarantine_entry(held: PublishedQuarantine) -> QuarantineEntry:
     return QuarantineEntry(file=held.file, rows=held.rows, bytes=held.mark.bytes, sha256=held.mark.sha256)
 
 
-def _source_entry(spec: DatasetSpec, file: SourceFile, groups: Sequence[tuple[int, int, str]]) -> SourceEntry:
-    return SourceEntry(
+@dataclasses.dataclass(frozen=True)
+class _UsedGroup:
+    """A row group, and what `ShardRows` tells of it."""
+
+    group: int
+    start: int
+    text: str
+    left_out: Mapping[str, int]
+
+
+def _source_entry(spec: DatasetSpec, file: SourceFile, used: Iterable[_UsedGroup]) -> SourceEntry:
+    groups = sorted(used, key=lambda one: one.group)
+    left_out = [dict(sorted(one.left_out.items())) for one in groups]
+    entry = SourceEntry(
         path=spec.shown_path(file.path),
         size=file.size,
         footer_sha256=file.footer_sha256,
         checksum=file.checksum,
-        row_groups=[group for group, _, _ in groups],
-        starts=[start for _, start, _ in groups],
-        texts=[text for _, _, text in groups],
+        row_groups=[one.group for one in groups],
+        starts=[one.start for one in groups],
+        texts=[one.text for one in groups],
     )
+    return entry.model_copy(update={"left_out": left_out}) if any(left_out) else entry
 
 
 def _trace_entry(shard: PublishedShard) -> TraceEntry | None:

@@ -20,9 +20,9 @@ import pyarrow as pa
 
 from transforms.budget.token_budget import ShardCount
 from transforms.building.placing import put_in_place
-from transforms.building.work_folder import WorkFolder, new_attempt, quarantine_name
+from transforms.building.work_folder import WorkFolder, new_attempt
 from transforms.checksums import FileMark
-from transforms.dataset.quarantine import SCHEMA, quarantine_folder
+from transforms.dataset.quarantine import SCHEMA, quarantine_folder, quarantine_name
 from transforms.encoding.long_documents import LARGEST_PIECE
 from transforms.errors import BroetchenError
 from transforms.files.staged import WrittenShard

@@ -17,7 +17,7 @@ from transforms.building.quarantine import PublishedQuarantine, publish_quaranti
 from transforms.building.work_folder import WorkFolder
 from transforms.coders import register_json_coder
 from transforms.recipe.spec import DatasetSpec
-from transforms.texts import FILTERED, KINDS, SKIPPED, combined_hash
+from transforms.texts import FILTERED, KINDS, combined_hash
 
 
 @register_json_coder
@@ -52,6 +52,7 @@ class ShardRows:
         filtered: those of them that the filter left out.
         starts: where each of its row groups begins in the dataset's stream; see `SourceEntry`.
         texts: a hash of the texts of each.
+        left_out: rows that were left out of each, by reason.
         quarantine: the file that has the left-out rows.
     """
 
@@ -61,6 +62,7 @@ class ShardRows:
     filtered: int
     starts: tuple[int, ...]
     texts: tuple[str, ...]
+    left_out: tuple[Mapping[str, int], ...]
     quarantine: PublishedQuarantine | None
 
 
@@ -76,14 +78,30 @@ def tell_rows(spec: DatasetSpec, task: RowsTask) -> ShardRows | None:
     if manifest_of_build(spec.folder, task.fingerprint) is not None:
         return None
     work = WorkFolder(task.work_folder, task.extension, task.fingerprint)
+    if not task.count.has_rows:
+        return _told_by_old(spec, task, work)
     rows = work.rows(task.count)
     used = rows if task.used is None else rows[: _rows_within(rows, task.used, is_text=spec.records.is_text)]
-    starts, texts = _groups(used, task.group_rows, task.before, is_text=spec.records.is_text)
-    kinds = np.bincount(used["kind"], minlength=len(KINDS))
-    by_kind = dict(zip(KINDS, kinds.tolist(), strict=True))
-    skipped = {kind: by_kind[kind] for kind in SKIPPED if by_kind[kind]}
-    quarantine = publish_quarantine(spec, work, task.count, sum(skipped.values()))
-    return ShardRows(task.count.ordinal, len(used), skipped, by_kind[FILTERED], starts, texts, quarantine)
+    starts, texts, left_out = _groups(used, task.group_rows, task.before, is_text=spec.records.is_text)
+    by_kind = _left_out(used)
+    filtered = by_kind.pop(FILTERED, 0)
+    quarantine = publish_quarantine(spec, work, task.count, sum(by_kind.values()))
+    return ShardRows(task.count.ordinal, len(used), by_kind, filtered, starts, texts, left_out, quarantine)
+
+
+def _told_by_old(spec: DatasetSpec, task: RowsTask, work: WorkFolder) -> ShardRows:
+    """What the manifest says of a shard that was taken over: all of it is used, and none is the last of a dataset."""
+    count, old = task.count, work.old_shard(task.count)
+    starts = tuple(task.before + start for start in old.starts)
+    quarantine = publish_quarantine(spec, work, count, sum(count.skipped.values()))
+    return ShardRows(
+        count.ordinal, count.rows, dict(count.skipped), old.filtered, starts, old.texts, old.left_out, quarantine
+    )
+
+
+def _left_out(rows: npt.NDArray[np.void]) -> dict[str, int]:
+    kinds = np.bincount(rows["kind"], minlength=len(KINDS))
+    return {kind: int(rows) for kind, rows in zip(KINDS[1:], kinds[1:], strict=True) if rows}
 
 
 def _rows_within(rows: npt.NDArray[np.void], used: int, *, is_text: bool) -> int:
@@ -97,11 +115,11 @@ def _rows_within(rows: npt.NDArray[np.void], used: int, *, is_text: bool) -> int
 
 def _groups(
     rows: npt.NDArray[np.void], group_rows: Sequence[int], before: int, *, is_text: bool
-) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """Start in the stream, and hash of the texts, of each row group that begins before the end of `rows`."""
+) -> tuple[tuple[int, ...], tuple[str, ...], tuple[dict[str, int], ...]]:
+    """Start in the stream, hash of the texts, and left-out rows of each row group that begins before `rows` end."""
     documents = rows["kind"] == 0
     amounts = np.cumsum(documents if is_text else rows["tokens"], dtype=np.int64)
-    starts, texts = [], []
+    starts, texts, left_out = [], [], []
     first = 0
     for size in group_rows:
         if first >= len(rows):
@@ -109,5 +127,6 @@ def _groups(
         members = slice(first, first + size)
         starts.append(before + (int(amounts[first - 1]) if first else 0))
         texts.append(combined_hash(rows["text"][members][documents[members]]))
+        left_out.append(_left_out(rows[members]))
         first += size
-    return tuple(starts), tuple(texts)
+    return tuple(starts), tuple(texts), tuple(left_out)

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from apache_beam.metrics import Metrics
 
-from transforms.budget.token_budget import ShardCount
+from transforms.budget.token_budget import TAKEN_OVER, ShardCount
 from transforms.building.formats import shard_format
+from transforms.building.grow import take_over
 from transforms.building.quarantine import QuarantineWriter, check_row_is_text
 from transforms.building.trace import TraceWriter
 from transforms.building.work_folder import ROW, WorkFolder, new_attempt
@@ -25,13 +26,16 @@ from transforms.files.staged import check_space
 from transforms.parquet.columns import decode_schema
 from transforms.parquet.texts import read_files
 from transforms.recipe.plan import check_versions
-from transforms.recipe.shard_plan import ShardTask
+from transforms.recipe.shard_plan import OldShard, ShardTask
 from transforms.recipe.spec import DatasetSpec
 from transforms.texts import TextBatch, text_hashes
 
 
-def build_shard(spec: DatasetSpec, task: ShardTask) -> ShardCount:
-    """Tokenizes and writes one shard, or takes it as it is where an earlier run has finished it.
+def build_shard(spec: DatasetSpec, task: ShardTask, *, with_rows: bool = False) -> ShardCount:
+    """Tokenizes and writes one shard, or takes it as it is where an earlier run, or another dataset, has finished it.
+
+    Args:
+        with_rows: whether it has to be known what became of each row, so that one that is taken over does not do.
 
     Raises:
         BroetchenError: a source file is damaged, the output cannot be written, this process has other versions of
@@ -41,8 +45,10 @@ def build_shard(spec: DatasetSpec, task: ShardTask) -> ShardCount:
     check_versions(spec, task.versions)
     work = WorkFolder(task.work_folder, spec.records.extension, task.fingerprint)
     done = work.finished(task.ordinal)
-    if done and _serves(spec, task, done):
+    if done and _serves(spec, task, done) and (done.has_rows or not with_rows):
         return done
+    if task.old is not None and not with_rows and _may_take_over(spec, work, task.old):
+        return take_over(work, task, task.old)
     attempt = new_attempt()
     check_space(work.shard(task.ordinal, attempt), spec.file_bytes(task.text_bytes))
     try:
@@ -63,6 +69,11 @@ def _serves(spec: DatasetSpec, task: ShardTask, done: ShardCount) -> bool:
     return done.source == task.source and (
         done.complete or (task.stop_after is not None and done.tokens >= task.stop_after)
     )
+
+
+def _may_take_over(spec: DatasetSpec, work: WorkFolder, old: OldShard) -> bool:
+    bad_rows = spec.on_bad_rows == "fail" and old.skipped
+    return not bad_rows and work.distrusted(TAKEN_OVER) is None
 
 
 def _write_shard(spec: DatasetSpec, work: WorkFolder, task: ShardTask, attempt: str, encoder: Encoder) -> ShardCount:

@@ -22,11 +22,15 @@ _TYPICAL_BYTES_PER_TOKEN = 1.7
 
 @dataclasses.dataclass(frozen=True)
 class DatasetStatus:
-    """`tokens` counts finished shards and, on a local disk, an estimate of the unfinished; at most the budget."""
+    """`tokens` counts finished shards and, on a local disk, an estimate of the unfinished; at most the budget.
+
+    `taken_over` are those of them that came from another dataset, without any work to speak of (`build --grow`).
+    """
 
     tokens: int
     shards: int
     finished: bool
+    taken_over: int = 0
 
 
 class StatusReader:
@@ -41,14 +45,15 @@ class StatusReader:
         for path, _ in list_files(spec.work_root, "*/shard-*.json"):
             if path not in self._counts:
                 self._counts[path] = _read(ShardCount, path)
+        taken_over = min(spec.need, sum(count.tokens for count in self._counts.values() if not count.has_rows))
         if (manifest := read_manifest(spec.folder)) is not None:
             done = _finished(manifest)
-            return DatasetStatus(done.tokens, done.shards, finished=True)
+            return DatasetStatus(done.tokens, done.shards, finished=True, taken_over=taken_over)
         tokens = sum(count.tokens for count in self._counts.values())
         file_bytes = sum(count.file.bytes for count in self._counts.values())
         rate = file_bytes / tokens if tokens and file_bytes else _TYPICAL_BYTES_PER_TOKEN
         expected = tokens + round(self._unfinished_bytes() / rate)
-        return DatasetStatus(min(spec.need, expected), len(self._counts), finished=False)
+        return DatasetStatus(min(spec.need, expected), len(self._counts), finished=False, taken_over=taken_over)
 
     def _unfinished_bytes(self) -> int:
         if not storage.is_local(self._spec.work_root):

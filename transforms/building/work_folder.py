@@ -4,7 +4,8 @@ A shard is finished once its count lies there, which is written last. Work that 
 and source lies in the same folder:
 
     <output>/<dataset>/.broetchen/<key>/shard-00007-<attempt>.arecord   the records
-                                        shard-00007-<attempt>.rows      what became of each row of the source (`ROW`)
+                                        shard-00007-<attempt>.rows      what became of each row of the source (`ROW`);
+                                                                        of a shard that was taken over, its `OldShard`
                                         bad-rows-00007-<attempt>.parquet  the rows that it left out, if they are kept
                                         trace-00007-<attempt>.parquet   its trace, if there is to be one
                                         shard-00007.json                its `ShardCount`
@@ -34,23 +35,19 @@ import numpy.typing as npt
 from transforms.budget.token_budget import ShardCount
 from transforms.checksums import FileMark, mark_of
 from transforms.coders import from_json, to_json
-from transforms.dataset.quarantine import quarantine_folder
+from transforms.dataset.quarantine import quarantine_folder, quarantine_name
 from transforms.dataset.trace import trace_name
 from transforms.errors import BroetchenError, one_line
 from transforms.files import storage
 from transforms.files.exclusive import put_unless
 from transforms.files.listing import list_files
+from transforms.recipe.shard_plan import OldShard
 
 ROW = np.dtype([("kind", "u1"), ("tokens", "<u4"), ("text", "<u8")])
 """A row of the source that was read: what it is (an index of `transforms.texts.KINDS`), and of a document its tokens,
 BOS and EOS included, and the hash of its text (`transforms.texts.text_hashes`)."""
 
 _ATTEMPT_FILE = re.compile(r"(?:shard|bad-rows|trace)-(\d+)-([0-9a-f]{12})\.\w+")
-
-
-def quarantine_name(ordinal: int) -> str:
-    """The file of the rows that a shard left out, among the finished dataset's."""
-    return f"bad-rows-{ordinal:05d}.parquet"
 
 
 def new_attempt() -> str:
@@ -134,11 +131,28 @@ class WorkFolder:
         Raises:
             BroetchenError: the file is gone or has changed.
         """
+        return np.frombuffer(self._whole_rows(count), ROW)
+
+    def _whole_rows(self, count: ShardCount) -> bytes:
         path = self._rows(count.ordinal, count.attempt)
         content = storage.read_bytes(path)
         if mark_of(content) != count.row_file:
             raise self._damaged(path, "it is not as it was written")
-        return np.frombuffer(content, ROW)
+        return content
+
+    def write_old_shard(self, ordinal: int, attempt: str, old: OldShard) -> FileMark:
+        """Writes what is known of the rows of a shard that is taken over."""
+        content = to_json(old).encode()
+        storage.write_bytes(self._rows(ordinal, attempt), content)
+        return mark_of(content)
+
+    def old_shard(self, count: ShardCount) -> OldShard:
+        """What is known of the rows of a finished shard that was taken over.
+
+        Raises:
+            BroetchenError: the file is gone or has changed.
+        """
+        return from_json(OldShard, self._whole_rows(count))
 
     def lengths(self, count: ShardCount) -> npt.NDArray[np.uint32]:
         """Tokens of each document of a finished shard, uint32 [documents].

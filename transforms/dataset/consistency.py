@@ -24,6 +24,7 @@ def manifest_problems(folder: str, manifest: Manifest) -> list[str]:
         *(f"{folder}: {problem}" for name in manifest.splits for problem in _split_problems(name, manifest)),
         *(f"{folder}{problem}" for problem in _budget_problems(manifest)),
         *(f"{folder}: {problem}" for problem in _row_problems(manifest)),
+        *(f"{folder}: {problem}" for problem in _left_out_problems(manifest)),
         *(f"{folder}: {problem}" for problem in _source_problems(manifest)),
         *(f"{folder}: {problem}" for problem in _shared_shards(manifest, of_one_text=False)),
     ]
@@ -78,6 +79,8 @@ def _budget_problems(manifest: Manifest) -> Iterator[str]:
     configured = {"train": dataset["tokens"]} | ({"eval": dataset["eval_tokens"]} if dataset.get("eval_tokens") else {})
     if budgets != configured:
         yield f": the manifest's budgets are {budgets}, and its config's {configured}"
+    if dataset.get("eval_position") == "start" and [*budgets][:1] == ["train"]:
+        yield ": its eval split is at the start of the stream by its config, and the manifest has train first"
     if dataset["on_shortfall"] != "keep" and any(split.missing for split in manifest.splits.values()):
         yield ": tokens are missing, and its config does not keep a short source"
 
@@ -105,6 +108,17 @@ def _row_problems(manifest: Manifest) -> Iterator[str]:
             f"of {manifest.rows:,} rows of the source {documents:,} are documents by the manifest, and its splits hold "
             f"{possible.start:,} to {possible.stop - 1:,}"
         )
+
+
+def _left_out_problems(manifest: Manifest) -> Iterator[str]:
+    """Whether the row groups have left out what all of the dataset has; earlier versions do not say it."""
+    told = sum((Counter(rows) for entry in manifest.source for rows in entry.left_out), Counter[str]())
+    for reason, rows in told.items():
+        if reason in manifest.skipped and rows != manifest.skipped[reason]:
+            yield f"its row groups have left out {rows:,} rows ({reason}), and it says {manifest.skipped[reason]:,}"
+    left_out = sum(manifest.skipped.values()) + manifest.filtered
+    if told and sum(told.values()) != left_out:
+        yield f"its row groups have left out {sum(told.values()):,} rows, and it says {left_out:,}"
 
 
 def _source_problems(manifest: Manifest) -> Iterator[str]:

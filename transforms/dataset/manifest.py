@@ -76,6 +76,7 @@ class _Dataset(TypedDict):
     on_shortfall: Literal["fail", "keep"]
     text_column: Text
     eval_tokens: NotRequired[Count | None]
+    eval_position: NotRequired[Literal["end", "start"]]
     on_bad_rows: NotRequired[Literal["fail", "skip", "quarantine"]]
     max_repeats: NotRequired[Annotated[float, pydantic.Field(ge=1, le=MOST_REPEATS)]]
     trace_columns: NotRequired[Sequence[Text]]
@@ -156,6 +157,7 @@ class SourceEntry(_Part):
         starts: where each of `row_groups` begins in the stream of all splits of the dataset, in tokens where
             `records.format` is `tokens`, else in documents; empty where that was not written down (format version 1).
         texts: XXH3-64 over the texts of each row group's documents up to the cut, 16 hexadecimal digits; likewise.
+        left_out: rows of each row group that were left out, by reason; empty where there are none in all of the file.
     """
 
     path: Path
@@ -165,10 +167,13 @@ class SourceEntry(_Part):
     row_groups: Annotated[Sequence[Count], _FAIL_FAST]
     starts: Annotated[Sequence[Count], _FAIL_FAST] = pydantic.Field(default=(), exclude_if=operator.not_)
     texts: Annotated[Sequence[TextHash], _FAIL_FAST] = pydantic.Field(default=(), exclude_if=operator.not_)
+    left_out: Annotated[Sequence[Mapping[Reason, Count]], _FAIL_FAST] = pydantic.Field(
+        default=(), exclude_if=operator.not_
+    )
 
     @pydantic.model_validator(mode="after")
     def _are_parallel(self) -> SourceEntry:
-        for name, found in (("starts", self.starts), ("texts", self.texts)):
+        for name, found in (("starts", self.starts), ("texts", self.texts), ("left_out", self.left_out)):
             if found and len(found) != len(self.row_groups):
                 raise ValueError(f"{len(found):,} {name} are not one for each of {len(self.row_groups):,} row groups")
         return self
@@ -252,7 +257,7 @@ class Manifest(_Part):
             for shard in split.shards:
                 yield from sorted(shard.model_fields_set & {"beside", "trace"})
         for source in self.source:
-            yield from sorted(source.model_fields_set & {"starts", "texts"})
+            yield from sorted(source.model_fields_set & {"starts", "texts", "left_out"})
 
 
 def _check_config(config: Mapping[str, Any]) -> None:

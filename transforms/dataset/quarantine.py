@@ -31,6 +31,11 @@ def quarantine_folder(folder: str) -> str:
     return posixpath.join(folder, "_quarantine")
 
 
+def quarantine_name(ordinal: int) -> str:
+    """The file in that folder of the rows that a shard, by its place in the plan, left out."""
+    return f"bad-rows-{ordinal:05d}.parquet"
+
+
 def quarantine_problems(folder: str, manifest: Manifest) -> list[str]:
     """What is wrong with the files of left-out rows as manifest and folder show them, before any is read."""
     problems = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +11,6 @@ from apache_beam.io.filesystems import FileSystems
 
 from transforms.files import gcs_objects, storage
 from transforms.files.errors import explained
-
-# Of filesystems that give a file one name only.
-_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
 
 
 def put_unless(path: str, data: bytes, keeps: Callable[[bytes, bytes], bool]) -> bytes:
@@ -75,7 +71,7 @@ def _take_name(file: str, name: str) -> bool:
     except FileExistsError:
         return False
     except OSError as error:
-        if error.errno not in _NO_LINKS:
+        if error.errno not in storage.NO_LINKS:
             raise
         if os.path.exists(name):
             return False

@@ -166,6 +166,20 @@ def rename(source: str, target: str) -> None:
     # The client is there only where the gcp extra of Beam is installed.
     from google.api_core.exceptions import NotFound, PreconditionFailed
 
+    blob = copy(source, target)
+    # It may be gone, by this very request or another attempt's; or written anew, by one that will rename it itself.
+    with contextlib.suppress(NotFound, PreconditionFailed):
+        blob.delete(if_generation_match=blob.generation)
+
+
+def copy(source: str, target: str) -> Any:
+    """Has the store copy an object, and replace what has the name `target` now; see `rename`.
+
+    Returns:
+        the object that was copied, as it was looked at.
+    """
+    from google.api_core.exceptions import PreconditionFailed
+
     (old, source_name), (new, target_name) = gcs_bucket(source), gcs_bucket(target)
     blob = old.get_blob(source_name)
     if blob is None:
@@ -186,9 +200,7 @@ def rename(source: str, target: str) -> None:
                 f"{target}: another process has written it meanwhile; see that only one build writes there, and run it "
                 "again"
             ) from error
-    # It may be gone, by this very request or another attempt's; or written anew, by one that will rename it itself.
-    with contextlib.suppress(NotFound, PreconditionFailed):
-        blob.delete(if_generation_match=blob.generation)
+    return blob
 
 
 def _same_content(one: Any, other: Any) -> bool:

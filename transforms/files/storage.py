@@ -11,6 +11,7 @@ and an upload that the store has lost is started over here.
 from __future__ import annotations
 
 import contextlib
+import errno
 import http
 import io
 import os
@@ -37,6 +38,8 @@ _CHUNK_BYTES = 8 << 20
 _UPLOAD_ATTEMPTS = 5
 _MIME_TYPE = "application/octet-stream"
 _WILDCARDS = re.compile(r"[*?\[]")
+# Of filesystems that give a file one name only, and of links that the system does not allow.
+NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
 _TEMPORARY = ".{name}.tmp-{unique}"
 _ANY_TEMPORARY = re.compile(r"\..*\.tmp-[^/]+")
 
@@ -98,20 +101,29 @@ def _is_there(path: str, expected_size: int) -> bool:
     return exists(path) and size(path) == expected_size
 
 
+def local_mark(path: str) -> FileMark:
+    """The mark of a file on a local disk, which is read for it.
+
+    Raises:
+        BroetchenError: it cannot be read.
+    """
+    with explained(path, "read"), open(path, "rb") as file:
+        return mark_of_file(file)
+
+
 def is_whole(path: str, mark: FileMark) -> bool:
     """Whether a file is there as it was written: on a local disk by its SHA-256, on ``gs://`` by the store's CRC32C.
 
     Of another store's objects the size is compared: it holds them against checksums of its own.
     """
-    found = _look(path)
+    found = look(path)
     if found is None or differs(found, mark):
         return False
     if not is_local(path):
         return True
     if os.path.islink(path) or not os.path.isfile(path):
         return False
-    with explained(path, "read"), open(path, "rb") as file:
-        return mark_of_file(file) == mark
+    return local_mark(path) == mark
 
 
 def differs(found: FileMark, mark: FileMark) -> bool:
@@ -119,8 +131,8 @@ def differs(found: FileMark, mark: FileMark) -> bool:
     return found.bytes != mark.bytes or bool(found.crc32c and mark.crc32c and found.crc32c != mark.crc32c)
 
 
-def _look(path: str) -> FileMark | None:
-    """What the filesystem tells of a file without reading it; None where there is none."""
+def look(path: str) -> FileMark | None:
+    """What the filesystem tells of a file without reading it, on ``gs://`` its CRC32C as well; None without a file."""
     if FileSystems.get_scheme(path) != _GCS:
         return FileMark(size(path)) if exists(path) else None
     with explained(path, "looked up"):
@@ -235,6 +247,35 @@ def rename(source: str, target: str, *, size: int | None = None) -> None:
     except BroetchenError:
         if size is None or exists(source) or not _is_there(target, size):
             raise
+
+
+def duplicate(source: str, target: str) -> None:
+    """Gives a file a second name, or where that cannot be, copies it: a hard link on a disk, a copy of the store's own.
+
+    Neither file may be written to afterwards: on a disk both are one.
+
+    Args:
+        source: a regular file.
+        target: a name that no file has; the folder is made where there is none.
+
+    Raises:
+        BroetchenError: there is no `source`, or `target` cannot be written.
+    """
+    with explained(source, f"copied to {target}"):
+        if is_local(source) and is_local(target):
+            makedirs(split(target)[0] or ".")
+            try:
+                os.link(source, target, follow_symlinks=False)
+                sync_folder(split(target)[0] or ".")
+                return
+            except OSError as error:
+                if error.errno not in NO_LINKS:
+                    raise
+        elif FileSystems.get_scheme(source) == FileSystems.get_scheme(target) == _GCS:
+            gcs_objects.copy(source, target)
+            return
+        with _opened(source) as content:
+            write_stream(content, size(source), target)
 
 
 def sync_folder(folder: str) -> None:

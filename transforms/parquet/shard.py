@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from transforms.errors import BroetchenError, one_line
 from transforms.files import storage
 from transforms.files.staged import StagedShard
+from transforms.parquet.source_files import open_source
 
 # A row group is written once it holds this much; readers take one at a time.
 _ROW_GROUP_BYTES = 16 << 20
@@ -79,6 +80,19 @@ class ParquetShardWriter(StagedShard):
     def _release(self) -> None:
         self._writer = None
         self._waiting = []
+
+
+def read_columns(path: str) -> pa.Schema:
+    """The columns of a parquet file, wherever it lies.
+
+    Raises:
+        BroetchenError: the file is not there, or is damaged.
+    """
+    try:
+        with contextlib.closing(open_source(path)) as file:
+            return pq.read_schema(file).remove_metadata()
+    except (pa.ArrowException, OSError) as error:
+        raise BroetchenError(f"{path}: cannot be read as parquet: {one_line(error)}") from error
 
 
 class ParquetRows:

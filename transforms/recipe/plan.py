@@ -49,7 +49,7 @@ _REACH_BYTES_PER_TOKEN = 16
 _SAMPLED_SHARE, _BYTES_PER_TOKEN = 0.03, 4
 _FETCHED_FOR_A_LOOK = 32 << 20
 # Keys of a config's dataset that say how many of its shards are wanted.
-_HOW_MUCH = frozenset({"tokens", "eval_tokens", "on_shortfall", "max_repeats"})
+_HOW_MUCH = frozenset({"tokens", "eval_tokens", "eval_position", "on_shortfall", "max_repeats"})
 
 
 @register_json_coder
@@ -157,8 +157,13 @@ def fingerprint(spec: DatasetSpec, source: Sequence[SourceFile]) -> str:
 
 def work_key(spec: DatasetSpec, source: Sequence[SourceFile]) -> str:
     """SHA-256 over all that decides the bytes of provisional shards, and not how many of them a budget takes."""
-    dataset = {key: value for key, value in spec.config.get("dataset", {}).items() if key not in _HOW_MUCH}
-    return _digest(spec, source, {**spec.config, "dataset": dataset})
+    return _digest(spec, source, shard_config(spec.config))
+
+
+def shard_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a dataset's config that decides the bytes of provisional shards."""
+    dataset = {key: value for key, value in config.get("dataset", {}).items() if key not in _HOW_MUCH}
+    return {**config, "dataset": dataset}
 
 
 def _digest(spec: DatasetSpec, source: Sequence[SourceFile], config: Mapping[str, Any]) -> str:

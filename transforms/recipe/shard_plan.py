@@ -13,6 +13,7 @@ import dataclasses
 import hashlib
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
@@ -20,6 +21,7 @@ from transforms.budget.token_budget import ShardCount
 from transforms.coders import register_json_coder
 from transforms.parquet.footer import RowGroup, SourceFile, SourceVersion
 from transforms.recipe.ratio import Ratio, expect
+from transforms.texts import FILTERED
 from transforms.tokenizer.spec import ChosenEngine
 
 Order = Literal["sequential", "shuffled"]
@@ -79,6 +81,55 @@ class ShardLimits:
         return self.records is not None and self.records_in(rows, text_bytes) > self.records
 
 
+@dataclasses.dataclass(frozen=True)
+class OldFile:
+    """A file of a finished dataset, by its path and what the dataset's manifest says of it."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class OldShard:
+    """A shard of a finished dataset that is, whole, one that this build has planned.
+
+    Attributes:
+        manifest: the path of the manifest that says so.
+        file: its file.
+        starts: where its row groups begin in it, in tokens, or in text formats documents.
+        texts: a hash of the texts of each of them.
+        left_out: rows that were left out of each of them, by reason, those that the filter left out among them.
+        quarantine: the file of the others, where they are kept and there are any.
+        trace: its trace, where the dataset has traces.
+    """
+
+    manifest: str
+    file: OldFile
+    tokens: int
+    documents: int
+    records: int
+    starts: tuple[int, ...]
+    texts: tuple[str, ...]
+    left_out: tuple[Mapping[str, int], ...]
+    quarantine: OldFile | None = None
+    trace: OldFile | None = None
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """All rows without text that were left out of it, by reason."""
+        return {reason: rows for reason, rows in self._all_left_out.items() if reason != FILTERED}
+
+    @property
+    def filtered(self) -> int:
+        """All rows that the filter left out of it."""
+        return self._all_left_out[FILTERED]
+
+    @property
+    def _all_left_out(self) -> Counter[str]:
+        return sum(map(Counter, self.left_out), Counter[str]())
+
+
 @register_json_coder
 @dataclasses.dataclass(frozen=True)
 class ShardTask:
@@ -92,6 +143,7 @@ class ShardTask:
         versions: of the libraries that decide bytes, where the build was planned.
         probe: what the engine has to make of the probe (`transforms.encoding.recheck`).
         columns: see `transforms.recipe.plan.DatasetPlan`.
+        old: the same shard in a dataset of another size, to be taken over from there.
     """
 
     dataset: str
@@ -107,6 +159,7 @@ class ShardTask:
     text_bytes: int
     stop_after: int | None
     columns: str = ""
+    old: OldShard | None = None
 
     @property
     def source(self) -> str:

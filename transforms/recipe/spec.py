@@ -60,6 +60,8 @@ class DatasetSpec:
         max_repeats: how often a training may read the train split at most, where the source is smaller than its budget.
         trace: whether a trace lies beside each shard (`transforms.dataset.trace`).
         trace_columns: of the source, that are in it.
+        grow: the output of an earlier build, with a smaller or larger dataset of this name, from which the shards are
+            taken that both have.
     """
 
     name: str
@@ -86,6 +88,7 @@ class DatasetSpec:
     max_repeats: float = 1.0
     trace: bool = False
     trace_columns: tuple[str, ...] = ()
+    grow: str | None = None
 
     @property
     def with_columns(self) -> bool:
@@ -100,6 +103,11 @@ class DatasetSpec:
     @property
     def folder(self) -> str:
         return posixpath.join(self.output, self.name)
+
+    @property
+    def old_folder(self) -> str | None:
+        """The folder of the dataset from which this one is grown."""
+        return None if self.grow is None else posixpath.join(self.grow, self.name)
 
     @property
     def work_root(self) -> str:

@@ -21,8 +21,9 @@ from tests.support.killed_builds import tree
 from tests.support.small_tokenizers import added_token, byte_level
 from transforms.arrayrecord.records import Format
 from transforms.budget.token_budget import DatasetCut, ShardCount, cut_shards
-from transforms.building.cut import PublishPlan, plan_publication, work_folder
-from transforms.building.datasets import find_finished
+from transforms.building.cut import PublishPlan, plan_publication, shard_that_lacks_rows, work_folder
+from transforms.building.datasets import find_finished, tokenize_again
+from transforms.building.grow import check_old_files
 from transforms.building.publish import PublishedShard, clear_work, finish_dataset, publish_shard
 from transforms.building.rows import ShardRows, tell_rows
 from transforms.building.shard import build_shard
@@ -73,6 +74,7 @@ class Build:
         """As many shards as the budgets take; of text all, as a build has some in reserve."""
         self.work.take_back()
         self.work.write_budgets(self.spec.budgets)
+        old = check_old_files(self.spec, self.plan)
         counts: list[ShardCount] = []
         for ordinal in range(len(self.plan.shards)):
             missing = None
@@ -80,7 +82,10 @@ class Build:
                 missing = self.spec.need - sum(count.tokens for count in counts)
                 if missing <= 0:
                     break
-            counts.append(build_shard(self.spec, self.plan.task(ordinal, missing)))
+            task = dataclasses.replace(self.plan.task(ordinal, missing), old=old.get(ordinal))
+            counts.append(build_shard(self.spec, task))
+        while (lacking := shard_that_lacks_rows(self.spec, self.plan, counts)) is not None:
+            counts[lacking] = tokenize_again(self.spec, self.plan, counts[lacking])
         return tuple(counts)
 
     def publication(self) -> PublishPlan:

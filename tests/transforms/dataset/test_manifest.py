@@ -319,7 +319,11 @@ SECOND = MANIFEST.model_copy(
                 }
             )
         },
-        "source": [MANIFEST.source[0].model_copy(update={"starts": [0, 3], "texts": ["0" * 16, "f" * 16]})],
+        "source": [
+            MANIFEST.source[0].model_copy(
+                update={"starts": [0, 3], "texts": ["0" * 16, "f" * 16], "left_out": [{}, {"null": 1}]}
+            )
+        ],
     }
 )
 
@@ -349,6 +353,7 @@ def test_keys_of_the_second_version_are_none_of_the_first(folder: Path) -> None:
         ("trace", lambda content: content["splits"]["train"]["shards"][0].update(trace=shard["trace"])),
         ("starts", lambda content: content["source"][0].update(starts=source["starts"])),
         ("texts", lambda content: content["source"][0].update(texts=source["texts"])),
+        ("left_out", lambda content: content["source"][0].update(left_out=source["left_out"])),
     ]
     for name, change in changes:
         content = json.loads(json.dumps(first))
@@ -410,6 +415,9 @@ LIES: list[tuple[Callable[[Any], None], str]] = [
     (put("config", "records", value=[]), "config: Value error, records: Input should be"),
     (put("config", "dataset", "text_column", value=None), "config: Value error, dataset.text_column: Input should be"),
     (put("config", "dataset", "eval_tokens", value=-1), "config: Value error, dataset.eval_tokens: Input should be"),
+    (put("config", "dataset", "eval_position", value=0), "config: Value error, dataset.eval_position: Input should"),
+    (put("source", 0, "left_out", value=[{"null": -1}] * 2), "source.0.left_out.0.null: Input should be greater than"),
+    (put("source", 0, "left_out", value=[{}] * 3), "source.0: Value error, 3 left_out are not one for each of 2 row"),
     (put("config", "dataset", "on_bad_rows", value="ask"), "config: Value error, dataset.on_bad_rows: Input should"),
     (put("config", "more", value=2**63), "config: Value error, it has a whole number of more than 64 bits"),
     (put("config", "more", value=[{"a": 1e999}]), "config: Value error, it has a number that is not finite"),

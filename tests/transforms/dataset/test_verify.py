@@ -286,6 +286,10 @@ DAMAGED_MANIFESTS: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"splits.eval": REMOVED},
         [budgets_line({"train": 5}, {"train": 5, "eval": 3}), "/eval-00000-of-00001.arecord: not in the manifest"],
     ),
+    "eval at the start by the config": (
+        {"config.dataset.eval_position": "start"},
+        [": its eval split is at the start of the stream by its config, and the manifest has train first"],
+    ),
     "missing tokens of one split": (
         {"splits.eval.missing": 1, "splits.eval.budget": 4, "config.dataset.eval_tokens": 4},
         [MISSING_TOKENS],

@@ -277,3 +277,18 @@ def test_a_bucket_that_is_not_there(gcs_bucket):
 def test_an_unknown_scheme(action):
     with pytest.raises(UsageError, match=r"gopher://host/x: Beam has no filesystem for gopher://"):
         action("gopher://host/x")
+
+
+def test_a_second_name(root, tmp_path):
+    storage.write_bytes(f"{root}/old/a b[1]", b"content")
+    before = storage.look(f"{root}/old/a b[1]")
+    storage.duplicate(f"{root}/old/a b[1]", f"{root}/new/folder/a")
+    assert storage.read_bytes(f"{root}/new/folder/a") == b"content"
+    assert storage.look(f"{root}/old/a b[1]") == storage.look(f"{root}/new/folder/a") == before
+    storage.delete([f"{root}/old/a b[1]"])
+    assert storage.read_bytes(f"{root}/new/folder/a") == b"content"
+    storage.duplicate(f"{root}/new/folder/a", str(tmp_path / "here"))
+    assert (tmp_path / "here").read_bytes() == b"content"
+    with pytest.raises(BroetchenError, match=r"gone: cannot be copied to .*/there"):
+        storage.duplicate(f"{root}/gone", f"{root}/there")
+    assert not storage.exists(f"{root}/there")
