@@ -95,7 +95,7 @@ def _row_problems(manifest: Manifest) -> Iterator[str]:
 
 
 def _left_out_problems(manifest: Manifest) -> Iterator[str]:
-    """Whether the row groups have left out what all of the dataset has; not of earlier versions, which do not say it."""
+    """Whether the row groups have left out what the dataset has; earlier versions do not say it."""
     told = sum((Counter(rows) for entry in manifest.source for rows in entry.left_out), Counter[str]())
     for reason, rows in told.items():
         if reason in manifest.skipped and rows != manifest.skipped[reason]:
