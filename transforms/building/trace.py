@@ -213,7 +213,8 @@ class TraceWriter:
             rows: [documents], the number of each in the row group.
             lengths: int64 [documents], in tokens, BOS and EOS included.
         """
-        if self._file is None:
+        # A batch of rows that a filter leaves out unread has no columns.
+        if self._file is None or not len(lengths):
             return
         spec = self._spec
         if spec.records.is_text:

@@ -26,11 +26,13 @@ from tests.transforms.building.conftest import MakeBuild
 from transforms.arrayrecord.records import Format, record_bounds
 from transforms.building import trace as traces
 from transforms.building.publish import publish_shard
-from transforms.building.trace import TraceFile, document_parts, row_bytes
+from transforms.building.trace import TraceFile, TraceWriter, document_parts, row_bytes
 from transforms.dataset.reader import ShardReader
 from transforms.dataset.trace import trace_name
 from transforms.errors import BroetchenError, UsageError
 from transforms.files import storage
+from transforms.parquet.columns import encode_schema
+from transforms.texts import to_texts, unwanted_rows
 
 FORMATS = get_args(Format)
 rows = st.lists(st.sampled_from(["ab", "abab", "c", "🙂hi", " efgab", "xyz" * 4, "d" * 9]) | st.none(), max_size=5)
@@ -208,6 +210,23 @@ def test_a_large_trace_has_row_groups_that_are_not(tmp_path: Path) -> None:
     assert metadata.num_rows == size
     assert 2 < metadata.num_row_groups < 10
     assert pq.read_table(tmp_path / "a.parquet")["record"].to_pylist() == list(range(size))
+
+
+def test_rows_that_a_filter_leaves_out_count_and_are_in_no_trace(make_build: MakeBuild, tmp_path: Path) -> None:
+    """Whether they were read, or all of their row group was not."""
+    built = traced(make_build)
+    schema = pa.schema([("id", pa.int64()), ("text", pa.string())])
+    table = pa.table({"id": [7, 8, 9], "text": ["a", "b", "c"]}, schema)
+    some = to_texts(table["text"].chunk(0), table, wanted=pa.array([False, True, True]))
+    with TraceWriter(built.spec, str(tmp_path / "a.parquet"), encode_schema(schema)) as trace:
+        trace.write(("x", 0), np.empty(0, np.int64), unwanted_rows(5), np.empty(0, np.int64))
+        trace.write(("x", 1), np.flatnonzero(some.kinds == 0), some, np.array([6, 2]))
+        written = trace.close()
+    assert written is not None
+    found = pq.read_table(tmp_path / "a.parquet").drop_columns(["file"]).to_pylist()
+    names = ("record", "row_group", "row", "first_token", "last_token", "id")
+    assert [tuple(row.values()) for row in found] == [(0, 1, 1, 0, 4, 8), (1, 1, 1, 4, 6, 8), (2, 1, 2, 0, 2, 9)]
+    assert tuple(found[0]) == names
 
 
 TRACED = {"format": "tokens", "max_tokens": 4, "add_eos": True, "trace": True}

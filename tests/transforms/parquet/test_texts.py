@@ -6,6 +6,7 @@ import random
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -55,3 +56,20 @@ def test_a_file_in_a_bucket_is_fetched_once(gcs_prefix: str, tmp_path: Path, mon
     assert sum(len(batch.texts) for batch in batches) == 9000
     size = (tmp_path / "a.parquet").stat().st_size
     assert size - 100_000 < sent < 1.5 * size  # only the column of numbers beside the text is left out
+
+
+def test_a_few_short_columns_beside_the_text_do_not_cut_batches_short(tmp_path: Path) -> None:
+    """Unless all columns are read, of which parquet is written whose row groups end where batches do."""
+    path = tmp_path / "a.parquet"
+    texts = [f"{number} " + "abcdefgh" * 300 for number in range(1000)]
+    names = [f"document {number}" for number in range(1000)]
+    pq.write_table(pa.table({"text": texts, "id": names, "more": names}), path, dictionary_pagesize_limit=16 << 20)
+
+    def batches(*columns: str) -> list[int]:
+        schema = pa.schema([("text", pa.string()), *((column, pa.string()) for column in columns)])
+        read = read_texts(str(path), [0], "text", schema=schema if columns else None)
+        return [len(batch.texts) for _, batch in read]
+
+    assert len(batches("id")) == len(batches()) == 3
+    assert max(batches("id", "more")) < max(batches("id"))
+    assert sum(batches("id", "more")) == sum(batches("id")) == 1000
