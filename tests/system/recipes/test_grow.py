@@ -65,7 +65,7 @@ def grown_is_fresh(folder: Path, old: Path, new: Path) -> tuple[int, Manifest]:
     manifest = read_manifest(str(folder / "new" / "a"))
     assert manifest is not None
     inodes = {inode for inode, _ in before.values()}
-    return sum(path.stat().st_ino in inodes for path in (folder / "new" / "a").glob("*-of-*")), manifest
+    return sum(path.stat().st_ino in inodes for path in (folder / "new" / "a").rglob("*-of-*")), manifest
 
 
 SIZES = {"larger": ((1500, 200), (3000, 300)), "smaller": ((3000, 300), (1400, 250))}
@@ -100,6 +100,39 @@ def test_any_format(size: str, written: str, position: str, source: Path, tmp_pa
     assert taken >= 2
     assert manifest.quarantine
     assert list(manifest.splits) == (["eval", "train"] if position == "start" else ["train", "eval"])
+    assert not verify(tmp_path / "new", against_source=100, config=paths[1]).warnings
+
+
+@pytest.mark.parametrize("position", ["end", "start"])
+@pytest.mark.parametrize(
+    "written", ["tokens", pytest.param("text", marks=pytest.mark.slow), pytest.param("parquet", marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize("tokens", [3000, 9000])
+def test_with_all_that_a_recipe_may_ask_for(
+    tokens: int, written: str, position: str, source: Path, tmp_path: Path
+) -> None:
+    """Filtered, by a list as well, traced, with bad rows kept; and so large that the source is to be repeated."""
+    (tmp_path / "out.txt").write_text("5\n")
+    records = {"format": written, "max_tokens": 64, "trace": True}
+    paths = []
+    for name, wanted in (("old", 1500), ("new", tokens)):
+        dataset = {
+            "tokens": wanted,
+            "eval_tokens": 200,
+            "eval_position": position,
+            "max_repeats": 4,
+            "filters": [["id", "!=", 3]],
+            "exclude": {"column": "id", "values": str(tmp_path / "out.txt")},
+            "trace_columns": ["id"],
+        }
+        path = tmp_path / f"{name}.yaml"
+        paths.append(write_config(source, path, dataset, records=records, on_bad_rows="quarantine"))
+    taken, manifest = grown_is_fresh(tmp_path, *paths)
+    assert taken >= 4  # two shards, and their traces
+    assert manifest.quarantine
+    assert manifest.filtered >= 20
+    assert (manifest.splits["train"].passes is not None) == (tokens == 9000)
+    assert manifest.splits["eval"].tokens == 200
     assert not verify(tmp_path / "new", against_source=100, config=paths[1]).warnings
 
 
