@@ -21,7 +21,6 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from beam_pipelines.config.budgets import DatasetBudget
-from beam_pipelines.config.filters import ExcludeConfig
 from beam_pipelines.config.mix import MixConfig, load_config
 from beam_pipelines.config.sections import DatasetConfig, RecordsConfig, ShardsConfig, TokenizerConfig
 from beam_pipelines.config.sources import HubDataset
@@ -886,14 +885,11 @@ def sections(text):
 
 def test_the_documents_example_and_errors_are_real(write):
     text = (ROOT / "docs/config.md").read_text(encoding="utf-8")
-    example, filtered, *_, errors = re.findall(r"^```(?:yaml)?\n(.*?)^```$", text, re.M | re.S)
+    example, *_, errors = re.findall(r"^```(?:yaml)?\n(.*?)^```$", text, re.M | re.S)
     assert load_config(write(example)).budgets() == {
         "german": DatasetBudget(1_334_000_000, 10**6),
         "english": DatasetBudget(666_000_000, 10**6),
     }
-    dataset = load_config(write(f"name: m\ntokenizer: {{path: ./t.json}}\n{filtered}")).datasets["finepdfs_german"]
-    assert dataset.predicates == [[("language_score", ">=", 0.9), ("is_truncated", "==", False)]]
-    assert dataset.exclude == ExcludeConfig(column="id", values="takedown.parquet")
     broken = """\
 name: my-mix
 tokenizer:

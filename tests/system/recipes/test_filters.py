@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -20,7 +22,7 @@ from beam_pipelines.jobs.count import count
 from beam_pipelines.jobs.plan import plan
 from beam_pipelines.jobs.verify import AgainstSource, verify
 from tests.support.command import run_command
-from tests.support.corpora import TOKENIZER, reference_ids
+from tests.support.corpora import SAMPLES, TOKENIZER, reference_ids
 from tests.support.examples import at_most
 from tests.support.reading import read_ids, read_texts
 from transforms.dataset.manifest import Manifest, read_manifest
@@ -159,6 +161,22 @@ def test_a_filtered_build_is_that_of_a_source_with_those_rows_alone(scored: Path
     assert 0 < outlook.kept_share < 0.5
     result = run_command("plan", scored / "mix.yaml")
     assert "of its text passes the filter" in " ".join(result.stdout.split())
+
+
+def test_the_example_of_the_documents_runs(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[3] / "docs/config.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```yaml\n(name: filtered\n.*?)^```$", text, re.M | re.S)
+    (tmp_path / "mix.yaml").write_text(example.replace("../samples", str(SAMPLES)))
+    table = pq.read_table(SAMPLES / "corpora" / "finepdfs_german").filter(pc.field("license") == "CC-BY-SA-3.0")
+    taken_down = table["id"][1].as_py()
+    (tmp_path / "takedown.txt").write_text(f"{taken_down}\n")
+    result = run_command("build", tmp_path / "mix.yaml", "--output", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    assert "did not pass the filters" in result.stdout
+    texts = table.filter(pc.field("id") != taken_down)["text"].to_pylist()
+    ids = [token for document in reference_ids(texts, eos=None) for token in document]
+    records = read_ids(tmp_path / "out" / "finepdfs_german", "train")
+    assert [token for record in records for token in record] == ids[:50_000]
 
 
 @pytest.mark.parametrize("written", ["text", "parquet"])
