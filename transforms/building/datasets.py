@@ -116,10 +116,12 @@ def _check_finished(spec: DatasetSpec, plan: DatasetPlan, manifest: Manifest) ->
     sizes = dict(list_files(spec.folder, f"*.{spec.records.extension}"))
     entries: list[ShardEntry | QuarantineEntry] = [*manifest.quarantine]
     entries += [shard for split in manifest.splits.values() for shard in split.shards]
-    expected = [(entry.file, entry.bytes) for entry in entries] + list(trace_sizes(manifest))
+    traces = list(trace_sizes(manifest))
+    expected = [*((entry.file, entry.bytes) for entry in entries), *traces]
     if manifest.quarantine:
         sizes |= list_files(quarantine_folder(spec.folder), "*")
-    sizes |= list_files(trace_folder(spec.folder), "*")
+    if traces:
+        sizes |= list_files(trace_folder(spec.folder), "*")
     if any(sizes.get(f"{spec.folder}/{file}") != size for file, size in expected):
         raise BroetchenError(
             f"{spec.folder}: files that its manifest names are gone or cut short; --overwrite rebuilds it"

@@ -31,6 +31,7 @@ from transforms.dataset.reader import ShardReader
 from transforms.dataset.trace import trace_name
 from transforms.errors import BroetchenError, UsageError
 from transforms.files import storage
+from transforms.files.listing import list_files
 from transforms.parquet.columns import encode_schema
 from transforms.texts import to_texts, unwanted_rows
 
@@ -89,10 +90,11 @@ def test_records_are_the_parts_of_documents_that_their_trace_tells(
     data: st.DataObject,
 ) -> None:
     folder = tmp_path_factory.mktemp("traced")
-    build = small_build(folder, record_format, [*shards, ["ab"]], trace=True)
+    row_groups: list[list[str | None]] = [*shards, ["ab"]]
+    build = small_build(folder, record_format, row_groups, trace=True)
     budgets = {split: data.draw(st.integers(1, max(1, build.tokens)), split) for split in ("train", "eval", "test")}
     encode = (lambda text: [*small_ids(text), SMALL_EOS]) if record_format == "tokens" else None
-    source: dict[str, list[list[str | None]]] = {str(folder / "source.parquet"): [*shards, ["ab"]]}
+    source = {str(folder / "source.parquet"): row_groups}
     build = build.with_budgets(budgets, "keep")
     for shard in publish(build):
         check_shard(Path(build.spec.folder), shard, source, encode)
@@ -307,6 +309,22 @@ def test_what_older_builds_left_among_the_traces_goes(make_build: MakeBuild) -> 
     plain.run()
     assert not (plain.folder / "_trace").exists()
     verify(plain.spec.output, quick=True)
+
+
+def test_in_a_bucket(make_build: MakeBuild, gcs_prefix: str) -> None:
+    """Published by a build of another budget first, and taken back."""
+    built = traced(make_build)
+    built.run()
+    output = f"{gcs_prefix}/out"
+    dataset = {"trace_columns": ["id"], "tokens": 22, "eval_tokens": 2}
+    make_build(records=TRACED, dataset=dataset, output=output).publish()
+    remote = traced(make_build, output=output)
+    remote.run()
+    found = {path.removeprefix(f"{remote.spec.folder}/"): path for path, _ in list_files(remote.spec.folder)}
+    assert found.keys() == tree(built.folder).keys()
+    for name, path in found.items():
+        assert storage.read_bytes(path) == (built.folder / name).read_bytes()
+    verify(output, quick=True)
 
 
 def test_a_finished_dataset_whose_trace_is_cut_short_is_not_taken_for_finished(make_build: MakeBuild) -> None:

@@ -267,7 +267,9 @@ def test_nothing_of_a_count_can_change_unseen(stages: Stages) -> None:
     count = json.loads(path.read_bytes())
     for changed_key, value in count.items():
         renamed = {f"{key}s" if key == changed_key else key: kept for key, kept in count.items()}
-        others = [count | {changed_key: other} for other in others_than(value)]
+        # Of a file that it does not have.
+        wrong = [{"bytes": 1, "sha256": "ab", "crc32c": ""}] if value is None else others_than(value)
+        others = [count | {changed_key: other} for other in wrong]
         assert others
         for changed in (*others, renamed):
             path.write_text(json.dumps(changed, separators=(",", ":")))
