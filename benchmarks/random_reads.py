@@ -10,6 +10,7 @@ a random order that the seed decides. The file is in the page cache, so that wha
 from __future__ import annotations
 
 import argparse
+import logging
 import multiprocessing
 import random
 import sys
@@ -23,7 +24,6 @@ from pathlib import Path
 import grain.python as grain
 import numpy as np
 import psutil
-from absl import logging as absl_logging
 from rich.console import Console
 
 from benchmarks.harness.corpus import Corpus, CorpusSpec, make_corpus
@@ -107,7 +107,7 @@ def write_shard(path: str, records: Sequence[bytes], count: int, group_size: int
 
 def measure_reads(path: str, group_size: int, reads: int, seed: int) -> RandomReads:
     """Opens a shard and reads `reads` of its records at random; to be run in a process that does nothing else."""
-    absl_logging.set_verbosity(absl_logging.FATAL)  # Grain logs an error for group sizes other than 1
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Grain logs an error for group sizes other than 1
     process = psutil.Process()
     with grain.ArrayRecordDataSource([path] * (1 + _OPENED)) as source:
         count = len(source) // (1 + _OPENED)

@@ -142,7 +142,7 @@ def test_built_ids_are_read_again_and_the_rest_is_unknown(corpus: Path) -> None:
     assert manifest is not None
     found = count([str(corpus / "out")], no_config)
     assert found == {
-        f"a/{name}": TextCount(manifest.splits[name].documents, tokens, None, None, None)
+        f"a/{name}": TextCount(manifest.splits[name].documents, tokens, None, None, None, None)
         for name, tokens in (("train", 100), ("eval", 20))
     }
     assert found["a/train"].median is None
@@ -221,7 +221,7 @@ def test_an_error_of_the_command_is_one_line(corpus: Path) -> None:
 
 
 def test_the_three_forms_say_the_same() -> None:
-    counts = {"a[b]": TextCount.of(np.array([1, 2, 6]), 40, 2), "b/train": TextCount(3, 10, None, None, None)}
+    counts = {"a[b]": TextCount.of(np.array([1, 2, 6]), 40, 2), "b/train": TextCount(3, 10, None, None, None, None)}
     rows = json.loads(counts_text(counts, "json"))
     assert rows[0] == {
         "dataset": "a[b]",
@@ -233,14 +233,15 @@ def test_the_three_forms_say_the_same() -> None:
         "median_tokens_per_document": 2.0,
         "p99_tokens_per_document": 5.92,
         "rows_left_out": 2,
+        "rows_filtered": 0,
     }
     assert rows[2]["dataset"] == "all"
     assert (rows[2]["subtokens"], rows[2]["documents"], rows[2]["bytes"]) == (19, 6, None)
     from_csv = list(csv.DictReader(io.StringIO(counts_text(counts, "csv"))))
     assert from_csv == [{key: "" if value is None else str(value) for key, value in row.items()} for row in rows]
     lines = [line.split() for line in counts_text(counts, "table").splitlines()]
-    assert ["a[b]", "9", "3", "40", "4.44", "3.00", "2.00", "5.92", "2"] in lines
-    assert ["b/train", "10", "3", "–", "–", "3.33", "–", "–", "–"] in lines
+    assert ["a[b]", "9", "3", "40", "4.44", "3.00", "2.00", "5.92", "2", "0"] in lines
+    assert ["b/train", "10", "3", "–", "–", "3.33", "–", "–", "–", "–"] in lines
 
 
 @given(st.lists(histograms, max_size=6))

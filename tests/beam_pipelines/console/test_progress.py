@@ -12,7 +12,7 @@ from transforms.building.status import DatasetStatus
     ("status", "shown"),
     [
         (DatasetStatus(40, 4, finished=False), (40, 100)),
-        (DatasetStatus(90, 9, finished=True), (90, 100)),
+        (DatasetStatus(90, 9, finished=True), (90, 90)),
         (DatasetStatus(40, 4, finished=False, taken_over=40), (0, 60)),
         (DatasetStatus(55, 6, finished=False, taken_over=40), (15, 60)),
         (DatasetStatus(100, 9, finished=True, taken_over=40), (60, 60)),
