@@ -22,6 +22,10 @@ ENGINE_BENCH_ARGS ?=
 TRAINING_BENCH_ARGS ?=
 # And for that of streaming: make bench STREAMING_BENCH_ARGS="--text-mb 400"
 STREAMING_BENCH_ARGS ?=
+# And for that of filters: make bench FILTERED_BENCH_ARGS="--text-mb 40"
+FILTERED_BENCH_ARGS ?=
+# And for that of reads at random: make bench READS_BENCH_ARGS="--group-sizes 1 16"
+READS_BENCH_ARGS ?=
 # And for that of worker processes: make bench SCALING_BENCH_ARGS="--text-mb 400"
 SCALING_BENCH_ARGS ?=
 
