@@ -250,7 +250,7 @@ class _OpenedFile:
             self._columns = self._wanted_columns(columns)
             self._leaves = self._wanted_leaves()
             # Where all columns are taken, parquet may be written of them, whose row groups end where batches do.
-            is_part = not set(columns.names) <= set(self._columns)
+            is_part = schema is None or not set(columns.names) <= set(self._columns)
             has_lists = any(metadata.schema.column(leaf).max_repetition_level for leaf in self._leaves)
             self._in_longer_steps = is_part and not has_lists
             if planned:
