@@ -6,6 +6,7 @@ them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,8 +61,8 @@ def _parse_predicate(value: Sequence[Any]) -> Predicate:
     if op in ("in", "not in"):
         if not isinstance(wanted, list | tuple) or not wanted:
             raise UsageError(f"{shown(wanted)} is no list of values; write [{column}, {op}, [a, b]]")
-        if len({type(one) for one in wanted}) > 1:
-            raise UsageError(f"{shown(wanted)} has values of several types; write all in quotes, or none")
+        if len({_kind(one) for one in wanted}) > 1:
+            raise UsageError(f"{shown(wanted)} has values of several types; write texts, numbers or booleans alone")
         return column, op, tuple(_parse_value(column, one) for one in wanted)
     return column, op, _parse_value(column, wanted)
 
@@ -76,9 +77,24 @@ def _parse_value(column: str, value: Any) -> Any:
         raise UsageError(
             f"{shown(value)} is no value to compare {shown(column)} with; write a text, a number or a boolean"
         )
+    if (isinstance(value, str) and not _is_unicode(value)) or (isinstance(value, float) and not math.isfinite(value)):
+        raise UsageError(f"{shown(value)} is no value to compare {shown(column)} with; write a text or a number")
     if isinstance(value, int) and not -_END <= value < _END:
         raise UsageError(f"{shown(value)} has more than 64 bits; write a smaller number")
     return value
+
+
+def _kind(value: Any) -> type:
+    return float if isinstance(value, int | float) and not isinstance(value, bool) else type(value)
+
+
+def _is_unicode(value: str) -> bool:
+    """Whether a text is one; half of a surrogate pair, which YAML can write, is none."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def alternatives(filters: Written | None) -> list[list[Predicate]]:

@@ -78,7 +78,7 @@ def to_texts(
     Rows that are null, empty, or not valid UTF-8 are left out and counted; those that are not wanted before them.
 
     Args:
-        table: the rows with all their columns, if those are to be kept; the column is its `text_column`.
+        table: the rows that are wanted with all their columns, if those are to be kept; their text is in `text_column`.
         first_row: the number of the column's first row, if the batch is to tell which rows were left out.
         wanted: which rows pass the filter: [rows], without nulls; None for all.
     """
@@ -128,7 +128,6 @@ def _without_unwanted(batch: TextBatch, wanted: pa.BooleanArray) -> TextBatch:
         batch,
         texts=batch.texts.filter(wanted),
         kinds=np.where(unwanted, KINDS.index(FILTERED), batch.kinds).astype(np.uint8),
-        table=batch.table.filter(wanted) if batch.table is not None else None,
         filtered_bytes=int(pc.sum(filtered).as_py() or 0),
     )
 

@@ -38,7 +38,7 @@ class DatasetOutlook:
     Attributes:
         reference_share: of the text, as a sample has it, that `tokenizers` encodes though gigatoken is the engine.
         uncut_share: of the text, as a sample has it, what has no place within 64 KiB where a document can be cut.
-        kept_share: of the text, as a sample has it, what passes the dataset's filter.
+        kept_share: of the text, as a sample has it, what passes the dataset's filter; None where a ledger knows a part.
         target_size: bytes that the config wants a shard to have, before the filter.
         need: tokens of all splits.
         available: tokens that the whole source is expected to hold.
@@ -63,7 +63,7 @@ class DatasetOutlook:
     engine: str
     reference_share: float
     uncut_share: float
-    kept_share: float
+    kept_share: float | None
     target_size: int
     need: int
     available: int
@@ -168,7 +168,7 @@ def _outlook(
         engine=plan.engine,
         reference_share=plan.reference_share,
         uncut_share=plan.uncut_share,
-        kept_share=plan.kept_share,
+        kept_share=None if known else plan.kept_share,
         target_size=spec.target_size,
         need=spec.need,
         available=available,

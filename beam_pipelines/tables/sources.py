@@ -61,8 +61,8 @@ def print_plan(console: Console, outlooks: Sequence[DatasetOutlook], output_form
                 "letter or digit, space, and letter or digit stand in a row: around a character on which gigatoken may "
                 "differ, more of it is encoded by tokenizers, up to the whole document."
             )
-        if outlook.kept_share < 1:
-            print_as_is(console, _filter_note(outlook))
+        if outlook.kept_share is not None and outlook.kept_share < 1:
+            print_as_is(console, _filter_note(outlook, outlook.kept_share))
         if outlook.crowded_row_groups:
             console.print(
                 f"{outlook.dataset}: row groups of more records than shards.max_records are shards of their own, "
@@ -133,14 +133,14 @@ def _passes(outlook: DatasetOutlook) -> str:
     return f"{outlook.passes:.2f} (at most {outlook.most_passes:.2f})"
 
 
-def _filter_note(outlook: DatasetOutlook) -> str:
-    size = round(outlook.kept_share * outlook.target_size)
+def _filter_note(outlook: DatasetOutlook, kept_share: float) -> str:
+    size = round(kept_share * outlook.target_size)
     note = (
-        f"{outlook.dataset}: about {outlook.kept_share:.1%} of its text passes the filter, so that its shards come to "
+        f"{outlook.dataset}: about {kept_share:.1%} of its text passes the filter, so that its shards come to "
         f"some {format_size(size)} each"
     )
-    if outlook.kept_share < _KEPT_SHARE_OF_SMALL_SHARDS and outlook.kept_share > 0:
-        wanted = round(outlook.target_size / outlook.kept_share)
+    if 0 < kept_share < _KEPT_SHARE_OF_SMALL_SHARDS:
+        wanted = round(outlook.target_size / kept_share)
         note += f"; shards.target_size={format_size(wanted).replace(' ', '')} makes them as large as you ask for"
     return f"{note}."
 

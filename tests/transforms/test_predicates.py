@@ -16,6 +16,7 @@ from transforms.predicates import alternatives, parse_filters
         ([["a", ">=", 0.9]], [[("a", ">=", 0.9)]]),
         ([["a", "==", True], ["b", "in", [1, 2]]], [[("a", "==", True), ("b", "in", (1, 2))]]),
         ([[["a", "<", 1]], [["a", ">", 2], ["b", "!=", "x"]]], [[("a", "<", 1)], [("a", ">", 2), ("b", "!=", "x")]]),
+        ([["a", "in", [1, 0.5]]], [[("a", "in", (1, 0.5))]]),
         # A predicate of a column that is named as a list of them might begin.
         ([["=", "=", "="]], [[("=", "=", "=")]]),
     ],
@@ -41,6 +42,8 @@ def test_the_forms_of_pyarrow_are_taken(written: Any, expected: Any) -> None:
         ([["a", "==", None]], "null equals nothing"),
         ([["a", "==", [1]]], "is no value to compare"),
         ([["a", "==", 2**64]], "has more than 64 bits"),
+        ([["a", "==", "\ud800"]], "is no value to compare"),
+        ([["a", "==", float("nan")]], "is no value to compare"),
     ],
 )
 def test_what_is_no_filter_is_refused_in_words(written: Any, said: str) -> None:

@@ -52,7 +52,9 @@ def check_old_output(specs: Iterable[DatasetSpec]) -> None:
     for spec in grown:
         _check_apart(spec.grow or "", spec.output)
     manifests = {spec.name: _old_manifest(spec) for spec in grown}
-    if grown and not any(manifests.values()):
+    # What is finished needs the old output no more, which its owner may have deleted.
+    unfinished = [spec for spec in grown if read_manifest(spec.folder) is None]
+    if unfinished and not any(manifests.values()):
         names = ", ".join(manifests)
         raise UsageError(f"--grow {grown[0].grow}: holds no finished dataset {names}; check the path, or {_INSTEAD}")
     wrong = [
@@ -61,9 +63,9 @@ def check_old_output(specs: Iterable[DatasetSpec]) -> None:
     if wrong:
         raise UsageError("\n".join(wrong))
     for spec in grown:
-        if (manifest := manifests[spec.name]) is None:
+        if (manifest := manifests[spec.name]) is None and spec in unfinished:
             _LOGGER.warning("dataset %s: %s does not have it, so it is built from nothing", spec.name, spec.grow)
-        elif shared := held_out_tokens(manifest.splits, spec.budgets):
+        elif manifest is not None and (shared := held_out_tokens(manifest.splits, spec.budgets)):
             _LOGGER.warning(
                 "dataset %s: %s of the %s eval tokens of %s will be train tokens, so what is trained on them cannot be "
                 "measured by the old eval split; eval_position: start keeps the first tokens out for ever",
@@ -75,7 +77,7 @@ def check_old_output(specs: Iterable[DatasetSpec]) -> None:
 
 
 def _check_apart(old: str, new: str) -> None:
-    places = [f"{os.path.realpath(path) if storage.is_local(path) else path}/" for path in (old, new)]
+    places = [f"{(os.path.realpath(path) if storage.is_local(path) else path).rstrip('/')}/" for path in (old, new)]
     if places[0].startswith(places[1]) or places[1].startswith(places[0]):
         raise UsageError(
             f"--grow {old}: is not apart from --output {new}; choose an --output elsewhere, since the old one stays"

@@ -50,6 +50,14 @@ BOS and EOS included, and the hash of its text (`transforms.texts.text_hashes`).
 _ATTEMPT_FILE = re.compile(r"(?:shard|bad-rows|trace)-(\d+)-([0-9a-f]{12})\.\w+")
 
 
+_COUNT_FILE = re.compile(r"shard-(\d+)\.json")
+
+
+def _rename_back(published: str, here: str, mark: FileMark) -> None:
+    if not storage.exists(here) and storage.is_whole(published, mark):
+        storage.rename(published, here)
+
+
 def new_attempt() -> str:
     """Tells one writing of a shard from all others."""
     return uuid.uuid4().hex[:12]
@@ -274,30 +282,33 @@ class WorkFolder:
         Raises:
             BroetchenError: the names that it noted are damaged, or a file cannot be renamed.
         """
+        found = list(map(posixpath.basename, storage.list_marks(self.path)))
         others = [
             posixpath.join(self.path, name)
-            for name in map(posixpath.basename, storage.list_marks(self.path))
+            for name in found
             if re.fullmatch(r"(publication|budgets)-[0-9a-f]{16}\.json", name) and self._build not in name
         ]
+        if not others:
+            return
         for path in others:
             if posixpath.basename(path).startswith("publication-"):
                 for ordinal, final in self._read(Publication, path).names.items():
                     self._take_back(ordinal, final)
+        # Left-out rows get their names of shards that are cut as well, which no publication names.
+        for match in filter(None, map(_COUNT_FILE.fullmatch, found)):
+            count = self._read(ShardCount, self._count(int(match[1])))
+            if count.quarantine is not None:
+                here = self.quarantine(count.ordinal, count.attempt)
+                _rename_back(self._published_quarantine(count.ordinal), here, count.quarantine)
         storage.delete(others)
 
     def _take_back(self, ordinal: int, final: str) -> None:
         if not storage.exists(self._count(ordinal)):
             return
         count = self._read(ShardCount, self._count(ordinal))
-        places = [(final, self.shard(ordinal, count.attempt), count.file)]
-        if count.quarantine is not None:
-            here = self.quarantine(ordinal, count.attempt)
-            places.append((self._published_quarantine(ordinal), here, count.quarantine))
+        _rename_back(final, self.shard(ordinal, count.attempt), count.file)
         if count.trace is not None:
-            places.append((_published_trace(final), self.trace(ordinal, count.attempt), count.trace))
-        for published, here, mark in places:
-            if not storage.exists(here) and storage.is_whole(published, mark):
-                storage.rename(published, here)
+            _rename_back(_published_trace(final), self.trace(ordinal, count.attempt), count.trace)
 
     def sweep(self) -> list[str]:
         """See `sweep_work`."""

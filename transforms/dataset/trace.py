@@ -40,6 +40,8 @@ from transforms.parquet.source_files import open_source
 RECORD = "record"
 _PLACE = ("file", "row_group", "row")
 _FOLDER = "_trace"
+# Few bytes of a foreign file may be long values.
+_ROWS_AT_ONCE = 32
 
 
 def trace_folder(folder: str) -> str:
@@ -140,9 +142,12 @@ def origin_of(folder: str, shard: ShardEntry, record: int) -> dict[str, Any] | N
         for group in range(trace.metadata.num_row_groups):
             rows = trace.metadata.row_group(group).num_rows
             if record < before + rows:
-                return _told(trace.read_row_group(group).slice(record - before, 1))[0]
+                for batch in trace.iter_batches(_ROWS_AT_ONCE, [group], use_threads=False):
+                    if record < before + len(batch):
+                        return _told(pa.table(batch).slice(record - before, 1))[0]
+                    before += len(batch)
             before += rows
-    raise AssertionError("`_opened` has counted the records")
+    raise BroetchenError(f"{folder}/{shard.trace.file}: holds fewer records than its footer says; build it again")
 
 
 def find_records(
@@ -163,18 +168,17 @@ def find_records(
         return
     with _opened(folder, shard) as trace:
         before = 0
-        for group in range(trace.metadata.num_row_groups):
-            looked_at = trace.read_row_group(group, columns=list(columns))
-            found = np.zeros(len(looked_at), np.bool_)
-            for column in looked_at.columns:
+        for batch in trace.iter_batches(_ROWS_AT_ONCE, use_threads=False):
+            found = np.zeros(len(batch), np.bool_)
+            for column in columns:
                 with contextlib.suppress(pa.ArrowException):
-                    equal = pc.fill_null(pc.equal(column.cast(pa.string()), value), False)
-                    found |= equal.to_numpy()
+                    texts = batch.column(batch.schema.get_field_index(column)).cast(pa.string())
+                    found |= pc.fill_null(pc.equal(texts, value), False).to_numpy(zero_copy_only=False)
             if found.any():
-                told = _told(trace.read_row_group(group).filter(pa.array(found)))
+                told = _told(pa.table(batch).filter(pa.array(found)))
                 for number, origin in zip(np.flatnonzero(found).tolist(), told, strict=True):
                     yield before + number, origin
-            before += len(looked_at)
+            before += len(batch)
 
 
 @contextlib.contextmanager
@@ -238,7 +242,9 @@ def trace_checks(folder: str, manifest: Manifest) -> Mapping[str, TraceCheck]:
             sources = None
             # Of text, a document that is put back stands in another place than its row group.
             if ranges and not is_text:
-                members = ranges[max(0, bisect.bisect_right(starts, first) - 1) : bisect.bisect_left(starts, position)]
+                # Several row groups may begin at one place, of which all but one hold nothing.
+                begin = bisect.bisect_left(starts, starts[max(0, bisect.bisect_right(starts, first) - 1)])
+                members = ranges[begin : bisect.bisect_left(starts, position)]
                 sources = tuple((found.path, found.group) for found in members)
             checks[shard.file] = TraceCheck(
                 posixpath.join(folder, shard.trace.file),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -18,6 +19,8 @@ from transforms.files import storage
 from transforms.quantities import shown
 
 _KEY = np.dtype("S16")
+# Threads that look for one list at once are not to read it each.
+_LOCK = threading.Lock()
 _ROWS = 1 << 16
 
 
@@ -54,7 +57,8 @@ def file_sha256(path: str) -> str:
 def can_be_listed(kind: pa.DataType) -> bool:
     """Whether columns of a type can be looked for in a list: text and whole numbers, which are written in one way."""
     is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-    return bool(is_text or pa.types.is_integer(kind))
+    # What has no values, as pandas writes it, has none in a list.
+    return bool(is_text or pa.types.is_integer(kind) or pa.types.is_null(kind))
 
 
 def is_listed(column: pa.Array, exclusion: Exclusion) -> pa.BooleanArray:
@@ -63,7 +67,8 @@ def is_listed(column: pa.Array, exclusion: Exclusion) -> pa.BooleanArray:
     Raises:
         BroetchenError: the list cannot be read, or has changed since it was named.
     """
-    values = _values(exclusion)
+    with _LOCK:
+        values = _values(exclusion)
     keys = np.fromiter(_keys(column), _KEY, len(column))
     places = np.minimum(np.searchsorted(values, keys), max(0, len(values) - 1))
     found = values[places] == keys if len(values) else np.zeros(len(keys), np.bool_)

@@ -21,21 +21,13 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from transforms.errors import BroetchenError, UsageError, listed, one_line
+from transforms.parquet.comparison import compared
 from transforms.parquet.exclusion import Exclusion, can_be_listed, is_listed
 from transforms.predicates import Predicate, alternatives, parse_filters
 from transforms.quantities import shown
 
 # On floats these hold for NaN, of which statistics say nothing.
 _HOLD_FOR_NAN = ("!=", "not in")
-_COMPARISONS: dict[str, Callable[[Any, Any], pc.Expression]] = {
-    "=": operator.eq,
-    "==": operator.eq,
-    "!=": operator.ne,
-    "<": operator.lt,
-    ">": operator.gt,
-    "<=": operator.le,
-    ">=": operator.ge,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +78,7 @@ class RowFilter:
         exclude = self.exclude and {"column": self.exclude.column, "sha256": self.exclude.sha256}
         return json.dumps({"filters": self.alternatives, "exclude": exclude}, sort_keys=True, ensure_ascii=False)
 
-    @property
+    @functools.cached_property
     def alternatives(self) -> list[list[Predicate]]:
         """The lists of predicates, one of which must hold."""
         return [[(column, op, value) for column, op, value in every] for every in json.loads(self.filters or "[]")]
@@ -171,11 +163,7 @@ class FileFilter:
 
     def _expressed(self, predicate: Predicate) -> pc.Expression:
         column, op, value = predicate
-        field, kind = pc.field(*self._places[column]), self._kind(column)
-        if op in ("in", "not in"):
-            found = field.isin(pa.array([_as_kind(one, kind) for one in value]))
-            return ~found if op == "not in" else found
-        return _COMPARISONS[op](field, pc.scalar(_as_kind(value, kind)))
+        return compared(pc.field(*self._places[column]), self._kind(column), op, value)
 
     def _check(self, predicate: Predicate) -> None:
         """Tries a predicate on no rows: what cannot be compared is found before any row is read."""
@@ -185,7 +173,7 @@ class FileFilter:
         except (pa.ArrowException, OverflowError, TypeError) as error:
             raise BroetchenError(
                 f"{self._path}: column {shown(column)} is {self._kind(column)}, which cannot be compared as "
-                f"`{op} {value}` ({one_line(error)}); write a value of its type in `filters`"
+                f"`{op} {shown(value)}` ({one_line(error)}); write a value of its type in `filters`"
             ) from error
 
     def kept(self, batch: pa.RecordBatch) -> pa.BooleanArray:
@@ -196,7 +184,10 @@ class FileFilter:
         """
         kept = pa.repeat(True, len(batch))
         if self._expression is not None:
-            kept = pc.fill_null(self._evaluated(self._expression, batch), False)
+            try:
+                kept = pc.fill_null(self._evaluated(self._expression, batch), False)
+            except pa.ArrowException as error:
+                raise BroetchenError(f"{self._path}: its rows cannot be filtered: {one_line(error)}") from error
         if self._exclude is not None:
             first, *others = self._places[self._exclude.column]
             column = batch.column(batch.schema.get_field_index(first))
@@ -221,7 +212,10 @@ class FileFilter:
             return set()
         fragment = ds.ParquetFileFormat().make_fragment(pa.BufferReader(footer))
         schema = pa.schema([self._schema.field(name) for name in self._looked_at])
-        kept = {group.id for group in fragment.subset(filter=self._provable, schema=schema).row_groups}
+        try:
+            kept = {group.id for group in fragment.subset(filter=self._provable, schema=schema).row_groups}
+        except pa.ArrowException:  # of statistics from which pyarrow cannot tell: all are read
+            return set()
         return {group.id for group in fragment.row_groups} - kept
 
 
@@ -232,9 +226,3 @@ def _any_of(expressions: Iterable[pc.Expression]) -> pc.Expression | None:
 
 def _all_of(expressions: Iterable[pc.Expression]) -> pc.Expression:
     return functools.reduce(operator.and_, expressions, pc.scalar(True))
-
-
-def _as_kind(value: Any, kind: pa.DataType) -> pa.Scalar:
-    """A value of the config, to compare with a column: YAML has dates and times as text."""
-    found = pa.scalar(value)
-    return found.cast(kind) if isinstance(value, str) and pa.types.is_temporal(kind) else found

@@ -329,7 +329,9 @@ class _OpenedFile:
             kept = self._filter.kept(batch) if self._filter is not None else None
             if schema is not None:
                 where = f"{self._path}: row group {group}"
-                table = fit_table(pa.table(batch), schema, text_column, where)
+                # What does not pass need not fit.
+                passing = batch if kept is None or not kept.false_count else batch.filter(kept)
+                table = fit_table(pa.table(passing), schema, text_column, where)
             texts = batch.column(batch.schema.get_field_index(text_column))
             first_row = read if self._with_left_out else None
             found = to_texts(texts, table, text_column, first_row=first_row, wanted=kept)
@@ -352,7 +354,7 @@ class _OpenedFile:
             if coarse is not None:
                 _check_times(f"{self._path}: row group {group} cannot be read", batch, coarse)
             read += len(batch)
-            yield batch
+            yield _without_views(batch)
         if read != metadata.num_rows:
             raise BroetchenError(
                 f"{self._path}: row group {group} cannot be read (it holds {read:,} rows, and by the footer "
@@ -417,6 +419,21 @@ class _OpenedFile:
                 longest = sum(column.total_uncompressed_size for column in grown)
                 rows = max(rows, min(BATCH_TEXT_BYTES // mean, _PLAIN_BYTES // max(1, longest)))
         return max(1, min(_MAX_BATCH_ROWS, rows))
+
+
+def _without_views(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The same with views of text and bytes as large bytes and text, which can be filtered; it costs a copy."""
+    plain = [
+        pa.large_binary() if kind == pa.binary_view() else pa.large_string() if kind == pa.string_view() else None
+        for kind in batch.schema.types
+    ]
+    if not any(plain):
+        return batch
+    columns = [
+        column if kind is None else column.cast(kind, safe=False)
+        for column, kind in zip(batch.columns, plain, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
 def _joined(extents: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:

@@ -244,7 +244,9 @@ def _text_places(splits: Sequence[SplitEntry]) -> Iterator[tuple[int, tuple[int,
     """Of the first two splits: where what no split before has touched begins, how many documents may be ahead of it in
     the split, and how many may be missing or counted twice."""
     first, put_back = splits[0], splits[0].documents_put_back
-    yield 0, (0,), put_back
+    # Of a source that is written once, what the later splits put back stands at the end of the first.
+    back_from_later = sum(split.documents_put_back for split in splits[1:]) if first.passes is not None else 0
+    yield 0, (0,), put_back + back_from_later
     if len(splits) > 1:
         # All documents but those put back; of the last one the end, if it was cut, leads the second split.
         touched = first.documents + put_back

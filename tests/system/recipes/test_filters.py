@@ -158,6 +158,7 @@ def test_a_filtered_build_is_that_of_a_source_with_those_rows_alone(scored: Path
     assert manifest.filtered > 16  # those of two row groups, and half of each other
     (outlook,) = plan(config)
     assert outlook.available == len(ids)
+    assert outlook.kept_share is not None
     assert 0 < outlook.kept_share < 0.5
     result = run_command("plan", scored / "mix.yaml")
     assert "of its text passes the filter" in " ".join(result.stdout.split())
@@ -274,3 +275,37 @@ def test_a_config_names_the_line_of_a_wrong_filter(tmp_path: Path) -> None:
     assert result.returncode == 2
     assert "mix.yaml:7: datasets.d.filters:" in result.stderr
     assert '"like" is no operator of filters' in result.stderr
+
+
+def test_row_groups_that_hold_nothing_are_told_from_those_that_do(scored: Path) -> None:
+    """In an order in which they stand before and behind the one that begins at the same token."""
+    groups = [
+        [scored_row(0, group, number) | {"score": float(group % 2)} for number in range(8)] for group in range(12)
+    ]
+    write(scored, [groups])
+    (scored / "d" / "1.parquet").unlink()
+    config = config_of(
+        scored,
+        {
+            "tokens": 500,
+            "eval_tokens": 50,
+            "order": "shuffled",
+            "filters": [["score", ">", 0.5]],
+            "trace_columns": ["id"],
+        },
+        records={"max_tokens": 8, "trace": True},
+    )
+    build(config, str(scored / "out"), quiet=True)
+    verify(str(scored / "out"), against=AgainstSource(99, 0, str(scored / "mix.yaml")))
+
+
+def test_in_of_labels_with_nulls(scored: Path) -> None:
+    """As pandas writes them: in 64-bit floats, of which the statistics of zeros say -0.0."""
+    groups = [[scored_row(0, group, number) | {"score": float(group)} for number in range(8)] for group in range(3)]
+    write(scored, [groups])
+    (scored / "d" / "1.parquet").unlink()
+    config = config_of(scored, {"tokens": 300, "filters": [["score", "in", [0, 2]]], "on_shortfall": "keep"})
+    build(config, str(scored / "out"), quiet=True)
+    ids = [token for one in reference_ids(documents(scored, [["score", "!=", 1]])) for token in one]
+    assert [token for record in read_ids(scored / "out" / "d", "train") for token in record] == ids[:300]
+    verify(str(scored / "out"), against=AgainstSource(99, 0, str(scored / "mix.yaml")))

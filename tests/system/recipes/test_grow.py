@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from tests.support.command import run_command
 from tests.support.corpora import TOKENIZER, write_parquet
 from tests.support.killed_builds import tree
 from transforms.dataset.manifest import Manifest, read_manifest
+from transforms.errors import UsageError
 
 WORDS = ("Brötchen", "und", "the", "straße", "日本", "🙂", "12", "<|eos|>")
 
@@ -166,6 +168,34 @@ def test_old_files_followed_by_new_ones(tmp_path: Path) -> None:
     build(load_config(str(new)), str(tmp_path / "new"), grow=str(tmp_path / "old"), quiet=True)
     assert tree(tmp_path / "new") == tree(tmp_path / "fresh")
     assert sum(path.stat().st_nlink > 1 for path in (tmp_path / "new" / "a").glob("train-*")) > 5
+
+
+def test_a_source_that_was_written_once_is_not_taken_for_another(tmp_path: Path) -> None:
+    """What eval could not be cut from stands at the end of train, out of its order."""
+    documents = ["Satz eins und noch mehr.", "Satz zwei und noch etwas mehr.", "Satz drei und viel mehr davon.", "🫨"]
+    write_parquet(tmp_path / "a" / "0.parquet", [[document] for document in documents])
+    settings = {"records": {"format": "text"}, "shards": {"target_size": 500, "max_records": 1}}
+    once = {"tokens": 1000, "eval_tokens": 1, "max_repeats": 100}
+    build(load_config(str(write_config(tmp_path, tmp_path / "old.yaml", once, **settings))), str(tmp_path / "old"))
+    old = read_manifest(str(tmp_path / "old" / "a"))
+    assert old is not None
+    assert old.splits["eval"].documents_put_back == 1
+    write_parquet(tmp_path / "a" / "1.parquet", [[f"Neu {number} und noch viel mehr davon."] for number in range(9)])
+    new = write_config(tmp_path, tmp_path / "new.yaml", {"tokens": 50, "eval_tokens": 1}, **settings)
+    build(load_config(str(new)), str(tmp_path / "fresh"), quiet=True)
+    build(load_config(str(new)), str(tmp_path / "new"), grow=str(tmp_path / "old"), quiet=True)
+    assert tree(tmp_path / "new") == tree(tmp_path / "fresh")
+
+
+def test_what_is_finished_needs_the_old_one_no_more(source: Path, tmp_path: Path) -> None:
+    old = write_config(source, tmp_path / "old.yaml", {"tokens": 500})
+    new = write_config(source, tmp_path / "new.yaml", {"tokens": 700})
+    build(load_config(str(old)), str(tmp_path / "old"), quiet=True)
+    for _ in range(2):
+        build(load_config(str(new)), str(tmp_path / "new"), grow=str(tmp_path / "old"), quiet=True)
+        shutil.rmtree(tmp_path / "old", ignore_errors=True)
+    with pytest.raises(UsageError, match="holds no finished dataset a"):
+        build(load_config(str(new)), str(tmp_path / "other"), grow=str(tmp_path / "old"), quiet=True)
 
 
 @pytest.mark.slow

@@ -258,6 +258,25 @@ def test_killed_builds_are_taken_up_again_with_their_quarantine(corpus: Path) ->
     assert tree(output) == tree(corpus / "whole")
 
 
+def test_left_out_rows_of_a_cut_shard_are_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They get their name before the manifest is there, and a build with another budget needs them again."""
+    good = [f"Satz {number} und noch viel mehr davon.".encode() for number in range(12)]
+    write(tmp_path, [[[*good[:3], None, *good[3:6], b"", *good[6:]]]])
+    larger, smaller = (bad_config(tmp_path, "quarantine", tokens=n, shards={"target_size": 5000}) for n in (90, 40))
+
+    def killed(*_: object) -> None:
+        raise BroetchenError("killed")
+
+    with monkeypatch.context() as patched, pytest.raises(BroetchenError, match="killed"):
+        patched.setattr("transforms.building.datasets.finish_dataset", killed)
+        build(larger, str(tmp_path / "out"), quiet=True)
+    assert list((tmp_path / "out" / "a" / "_quarantine").iterdir())
+    build(smaller, str(tmp_path / "out"), quiet=True)
+    build(smaller, str(tmp_path / "fresh"), quiet=True)
+    assert manifest_of(tmp_path / "out" / "a").skipped == {"null": 1}
+    assert tree(tmp_path / "out") == tree(tmp_path / "fresh")
+
+
 @pytest.mark.slow
 def test_quarantine_in_a_bucket(corpus: Path, gcs_prefix: str) -> None:
     config = bad_config(corpus, "quarantine", tokens=60)

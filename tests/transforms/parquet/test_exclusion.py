@@ -54,6 +54,13 @@ def test_text_files_have_a_value_in_each_line(tmp_path: Path) -> None:
     assert is_listed(pa.array([7, 8]), exclusion).to_pylist() == [True, False]
 
 
+def test_columns_without_values_have_none_that_is_listed(tmp_path: Path) -> None:
+    """As pandas writes them where all values are null; of lists likewise."""
+    exclusion = listed_in(tmp_path / "a.txt", b"a\n")
+    assert is_listed(pa.nulls(2), exclusion).to_pylist() == [False, False]
+    assert is_listed(pa.array(["a"]), listed_in(tmp_path / "b.parquet", pa.nulls(2))).to_pylist() == [False]
+
+
 def test_a_list_may_be_empty(tmp_path: Path) -> None:
     assert is_listed(pa.array(["a", None]), listed_in(tmp_path / "a.txt", b"")).to_pylist() == [False, False]
 
