@@ -132,13 +132,16 @@ def as_first(manifest: dict[str, Any]) -> dict[str, Any]:
     for source in found["source"]:
         source.pop("starts", None)
         source.pop("texts", None)
+        source.pop("left_out", None)
     return found
 
 
 def as_second(manifest: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The same with the keys that a build of today leaves out; files beside shards are made."""
+    train, dataset = manifest["splits"]["train"], manifest["config"]["dataset"]
+    train["budget"] = dataset["tokens"] = 2 * train["tokens"]
+    train["passes"], dataset["max_repeats"] = 2.0, 4
     for split in manifest["splits"].values():
-        split["passes"] = 1.0
         for shard in split["shards"]:
             index = folder / f"{shard['file']}.idx"
             index.write_bytes(b"index")
