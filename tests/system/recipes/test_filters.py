@@ -248,7 +248,7 @@ def test_a_build_with_another_budget_goes_on_with_what_was_filtered(scored: Path
             {"filters": [["scor", ">", 1]]},
             'no column "scor", by which its rows are to be filtered; the file has id',
         ),
-        ({"filters": [["score", ">", "1"]]}, 'column "score" is double, which cannot be compared as `> 1`'),
+        ({"filters": [["score", ">", "1"]]}, 'column "score" is double, which cannot be compared as `> "1"`'),
         ({"filters": [["score", ">", 99]]}, "leave no document; see that they are meant so"),
         ({"filters": [["cut", "==", True], ["cut", "==", False]]}, "leave no document; see that they are meant so"),
         ({"exclude": {"column": "id", "values": "gone.txt"}}, "gone.txt"),
