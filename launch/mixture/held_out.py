@@ -10,13 +10,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 
-import numpy as np
-
 from transforms.dataset.consistency import stream_length, stream_order
 from transforms.dataset.manifest import Manifest
-from transforms.texts import combined_hash
 
-_NO_TEXTS = combined_hash(np.empty(0, np.uint64))
 # Keys of a dataset's config on which it hangs what the documents of a row group are.
 _DOCUMENTS = ("text_column", "filters", "exclude")
 
@@ -146,8 +142,8 @@ def _each_part(manifest: Manifest, split: str) -> Iterator[tuple[Group, _Part]]:
     begin, end = _place(manifest, split)
     if begin == end:
         return
-    # Of several that begin at one place, the last takes something, and it is none without texts.
-    order = sorted(stream_order(manifest.source), key=lambda one: (one.start, one.text != _NO_TEXTS))
+    # Of several that begin at one place, the last takes something.
+    order = stream_order(manifest.source)
     stops = [one.start for one in order[1:]] + [stream_length(manifest)]
     for one, stop in zip(order, stops, strict=False):
         first, last = max(one.start, begin), min(stop, end)

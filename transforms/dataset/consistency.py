@@ -178,14 +178,15 @@ class SourceRange:
 
 
 def stream_order(source: Sequence[SourceEntry]) -> list[SourceRange]:
-    """The row groups whose places are known, as they follow each other."""
-    return sorted(
+    """The row groups whose places are known, as they follow each other; of one place, those without texts first."""
+    found = (
         SourceRange(start, number, group, entry.path, text)
         for number, entry in enumerate(source)
         for start, group, text in zip(
             entry.starts, entry.row_groups, entry.texts or [""] * len(entry.row_groups), strict=False
         )
     )
+    return sorted(found, key=lambda one: (one.start, one.text != _NO_TEXTS, one))
 
 
 def stream_length(manifest: Manifest) -> int:
