@@ -384,8 +384,9 @@ def _held_against_texts(check: SourceCheck) -> tuple[str, list[str]]:
     with contextlib.ExitStack() as stack:
         dataset = _Texts(check, stack)
         for text in itertools.islice(_document_texts(check), documents):
-            there = dataset.between(place - slack - 1, place + 1)
-            # Documents before it that were put back, or cut in two, move a document by as many places.
+            # Documents that were put back, and one cut in two, move a document by as many places: those put back stand
+            # after it, or before it where the split was cut off the end of the source.
+            there = dataset.between(place - slack - 1, place + slack + 1)
             sure = place < check.splits[0] and not slack
             fits = there.get(place) == text if sure else text in there.values()
             if not fits and not _is_cut(check, text, there):

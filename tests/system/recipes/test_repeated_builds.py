@@ -135,6 +135,25 @@ def test_any_small_sources_give_all_of_their_text_once(
     shutil.rmtree(folder)
 
 
+def test_a_document_put_back_by_the_last_split_moves_those_after_the_cut(tmp_path: Path) -> None:
+    """Eval is cut off the end: what it cannot cut goes before the cut, and what follows the cut moves on by two."""
+    x = "x" * 40
+    cut = f"straße12{x}🙂<|eos|> {x}straße straße12straße "
+    groups: list[list[str | None]] = [
+        ["  Brötchenthe🙂the", "12", "", None, cut, "12🙂\n  Brötchen\n "],
+        ["\n", None, f"日本🙂{x}\n", "<|eos|>"],
+        [" und12日本straße", "<|eos|>the 🙂", f"{x} the", f"日本🙂12{x}日本", "日本12 "],
+    ]
+    write_parquet(tmp_path / "d" / "0.parquet", groups)
+    config = make_config(tmp_path, {"d": {"tokens": 133, "eval_tokens": 91, "max_repeats": 100}}, {"format": "text"})
+    build(config, str(tmp_path / "out"), quiet=True)
+    held_out = manifest_of(tmp_path / "out" / "d").splits["eval"]
+    assert (held_out.tokens, held_out.documents_put_back) == (91, 1)
+    texts = [text for part in ("train", "eval") for text in read_texts(tmp_path / "out" / "d", part)]
+    assert texts.index("\n") == 6 and texts.index(f"日本🙂{x}\n") == 2
+    verify(str(tmp_path / "out"), against=ALL)
+
+
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("corpus")
