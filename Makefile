@@ -103,7 +103,7 @@ format: $(DEV) ## rewrite the code in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(RUN) ## write the tables of config keys in docs/ from the schemas
+docs: $(RUN) ## write the tables of config keys in docs/, and the JSON Schemas of the configs
 	$(BIN)/python -m beam_pipelines.reference
 
 bench: $(DEV) ## measure against the peers, side by side; more arguments by BENCH_ARGS

@@ -13,8 +13,8 @@ setup(
         "broetchen": ["py.typed"],
         "transforms": ["py.typed"],
         "beam_pipelines": ["report/*.jinja", "serve/flex_template.json"],
-        "launch": ["configs/*.yaml", "models/*.yml", "tpu/vm/*.sh", "requirements/*.in", "requirements/*.lock"],
-        "mix_configs": ["**/*.yaml", "README.md"],
+        "launch": ["configs/*.*", "models/*.yml", "tpu/vm/*.sh", "requirements/*.in", "requirements/*.lock"],
+        "mix_configs": ["**/*.yaml", "*.json", "README.md"],
         "samples": ["README.md", "tokenizer.json", "corpora/*/*.parquet", "licenses/*.txt"],
     },
 )

@@ -1,11 +1,12 @@
-"""The tables of keys in docs/, written from the schemas: `python -m beam_pipelines.reference [FILE …]`.
+"""The tables of keys in docs/ and the JSON Schemas of the configs: `python -m beam_pipelines.reference [FILE …]`.
 
 A table stands between the lines `<!-- schema: NAME -->` and `<!-- end -->`, where NAME is a section of the mix config
-or of the training config. Without FILE, all documents of docs/ are written.
+or of the training config. With FILE, only these are written; without, all documents of docs/ and both schemas.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import types
@@ -69,6 +70,13 @@ _WORDS: list[tuple[Any, str]] = [
     (tpu.Image, "image"),
     (tpu.GcsfusePackage, "version and sum"),
 ]
+SCHEMAS: dict[str, type[Section]] = {
+    "mix_configs/mix.schema.json": mix.MixConfig,
+    "launch/configs/training.schema.json": training.TrainingConfig,
+}
+"""The JSON Schemas by their files, which the first line of a config may name for an editor."""
+
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _SIZES = (values.TargetSize, tpu.CacheSize)
 _MARKED = re.compile(r"(?<=<!-- schema: )(\w+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
 # A document, which the reader of another one has beside it.
@@ -102,6 +110,29 @@ def table(section: type[Section]) -> str:
         cells = (f"`{key}`", _words(hint, schema[key]), _default(hint, field), meaning, _examples(field))
         rows.append(f"| {' | '.join(cell.replace('|', r'\|') for cell in cells)} |")
     return "\n".join(rows) + "\n"
+
+
+def json_schema(section: type[Section]) -> str:
+    """The JSON Schema (2020-12) of a config, as editors take it for YAML.
+
+    It takes all that the config's own checks take. Quantities, such as 2B, are text to it, and what holds between keys
+    it does not know.
+    """
+    schema = {"$schema": _DIALECT} | _untitled(section.model_json_schema())
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def _untitled(schema: Any) -> Any:
+    """A schema without the titles that pydantic makes of names: an editor shows the descriptions."""
+    if isinstance(schema, list):
+        return [_untitled(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: {name: _untitled(its) for name, its in part.items()} if key in ("properties", "$defs") else _untitled(part)
+        for key, part in schema.items()
+        if not (key == "title" and isinstance(part, str))
+    }
 
 
 def _words(hint: Any, schema: Mapping[str, Any]) -> str:
@@ -153,10 +184,12 @@ def _examples(field: FieldInfo) -> str:
 
 
 def main() -> None:
-    """Rewrites the tables of the documents that are named, or of all in docs/."""
-    for path in map(Path, sys.argv[1:]) if sys.argv[1:] else sorted(Path("docs").glob("*.md")):
-        document = path.read_text(encoding="utf-8")
-        if (rewritten := with_tables(document)) != document:
+    """Rewrites the tables of the documents that are named, or of all in docs/, and the schemas."""
+    named = [Path(path) for path in sys.argv[1:]]
+    for path in named or [*sorted(Path("docs").glob("*.md")), *map(Path, SCHEMAS)]:
+        old = path.read_text(encoding="utf-8") if path.exists() else ""
+        schema = SCHEMAS.get(path.as_posix())
+        if (rewritten := with_tables(old) if schema is None else json_schema(schema)) != old:
             path.write_text(rewritten, encoding="utf-8")
 
 

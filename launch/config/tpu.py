@@ -7,7 +7,7 @@ from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, PlainValidator
+from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
 
 from launch.config.accelerators import Accelerator, parse_accelerator
 from launch.config.prices import Price, list_price
@@ -74,8 +74,16 @@ ServiceAccount = Annotated[
 Duration = Annotated[
     str, AfterValidator(_matching(r"[1-9][0-9]{0,5}[smhd]", "duration (a number and s, m, h or d)", "6h"))
 ]
-PricePerHour = Annotated[Decimal, PlainValidator(mended(_parse_price))]
-CacheSize = Annotated[int, PlainValidator(mended(_parse_cache_size))]
+PricePerHour = Annotated[
+    Decimal,
+    PlainValidator(mended(_parse_price)),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, {"type": "string"}]}),
+]
+CacheSize = Annotated[
+    int,
+    PlainValidator(mended(_parse_cache_size)),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string"}]}),
+]
 CacheFolder = Annotated[str, AfterValidator(_matching(r"(?:/[A-Za-z0-9._-]+)+", "absolute path", "/var/cache/gcsfuse"))]
 GcsfusePackage = Annotated[
     str,

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainValidator, PrivateAttr
+from pydantic import BeforeValidator, Field, PlainValidator, PrivateAttr, WithJsonSchema
 
 from launch.config.tpu import TpuVmConfig, XpkConfig
 from launch.job import Value
@@ -92,9 +92,29 @@ def _check_parameters(value: Any) -> dict[str, Value]:
     return dict(value)
 
 
-Outputs = Annotated[tuple[Text, ...], BeforeValidator(mended(one_or_several)), Field(min_length=1)]
-Shares = Annotated[dict[str, Fraction] | tuple[Fraction, ...], PlainValidator(mended(_to_shares))]
-Parameters = Annotated[dict[str, Value], PlainValidator(mended(_check_parameters))]
+_ONE_TEXT: dict[str, Any] = {"type": "string", "minLength": 1}
+_ONE_SHARE: dict[str, Any] = {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string"}]}
+
+Outputs = Annotated[
+    tuple[Text, ...],
+    BeforeValidator(mended(one_or_several)),
+    Field(min_length=1),
+    WithJsonSchema({"anyOf": [_ONE_TEXT, {"type": "array", "items": _ONE_TEXT, "minItems": 1}]}),
+]
+Shares = Annotated[
+    dict[str, Fraction] | tuple[Fraction, ...],
+    PlainValidator(mended(_to_shares)),
+    WithJsonSchema(
+        {"anyOf": [{"type": "object", "additionalProperties": _ONE_SHARE}, {"type": "array", "items": _ONE_SHARE}]}
+    ),
+]
+Parameters = Annotated[
+    dict[str, Value],
+    PlainValidator(mended(_check_parameters)),
+    WithJsonSchema(
+        {"type": "object", "additionalProperties": {"anyOf": [{"type": t} for t in ("string", "number", "boolean")]}}
+    ),
+]
 
 
 class DataConfig(Section):

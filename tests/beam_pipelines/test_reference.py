@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import typing
 from collections.abc import Iterator
@@ -10,12 +11,16 @@ from typing import Any
 
 import pytest
 import yaml
+from jsonschema import Draft202012Validator
+from jsonschema import ValidationError as JsonSchemaError
 
 from beam_pipelines import reference
 from beam_pipelines.config.mix import MixConfig
 from launch.config.training import TrainingConfig, load_training_config
 from tests.support.command import run_command
 from tests.support.documents import DOCUMENTS, ROOT
+from transforms.config.document import Kind
+from transforms.config.file import open_document
 from transforms.config.section import Section
 from transforms.errors import UsageError
 
@@ -59,6 +64,47 @@ def test_a_document_is_rewritten(tmp_path: Path, name: str) -> None:
     assert (tmp_path / name).read_text(encoding="utf-8") == text
 
 
+SCHEMA_LINE = re.compile(r"# yaml-language-server: \$schema=(\S+)\n")
+CONFIGS = [*sorted((ROOT / "mix_configs").rglob("*.yaml")), *sorted((ROOT / "launch" / "configs").glob("*.yaml"))]
+
+
+@pytest.mark.parametrize("file", reference.SCHEMAS)
+def test_a_committed_schema_is_that_of_the_config(file: str) -> None:
+    """If it fails: make docs."""
+    text = (ROOT / file).read_text(encoding="utf-8")
+    assert reference.json_schema(reference.SCHEMAS[file]) == text
+    Draft202012Validator.check_schema(json.loads(text))
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.name)
+def test_a_shipped_config_names_its_schema_and_is_what_it_wants(config: Path) -> None:
+    line = SCHEMA_LINE.match(config.read_text(encoding="utf-8"))
+    assert line is not None
+    schema = (config.parent / line[1]).resolve()
+    assert schema.relative_to(ROOT).as_posix() in reference.SCHEMAS
+    Draft202012Validator(json.loads(schema.read_text(encoding="utf-8"))).validate(yaml.safe_load(config.read_text()))
+
+
+@pytest.mark.parametrize(
+    ("config", "change", "said"),
+    [
+        ("mix_configs/demo.yaml", {"nam": "x"}, "'nam' was unexpected"),
+        ("mix_configs/demo.yaml", {"records": {"format": "bagz"}}, "'bagz' is not one of"),
+        ("mix_configs/demo.yaml", {"datasets": {}}, "{} should be non-empty"),
+        ("launch/configs/demo.yaml", {"data": {"outputs": []}}, r"\[\] is not valid"),
+        ("launch/configs/demo.yaml", {"parameters": {"steps": [1]}}, r"\[1\] is not valid"),
+        ("launch/configs/demo.yaml", {"data": {"outputs": "a", "shares": {"b": True}}}, "is not valid"),
+    ],
+)
+def test_an_editor_sees_mistakes(config: str, change: dict[str, Any], said: str) -> None:
+    content = yaml.safe_load((ROOT / config).read_text()) | change
+    line = SCHEMA_LINE.match((ROOT / config).read_text())
+    assert line is not None
+    schema = json.loads(((ROOT / config).parent / line[1]).read_text())
+    with pytest.raises(JsonSchemaError, match=said):
+        Draft202012Validator(schema).validate(content)
+
+
 TPU = {"accelerator": "v6e-8", "zone": "europe-west4-a"}
 TRAINING = {
     "name": "a-run",
@@ -85,3 +131,6 @@ def test_an_example_of_a_training_config_is_taken(tmp_path: Path, key: str, exam
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump(TRAINING))
     load_training_config(path, overrides={key: example})
+    content = open_document(Kind("training config", "", floats=True), path, {key: example}).data
+    schema = json.loads((ROOT / "launch/configs/training.schema.json").read_text())
+    Draft202012Validator(schema).validate(content)

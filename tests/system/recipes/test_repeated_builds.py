@@ -150,7 +150,8 @@ def test_a_document_put_back_by_the_last_split_moves_those_after_the_cut(tmp_pat
     held_out = manifest_of(tmp_path / "out" / "d").splits["eval"]
     assert (held_out.tokens, held_out.documents_put_back) == (91, 1)
     texts = [text for part in ("train", "eval") for text in read_texts(tmp_path / "out" / "d", part)]
-    assert texts.index("\n") == 6 and texts.index(f"日本🙂{x}\n") == 2
+    assert texts.index("\n") == 6
+    assert texts.index(f"日本🙂{x}\n") == 2
     verify(str(tmp_path / "out"), against=ALL)
 
 
