@@ -28,6 +28,7 @@ app = typer.Typer(
     help="Turns parquet text corpora into training data of an exact number of tokens: ArrayRecord shards that Grain "
     "and MaxText read.\n\nExit codes: 0 done, 1 the job failed, 2 bad usage or config.",
 )
+app.command()(building.init)
 app.command(cls=BeamCommand)(building.build)
 app.command(cls=BeamCommand)(building.vocab)
 app.command()(building.plan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -36,6 +37,19 @@ Grow = Annotated[
         help="An earlier output with smaller or larger datasets of this config: their shards are taken over. It stays.",
     ),
 ]
+
+
+def init(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="The file to write, such as my-mix.yaml.")],
+    debug: Debug = False,
+) -> None:
+    """Write a first mix config, commented, that builds at once from small sample corpora."""
+    terminal.start(debug=debug)
+    from beam_pipelines.config.starter import write_starter
+
+    write_starter(config)
+    name = shlex.quote(config)
+    terminal.print_as_is(terminal.output(), f"{config} is written; see what it would build: broetchen plan {name}")
 
 
 def build(
