@@ -112,8 +112,8 @@ def test_the_manifest_says_exactly_what_there_is(make_build: MakeBuild, corpus: 
             numbers = {"tokens": tokens, "documents": documents, "records": records, "bytes": path.stat().st_size}
             shards.append({"file": path.name, **numbers, "sha256": sha256(path)})
             if written == "megatron":
-                index = path.with_suffix(".idx")
-                mark = {"file": index.name, "bytes": index.stat().st_size, "sha256": sha256(index)}
+                beside = path.with_suffix(".idx")
+                mark = {"file": beside.name, "bytes": beside.stat().st_size, "sha256": sha256(beside)}
                 shards[-1]["beside"] = [mark]
         parts = ("tokens", "documents", "records", "bytes")
         sums = {part: sum(shard[part] for shard in shards) for part in parts}
@@ -184,9 +184,9 @@ def _beside(shard: dict[str, Any]) -> list[dict[str, Any]]:
     return shard.get("beside", [])
 
 
-def documents(records: list[list[int]]) -> list[list[int]]:
+def documents(records: Sequence[Sequence[Any]]) -> list[list[Any]]:
     """Records put together to documents, each of which ends with EOS, but for the last."""
-    found: list[list[int]] = [[]]
+    found: list[list[Any]] = [[]]
     for record in records:
         found[-1] += record
         if record[-1] == EOS:
