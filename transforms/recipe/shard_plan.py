@@ -102,6 +102,8 @@ class OldShard:
         left_out: rows that were left out of each of them, by reason, those that the filter left out among them.
         quarantine: the file of the others, where they are kept and there are any.
         trace: its trace, where the dataset has traces.
+        with_special: of its documents, those that hold the string of a special token; None in ids, and where the
+            manifest, of an earlier version, does not say it.
     """
 
     manifest: str
@@ -114,6 +116,7 @@ class OldShard:
     left_out: tuple[Mapping[str, int], ...]
     quarantine: OldFile | None = None
     trace: OldFile | None = None
+    with_special: int | None = None
 
     @property
     def skipped(self) -> dict[str, int]:
