@@ -20,7 +20,24 @@ from transforms.encoding.special_strings import SpecialStrings, special_tokens
 
 NFKC = {"type": "NFKC"}
 LOWER = {"type": "Sequence", "normalizers": [{"type": "NFD"}, {"type": "Lowercase"}]}
-PARTS = ["<|eos|>", "<|", "eos", "|>", "</s>", "<s", ">", "[PAD]", "＜|EOS|＞", "ﬁ", "ä", "a\u0308", " ", "\n", "🥐", "\U0001ccd6"]
+PARTS = [
+    "<|eos|>",
+    "<|",
+    "eos",
+    "|>",
+    "</s>",
+    "<s",
+    ">",
+    "[PAD]",
+    "＜|EOS|＞",
+    "ﬁ",
+    "ä",
+    "a\u0308",
+    " ",
+    "\n",
+    "🥐",
+    "\U0001ccd6",
+]
 TEXTS = st.lists(st.sampled_from(PARTS), max_size=6).map("".join)
 
 
@@ -54,7 +71,9 @@ def test_those_are_found_that_tokenizers_takes_for_tokens(normalizer, texts):
 
 def test_what_a_normalizer_makes_of_a_text_counts_for_tokens_that_are_normalized():
     texts = ["＜|eos|＞", "<|eos|>", "<|eos|"]
-    raw, normalized = (strings(added_token(300, "<|eos|>", normalized=flag), normalizer=NFKC)[0] for flag in (False, True))
+    raw, normalized = (
+        strings(added_token(300, "<|eos|>", normalized=flag), normalizer=NFKC)[0] for flag in (False, True)
+    )
     assert held(raw, texts) == [False, True, False]
     assert held(normalized, texts) == [True, True, False]
 
@@ -78,7 +97,10 @@ def test_tokens_that_are_not_special_or_have_no_name_are_none():
 @pytest.mark.parametrize("name", ["a.b", "[x]*", "(", "\\", "a|b", "\n", "ä\u0301", "😀 ?"])
 def test_names_are_no_patterns(name):
     found, _ = strings(added_token(300, name))
-    assert held(found, [f"x{name}y", "axb", "x", "", unicodedata.normalize("NFC", name) + "!"])[:4] == [True, *[False] * 3]
+    assert held(found, [f"x{name}y", "axb", "x", "", unicodedata.normalize("NFC", name) + "!"])[:4] == [
+        True,
+        *[False] * 3,
+    ]
 
 
 def test_thousands_of_special_tokens():
