@@ -1,4 +1,4 @@
-"""A manifest of text counts the documents with the string of a special token, as they are written, whatever built them."""
+"""A manifest of text counts the documents with the string of a special token, as they are written."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.transforms.building.conftest import Build, MakeBuild
 from transforms.arrayrecord.records import Format
 from transforms.building.shard import build_shard
 from transforms.dataset.consistency import manifest_problems, unchecked_of
-from transforms.dataset.manifest import Manifest, manifest_path, read_manifest, write_manifest
+from transforms.dataset.manifest import Manifest, SplitEntry, manifest_path, read_manifest, write_manifest
 from transforms.dataset.verify import shard_checks, shard_problems
 
 # A byte is a token, and each row group a shard: of 16, 18, 16 and 21 tokens.
