@@ -46,7 +46,8 @@ def forged_ends(mixture: Mixture, tokenizer: TrainingTokenizer, *, evaluates: bo
         names = list(dict.fromkeys(unknown))
         yield (
             f"the manifest of {listed(names)} does not say how many documents hold the string of a special token, "
-            f"which MaxText takes for the token: an earlier version has built it{_advice('build it again', allowed=allowed)}"
+            "which MaxText takes for the token: an earlier version has built it"
+            f"{_advice('build it again', allowed=allowed)}"
         )
     if tokenizer.uncounted:
         yield (

@@ -31,7 +31,7 @@ NAMED = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|eos|>", "
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`out` with two datasets of 20 texts each, and `ids` with the forged one: 7 of its texts have EOS's string twice."""
+    """`out` with two datasets of 20 texts each, and `ids` with one of them, of which 7 texts have EOS's string twice."""
     folder = tmp_path_factory.mktemp("forged")
     (folder / "tokenizer").mkdir()
     tokens = [added_token(EOS, "<|eos|>"), added_token(PAD, "<|pad|>")]
@@ -143,7 +143,7 @@ def test_what_maxtext_would_do_is_said_before(built, tmp_path):
         "write `special_strings: allow` into `data`",
     ):
         assert way in found
-    (meant,) = said(mixture, tokenizer, allowed=True)
+    (meant,) = said(mixture, tokenizer, allow=True)
     assert meant.endswith("so that a text may end where it does not")
     assert said(*loaded(built, "out/plain")) == []
     assert said(*loaded(built, "ids")) == []
@@ -183,7 +183,7 @@ def test_what_no_manifest_says_is_not_taken_for_none(built):
     [
         ({}, ()),
         ({"pad_token": "[PAD]", "unk_token": {"content": "<unk>"}}, ("[PAD]", "<unk>")),
-        ({"additional_special_tokens": ["<|eos|>", "der"], "extra_special_tokens": {"image": "<image>"}}, ("der", "<image>")),
+        ({"additional_special_tokens": ["<|eos|>", "der"], "extra_special_tokens": {"image": "[I]"}}, ("der", "[I]")),
         ({"added_tokens_decoder": {"256": {"content": "<|eos|>", "special": True}, "9": {"content": "x"}}}, ("x",)),
         ({"eos_token": "e", "add_bos_token": True, "added_tokens_decoder": [1], "extra_special_tokens": 3}, ("e",)),
         ({"bos_token": None, "mask_token": 7}, ()),
@@ -209,4 +209,4 @@ def test_train_refuses_and_names_the_switch(built):
     )
     allowed = run_command("train", built / "run.yaml", "--dry-run", "--set", "data.special_strings=allow")
     assert "write `special_strings: allow`" not in allowed.stderr
-    assert "data.special_strings: documents hold the string of a special token" in allowed.stderr
+    assert what in allowed.stderr

@@ -55,10 +55,10 @@ def without_counts(manifest: Manifest) -> Manifest:
         left = {key: getattr(part, key) for key in part.model_fields_set - {"documents_with_special_strings"}}
         return type(part)(**left | others)
 
-    splits = {
-        name: plain(split, shards=[plain(one) for one in split.shards]) for name, split in manifest.splits.items()
-    }
-    return plain(manifest, splits=splits)
+    def bare(split: SplitEntry) -> Any:
+        return plain(split, shards=[plain(shard) for shard in split.shards])
+
+    return plain(manifest, splits={name: bare(split) for name, split in manifest.splits.items()})
 
 
 def problems(build: Build, manifest: Manifest) -> list[str]:

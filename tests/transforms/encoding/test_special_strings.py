@@ -96,10 +96,7 @@ def test_tokens_that_are_not_special_or_have_no_name_are_none():
 @pytest.mark.parametrize("name", ["a.b", "[x]*", "(", "\\", "a|b", "\n", "ä\u0301", "😀 ?"])
 def test_names_are_no_patterns(name):
     found, _ = strings(added_token(300, name))
-    assert held(found, [f"x{name}y", "axb", "x", "", unicodedata.normalize("NFC", name) + "!"])[:4] == [
-        True,
-        *[False] * 3,
-    ]
+    assert held(found, [f"x{name}y", "axb", "x", ""]) == [True, False, False, False]
 
 
 def test_thousands_of_special_tokens():
