@@ -66,7 +66,7 @@ def reference(documents: Sequence[str], style: str, vocab_size: int) -> Tokenize
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level(add_prefix_space=False, use_regex=False)])
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=[*SPECIAL_TOKENS, "<|eos|>"],
+        special_tokens=[*SPECIAL_TOKENS, "<|eos|>", "<|pad|>"],
         initial_alphabet=byte_level.alphabet(),
         show_progress=False,
     )
@@ -122,7 +122,8 @@ def test_transformers_gives_the_same_ids(trained: Path, style: str) -> None:
     ]
     assert loaded.decode(loaded.encode(texts[1])) == STYLES[style].given_back(texts[1])
     assert loaded.all_special_tokens[:2] == ["<|bos|>", "<|eos|>"]
-    assert set(loaded.all_special_tokens) == {*SPECIAL_TOKENS, "<|eos|>"}
+    assert set(loaded.all_special_tokens) == {*SPECIAL_TOKENS, "<|eos|>", "<|pad|>"}
+    assert (loaded.pad_token, loaded.pad_token_id) == ("<|pad|>", 10)
     assert [loaded.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS] == list(range(9))
 
 
@@ -213,10 +214,10 @@ def test_text_that_is_lost_stops_the_training(tmp_path: Path, monkeypatch: pytes
 
 
 def test_vocabulary_smaller_than_the_alphabet(tmp_path: Path) -> None:
-    done = run_command("train-tokenizer", SAMPLE, "--vocab-size=266", "--output", tmp_path / "o")
+    done = run_command("train-tokenizer", SAMPLE, "--vocab-size=267", "--output", tmp_path / "o")
     assert done.returncode == 2
     assert "256 bytes and 10 special tokens" in done.stderr
-    assert "267 is the least" in done.stderr
+    assert "268 is the least" in done.stderr
     assert not (tmp_path / "o").exists()
 
 
@@ -295,12 +296,14 @@ def test_buckets(gcs_prefix: str, trained: Path) -> None:
 
 
 def test_special_tokens(tmp_path: Path) -> None:
-    train(SAMPLE, tmp_path / "one", eos_token="<|bos|>", more_special_tokens=["<|pad|>", "<|bos|>"])
+    train(SAMPLE, tmp_path / "one", eos_token="<|bos|>", more_special_tokens=["<|x|>", "<|bos|>"])
     file = load_tokenizer(str(tmp_path / "one"))
     assert (file.bos_id, file.eos_id) == (0, 0)
     manifest = read_json(tmp_path / "one" / "manifest.json")
-    assert manifest["special_tokens"] == [*SPECIAL_TOKENS, "<|pad|>"]
-    assert read_json(tmp_path / "one" / "special_tokens_map.json")["additional_special_tokens"][-1] == "<|pad|>"
+    assert manifest["special_tokens"] == [*SPECIAL_TOKENS, "<|x|>", "<|pad|>"]
+    named = read_json(tmp_path / "one" / "special_tokens_map.json")
+    assert named["additional_special_tokens"][-1] == "<|x|>"
+    assert (named["eos_token"], named["pad_token"]) == ("<|bos|>", "<|pad|>")
     with pytest.raises(UsageError, match="special token is empty"):
         special_tokens(" ")
 

@@ -31,7 +31,7 @@ NAMED = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|eos|>", "
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`out` with two datasets of 20 texts each, and `ids` with one of them, of which 7 texts have EOS's string twice."""
+    """`out` with two datasets of 20 texts, and `ids` with one of them, of which 7 texts have EOS's string twice."""
     folder = tmp_path_factory.mktemp("forged")
     (folder / "tokenizer").mkdir()
     tokens = [added_token(EOS, "<|eos|>"), added_token(PAD, "<|pad|>")]
@@ -143,7 +143,7 @@ def test_what_maxtext_would_do_is_said_before(built, tmp_path):
         "write `special_strings: allow` into `data`",
     ):
         assert way in found
-    (meant,) = said(mixture, tokenizer, allow=True)
+    (meant,) = said(mixture, tokenizer, allowed=True)
     assert meant.endswith("so that a text may end where it does not")
     assert said(*loaded(built, "out/plain")) == []
     assert said(*loaded(built, "ids")) == []
@@ -204,9 +204,8 @@ def test_train_refuses_and_names_the_switch(built):
     config_of(built)
     refused = run_command("train", built / "run.yaml", "--dry-run")
     assert refused.returncode == 2
-    assert (
-        "data.special_strings: documents hold the string of a special token (forged, train: 7 of 20)" in refused.stderr
-    )
+    what = "data.special_strings: documents hold the string of a special token (forged, train: 7 of 20)"
+    assert what in refused.stderr
     allowed = run_command("train", built / "run.yaml", "--dry-run", "--set", "data.special_strings=allow")
     assert "write `special_strings: allow`" not in allowed.stderr
     assert what in allowed.stderr
