@@ -104,7 +104,7 @@ class PairCounts:
 
     @property
     def at_most(self) -> Counts:
-        """The same at most: a word ends between a printed ASCII character and a space, and between a newline and it.
+        """The same at most: a word ends between printed ASCII and a space, and between a newline and printed ASCII.
 
         A style may put a space before each document.
         """
