@@ -125,8 +125,8 @@ class PairCounts:
         if occurrences > self._most:
             raise BroetchenError(
                 f"the pair {shown(pair)} occurs more than {self._most:,} times, after {self._bytes / 1e9:.2f} GB of "
-                "the corpus: trainers count no further, and would merge other pairs without a word; nothing was written; "
-                f"take less text, by --max-bytes {fitting(self._bytes * self._most // occurrences)}"
+                "the corpus: trainers count no further, and would merge other pairs without a word; nothing "
+                f"was written; take less text, by --max-bytes {fitting(self._bytes * self._most // occurrences)}"
             )
 
     def doubt(self) -> str | None:
