@@ -75,8 +75,11 @@ class PairCounts:
             self._is_counting = self._bytes > self._most // 2
             return
         if self._style.nfkc:
-            # What changes newer versions of Unicode have made here does not matter.
-            normalized = [unicodedata.normalize("NFKC", text) for text in texts.to_pylist()]
+            # Characters that are newer than this table are too few to matter.
+            normalized = [
+                text if unicodedata.is_normalized("NFKC", text) else unicodedata.normalize("NFKC", text)
+                for text in texts.to_pylist()
+            ]
             data, offsets = text_buffers(pa.array(normalized, pa.large_string()))
         data, offsets = data[offsets[0] : offsets[-1]], offsets - offsets[0]
         if len(data) < 2:
