@@ -87,6 +87,7 @@ def render_report(report: OutputReport, drawn: Iterable[Chart]) -> str:
         train=report.total(lambda split: split.tokens, TRAIN),
         documents=report.total(lambda split: split.documents),
         records=report.total(lambda split: split.records),
+        special=report.total(lambda split: split.documents_with_special_strings or 0),
         shards=report.total(lambda split: len(split.shards)),
         bytes=report.total(lambda split: split.bytes),
         mixed=mixed,

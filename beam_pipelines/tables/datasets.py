@@ -52,6 +52,13 @@ def print_build(console: Console, summary: BuildSummary, output: str) -> None:
     filtered = sum(manifest.filtered for manifest in manifests.values())
     if filtered:
         console.print(f"{filtered:,} rows did not pass the filters.")
+    splits = [split for manifest in manifests.values() for split in manifest.splits.values()]
+    special = sum(split.documents_with_special_strings or 0 for split in splits)
+    if special:
+        console.print(
+            f"{special:,} documents hold the string of a special token, which a trainer that tokenizes text may take "
+            "for the token."
+        )
     repeated = [manifest.dataset for manifest in manifests.values() if any(s.passes for s in manifest.splits.values())]
     if repeated:
         terminal.print_as_is(

@@ -15,6 +15,7 @@ from beam_pipelines.console.layout import OutputFormat, print_rows, table_width
 from beam_pipelines.tokenizers.evaluate import Evaluation
 from beam_pipelines.tokenizers.folder import TOKENIZER
 from beam_pipelines.tokenizers.train import TrainingSummary
+from transforms.bpe.long_words import MOST_BYTES
 from transforms.evaluation.metrics import METRICS, Metric
 from transforms.files import storage
 
@@ -40,6 +41,12 @@ def print_training(console: Console, summary: TrainingSummary) -> None:
     console.print(table)
     if summary.skipped:
         console.print(f"{summary.skipped:,} rows were left out; the manifest has the reasons.")
+    if summary.long_words:
+        share = summary.long_word_bytes / max(1, summary.corpus.bytes)
+        console.print(
+            f"{summary.long_words:,} words of more than {MOST_BYTES:,} bytes were not trained on: {share:.2%} of "
+            "the text."
+        )
 
 
 def write_json(evaluation: Evaluation, path: str) -> None:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from transforms.bpe.styles import BOS_TOKEN
+from transforms.bpe.styles import BOS_TOKEN, PAD_TOKEN
 from transforms.errors import BroetchenError, UsageError
 from transforms.files import storage
 
@@ -49,7 +49,8 @@ def tokenizer_files(
     tokens = {
         "bos_token": BOS_TOKEN,
         "eos_token": eos_token,
-        "additional_special_tokens": [token for token in special if token not in (BOS_TOKEN, eos_token)],
+        "pad_token": PAD_TOKEN,
+        "additional_special_tokens": [token for token in special if token not in (BOS_TOKEN, eos_token, PAD_TOKEN)],
     }
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",

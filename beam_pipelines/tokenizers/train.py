@@ -18,8 +18,18 @@ from beam_pipelines.tokenizers.corpus import Corpus, description
 from beam_pipelines.tokenizers.folder import check_output, tokenizer_files, write_files
 from transforms.bpe import train as bpe
 from transforms.bpe.corpus import PartCount, TextPart, TextStream, spread_sample
+from transforms.bpe.long_words import WithoutLongWords
 from transforms.bpe.memory import available_memory, memory_warning
-from transforms.bpe.styles import EOS_TOKEN, STYLES, check_bytes, check_vocab_size, merge_count, special_tokens
+from transforms.bpe.pairs import MOST_OCCURRENCES, PairCounts, overflow_warning
+from transforms.bpe.styles import (
+    EOS_TOKEN,
+    STYLES,
+    TokenizerStyle,
+    check_bytes,
+    check_vocab_size,
+    merge_count,
+    special_tokens,
+)
 from transforms.budget.apportion import apportion
 from transforms.errors import UsageError
 
@@ -37,6 +47,7 @@ class TrainingSummary:
         corpus: what the vocabulary was learnt from.
         checked: the text that the tokenizer was checked on.
         skipped: rows without text.
+        long_words, long_word_bytes: what was left out of the corpus, since it is too long to train on.
     """
 
     output: str
@@ -47,6 +58,8 @@ class TrainingSummary:
     merges: int
     checked: RoundTrip
     skipped: int
+    long_words: int
+    long_word_bytes: int
     seconds: float
 
 
@@ -81,7 +94,8 @@ def train_tokenizer(
 
     Raises:
         UsageError: style or vocabulary size cannot be; there is a tokenizer already.
-        BroetchenError: the corpus is empty or damaged, the tokenizer loses text, or the output cannot be written.
+        BroetchenError: the corpus is empty, damaged or has more of a pair than trainers count, the tokenizer loses
+            text, or the output cannot be written.
     """
     started = time.monotonic()
     if style not in STYLES:
@@ -94,15 +108,18 @@ def train_tokenizer(
     output = output.rstrip("/") or "/"
     check_output(output, overwrite=overwrite)
     limits = None if max_bytes is None else apportion(max_bytes, corpus.weights)
-    _warn_of_memory(corpus.parts, max_bytes)
+    _warn_of_size(form, corpus.parts, max_bytes)
 
     stream, kept = TextStream(corpus.parts, limits), HeldOut()
     total = max_bytes or _total(corpus.parts)
+    pairs = PairCounts(form, total, MOST_OCCURRENCES)
     with text_progress("reading", total, quiet=quiet) as bar:
         batches = bar.follow(stream, then="merging")
         if not corpus.evaluation:
             batches = kept.kept_out(batches)
-        tokenizer = bpe.TRAINERS[trainer](form, batches, vocab_size, special)
+        words = WithoutLongWords(form, batches)
+        tokenizer = bpe.TRAINERS[trainer](form, pairs.checked(words), vocab_size, special)
+    pairs.check_merges(tokenizer)
     check_bytes(tokenizer)
     checked = check_tokenizer(tokenizer, form, corpus, limits, kept, check_all=check_all, quiet=quiet)
 
@@ -121,6 +138,7 @@ def train_tokenizer(
             **description(corpus.parts, stream),
             "max_bytes": max_bytes,
             "skipped": dict(sorted(stream.skipped.items())),
+            **({"long_words": {"words": words.words, "bytes": words.bytes}} if words.words else {}),
         },
         "trained_on": dataclasses.asdict(learnt),
         "round_trip": {
@@ -138,6 +156,8 @@ def train_tokenizer(
             f"{tokenizer.get_vocab_size():,}",
             f"{vocab_size:,}",
         )
+    if doubt := pairs.doubt():
+        _LOGGER.warning("%s", doubt)
     return TrainingSummary(
         output=output,
         style=style,
@@ -147,6 +167,8 @@ def train_tokenizer(
         merges=merges,
         checked=checked,
         skipped=sum(stream.skipped.values()),
+        long_words=words.words,
+        long_word_bytes=words.bytes,
         seconds=time.monotonic() - started,
     )
 
@@ -156,11 +178,13 @@ def _total(parts: Sequence[TextPart]) -> int | None:
     return None if None in sizes else sum(size for size in sizes if size is not None)
 
 
-def _warn_of_memory(parts: Sequence[TextPart], max_bytes: int | None) -> None:
+def _warn_of_size(style: TokenizerStyle, parts: Sequence[TextPart], max_bytes: int | None) -> None:
     # Records of text do not say how much text they hold; zstd leaves about 0.4 bytes of each.
     text_bytes = sum(part.text_bytes or round(sum(part.sizes) / 0.4) for part in parts)
     if max_bytes is not None:
         text_bytes = min(text_bytes, max_bytes)
     sample = spread_sample(parts, _SAMPLE_BYTES)
     if warning := memory_warning(sample, text_bytes, available_memory()):
+        _LOGGER.warning("%s", warning)
+    if warning := overflow_warning(style, sample, text_bytes, MOST_OCCURRENCES):
         _LOGGER.warning("%s", warning)

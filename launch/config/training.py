@@ -143,6 +143,12 @@ class DataConfig(Section):
         description="Evaluate on the datasets' eval splits every `parameters.eval_interval` steps.",
         examples=["true"],
     )
+    special_strings: Literal["refuse", "allow"] = Field(
+        default="refuse",
+        description="Whether to train on texts (`records.format: text`) that hold the string of a special token, which "
+        "MaxText takes for the token. `allow` also takes datasets of earlier versions, of which it is not known.",
+        examples=["allow"],
+    )
 
 
 class TrainingConfig(ConfigFile):

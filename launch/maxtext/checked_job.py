@@ -87,7 +87,17 @@ def checked_job(
         files=(*model.files, JobFile(_MIXTURE, weights, "the mixture's weights")),
     )
     settings = _settings(config, job, devices)
-    found = list(checks.findings(config.parameters, settings, mixture, shares, tokenizer, evaluates=config.data.eval))
+    found = list(
+        checks.findings(
+            config.parameters,
+            settings,
+            mixture,
+            shares,
+            tokenizer,
+            evaluates=config.data.eval,
+            allows_special_strings=config.data.special_strings == "allow",
+        )
+    )
     for finding in found:
         if not finding.fatal:
             _LOGGER.warning("%s: %s: %s", config.name, finding.key, finding.what)
@@ -113,7 +123,9 @@ def _loc(key: str | None) -> Loc:
     """Where the config has what became a parameter."""
     if key is None or key == "tokenizer":
         return (key or "parameters",)
-    return tuple(SET_BY[key].split(".")) if key in SET_BY else ("parameters", key)
+    if key in SET_BY or key.startswith("data."):
+        return tuple(SET_BY.get(key, key).split("."))
+    return ("parameters", key)
 
 
 def _output(config: TrainingConfig, place: Place) -> str:

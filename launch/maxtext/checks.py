@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from launch.maxtext.forged_ends import forged_ends
 from launch.maxtext.tokenizer import TrainingTokenizer
 from launch.mixture.datasets import Mixture, Shares
 from launch.mixture.held_out import held_out_in_train
@@ -38,6 +39,7 @@ def findings(
     tokenizer: TrainingTokenizer,
     *,
     evaluates: bool,
+    allows_special_strings: bool = False,
 ) -> Iterator[Finding]:
     """All that is found about a run.
 
@@ -46,6 +48,7 @@ def findings(
         settings: all of MaxText's, as it reads the command.
         mixture, shares, tokenizer: the data.
         evaluates: whether the config asks for evaluation.
+        allows_special_strings: whether texts may hold strings that MaxText takes for special tokens.
     """
     for key, example in (("steps", "1000"), ("per_device_batch_size", "32")):
         if key not in written:
@@ -56,6 +59,8 @@ def findings(
         yield from _token_records(settings, mixture)
     else:
         yield from _text_records(settings, tokenizer)
+    for what in forged_ends(mixture, tokenizer, evaluates=evaluates, allowed=allows_special_strings):
+        yield Finding("data.special_strings", what, fatal=not allows_special_strings)
     yield from _ignored(settings, mixture, tokenizer)
     if "steps" in written:
         yield from _data_end(settings, mixture, shares)

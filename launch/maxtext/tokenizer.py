@@ -9,12 +9,15 @@ that is the unknown token, and else the id 0 (`get_tokenizer_and_pad_id`).
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from tokenizers import Tokenizer
 
 from launch.config.training import TrainingConfig
 from launch.mixture.datasets import Mixture
+from transforms.encoding.special_strings import special_tokens
 from transforms.errors import UsageError
 from transforms.files import storage
 from transforms.tokenizer.file import load_tokenizer
@@ -32,6 +35,9 @@ class TrainingTokenizer:
         ignored_id: the id whose targets do not count for the loss.
         ignored_token: that id's token.
         ignored_is_special: whether no text has that token, unless it is written out.
+        splits_special_tokens: whether the string of a special token in a text is text to it, and not the token.
+        uncounted: tokens that tokenizer_config.json makes special, and tokenizer.json does not: builds do not look for
+            their strings.
     """
 
     folder: str
@@ -40,6 +46,8 @@ class TrainingTokenizer:
     ignored_id: int
     ignored_token: str
     ignored_is_special: bool
+    splits_special_tokens: bool = False
+    uncounted: tuple[str, ...] = ()
 
 
 def find_tokenizer(config: TrainingConfig, mixture: Mixture) -> TrainingTokenizer:
@@ -77,7 +85,27 @@ def _find(path: str, mixture: Mixture) -> TrainingTokenizer:
         ignored_id=ignored,
         ignored_token=tokenizer.id_to_token(ignored) or "",
         ignored_is_special=ignored in special,
+        splits_special_tokens=settings.get("split_special_tokens") is True,
+        uncounted=_uncounted(settings, json.loads(loaded.json)),
     )
+
+
+def _uncounted(settings: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> tuple[str, ...]:
+    """What transformers makes tokens of (`TokenizersBackend`, 5.24) beside those that tokenizer.json calls special."""
+    special = {token["content"] for token in special_tokens(tokenizer)}
+    # Those that are not special are tokens wherever text is encoded, by a build as well.
+    added = {token["content"] for token in tokenizer.get("added_tokens") or []}
+    decoder = settings.get("added_tokens_decoder")
+    entries = list(decoder.values()) if isinstance(decoder, Mapping) else []
+    named = [value for key, value in settings.items() if key.endswith("_token")]
+    named += [entry for entry in entries if isinstance(entry, Mapping) and entry.get("special") is True]
+    others = [*entries]
+    for key in ("additional_special_tokens", "extra_special_tokens"):
+        several = settings.get(key)
+        others += several.values() if isinstance(several, Mapping) else several if isinstance(several, list) else []
+    found = [name for name in map(_content, named) if name and name not in special]
+    found += [name for name in map(_content, others) if name and name not in added]
+    return tuple(dict.fromkeys(found))
 
 
 def _content(token: object) -> str | None:

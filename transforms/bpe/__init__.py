@@ -1,1 +1,1 @@
-"""Training byte-level BPE: the corpus, the styles of tokenizers, and the memory that a training takes."""
+"""Training byte-level BPE: the corpus, the styles of tokenizers, and the limits of words, pairs and memory."""

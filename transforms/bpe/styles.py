@@ -35,6 +35,7 @@ SPECIAL_TOKENS = (
 )
 BOS_TOKEN = SPECIAL_TOKENS[0]
 EOS_TOKEN = "<|eos|>"
+PAD_TOKEN = "<|pad|>"
 
 _BYTES = 256
 _NFKC = normalizers.NFKC()
@@ -92,17 +93,24 @@ STYLES = {
 
 
 def special_tokens(eos_token: str = EOS_TOKEN, more: Iterable[str] = ()) -> tuple[str, ...]:
-    """The special tokens in the order of their ids, each once: nanochat's nine, EOS, and those of one's own.
+    """The special tokens in the order of their ids, each once: nanochat's nine, EOS, those of one's own, and padding.
+
+    Padding has a token of its own, since trainers leave it out of the loss: a model would not learn to write a token
+    that serves as both.
 
     Raises:
-        UsageError: one is empty.
+        UsageError: one is empty, or EOS is that of padding.
 
     >>> special_tokens()[-2:]
-    ('<|output_end|>', '<|eos|>')
-    >>> special_tokens("<|bos|>", ["<|pad|>"])[-2:]
-    ('<|output_end|>', '<|pad|>')
+    ('<|eos|>', '<|pad|>')
+    >>> special_tokens("<|bos|>", ["<|pad|>", "<|more|>"])[-2:]
+    ('<|pad|>', '<|more|>')
     """
-    tokens = tuple(dict.fromkeys((*SPECIAL_TOKENS, eos_token, *more)))
+    if eos_token == PAD_TOKEN:
+        raise UsageError(
+            f"--eos-token {PAD_TOKEN}: is for padding, which a training leaves out of the loss; name another token"
+        )
+    tokens = tuple(dict.fromkeys((*SPECIAL_TOKENS, eos_token, *more, PAD_TOKEN)))
     if not all(token.strip() for token in tokens):
         raise UsageError("a special token is empty or only spaces; name it like <|pad|>")
     return tokens

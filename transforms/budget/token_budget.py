@@ -47,6 +47,8 @@ class ShardCount:
         row_file: the file that tells of each row; its checksum stands for the texts that were read.
         quarantine: the file of the rows that were left out, if they are kept and there are any.
         trace: the file of its trace, if it has one.
+        with_special: of its documents, those that hold the string of a special token
+            (`transforms.encoding.special_strings`); None in ids, and where an earlier version has not counted them.
     """
 
     ordinal: int
@@ -65,6 +67,7 @@ class ShardCount:
     row_file: FileMark = dataclasses.field(default_factory=FileMark)
     quarantine: FileMark | None = None
     trace: FileMark | None = None
+    with_special: int | None = None
 
     @property
     def has_rows(self) -> bool:
@@ -72,9 +75,9 @@ class ShardCount:
         return self.engine != TAKEN_OVER
 
     @property
-    def reach(self) -> tuple[bool, int, int, bool]:
-        """How far the shard was read, to be compared with other counts of it."""
-        return self.complete, self.rows, self.tokens, self.has_rows
+    def reach(self) -> tuple[bool, int, int, bool, bool]:
+        """How far the shard was read, and how much is known of it, to be compared with other counts of it."""
+        return self.complete, self.rows, self.tokens, self.has_rows, self.with_special is not None
 
     def holds_more(self, other: ShardCount) -> bool:
         """Whether more of the shard was read than for the `other`."""

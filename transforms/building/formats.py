@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import abc
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -52,8 +52,14 @@ class TextFormat[Writer: StagedShard](ShardFormat[Writer]):
         """The text of one document of a finished shard."""
 
     @abc.abstractmethod
-    def copy(self, writer: Writer, shard: str, spans: Iterable[DocumentSpan]) -> None:
-        """Appends documents, or parts of some, of a finished shard."""
+    def copy(
+        self, writer: Writer, shard: str, spans: Iterable[DocumentSpan], see: Callable[[pa.LargeStringArray], None]
+    ) -> None:
+        """Appends documents, or parts of some, of a finished shard.
+
+        Args:
+            see: is given all texts as they are written.
+        """
 
 
 class IdFormat[Writer: StagedShard](ShardFormat[Writer]):
@@ -119,14 +125,19 @@ class TextRecords(TextFormat[ShardWriter]):
         with RecordReader(shard) as reader:
             return decode_text(reader[document], FEATURE).decode()
 
-    def copy(self, writer: ShardWriter, shard: str, spans: Iterable[DocumentSpan]) -> None:
+    def copy(
+        self, writer: ShardWriter, shard: str, spans: Iterable[DocumentSpan], see: Callable[[pa.LargeStringArray], None]
+    ) -> None:
         with RecordReader(shard) as reader:
             for span in spans:
                 if span.whole:
                     for records in itertools.batched(reader.between(span.first, span.last), _COPIED_RECORDS):
+                        texts = [decode_text(record, FEATURE) for record in records]
+                        see(pa.array(texts, pa.large_binary()).cast(pa.large_string()))
                         writer.write_many(records)
                 else:
                     text = span.part_of(decode_text(reader[span.first], FEATURE).decode())
+                    see(pa.array([text], pa.large_string()))
                     writer.write_many(encode_texts([text.encode()], FEATURE))
 
 
@@ -146,7 +157,13 @@ class TextRows(TextFormat[ParquetShardWriter]):
         text: str = table[self._spec.text_column][0].as_py()
         return text
 
-    def copy(self, writer: ParquetShardWriter, shard: str, spans: Iterable[DocumentSpan]) -> None:
+    def copy(
+        self,
+        writer: ParquetShardWriter,
+        shard: str,
+        spans: Iterable[DocumentSpan],
+        see: Callable[[pa.LargeStringArray], None],
+    ) -> None:
         column = self._spec.text_column
         with ParquetRows(shard) as rows:
             for span in spans:
@@ -157,6 +174,7 @@ class TextRows(TextFormat[ParquetShardWriter]):
                     if not span.whole:
                         text = pa.array([span.part_of(table[column][0].as_py())], table.schema.field(column).type)
                         table = table.set_column(table.schema.get_field_index(column), column, text)
+                    see(table[column].cast(pa.large_string()).combine_chunks())
                     writer.write(table)
 
 

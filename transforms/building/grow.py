@@ -22,7 +22,9 @@ from transforms.building.trace import chosen_fields
 from transforms.building.work_folder import WorkFolder, new_attempt
 from transforms.checksums import FileMark
 from transforms.dataset.manifest import Manifest, SplitEntry, read_manifest
+from transforms.dataset.reader import ShardReader
 from transforms.dataset.trace import trace_schema
+from transforms.encoding.special_strings import SpecialDocuments
 from transforms.errors import BroetchenError, UsageError
 from transforms.files import storage
 from transforms.files.untrusted import check_regular
@@ -174,14 +176,21 @@ def _files_of(old: OldShard) -> list[OldFile]:
     return [file for file in (old.file, old.index, old.quarantine, old.trace) if file is not None]
 
 
-def take_over(work: WorkFolder, task: ShardTask, old: OldShard) -> ShardCount:
+def take_over(spec: DatasetSpec, work: WorkFolder, task: ShardTask, old: OldShard) -> ShardCount:
     """Takes a shard over into the unfinished work, as a finished one. May be repeated.
+
+    Where a manifest of an earlier version does not say how many documents of text hold the string of a special token,
+    the shard is read, and they are counted.
 
     Raises:
         BroetchenError: a file of the old dataset is gone, or not as its manifest says; or it cannot be written here.
     """
     attempt = new_attempt()
-    file = _taken(old, old.file, work.shard(task.ordinal, attempt))
+    shard = work.shard(task.ordinal, attempt)
+    file = _taken(old, old.file, shard)
+    with_special = old.with_special
+    if with_special is None and spec.records.is_text:
+        with_special = _count_special(spec, shard, old.records)
     quarantine = None
     if old.quarantine is not None:
         quarantine = _taken(old, old.quarantine, work.quarantine(task.ordinal, attempt))
@@ -204,8 +213,17 @@ def take_over(work: WorkFolder, task: ShardTask, old: OldShard) -> ShardCount:
             row_file=work.write_old_shard(task.ordinal, attempt, old),
             quarantine=quarantine,
             trace=trace,
+            with_special=with_special,
         )
     )
+
+
+def _count_special(spec: DatasetSpec, shard: str, records: int) -> int:
+    found = SpecialDocuments(spec.tokenizer)
+    with ShardReader(shard, spec.records.format, spec.text_column, expected=records) as reader:
+        for texts in reader.texts():
+            found.add(texts)
+    return found.count
 
 
 def _taken(old: OldShard, file: OldFile, target: str) -> FileMark:

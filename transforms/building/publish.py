@@ -36,6 +36,7 @@ from transforms.dataset.manifest import (
 from transforms.dataset.quarantine import quarantine_folder
 from transforms.dataset.trace import trace_folder, trace_name
 from transforms.encoding.pool import tokenizer_file
+from transforms.encoding.special_strings import SpecialDocuments
 from transforms.errors import BroetchenError
 from transforms.files import storage
 from transforms.files.staged import check_space
@@ -49,7 +50,10 @@ from transforms.recipe.spec import DatasetSpec
 @register_json_coder
 @dataclasses.dataclass(frozen=True)
 class PublishedShard:
-    """A shard file under its final name; `mark`, `trace` and `id_index` are of it and its own files, as written."""
+    """A shard file under its final name; `mark`, `trace` and `id_index` are of it and its own files, as written.
+
+    `with_special` counts the documents that hold the string of a special token; None in ids.
+    """
 
     split: str
     index: int
@@ -60,6 +64,7 @@ class PublishedShard:
     mark: FileMark
     trace: FileMark | None = None
     id_index: FileMark | None = None
+    with_special: int | None = None
 
 
 def publish_shard(spec: DatasetSpec, task: PublishTask) -> PublishedShard | None:
@@ -78,11 +83,12 @@ def publish_shard(spec: DatasetSpec, task: PublishTask) -> PublishedShard | None
     if task.whole:
         put_in_place(shard, final, count.file)
         documents = count.documents if spec.records.is_text else count.documents - count.without_tokens
-        return _published(spec, work, task, count.tokens, documents, count.records, count.file)
+        return _published(spec, work, task, count.tokens, documents, count.records, count.file, count.with_special)
     # Written in the work folder and renamed, so that an attempt that dies leaves nothing among the dataset's files.
     rewritten = posixpath.join(task.work_folder, f"{task.file}-{new_attempt()}")
     # A remote shard is read from a copy.
     check_space(rewritten, count.file.bytes * (1 if storage.is_local(rewritten) else 2))
+    with_special = None
     if task.piece is not None:
         tokens, documents = task.piece.take, documents_within(work.lengths(count), task.piece)
         ids = id_format(spec)
@@ -96,20 +102,29 @@ def publish_shard(spec: DatasetSpec, task: PublishTask) -> PublishedShard | None
         written = records.close()
     else:
         tokens, documents = (sum(getattr(span, part) for span in task.spans) for part in ("tokens", "documents"))
-        texts = text_format(spec)
+        texts, special = text_format(spec), SpecialDocuments(spec.tokenizer)
         with texts.writer(rewritten) as writer:
-            texts.copy(writer, shard, task.spans)
-        written = writer.close()
+            texts.copy(writer, shard, task.spans, special.add)
+        written, with_special = writer.close(), special.count
     put_in_place(rewritten, final, written.mark)
-    return _published(spec, work, task, tokens, documents, written.records, written.mark)
+    return _published(spec, work, task, tokens, documents, written.records, written.mark, with_special)
 
 
 def _published(
-    spec: DatasetSpec, work: WorkFolder, task: PublishTask, tokens: int, documents: int, records: int, mark: FileMark
+    spec: DatasetSpec,
+    work: WorkFolder,
+    task: PublishTask,
+    tokens: int,
+    documents: int,
+    records: int,
+    mark: FileMark,
+    with_special: int | None,
 ) -> PublishedShard:
     """A shard that has its final name, and its index and trace, which now get their own."""
     id_index, trace = _publish_index(spec, work, task), publish_trace(spec, work, task, records)
-    return PublishedShard(task.split, task.index, task.file, tokens, documents, records, mark, trace, id_index)
+    return PublishedShard(
+        task.split, task.index, task.file, tokens, documents, records, mark, trace, id_index, with_special
+    )
 
 
 def _publish_index(spec: DatasetSpec, work: WorkFolder, task: PublishTask) -> FileMark | None:
@@ -223,8 +238,8 @@ def manifest_of(
             special_tokens=spec.tokenizer.special_tokens,
         ),
         splits={
-            split: _split_entry(budget, publication, split, [shard for shard in shards if shard.split == split])
-            for split, budget in spec.budgets.items()
+            split: _split_entry(spec, publication, split, [shard for shard in shards if shard.split == split])
+            for split in spec.budgets
         },
         rows=sum(shard.rows for shard in rows),
         skipped=dict(sorted(skipped.items())),
@@ -280,7 +295,9 @@ def _trace_entry(shard: PublishedShard) -> TraceEntry | None:
     return TraceEntry(file=trace_name(shard.file), bytes=shard.trace.bytes, sha256=shard.trace.sha256)
 
 
-def _split_entry(budget: int, publication: PublishPlan, split: str, shards: Sequence[PublishedShard]) -> SplitEntry:
+def _split_entry(
+    spec: DatasetSpec, publication: PublishPlan, split: str, shards: Sequence[PublishedShard]
+) -> SplitEntry:
     entries = [
         ShardEntry(
             file=shard.file,
@@ -291,10 +308,12 @@ def _split_entry(budget: int, publication: PublishPlan, split: str, shards: Sequ
             sha256=shard.mark.sha256,
             beside=_beside(shard),
             trace=_trace_entry(shard),
+            documents_with_special_strings=shard.with_special,
         )
         for shard in sorted(shards, key=lambda shard: shard.index)
     ]
-    missing, once = publication.missing[split], publication.once.get(split)
+    budget, missing, once = spec.budgets[split], publication.missing[split], publication.once.get(split)
+    with_special = sum(shard.with_special or 0 for shard in shards) if spec.records.is_text else None
     return SplitEntry(
         budget=budget,
         tokens=sum(entry.tokens for entry in entries),
@@ -304,5 +323,6 @@ def _split_entry(budget: int, publication: PublishPlan, split: str, shards: Sequ
         records=sum(entry.records for entry in entries),
         bytes=sum(entry.bytes for entry in entries),
         documents_put_back=publication.put_back.get(split, 0),
+        documents_with_special_strings=with_special,
         shards=entries,
     )

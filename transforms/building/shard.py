@@ -20,6 +20,7 @@ from transforms.building.work_folder import ROW, WorkFolder, new_attempt
 from transforms.encoding.encoders import Encoder
 from transforms.encoding.pool import borrow_encoder, encodable
 from transforms.encoding.recheck import EnginesDifferError, check_probe, check_some, engine_version
+from transforms.encoding.special_strings import SpecialDocuments
 from transforms.encoding.tokenize import tokenize_batch
 from transforms.errors import BroetchenError
 from transforms.files.staged import check_space
@@ -48,7 +49,7 @@ def build_shard(spec: DatasetSpec, task: ShardTask, *, with_rows: bool = False) 
     if done and _serves(spec, task, done) and (done.has_rows or not with_rows):
         return done
     if task.old is not None and not with_rows and _may_take_over(spec, work, task.old):
-        return take_over(work, task, task.old)
+        return take_over(spec, work, task, task.old)
     attempt = new_attempt()
     check_space(work.shard(task.ordinal, attempt), spec.file_bytes(task.text_bytes))
     try:
@@ -66,6 +67,8 @@ def _serves(spec: DatasetSpec, task: ShardTask, done: ShardCount) -> bool:
     # A build that takes bad rows for an error may find the work of one that did not: it reads them anew, to name one.
     if spec.on_bad_rows == "fail" and any(done.skipped.values()):
         return False
+    if spec.records.is_text and done.with_special is None:
+        return False  # of a version that did not count it
     return done.source == task.source and (
         done.complete or (task.stop_after is not None and done.tokens >= task.stop_after)
     )
@@ -81,6 +84,7 @@ def _write_shard(spec: DatasetSpec, work: WorkFolder, task: ShardTask, attempt: 
     skipped: Counter[str] = Counter()
     tokens = text_bytes = 0
     output = shard_format(spec)
+    special = SpecialDocuments(spec.tokenizer) if spec.records.is_text else None
     current, first_row = None, 0
     with (
         output.writer(work.shard(task.ordinal, attempt)) as writer,
@@ -112,6 +116,7 @@ def _write_shard(spec: DatasetSpec, work: WorkFolder, task: ShardTask, attempt: 
                 background.run(
                     functools.partial(output.write, writer, batch, tokenized),
                     functools.partial(trace.write, row_group, numbers, batch, lengths),
+                    *([] if special is None else [functools.partial(special.add, batch.texts)]),
                 )
                 rows.append(_rows_of(batch, lengths))
                 skipped.update(batch.skipped)
@@ -143,6 +148,7 @@ def _write_shard(spec: DatasetSpec, work: WorkFolder, task: ShardTask, attempt: 
         row_file=work.write_rows(task.ordinal, attempt, read),
         quarantine=left_out.mark if left_out else None,
         trace=traced.mark if traced else None,
+        with_special=None if special is None else special.count,
     )
 
 

@@ -364,7 +364,7 @@ class WorkFolder:
             value = from_json(cls, content)
         except ValueError as error:
             raise self._damaged(path, one_line(error)) from error
-        if content != _sealed(value):
+        if not _is_sealed(content):
             raise self._damaged(path, "it is not as it was written")
         return value
 
@@ -391,5 +391,13 @@ def _published_trace(final: str) -> str:
 
 def _sealed(value: Any) -> bytes:
     """A dataclass as JSON, and the SHA-256 of that: a digit that has changed would be believed otherwise."""
-    content = to_json(value)
-    return f'{content[:-1]},"seal":"{hashlib.sha256(content.encode()).hexdigest()}"}}'.encode()
+    return _with_seal(to_json(value).encode())
+
+
+def _with_seal(content: bytes) -> bytes:
+    return b'%b,"seal":"%b"}' % (content[:-1], hashlib.sha256(content).hexdigest().encode())
+
+
+def _is_sealed(content: bytes) -> bool:
+    """Whether a file is as it was written, by this version or by one whose dataclass had fewer fields."""
+    return content == _with_seal(content.rpartition(b',"seal":"')[0] + b"}")

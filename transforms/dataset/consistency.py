@@ -40,9 +40,17 @@ def manifest_warnings(folder: str, manifest: Manifest) -> list[str]:
 
 def unchecked_of(folder: str, manifest: Manifest) -> list[str]:
     """What a manifest of an older version does not say, so that it cannot be held against anything."""
+    found = []
     if manifest.format_version == 1:
-        return [f"{folder}: where row groups begin, and what their texts are: format version 1 does not say it"]
-    return []
+        found.append(f"{folder}: where row groups begin, and what their texts are: format version 1 does not say it")
+    splits = manifest.splits.values()
+    is_text = manifest.config["records"]["format"] in ("text", "parquet")
+    if is_text and any(split.documents_with_special_strings is None for split in splits):
+        found.append(
+            f"{folder}: how many documents hold the string of a special token: an earlier version of Brötchen did not "
+            "count them"
+        )
+    return found
 
 
 def _split_problems(name: str, manifest: Manifest) -> Iterator[str]:
@@ -56,6 +64,7 @@ def _split_problems(name: str, manifest: Manifest) -> Iterator[str]:
         found = sum(getattr(entry, part) for entry in split.shards)
         if found != getattr(split, part):
             yield f"{name} adds up to {found:,} {part}, and the manifest says {getattr(split, part):,}"
+    yield from _special_problems(name, split)
     if manifest.record_format != "tokens":
         for entry in split.shards:
             if entry.documents != entry.records:
@@ -72,6 +81,19 @@ def _split_problems(name: str, manifest: Manifest) -> Iterator[str]:
 def files_beside(manifest: Manifest, shard: str) -> list[str]:
     """The files that belong to a shard of a dataset, apart from its trace."""
     return [index_path(shard)] if manifest.record_format == "megatron" else []
+
+
+def _special_problems(name: str, split: SplitEntry) -> Iterator[str]:
+    counts = [entry.documents_with_special_strings for entry in split.shards]
+    said = split.documents_with_special_strings
+    if said is None and all(count is None for count in counts):
+        return
+    found = sum(count or 0 for count in counts)
+    if None in counts or found != said:
+        shown = "nothing" if said is None else f"{said:,}"
+        yield (
+            f"{name} adds up to {found:,} documents with the string of a special token, and the manifest says {shown}"
+        )
 
 
 def _pass_problems(name: str, split: SplitEntry, passes: float, max_repeats: float) -> Iterator[str]:

@@ -66,6 +66,10 @@ class _FailFast:
 _FAIL_FAST = _FailFast()
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class _Records(TypedDict):
     format: Format
     max_tokens: NotRequired[Annotated[int, pydantic.Field(ge=1, lt=2**31)]]
@@ -114,7 +118,11 @@ class TraceEntry(_Part):
 
 
 class ShardEntry(_Part):
-    """One shard file; `documents` counts those with at least one token in it."""
+    """One shard file; `documents` counts those with at least one token in it.
+
+    `documents_with_special_strings` counts, of text, those that hold the string of a special token; None where that was
+    not written down.
+    """
 
     file: ShardName
     tokens: Count
@@ -124,13 +132,15 @@ class ShardEntry(_Part):
     sha256: Hash
     beside: Annotated[Sequence[FileEntry], _FAIL_FAST] = pydantic.Field(default=(), exclude_if=operator.not_)
     trace: TraceEntry | None = pydantic.Field(default=None, exclude_if=operator.not_)
+    documents_with_special_strings: Count | None = pydantic.Field(default=None, exclude_if=_is_none)
 
 
 class SplitEntry(_Part):
     """One split.
 
     `missing` is not 0 only where the config keeps a short source. `passes` is how often a training has to read its
-    `tokens` for its `budget`, less what is `missing`; None for a single time.
+    `tokens` for its `budget`, less what is `missing`; None for a single time. `documents_with_special_strings` is the
+    sum of its shards'.
     """
 
     budget: Count
@@ -140,9 +150,8 @@ class SplitEntry(_Part):
     records: Count
     bytes: Count
     documents_put_back: Count = 0
-    passes: float | None = pydantic.Field(
-        default=None, gt=0, le=1e9, allow_inf_nan=False, exclude_if=lambda passes: passes is None
-    )
+    documents_with_special_strings: Count | None = pydantic.Field(default=None, exclude_if=_is_none)
+    passes: float | None = pydantic.Field(default=None, gt=0, le=1e9, allow_inf_nan=False, exclude_if=_is_none)
     shards: Annotated[Sequence[ShardEntry], _FAIL_FAST]
 
     @property
@@ -218,7 +227,7 @@ class Manifest(_Part):
     config: Mapping[str, Any]
     tokenizer: TokenizerEntry
     splits: Mapping[Name, SplitEntry]
-    rows: Count | None = pydantic.Field(default=None, exclude_if=lambda rows: rows is None)
+    rows: Count | None = pydantic.Field(default=None, exclude_if=_is_none)
     skipped: Mapping[Reason, Count]
     filtered: Count = pydantic.Field(default=0, exclude_if=operator.not_)
     quarantine: Annotated[Sequence[QuarantineEntry], _FAIL_FAST] = pydantic.Field(default=(), exclude_if=operator.not_)
@@ -267,9 +276,9 @@ class Manifest(_Part):
     def _newer_keys(self) -> Iterator[str]:
         yield from sorted(self.model_fields_set & {"rows", "filtered"})
         for split in self.splits.values():
-            yield from split.model_fields_set & {"passes"}
+            yield from sorted(split.model_fields_set & {"passes", "documents_with_special_strings"})
             for shard in split.shards:
-                yield from sorted(shard.model_fields_set & {"beside", "trace"})
+                yield from sorted(shard.model_fields_set & {"beside", "trace", "documents_with_special_strings"})
         for source in self.source:
             yield from sorted(source.model_fields_set & {"starts", "texts", "left_out"})
 

@@ -25,6 +25,7 @@ from transforms.dataset.reader import ShardReader
 from transforms.dataset.tokenizer import tokenizer_problems, why_not_recounted
 from transforms.dataset.trace import TraceCheck, trace_checks, trace_file_problems, trace_problems
 from transforms.encoding.pool import expected_engine, token_counts
+from transforms.encoding.special_strings import SpecialDocuments
 from transforms.errors import BroetchenError, one_line
 from transforms.files import storage
 from transforms.files.untrusted import check_regular
@@ -54,6 +55,8 @@ class ShardCheck:
         beside: files that belong to it.
         trace: what is true of its trace, if it has one.
         split: that it belongs to.
+        with_special: of a shard of text, its documents with the string of a special token; None where the manifest does
+            not say.
     """
 
     folder: str
@@ -74,6 +77,7 @@ class ShardCheck:
     beside: tuple[FileCheck, ...] = ()
     split: str = _TRAIN
     trace: TraceCheck | None = None
+    with_special: int | None = None
 
     @property
     def path(self) -> str:
@@ -133,6 +137,7 @@ def shard_checks(folder: str, manifest: Manifest, engine: Engine, *, recount: bo
                 ),
                 split=name,
                 trace=traces.get(entry.file),
+                with_special=None if holds_ids(records["format"]) else entry.documents_with_special_strings,
             )
 
 
@@ -177,8 +182,10 @@ def _content_problems(check: ShardCheck, local: str, before: Sequence[str], hash
     problems = list(before)
     tokens = records = 0
     counter = DocumentCounter(check.bos_id, check.eos_id) if check.documents is not None else None
+    special = None
     try:
-        for found in _records(check, local, counter, hasher):
+        special = SpecialDocuments(check.tokenizer) if check.with_special is not None else None
+        for found in _records(check, local, counter, hasher, special):
             if isinstance(found, int):
                 tokens += found
             elif len(problems) < _MOST_PROBLEMS:
@@ -193,15 +200,23 @@ def _content_problems(check: ShardCheck, local: str, before: Sequence[str], hash
         problems.append(f"{check.path}: {tokens:,} tokens, not {check.tokens:,}")
     if counter and check.documents not in counter.possible:
         problems.append(f"{check.path}: {counter.shown} documents, not {check.documents:,}")
+    if special and special.count != check.with_special:
+        problems.append(
+            f"{check.path}: {special.count:,} documents hold the string of a special token, not {check.with_special:,}"
+        )
     return problems
 
 
 def _records(
-    check: ShardCheck, local: str, counter: DocumentCounter | None, hasher: DocumentHasher | None
+    check: ShardCheck,
+    local: str,
+    counter: DocumentCounter | None,
+    hasher: DocumentHasher | None,
+    special: SpecialDocuments | None,
 ) -> Iterator[int | str]:
     """The tokens of each record, or what is wrong with it."""
     if check.format == "parquet":
-        yield from _parquet_rows(check, local, hasher)
+        yield from _parquet_rows(check, local, hasher, special)
         return
     if check.format == "megatron":
         with PairReader(local, index_path(check.path)) as pair:
@@ -214,7 +229,7 @@ def _records(
         for start in range(0, len(source), _BATCH_RECORDS):
             batch = source.__getitems__(range(start, min(len(source), start + _BATCH_RECORDS)))
             if check.format == "text":
-                yield from _text_records(check, batch, hasher)
+                yield from _text_records(check, batch, hasher, special)
             else:
                 yield from (_ids_record(check, record, counter, hasher) for record in batch)
 
@@ -243,7 +258,9 @@ def _checked_ids(
     return (counter and counter.add(ids)) or len(ids)
 
 
-def _text_records(check: ShardCheck, batch: Sequence[bytes], hasher: DocumentHasher | None) -> Iterator[int | str]:
+def _text_records(
+    check: ShardCheck, batch: Sequence[bytes], hasher: DocumentHasher | None, special: SpecialDocuments | None
+) -> Iterator[int | str]:
     texts: list[str] = []
     problems: dict[int, str] = {}
     for index, record in enumerate(batch):
@@ -259,15 +276,21 @@ def _text_records(check: ShardCheck, batch: Sequence[bytes], hasher: DocumentHas
     counts = token_counts(check.tokenizer, check.engine, documents)
     if hasher:
         hasher.add_texts(documents)
+    if special:
+        special.add(documents)
     for index, tokens in enumerate(counts.tolist()):
         yield problems.get(index, tokens)
 
 
-def _parquet_rows(check: ShardCheck, local: str, hasher: DocumentHasher | None) -> Iterator[int]:
+def _parquet_rows(
+    check: ShardCheck, local: str, hasher: DocumentHasher | None, special: SpecialDocuments | None
+) -> Iterator[int]:
     with ShardReader(local, check.format, check.text_column) as shard:
         for texts in shard.texts():
             if hasher:
                 hasher.add_texts(texts)
+            if special:
+                special.add(texts)
             yield from token_counts(check.tokenizer, check.engine, texts).tolist()
 
 

@@ -212,6 +212,7 @@ def _old_shard(
         else None,
         trace=_old_file(folder, entry.trace) if entry.trace else None,
         index=_old_file(folder, entry.beside[0]) if entry.beside else None,
+        with_special=entry.documents_with_special_strings if spec.records.is_text else None,
     )
     kept = Counter(bad_rows.rows if bad_rows else {})
     wanted = Counter(old.skipped if spec.on_bad_rows == "quarantine" else {})

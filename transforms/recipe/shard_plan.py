@@ -103,6 +103,8 @@ class OldShard:
         quarantine: the file of the others, where they are kept and there are any.
         trace: its trace, where the dataset has traces.
         index: its index, in Megatron's format.
+        with_special: of its documents, those that hold the string of a special token; None in ids, and where the
+            manifest, of an earlier version, does not say it.
     """
 
     manifest: str
@@ -116,6 +118,7 @@ class OldShard:
     quarantine: OldFile | None = None
     trace: OldFile | None = None
     index: OldFile | None = None
+    with_special: int | None = None
 
     @property
     def skipped(self) -> dict[str, int]:

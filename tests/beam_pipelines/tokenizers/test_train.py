@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -17,15 +19,18 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 from maxtext.input_pipeline.tokenizer import build_tokenizer
+from rich.console import Console
 from tokenizers import Tokenizer, normalizers, pre_tokenizers, trainers
 
 from beam_pipelines.config.mix import MixConfig, load_config
 from beam_pipelines.jobs.build import build
+from beam_pipelines.tables.tokenizers import print_training
 from beam_pipelines.tokenizers.corpus import Corpus, corpus_at, corpus_of_config
 from beam_pipelines.tokenizers.train import TrainingSummary, train_tokenizer
 from tests.support.command import run_command
 from tests.support.corpora import SAMPLES, TOKENIZER, documents_of, write_parquet
 from tests.support.examples import at_most
+from tests.support.trainable_mixes import build_mix, training_config
 from transforms.bpe import train as bpe
 from transforms.bpe.corpus import TextStream, find_parts, parquet_part
 from transforms.bpe.memory import distinct_words, memory_warning
@@ -34,6 +39,7 @@ from transforms.encoding.encoders import GigatokenEncoder, ReferenceEncoder
 from transforms.errors import BroetchenError, UsageError
 from transforms.files import storage
 from transforms.files.listing import list_files
+from transforms.quantities import parse_size
 from transforms.tokenizer.file import load_tokenizer
 
 SAMPLE = SAMPLES / "corpora" / "fineweb_edu_english"
@@ -66,7 +72,7 @@ def reference(documents: Sequence[str], style: str, vocab_size: int) -> Tokenize
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level(add_prefix_space=False, use_regex=False)])
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=[*SPECIAL_TOKENS, "<|eos|>"],
+        special_tokens=[*SPECIAL_TOKENS, "<|eos|>", "<|pad|>"],
         initial_alphabet=byte_level.alphabet(),
         show_progress=False,
     )
@@ -122,7 +128,8 @@ def test_transformers_gives_the_same_ids(trained: Path, style: str) -> None:
     ]
     assert loaded.decode(loaded.encode(texts[1])) == STYLES[style].given_back(texts[1])
     assert loaded.all_special_tokens[:2] == ["<|bos|>", "<|eos|>"]
-    assert set(loaded.all_special_tokens) == {*SPECIAL_TOKENS, "<|eos|>"}
+    assert set(loaded.all_special_tokens) == {*SPECIAL_TOKENS, "<|eos|>", "<|pad|>"}
+    assert (loaded.pad_token, loaded.pad_token_id) == ("<|pad|>", 10)
     assert [loaded.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS] == list(range(9))
 
 
@@ -213,10 +220,10 @@ def test_text_that_is_lost_stops_the_training(tmp_path: Path, monkeypatch: pytes
 
 
 def test_vocabulary_smaller_than_the_alphabet(tmp_path: Path) -> None:
-    done = run_command("train-tokenizer", SAMPLE, "--vocab-size=266", "--output", tmp_path / "o")
+    done = run_command("train-tokenizer", SAMPLE, "--vocab-size=267", "--output", tmp_path / "o")
     assert done.returncode == 2
     assert "256 bytes and 10 special tokens" in done.stderr
-    assert "267 is the least" in done.stderr
+    assert "268 is the least" in done.stderr
     assert not (tmp_path / "o").exists()
 
 
@@ -295,12 +302,14 @@ def test_buckets(gcs_prefix: str, trained: Path) -> None:
 
 
 def test_special_tokens(tmp_path: Path) -> None:
-    train(SAMPLE, tmp_path / "one", eos_token="<|bos|>", more_special_tokens=["<|pad|>", "<|bos|>"])
+    train(SAMPLE, tmp_path / "one", eos_token="<|bos|>", more_special_tokens=["<|x|>", "<|bos|>"])
     file = load_tokenizer(str(tmp_path / "one"))
     assert (file.bos_id, file.eos_id) == (0, 0)
     manifest = read_json(tmp_path / "one" / "manifest.json")
-    assert manifest["special_tokens"] == [*SPECIAL_TOKENS, "<|pad|>"]
-    assert read_json(tmp_path / "one" / "special_tokens_map.json")["additional_special_tokens"][-1] == "<|pad|>"
+    assert manifest["special_tokens"] == [*SPECIAL_TOKENS, "<|x|>", "<|pad|>"]
+    named = read_json(tmp_path / "one" / "special_tokens_map.json")
+    assert named["additional_special_tokens"][-1] == "<|x|>"
+    assert (named["eos_token"], named["pad_token"]) == ("<|bos|>", "<|pad|>")
     with pytest.raises(UsageError, match="special token is empty"):
         special_tokens(" ")
 
@@ -530,3 +539,61 @@ def test_gigatoken_leaves_to_tokenizers_what_it_may_not_know(caplog: pytest.LogC
         bpe.train_by_gigatoken(STYLES["nanochat"], [], 300, special_tokens())
     with pytest.raises(BroetchenError, match="the corpus is empty"):
         bpe.train_by_gigatoken(STYLES["gpt-neox"], [], 300, special_tokens())
+
+
+def test_a_corpus_with_more_of_a_pair_than_is_counted_is_refused(tmp_path: Path, caplog, monkeypatch) -> None:
+    monkeypatch.setattr("beam_pipelines.tokenizers.train.MOST_OCCURRENCES", 20_000)
+    with pytest.raises(
+        BroetchenError, match=r"the pair .* occurs more than 20,000 times, after 0\.00 GB .* --max-bytes"
+    ):
+        train(SAMPLE, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    # What is expected was said before.
+    (warning,) = (record.message for record in caplog.records if "likely too large to train on" in record.message)
+    fitting = parse_size(warning.partition("--max-bytes ")[2].partition(" ")[0])
+    # As much as it says can be counted.
+    monkeypatch.setattr("beam_pipelines.tokenizers.train.MOST_OCCURRENCES", 2_000_000)
+    assert fitting == 1_000_000
+    train(SAMPLE, tmp_path / "out")
+
+
+def test_a_word_that_is_too_long_is_left_out_and_told(tmp_path: Path) -> None:
+    documents = documents_of(SAMPLE.glob("*.parquet"))[:150]
+    write_parquet(tmp_path / "plain" / "0.parquet", [documents])
+    write_parquet(tmp_path / "long" / "0.parquet", [[*documents[:20], "ACGT" * 25_000, *documents[20:]]])
+    plain, long = (train(tmp_path / name, tmp_path / f"{name}-out") for name in ("plain", "long"))
+    assert (plain.long_words, plain.long_word_bytes) == (0, 0)
+    assert (long.long_words, long.long_word_bytes) == (1, 100_000)
+    assert "long_words" not in read_json(tmp_path / "plain-out" / "manifest.json")["corpus"]
+    assert read_json(tmp_path / "long-out" / "manifest.json")["corpus"]["long_words"] == {"words": 1, "bytes": 100_000}
+    shown = io.StringIO()
+    print_training(Console(file=shown, width=120), long)
+    share = 100_000 / long.corpus.bytes
+    assert f"1 words of more than 4,096 bytes were not trained on: {share:.2%}" in shown.getvalue()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("eos", ["<|eos|>", "<|bos|>", "<|endoftext|>"])
+def test_what_is_trained_can_be_built_and_trained_with(tmp_path: Path, eos: str) -> None:
+    """Without a word on padding, of which MaxText has a model learn nothing."""
+    done = run_command(
+        "train-tokenizer", SAMPLE, "--vocab-size=2000", f"--eos-token={eos}", "--output", tmp_path / "tokenizer"
+    )
+    assert done.returncode == 0, done.stderr
+    assert load_tokenizer(str(tmp_path / "tokenizer")).vocab_size == 2000
+    for written in ("tokens", "text"):
+        build_mix(
+            tmp_path,
+            tokenizer={"path": str(tmp_path / "tokenizer")},
+            records={"format": written, **({"max_tokens": 64, "add_eos": True} if written == "tokens" else {})},
+        )
+        path = training_config(tmp_path, model="tiny-llama")
+        ready = run_command("train", path, "--dry-run", "--set", "parameters.vocab_size=2048")
+        assert ready.returncode == 0, ready.stderr
+        assert "padding" not in ready.stderr
+        shutil.rmtree(tmp_path / "mix")
+
+
+def test_padding_is_not_the_end(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--eos-token <\|pad\|>: is for padding"):
+        train(SAMPLE, tmp_path / "out", eos_token="<|pad|>")

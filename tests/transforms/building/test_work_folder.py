@@ -123,6 +123,7 @@ def test_what_lies_there(stages: Stages) -> None:
             "text_bytes": 6,
             "tokens": 8,
             "trace": None,
+            "with_special": None,
             "without_tokens": 0,
         },
         f"budgets-{build_key}.json": {"exhausted": False, "tokens": {"eval": 7, "train": 18}},
@@ -267,8 +268,9 @@ def test_nothing_of_a_count_can_change_unseen(stages: Stages) -> None:
     count = json.loads(path.read_bytes())
     for changed_key, value in count.items():
         renamed = {f"{key}s" if key == changed_key else key: kept for key, kept in count.items()}
-        # Of a file that it does not have.
-        wrong = [{"bytes": 1, "sha256": "ab", "crc32c": ""}] if value is None else others_than(value)
+        # A number, or of a file, that it does not have.
+        absent = 0 if changed_key == "with_special" else {"bytes": 1, "sha256": "ab", "crc32c": ""}
+        wrong = [absent] if value is None else others_than(value)
         others = [count | {changed_key: other} for other in wrong]
         assert others
         for changed in (*others, renamed):

@@ -1,0 +1,97 @@
+"""Leaves words out of a corpus that are too long to train on: merging takes quadratic time in the length of a word.
+
+A word is what the style's pre-tokenizer makes one, such as a run of letters. `tokenizers` 0.23 took 26 s for one of
+300,000 letters, as it goes through all of a word for each pair that is merged in it. Words of languages, and sentences
+of those that are written without spaces, are far shorter than the limit; what is longer is data, such as a genome.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from transforms.bpe.styles import TokenizerStyle
+from transforms.segments.code_points import documents_at
+from transforms.texts import text_buffers
+
+MOST_BYTES = 4096
+"""Of the longest word that is trained on."""
+
+# No character becomes more than eleven times as many bytes in NFKC: U+FDFA, of 3 bytes, becomes 33.
+_NFKC_GROWTH = 11
+
+_SPACE, _NEWLINE = 0x20, 0x0A
+_IS_PRINTED = np.zeros(256, np.bool_)  # ASCII, and no white space
+_IS_PRINTED[0x21:0x7F] = True
+_BEGINS_WORD = _IS_PRINTED.copy()
+_BEGINS_WORD[0xE4:0xF5] = True  # first bytes of characters none of which is white space
+
+
+class WithoutLongWords:
+    """The documents of a corpus without the words of more than `most_bytes` bytes.
+
+    What is before such a word and what is after it become documents of their own; all others stay as they are.
+
+    Args:
+        style: says what a word is.
+        batches: the corpus.
+        most_bytes: of the longest word that stays.
+
+    Attributes:
+        words: how many were left out so far.
+        bytes: of their UTF-8.
+    """
+
+    def __init__(
+        self, style: TokenizerStyle, batches: Iterable[pa.LargeStringArray], most_bytes: int = MOST_BYTES
+    ) -> None:
+        self._style, self._batches, self._most = style, batches, most_bytes
+        self._pre_tokenizer = style.untrained().pre_tokenizer
+        self.words = self.bytes = 0
+
+    def __iter__(self) -> Iterator[pa.LargeStringArray]:
+        for batch in self._batches:
+            # A character that is normalized may become several.
+            doubtful = _with_gap(batch, self._most // _NFKC_GROWTH if self._style.nfkc else self._most)
+            changed = {index: parts for index in doubtful.tolist() if (parts := self._parts(batch[index].as_py()))}
+            if not changed:
+                yield batch
+                continue
+            texts = batch.to_pylist()
+            kept = [part for index, text in enumerate(texts) for part in changed.get(index, [text])]
+            yield pa.array(kept, pa.large_string())
+
+    def _parts(self, text: str) -> list[str] | None:
+        """What is between the long words of a document; None where it has none."""
+        text = self._style.given_back(text)
+        if not len(_with_gap(pa.array([text], pa.large_string()), self._most)):
+            return None
+        parts, start, found = [], 0, False
+        for word, (first, last) in self._pre_tokenizer.pre_tokenize_str(text):
+            # Each byte is one character of it.
+            if len(word) > self._most:
+                self.words, self.bytes, found = self.words + 1, self.bytes + len(word), True
+                parts.append(text[start:first])
+                start = last
+        # A document of nothing else is still one.
+        return ([part for part in (*parts, text[start:]) if part] or [""]) if found else None
+
+
+def _with_gap(texts: pa.LargeStringArray, most: int) -> npt.NDArray[np.int64]:
+    """The documents in which two places where surely a word ends are more than `most` bytes apart: int64, by index.
+
+    Those places are before a space that follows a printed ASCII character, and after a newline that such a character
+    follows, or one that begins with a byte from E4 on: no style has both in one word.
+    """
+    data, offsets = text_buffers(texts)
+    if not len(data) or int(np.diff(offsets).max(initial=0)) <= most:
+        return np.empty(0, np.int64)
+    data, offsets = data[offsets[0] : offsets[-1]], offsets - offsets[0]
+    ends = np.zeros(len(data) + 1, np.bool_)
+    ends[1:-1] = (_IS_PRINTED[data[:-1]] & (data[1:] == _SPACE)) | ((data[:-1] == _NEWLINE) & _BEGINS_WORD[data[1:]])
+    ends[offsets] = True
+    places = np.flatnonzero(ends)
+    return np.unique(documents_at(offsets, places[:-1][np.diff(places) > most]))
