@@ -268,9 +268,9 @@ def _source_entry(spec: DatasetSpec, file: SourceFile, used: Iterable[_UsedGroup
     return entry.model_copy(update={"left_out": left_out}) if any(left_out) else entry
 
 
-def _beside(shard: PublishedShard) -> list[FileEntry]:
+def _beside(shard: PublishedShard) -> Sequence[FileEntry]:
     if (mark := shard.id_index) is None:
-        return []
+        return ()
     return [FileEntry(file=index_path(shard.file), bytes=mark.bytes, sha256=mark.sha256)]
 
 
