@@ -7,7 +7,10 @@ import shlex
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [*(ROOT / f"{name}.md" for name in ("README", "CHANGELOG", "CONTRIBUTING")), *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = [
+    *(ROOT / f"{name}.md" for name in ("README", "CHANGELOG", "CONTRIBUTING")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 _PROGRAM = re.compile(r"(?:\.venv/bin/)?(broetchen|python|make|docker|gcloud|uv|pip|git)")

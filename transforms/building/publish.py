@@ -283,10 +283,12 @@ def _source_entry(spec: DatasetSpec, file: SourceFile, used: Iterable[_UsedGroup
     return entry.model_copy(update={"left_out": left_out}) if any(left_out) else entry
 
 
-def _beside(shard: PublishedShard) -> list[FileEntry]:
-    if (mark := shard.id_index) is None:
-        return []
-    return [FileEntry(file=index_path(shard.file), bytes=mark.bytes, sha256=mark.sha256)]
+def _with_index(entry: ShardEntry, mark: FileMark | None) -> ShardEntry:
+    """What the manifest says of a shard, and of its index if it has one."""
+    if mark is None:
+        return entry
+    index = FileEntry(file=index_path(entry.file), bytes=mark.bytes, sha256=mark.sha256)
+    return entry.model_copy(update={"beside": [index]})
 
 
 def _trace_entry(shard: PublishedShard) -> TraceEntry | None:
@@ -299,16 +301,18 @@ def _split_entry(
     spec: DatasetSpec, publication: PublishPlan, split: str, shards: Sequence[PublishedShard]
 ) -> SplitEntry:
     entries = [
-        ShardEntry(
-            file=shard.file,
-            tokens=shard.tokens,
-            documents=shard.documents,
-            records=shard.records,
-            bytes=shard.mark.bytes,
-            sha256=shard.mark.sha256,
-            beside=_beside(shard),
-            trace=_trace_entry(shard),
-            documents_with_special_strings=shard.with_special,
+        _with_index(
+            ShardEntry(
+                file=shard.file,
+                tokens=shard.tokens,
+                documents=shard.documents,
+                records=shard.records,
+                bytes=shard.mark.bytes,
+                sha256=shard.mark.sha256,
+                trace=_trace_entry(shard),
+                documents_with_special_strings=shard.with_special,
+            ),
+            shard.id_index,
         )
         for shard in sorted(shards, key=lambda shard: shard.index)
     ]

@@ -457,8 +457,8 @@ def test_files_that_were_all_written_at_once_have_no_chart(output: Path, tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("record_format", ["text", "parquet"])
-def test_outputs_of_text(tmp_path: Path, record_format: str) -> None:
+@pytest.mark.parametrize("record_format", ["text", "parquet", "megatron"])
+def test_outputs_of_whole_documents(tmp_path: Path, record_format: str) -> None:
     records = {"format": record_format, "max_tokens": MAX_TOKENS}
     output = built(tmp_path, records=records, on_bad_rows="quarantine")
     report = read_report(str(output), length=16)
@@ -477,6 +477,8 @@ def test_outputs_of_text(tmp_path: Path, record_format: str) -> None:
         assert f"{sum(entry.rows.values())} of hostile_texts are kept in {entry.file}." in parsed.text
     if record_format == "parquet":
         assert "It is text in parquet, which is for training a tokenizer." in parsed.text
+    elif record_format == "megatron":
+        assert "It is in Megatron's format, of which trainers read one document after another" in parsed.text
     else:
         over = {one.name: one.trimmed for one in report.datasets}
         assert 0 < over["plain"] < over["hostile_texts"] < 1

@@ -8,13 +8,14 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 import yaml
 
 from tests.support.command import run_command
 from tests.support.corpora import TOKENIZER
 from tests.support.trainable_mixes import training_config
+from transforms.arrayrecord.records import Format, holds_ids
 from transforms.dataset.manifest import NAME
 
 SECRET = "Geheimnis 7d1c"
@@ -22,7 +23,7 @@ SECRET = "Geheimnis 7d1c"
 
 PATTERN = "corpus/*.parquet"
 
-_FORMATS: tuple[Literal["tokens", "text", "parquet"], ...] = ("tokens", "text", "parquet")
+_FORMATS: tuple[Format, ...] = get_args(Format)
 _NEWER = {"rows", "filtered"}
 
 
@@ -59,11 +60,11 @@ def _place() -> Path:
     return folder
 
 
-def _build(folder: Path, record_format: str, datasets: tuple[str, ...], output: Path) -> None:
+def _build(folder: Path, record_format: Format, datasets: tuple[str, ...], output: Path) -> None:
     content = {
         "name": "untrusted",
         "tokenizer": {"path": str(TOKENIZER), "eos_token": "<|eos|>"},
-        "records": {"format": record_format, "max_tokens": 32, "add_eos": record_format == "tokens", "trace": True},
+        "records": {"format": record_format, "max_tokens": 32, "add_eos": holds_ids(record_format), "trace": True},
         "shards": {"target_size": "1KiB"},
         "on_bad_rows": "quarantine",
         "datasets": {
@@ -143,6 +144,8 @@ def as_second(manifest: dict[str, Any], folder: Path) -> dict[str, Any]:
     train["passes"], dataset["max_repeats"] = 2.0, 4
     for split in manifest["splits"].values():
         for shard in split["shards"]:
+            if "beside" in shard:
+                continue
             index = folder / f"{shard['file']}.idx"
             index.write_bytes(b"index")
             entry = {"file": index.name, "bytes": 5, "sha256": hashlib.sha256(b"index").hexdigest()}

@@ -46,6 +46,7 @@ GOLDEN: dict[tuple[int, Format], Golden] = {
     (2, "tokens"): Golden("735a5b8670ee118086e718c20e76c87eae574c581e063fa5f41e963499f62238", RECORDS),
     (2, "text"): Golden("e770f3b622e3f66f8ba950fb6d04e37cf0249b126fe795ec223f9b26d2696bd3", RECORDS),
     (2, "parquet"): Golden("fb8104968cb1204439cc38425a20c152146baee0141c081665d3b01f00ebdcf0", PARQUET),
+    (2, "megatron"): Golden("4647da4a8415526e2e90cd8dc84dd6d7602e20d29080dd383d65fe66bfc79a67", NO_WRITER),
 }
 
 

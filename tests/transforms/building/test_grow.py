@@ -22,7 +22,7 @@ from tests.support.corpora import write_parquet
 from tests.support.examples import at_most
 from tests.support.killed_builds import tree
 from tests.transforms.building.conftest import Build, MakeBuild, plan_build
-from transforms.arrayrecord.records import Format
+from transforms.arrayrecord.records import Format, holds_ids
 from transforms.building.datasets import tokenize_again
 from transforms.building.grow import check_old_files, check_old_output, held_out_tokens, old_shards
 from transforms.building.shard import build_shard
@@ -41,7 +41,7 @@ SMALL, LARGE = {"tokens": 18, "eval_tokens": 7}, {"tokens": 30, "eval_tokens": 6
 def grown(make_build: MakeBuild, tmp_path: Path, written: Format = "tokens", **others: Any) -> tuple[Build, Build]:
     """An old dataset that is finished, and a larger one that is to be grown from it."""
     others = {"dataset": LARGE} | others
-    old = make_build(written, output=str(tmp_path / "old"), dataset=SMALL if written == "tokens" else None)
+    old = make_build(written, output=str(tmp_path / "old"), dataset=SMALL if holds_ids(written) else None)
     old.run()
     new = make_build(written, output=str(tmp_path / "new"), **others)
     return old, new.changed(grow=str(tmp_path / "old"))
@@ -127,7 +127,7 @@ def check_any_size(data: st.DataObject, corpus: Path, tmp_path: Path) -> None:
 def test_whole_shards_are_links_and_the_others_tokenized(
     written: Format, make_build: MakeBuild, tmp_path: Path
 ) -> None:
-    size = LARGE if written == "tokens" else {"tokens": 22, "eval_tokens": 4}
+    size = LARGE if holds_ids(written) else {"tokens": 22, "eval_tokens": 4}
     old, new = grown(make_build, tmp_path, written, dataset=size)
     # The third is cut in the old one.
     assert sorted(old_shards(new.spec, new.plan)) == [0, 1]
@@ -270,11 +270,18 @@ def make_a_link(shard: Path) -> None:
         (make_a_link, "is gone, or no regular file, and its manifest says"),
     ],
 )
-@pytest.mark.parametrize("name", ["train-00001-of-00003.arecord", "_quarantine/bad-rows-00000.parquet"])
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("train-00001-of-00003.arecord", "tokens"),
+        ("_quarantine/bad-rows-00000.parquet", "tokens"),
+        ("train-00001-of-00003.idx", "megatron"),
+    ],
+)
 def test_a_damaged_file_is_named(
-    harm: Callable[[Path], None], message: str, name: str, make_build: MakeBuild, tmp_path: Path
+    harm: Callable[[Path], None], message: str, name: str, written: Format, make_build: MakeBuild, tmp_path: Path
 ) -> None:
-    old, new = grown(make_build, tmp_path)
+    old, new = grown(make_build, tmp_path, written)
     harm(old.folder / name)
     with pytest.raises(BroetchenError, match=f"^{re.escape(str(old.folder / name))}: {message}") as caught:
         new.run()
@@ -286,7 +293,33 @@ def test_a_damaged_file_is_named(
     assert not left or "quarantine" in name
     alone = new.changed(grow=None)
     alone.run()
-    assert tree(new.folder) == tree(fresh(make_build, tmp_path, dataset=LARGE).folder)
+    assert tree(new.folder) == tree(fresh(make_build, tmp_path, written, dataset=LARGE).folder)
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, cut_short, change_a_byte])
+def test_an_index_that_was_taken_over_and_lost_is_taken_again(
+    harm: Callable[[Path], None], make_build: MakeBuild, tmp_path: Path
+) -> None:
+    _, new = grown(make_build, tmp_path, "megatron")
+    count = new.tokenize()[0]
+    assert not count.has_rows
+    index = Path(new.work.index(0, count.attempt))
+    content = index.read_bytes()
+    index.unlink()  # a link to the old one, which stays as it is
+    index.write_bytes(content)
+    harm(index)
+    assert new.work.finished(0) is None
+    new.run()
+    assert tree(new.folder) == tree(fresh(make_build, tmp_path, "megatron", dataset=LARGE).folder)
+
+
+def test_an_index_that_changes_before_it_is_published_is_an_error(make_build: MakeBuild, tmp_path: Path) -> None:
+    _, new = grown(make_build, tmp_path, "megatron")
+    publication = new.publication()
+    count = publication.tasks[0].count
+    change_a_byte(Path(new.work.index(0, count.attempt)))
+    with pytest.raises(BroetchenError, match=r"shard-00000-\w+\.idx: damaged .* delete the folder .* and build again"):
+        new.place(publication)
 
 
 @pytest.mark.parametrize("change", [{"tokens": 9}, {"sha256": "0" * 64}])

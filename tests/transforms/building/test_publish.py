@@ -621,6 +621,41 @@ def test_killed_before_any_renaming_it_is_finished_by_the_next(stages: Stages) -
     assert after > 12
 
 
+def test_pairs_killed_before_any_renaming_are_finished_by_the_next(make_build: MakeBuild, tmp_path: Path) -> None:
+    """There is a manifest only where both files of each shard are, and the second of none is left over."""
+    expected = make_build("megatron", output=str(tmp_path / "whole"))
+    expected.run()
+    after = 0
+    while run_killed(build := make_build("megatron", output=str(tmp_path / str(after))), after):
+        if (build.folder / "manifest.json").exists():
+            assert tree(expected.folder).items() <= tree(build.folder).items()
+        build.run()
+        assert tree(build.folder) == tree(expected.folder), after
+        after += 1
+    assert after > 20
+
+
+def test_indices_that_other_builds_left_are_cleared_away(make_build: MakeBuild) -> None:
+    build = make_build("megatron")
+    build.publish()
+    left = ["train-00000-of-00009.idx", "eval-00002-of-00003.bin", ".train-00000-of-00003.idx.tmp-0123"]
+    for name in left:
+        (build.folder / name).write_bytes(name.encode())
+    manifest = build.run()
+    shards = [shard for split in manifest.splits.values() for shard in split.shards]
+    files = {name for shard in shards for name in (shard.file, *(file.file for file in shard.beside))}
+    assert len(files) == 2 * len(shards)
+    assert {path.name for path in build.folder.iterdir() if path.is_file()} == files | {"manifest.json"}
+
+
+def test_a_finished_dataset_without_one_of_its_indices_is_not_finished(make_build: MakeBuild) -> None:
+    build = make_build("megatron")
+    build.run()
+    (build.folder / "train-00001-of-00003.idx").unlink()
+    with pytest.raises(BroetchenError, match="files that its manifest names are gone or cut short"):
+        build.run()
+
+
 def test_the_tokenizer_is_found_from_a_relative_output(
     make_build: MakeBuild, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

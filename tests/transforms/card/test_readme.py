@@ -108,7 +108,9 @@ def test_a_tokenizer_of_the_hub_is_linked() -> None:
     assert f", from [`OWNER/NAME`](https://huggingface.co/OWNER/NAME/tree/{COMMIT}) at `{COMMIT[:12]}`.\n" in text
 
 
-@pytest.mark.parametrize(("record_format", "taken"), [("tokens", "ids"), ("text", "text"), ("parquet", "text")])
+@pytest.mark.parametrize(
+    ("record_format", "taken"), [("tokens", "ids"), ("text", "text"), ("parquet", "text"), ("megatron", "ids")]
+)
 def test_it_is_read_in_five_lines(record_format: str, taken: str) -> None:
     mix = mix_of({"a": {}}, record_format)
     text = card(mix, manifest_of("a", {"train": split_of(100)}, record_format=record_format))
@@ -116,6 +118,8 @@ def test_it_is_read_in_five_lines(record_format: str, taken: str) -> None:
     assert len([line for line in program.splitlines() if line]) == 5
     assert f"record.{taken})" in program
     assert ("load_dataset" in text) == (record_format == "parquet")
+    assert ("`.bin` and `.idx`" in text) == (record_format == "megatron")
+    assert ("ArrayRecord file" in text) == (record_format in ("tokens", "text"))
 
 
 def test_what_a_manifest_says_of_its_version_and_tokenizer_is_no_markup() -> None:

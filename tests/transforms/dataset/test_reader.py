@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.corpora import write_parquet
+from tests.transforms.megatron.reference_pairs import write_pair
 from transforms.arrayrecord.example import encode_ids, encode_texts
+from transforms.arrayrecord.records import Format
 from transforms.arrayrecord.writer import ShardWriter
 from transforms.dataset.reader import ShardReader, check_ids, row_group_ends
 from transforms.errors import BroetchenError
@@ -30,7 +32,13 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         writer.write_many(encode_texts([text.encode() for text in TEXTS]))
         writer.close()
     write_parquet(folder / "text.parquet", [TEXTS[a:b] for a, b in itertools.pairwise(GROUPS)])
-    return {"tokens": f"{folder}/ids.arecord", "text": f"{folder}/text.arecord", "parquet": f"{folder}/text.parquet"}
+    write_pair(folder / "pair", [[3 * number, 3 * number + 1, 3 * number + 2] for number in range(57)], 300)
+    return {
+        "tokens": f"{folder}/ids.arecord",
+        "text": f"{folder}/text.arecord",
+        "parquet": f"{folder}/text.parquet",
+        "megatron": f"{folder}/pair.bin",
+    }
 
 
 @given(bounds=st.tuples(st.integers(0, 57), st.integers(0, 57)).map(sorted), whole=st.booleans())
@@ -41,9 +49,11 @@ def test_a_slice_is_that_slice_of_the_records(shards: dict[str, str], bounds: li
             assert len(reader) == 57
             found = [text for batch in reader.texts(first, last) for text in batch.to_pylist()]
             assert found == TEXTS[first:last]
-    with ShardReader(shards["tokens"], "tokens") as reader:
-        ids = [record.tolist() for record in reader.ids(first, last)]
-    assert ids == [[3 * number, 3 * number + 1, 3 * number + 2] for number in range(57)][first:last]
+    formats: tuple[Format, ...] = ("tokens", "megatron")
+    for name in formats:
+        with ShardReader(shards[name], name) as reader:
+            ids = [record.tolist() for record in reader.ids(first, last)]
+        assert ids == [[3 * number, 3 * number + 1, 3 * number + 2] for number in range(57)][first:last]
 
 
 def test_documents_by_number_in_any_order(shards: dict[str, str]) -> None:
@@ -70,7 +80,7 @@ def test_where_row_groups_end(shards: dict[str, str]) -> None:
     assert row_group_ends(shards["parquet"], "text") == [1, 20, 20, 41, 57]
 
 
-@pytest.mark.parametrize("name", ["tokens", "text", "parquet"])
+@pytest.mark.parametrize("name", ["tokens", "text", "parquet", "megatron"])
 def test_another_number_of_records_is_an_error(shards: dict[str, str], name: str) -> None:
     with (
         pytest.raises(BroetchenError, match="holds 57 records, and its manifest says 58"),

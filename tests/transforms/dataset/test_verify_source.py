@@ -41,6 +41,7 @@ FORMATS: dict[str, dict[str, Any]] = {
     "bare": {"max_tokens": 16},
     "text": {"format": "text"},
     "parquet": {"format": "parquet"},
+    "megatron": {"format": "megatron", "add_eos": True},
 }
 EOS = {"max_tokens": 16, "add_eos": True}
 
@@ -83,7 +84,7 @@ WORDS = ["Brötchen ", "👍🏽", "a", "\u0301", "lang" * 9, "1234", "\n\n", "G
 
 
 @pytest.mark.parametrize("seed", [*range(3), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(3, 30))])
-@pytest.mark.parametrize("record_format", ["tokens", "text", "parquet"])
+@pytest.mark.parametrize("record_format", ["tokens", "text", "parquet", "megatron"])
 def test_any_cut_of_any_corpus_is_what_the_source_encodes_to(tmp_path: Path, record_format: str, seed: int) -> None:
     """Documents that are cut, cut twice, or put back since no cut of theirs fits, among them."""
     chance = random.Random(seed)
@@ -93,6 +94,8 @@ def test_any_cut_of_any_corpus_is_what_the_source_encodes_to(tmp_path: Path, rec
     records: dict[str, Any] = {"format": record_format}
     if record_format == "tokens":
         records |= {"max_tokens": chance.choice([1, 4, 64]), "add_bos": chance.random() < 0.5}
+    if record_format == "megatron":
+        records |= {"add_bos": chance.random() < 0.5, "add_eos": chance.random() < 0.5}
     datasets = {
         "a": {
             "source": "a/*.parquet",
