@@ -222,7 +222,7 @@ def test_text_that_is_lost_stops_the_training(tmp_path: Path, monkeypatch: pytes
 def test_vocabulary_smaller_than_the_alphabet(tmp_path: Path) -> None:
     done = run_command("train-tokenizer", SAMPLE, "--vocab-size=267", "--output", tmp_path / "o")
     assert done.returncode == 2
-    assert "256 bytes and 10 special tokens" in done.stderr
+    assert "256 bytes and 11 special tokens" in done.stderr
     assert "268 is the least" in done.stderr
     assert not (tmp_path / "o").exists()
 
