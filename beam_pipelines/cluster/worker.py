@@ -36,11 +36,12 @@ def main() -> None:
     """Works until the job has no more work, or is gone."""
     end_with(sys.stdin.buffer)
     take_keepalives()
-    log, harness, _ = sdk_worker_main.create_harness(os.environ)
-    code = 0
+    log, code = None, 0
     try:
+        log, harness, _ = sdk_worker_main.create_harness(os.environ)
         harness.run()
-    except Exception as error:
+    except BaseException as error:
+        # Threads of Beam's would keep the process, which nobody needs any more.
         code = 1
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
     if log:

@@ -175,11 +175,14 @@ class Network:
         holder = subprocess.Popen(
             ["unshare", "--mount", "--net", "--uts", "--pid", "--fork", "--mount-proc", "--kill-child", "sleep", "inf"],
             stdin=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
             preexec_fn=_ends_with_us,
         )
 
         def end() -> None:
-            holder.kill()
+            # Its child first, which nobody would wait for otherwise.
+            for child in psutil.Process(holder.pid).children() if holder.poll() is None else ():
+                child.kill()
             holder.wait()
 
         self._stack.callback(end)
@@ -223,8 +226,7 @@ def _own_folders() -> str:
     What Python runs from stays, also where it lies in one of them.
     """
     kept = sorted({str(Path(place).resolve()) for place in (ROOT, sys.prefix, sys.base_prefix)})
-    if ROOT != Path(ROOT).resolve() or not str(sys.prefix).startswith(tuple(kept)):
-        kept = sorted({*kept, str(ROOT), sys.prefix})
+    kept = [place for place in kept if not any(place.startswith(f"{other}/") for other in kept)]
     lines = ["set -e", "mount --make-rprivate /", "mount -t tmpfs hosts /mnt", "cp /etc/hosts /mnt/hosts"]
     for number, place in enumerate(kept):
         lines += [f"mkdir /mnt/{number}", f"mount --rbind -o ro {_quoted(place)} /mnt/{number}"]
