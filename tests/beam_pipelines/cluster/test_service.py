@@ -215,7 +215,7 @@ def test_a_worker_that_cannot_begin_says_why() -> None:
 def test_what_a_cluster_starts_ends_with_it() -> None:
     """Also where it is killed: the system closes what the other reads."""
     program = "import time; from beam_pipelines.cluster.family import start_module; "
-    program += "made = start_module('tests.support.ending'); print(made.pid, flush=True); time.sleep(600)"
+    program += "made = start_module('tests.support.hosts.ending'); print(made.pid, flush=True); time.sleep(600)"
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=ROOT) as maker:
         assert maker.stdout is not None
         made = psutil.Process(int(maker.stdout.readline()))
@@ -226,7 +226,7 @@ def test_what_a_cluster_starts_ends_with_it() -> None:
 
 
 def test_the_variables_of_a_started_process() -> None:
-    with start_module("tests.support.ending", {"WORKER_ID": "w"}) as made:
+    with start_module("tests.support.hosts.ending", {"WORKER_ID": "w"}) as made:
         deadline = time.monotonic() + 30
         while psutil.Process(made.pid).environ().get("WORKER_ID") != "w":  # until the fork is that program
             assert time.monotonic() < deadline

@@ -52,7 +52,7 @@ class Cluster:
 
     @contextlib.contextmanager
     def at_shard(self, number: int) -> Iterator[Callable[[], None]]:
-    X
+        """Holds the bucket at the nth shard from now, until the block ends; what is given waits for that shard."""
         self.shards.clear()
         self._held.clear()
         self._go.clear()
