@@ -30,6 +30,13 @@ KEEPALIVES = (
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.max_ping_strikes", 0),
 )
+"""Options of servers within a cluster."""
+TO_HOSTS = (
+    *KEEPALIVES,
+    # Hosts of a cluster are reached directly.
+    ("grpc.enable_http_proxy", 0),
+)
+"""Options of channels within a cluster."""
 _SERVER = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
@@ -48,7 +55,7 @@ def new_server() -> Any:
 
 def new_channel(address: str) -> Any:
     """A channel to an address."""
-    return grpc.insecure_channel(address, options=list(KEEPALIVES))
+    return grpc.insecure_channel(address, options=list(TO_HOSTS))
 
 
 def serve_calls(server: Any, calls: Mapping[str, Callable[[Answer], Answer]]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from apache_beam.portability.api import beam_job_api_pb2, beam_runner_api_pb2, endpoints_pb2, metrics_pb2
 from apache_beam.runners.portability.abstract_job_service import AbstractBeamJob
-from google.protobuf import json_format
+from google.protobuf import json_format  # type: ignore[import-untyped]
 
 from beam_pipelines.cluster import driver
 from beam_pipelines.cluster.addresses import host_of

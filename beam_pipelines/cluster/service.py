@@ -94,6 +94,7 @@ class JobService(AbstractJobServiceServicer):
 
     def __init__(self, address: str, hosts: Sequence[str]) -> None:
         super().__init__()
+        self._jobs: dict[str, ClusterJob] = {}  # type: ignore[assignment]
         self._address, self._hosts = address, hosts
 
     def create_beam_job(self, preparation_id: str, job_name: str, pipeline: Any, options: Any) -> ClusterJob:

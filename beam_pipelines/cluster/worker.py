@@ -20,7 +20,7 @@ import threading
 from apache_beam.runners.worker import sdk_worker_main
 from apache_beam.runners.worker.channel_factory import GRPCChannelFactory
 
-from beam_pipelines.cluster.calls import KEEPALIVES
+from beam_pipelines.cluster.calls import TO_HOSTS
 from beam_pipelines.cluster.family import end_now, end_with
 
 # For the last lines of its log to reach the job.
@@ -29,7 +29,7 @@ _LOGGED_S = 3.0
 
 def take_keepalives() -> None:
     """Has all channels that Beam makes in this process find out soon that the other end has gone."""
-    GRPCChannelFactory.DEFAULT_OPTIONS[:] = list(KEEPALIVES)
+    GRPCChannelFactory.DEFAULT_OPTIONS[:] = list(TO_HOSTS)
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from apache_beam.runners.portability.abstract_job_service import AbstractBeamJob
 from apache_beam.runners.worker import channel_factory, data_plane, sdk_worker, sdk_worker_main
 from apache_beam.transforms.environments import python_sdk_capabilities
 
-from beam_pipelines.cluster.calls import KEEPALIVES
+from beam_pipelines.cluster.calls import TO_HOSTS
 from beam_pipelines.cluster.job import ClusterJob
 from beam_pipelines.cluster.service import JobService
 from beam_pipelines.cluster.worker import take_keepalives
@@ -74,7 +74,7 @@ def test_all_channels_of_a_worker_take_the_keepalives_of_the_factory() -> None:
     before = list(options)
     try:
         take_keepalives()
-        assert list(KEEPALIVES) == channel_factory.GRPCChannelFactory.DEFAULT_OPTIONS
+        assert list(TO_HOSTS) == channel_factory.GRPCChannelFactory.DEFAULT_OPTIONS
     finally:
         options[:] = before
 

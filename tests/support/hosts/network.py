@@ -14,12 +14,13 @@ import contextlib
 import ctypes
 import functools
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -42,13 +43,13 @@ def why_none() -> str:
         return "hosts need root"
     if missing := [program for program in _PROGRAMS if shutil.which(program) is None]:
         return f"hosts need {', '.join(missing)}"
-    made = subprocess.run(
-        ["unshare", "--mount", "--net", "--uts", "--pid", "--fork", "sh", "-c", "ip link add b0 type bridge"],
-        capture_output=True,
-        text=True,
-        timeout=30,
+    ours, theirs = f"probe{os.getpid()}", f"peer{os.getpid()}"
+    needed = (
+        f"ip link add {ours} type veth peer name {theirs} && ip link delete {ours} && "
+        "unshare --mount --net --uts --pid --fork sh -c 'ip link add name bridge0 type bridge && mount -t tmpfs hosts /mnt'"
     )
-    return f"namespaces cannot be made here ({made.stderr.strip()})" if made.returncode else ""
+    made = subprocess.run(["sh", "-c", needed], capture_output=True, text=True, timeout=60)
+    return f"networks and namespaces cannot be made here ({made.stderr.strip()})" if made.returncode else ""
 
 
 class Host:
@@ -229,17 +230,13 @@ def _own_folders() -> str:
     kept = [place for place in kept if not any(place.startswith(f"{other}/") for other in kept)]
     lines = ["set -e", "mount --make-rprivate /", "mount -t tmpfs hosts /mnt", "cp /etc/hosts /mnt/hosts"]
     for number, place in enumerate(kept):
-        lines += [f"mkdir /mnt/{number}", f"mount --rbind -o ro {_quoted(place)} /mnt/{number}"]
+        lines += [f"mkdir /mnt/{number}", f"mount --rbind -o ro {shlex.quote(place)} /mnt/{number}"]
     lines += [f"[ ! -d {place} ] || mount -t tmpfs hosts {place}" for place in _OWN]
     for number, place in enumerate(kept):
-        lines += [f"mkdir -p {_quoted(place)}", f"mount --rbind -o ro /mnt/{number} {_quoted(place)}"]
+        lines += [f"mkdir -p {shlex.quote(place)}", f"mount --rbind -o ro /mnt/{number} {shlex.quote(place)}"]
     lines += [f"mkdir {HOME} {WORK}", "cp /mnt/hosts /tmp/hosts", "mount --bind /tmp/hosts /etc/hosts"]
     # All else can be read, and is not written by one host for another.
     return "\n".join([*lines, "umount -R -l /mnt", "mount -o remount,bind,ro /"])
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "'\\''") + "'"
 
 
 def _free_subnet(number: int) -> str:
@@ -284,9 +281,9 @@ def _run(*command: str) -> str:
     return done.stdout
 
 
-def _until[T](what: object, seconds: float = 30) -> T:  # type: ignore[type-var]
+def _until[T](what: Callable[[], T], seconds: float = 30) -> T:
     deadline = time.monotonic() + seconds
-    while not (found := what()):  # type: ignore[operator]
+    while not (found := what()):
         assert time.monotonic() < deadline, "the namespaces do not come to be"
         time.sleep(0.01)
     return found
