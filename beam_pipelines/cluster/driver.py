@@ -60,7 +60,7 @@ class Driver:
             [Host(address, order["job"], self._lost) for address in order["hosts"]],
             lambda line: self.say("log", [logging.WARNING, line]),
         )
-        self.say("log", [logging.INFO, f"{hosts.workers} worker processes"])
+        self.say("log", [logging.INFO, f"the job takes {hosts}"])
         engine = Engine(lambda _: f"{order['host']}:0", lambda asked: hosts.start(asked, order["options"]), KEEPALIVES)
         result = engine.run_graph(graph, hosts.workers)
         own = [info for info in result.monitoring_infos() if monitoring_infos.is_user_monitoring_info(info)]

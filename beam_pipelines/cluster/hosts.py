@@ -138,6 +138,7 @@ class Hosts:
 
     Attributes:
         workers: how many a job takes.
+        count: how many hosts answer.
 
     Raises:
         BroetchenError: none answers, or one has another version of Beam.
@@ -157,8 +158,11 @@ class Hosts:
                 f"no workers answer at {', '.join(host.address for host in hosts)}; start them by broetchen cluster "
                 "worker, and see that the job service reaches their hosts"
             )
-        self.workers = sum(count for _, count in found)
+        self.workers, self.count = sum(count for _, count in found), len(found)
         self._turns = itertools.cycle(list(_in_turns(found)))
+
+    def __str__(self) -> str:
+        return f"{self.workers} worker processes on {self.count} host{'s' if self.count > 1 else ''}"
 
     def start(self, order: WorkerOrder, options: str) -> Worker:
         """Starts a worker on the next host; see `Host.start`."""

@@ -60,7 +60,7 @@ def serve_jobs(address: str, hosts: Sequence[str]) -> None:
     _LOGGER.info("%s: takes jobs; Ctrl-C cancels those that run", address)
     try:
         found = Hosts([Host(host, "", lambda _: None) for host in hosts], lambda line: _LOGGER.warning("%s", line))
-        _LOGGER.info("%d worker processes at %s", found.workers, ", ".join(hosts))
+        _LOGGER.info("a job takes %s", found)
     except BroetchenError as error:
         _LOGGER.warning("%s", error)
 

@@ -87,7 +87,7 @@ class Cluster:
             self.says(worker, "up to ")
         addresses = ",".join(f"{worker}:{WORKERS}" for worker in workers)
         self.run(host, "cluster", "serve", "--address", f"{name}:{JOBS}", "--workers", addresses)
-        self.says(name, "worker processes at")
+        self.says(name, "a job takes ")
         return host
 
     def build(self, host: Host, service: str, config: str, output: str, *more: str, log: str = "build") -> Process:

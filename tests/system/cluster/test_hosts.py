@@ -231,7 +231,9 @@ def test_a_killed_command_is_followed_by_the_next(there: Cluster, narrow: dict[s
             process.signal(signal.SIGKILL)
             process.wait(30)
         goes_on(there, head, output, narrow)
-        assert "builds the same there already: it is followed" in there.said("build")
+        # Unless the job was the faster.
+        said = there.said("build")
+        assert "builds the same there already: it is followed" in said or "2 of 2 datasets were there already" in said
 
 
 def test_ctrl_c_ends_the_work_on_all_hosts(there: Cluster, narrow: dict[str, str]) -> None:
