@@ -46,7 +46,8 @@ def why_none() -> str:
     ours, theirs = f"probe{os.getpid()}", f"peer{os.getpid()}"
     needed = (
         f"ip link add {ours} type veth peer name {theirs} && ip link delete {ours} && "
-        "unshare --mount --net --uts --pid --fork sh -c 'ip link add name bridge0 type bridge && mount -t tmpfs hosts /mnt'"
+        "unshare --mount --net --uts --pid --fork "
+        "sh -c 'ip link add name bridge0 type bridge && mount -t tmpfs hosts /mnt'"
     )
     made = subprocess.run(["sh", "-c", needed], capture_output=True, text=True, timeout=60)
     return f"networks and namespaces cannot be made here ({made.stderr.strip()})" if made.returncode else ""
@@ -113,15 +114,11 @@ class Host:
             os.kill(self.first_process, signal.SIGKILL)
         self._holder.wait()
 
-    def processes(self) -> list[psutil.Process]:
-        """All that run there, but for the one that holds it."""
-        with contextlib.suppress(psutil.NoSuchProcess):
-            own = _pid_namespace(self.first_process)
-            return [
-                process
-                for process in psutil.process_iter()
-                if process.pid != self.first_process and _pid_namespace(process.pid) == own
-            ]
+    def processes(self) -> list[Path]:
+        """The folders in ``/proc`` of all that run there or are defunct, but for the one that holds the host."""
+        with contextlib.suppress(FileNotFoundError):  # of a host that was killed
+            own = (self.root / "proc").iterdir()
+            return [folder for folder in own if folder.name.isdecimal() and folder.name != "1"]
         return []
 
 
@@ -252,12 +249,6 @@ def _free_subnet(number: int) -> str:
 
 def _ends_with_us() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _pid_namespace(process: int) -> str:
-    with contextlib.suppress(OSError):
-        return os.readlink(f"/proc/{process}/ns/pid")
-    return ""
 
 
 def _is_apart(process: int) -> bool:

@@ -120,6 +120,13 @@ def hosts(there: Cluster, count: int) -> Iterator[list[Host]]:
             host.kill()
 
 
+@pytest.fixture(scope="module")
+def pair(there: Cluster) -> Iterator[list[Host]]:
+    """A host with the job service and two with a worker each, for tests that leave them as they are."""
+    with hosts(there, 2) as found:
+        yield found
+
+
 @contextlib.contextmanager
 def building(there: Cluster, head: Host, output: str, mix: str = "narrow") -> Iterator[Process]:
     yield there.build(head, head.name, f"{there.bucket}/mixes/{mix}.yaml", output)
@@ -150,23 +157,23 @@ def wait_for(what: Callable[[], object], seconds: float = 60) -> None:
         time.sleep(0.1)
 
 
-def test_the_demo_on_two_hosts(there: Cluster, demo: dict[str, str]) -> None:
-    with hosts(there, 2) as (head, *workers):
-        there.shards.clear()
-        output = f"{there.bucket}/demo-out"
-        done = there.build(head, head.name, f"{there.bucket}/mix_configs/demo.yaml", output)
-        listening: set[str] = set()
-        while done.poll() is None:
-            listening |= {address for host in (head, *workers) for address in listeners(host)}
-            time.sleep(0.5)
-        assert done.poll() == 0, there.said("build")
-        assert tree(output) == demo
-        assert min(there.shards[host.address] for host in workers) > 2
-        # The services, and those of the job; nothing at other addresses than those that were given.
-        assert {f"{head.address}:{JOBS}", *(f"{host.address}:{WORKERS}" for host in workers)} < listening
-        assert {address.partition(":")[0] for address in listening} == {host.address for host in (head, *workers)}
-        # Of the job nothing is left, and no defunct process.
-        wait_for(lambda: all(len(host.processes()) == 1 for host in (head, *workers)))
+def test_the_demo_on_two_hosts(there: Cluster, pair: list[Host], demo: dict[str, str]) -> None:
+    head, *workers = pair
+    there.shards.clear()
+    output = f"{there.bucket}/demo-out"
+    done = there.build(head, head.name, f"{there.bucket}/mix_configs/demo.yaml", output)
+    listening: set[str] = set()
+    while done.poll() is None:
+        listening |= {address for host in (head, *workers) for address in listeners(host)}
+        time.sleep(0.5)
+    assert done.poll() == 0, there.said("build")
+    assert tree(output) == demo
+    assert min(there.shards[host.address] for host in workers) > 2
+    # The services, and those of the job; nothing at other addresses than those that were given.
+    assert {f"{head.address}:{JOBS}", *(f"{host.address}:{WORKERS}" for host in workers)} < listening
+    assert {address.partition(":")[0] for address in listening} == {host.address for host in (head, *workers)}
+    # Of the job nothing is left, and no defunct process.
+    wait_for(lambda: all(len(host.processes()) == 1 for host in (head, *workers)))
 
 
 def listeners(host: Host) -> list[str]:
@@ -223,30 +230,29 @@ def test_a_link_that_is_cut_while_a_worker_starts(there: Cluster) -> None:
         ends_soon(there, process, since, f"the workers at {workers[1].name}:{WORKERS} are lost")
 
 
-def test_a_killed_command_is_followed_by_the_next(there: Cluster, narrow: dict[str, str]) -> None:
-    output = f"{there.bucket}/followed"
-    with hosts(there, 2) as (head, *_):
-        with there.at_shard(10) as comes, building(there, head, output) as process:
-            comes()
-            process.signal(signal.SIGKILL)
-            process.wait(30)
-        goes_on(there, head, output, narrow)
-        # Unless the job was the faster.
-        said = there.said("build")
-        assert "builds the same there already: it is followed" in said or "2 of 2 datasets were there already" in said
+def test_a_killed_command_is_followed_by_the_next(there: Cluster, pair: list[Host], narrow: dict[str, str]) -> None:
+    output, head = f"{there.bucket}/followed", pair[0]
+    with there.at_shard(10) as comes, building(there, head, output) as process:
+        comes()
+        process.signal(signal.SIGKILL)
+        process.wait(30)
+    goes_on(there, head, output, narrow)
+    # Unless the job was the faster.
+    said = there.said("build")
+    assert "builds the same there already: it is followed" in said or "2 of 2 datasets were there already" in said
 
 
-def test_ctrl_c_ends_the_work_on_all_hosts(there: Cluster, narrow: dict[str, str]) -> None:
+def test_ctrl_c_ends_the_work_on_all_hosts(there: Cluster, pair: list[Host], narrow: dict[str, str]) -> None:
     output = f"{there.bucket}/cancelled"
-    with hosts(there, 2) as (head, *workers):
-        with there.at_shard(10) as comes, building(there, head, output) as process:
-            comes()
-            process.signal(signal.SIGINT)
-            there.says("build", "cancelling the PortableRunner job")
-            wait_for(lambda: all(len(host.processes()) == 1 for host in workers), 30)
-        assert process.wait(60) == 130, there.said("build")
-        assert "broetchen: stopped; run the same command again to go on" in there.said("build")
-        goes_on(there, head, output, narrow)
+    head, *workers = pair
+    with there.at_shard(10) as comes, building(there, head, output) as process:
+        comes()
+        process.signal(signal.SIGINT)
+        there.says("build", "cancelling the PortableRunner job")
+        wait_for(lambda: all(len(host.processes()) == 1 for host in workers), 30)
+    assert process.wait(60) == 130, there.said("build")
+    assert "broetchen: stopped; run the same command again to go on" in there.said("build")
+    goes_on(there, head, output, narrow)
 
 
 def test_a_job_service_that_is_killed(there: Cluster) -> None:
