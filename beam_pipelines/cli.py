@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from beam_pipelines.commands import building, inspection, tokenizers, training
+from beam_pipelines.commands import building, cluster, inspection, tokenizers, training
 from beam_pipelines.commands.beam_command import BeamCommand
 from beam_pipelines.console import terminal
 from transforms.errors import BroetchenError, without_secrets
@@ -43,6 +43,10 @@ app.command("train-tokenizer")(tokenizers.train_tokenizer)
 app.command("eval-tokenizer", cls=BeamCommand)(tokenizers.eval_tokenizer)
 app.command()(training.train)
 app.command(cls=BeamCommand)(building.demo)
+_cluster = typer.Typer(no_args_is_help=True, help="Run jobs on several hosts of your own; see docs/engines.md.")
+_cluster.command()(cluster.serve)
+_cluster.command()(cluster.worker)
+app.add_typer(_cluster, name="cluster")
 
 # Beam imports these where they are installed, as for its BigQuery and Pub/Sub connectors, which no command uses: that
 # takes a quarter of a second.

@@ -26,6 +26,8 @@ _CLIENT_NEWS = ("Created job with id", "To access the Dataflow monitoring consol
 
 # Beam's local runner logs the records of worker processes by the root logger, as text of the protobuf `LogEntry`.
 _WORKERS = "root"
+# So begins what a job service of ours has to say to the user; Beam's client logs it by the root logger as well.
+NEWS_OF_JOB = "broetchen: "
 
 _console = Console(stderr=True)
 _is_command = False
@@ -84,7 +86,7 @@ class _Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.name == _WORKERS and record.levelno >= logging.INFO:
-            if message := _worker_message(record.getMessage()):
+            if message := worker_message(record.getMessage()):
                 say(message)
         elif record.name.startswith(_NEWS):
             say(self.format(record))
@@ -92,14 +94,16 @@ class _Lines(logging.Handler):
             say(record.getMessage())
 
 
-def _worker_message(entry: str) -> str | None:
+def worker_message(entry: str) -> str | None:
     """The message of a worker's log entry if our code logged it.
 
     >>> here = Path(__file__).parents[2]
-    >>> _worker_message(f'message: "a \\u201cb\\u201d" log_location: "{here}/transforms/files/storage.py:7"')
+    >>> worker_message(f'message: "a \\u201cb\\u201d" log_location: "{here}/transforms/files/storage.py:7"')
     'a “b”'
-    >>> _worker_message('message: "a" log_location: "/usr/lib/python3/logging/__init__.py:7"')
+    >>> worker_message('message: "a" log_location: "/usr/lib/python3/logging/__init__.py:7"')
     """
+    if entry.startswith(NEWS_OF_JOB):
+        return entry.removeprefix(NEWS_OF_JOB)
     from apache_beam.portability.api import beam_fn_api_pb2
     from google.protobuf import text_format  # type: ignore[import-untyped]
 

@@ -9,7 +9,7 @@ fails where they change, and a run then refuses to start rather than listen else
 
 * `apache_beam/runners/portability/fn_api_runner/fn_runner.py`: `FnApiRunner.run_stages` makes a
   `WorkerHandlerManager`, by that global name, of the environments and the provision info; `run_pipeline` takes the
-  given environment where `direct_running_mode` is none of its own.
+  given environment where `direct_running_mode` is none of its own; `_num_workers` is how many workers it asks for.
 * `apache_beam/runners/portability/fn_api_runner/worker_handlers.py`: `WorkerHandlerManager` makes a `GrpcServer` in
   `get_worker_handlers` where its `_grpc_server` is None, and closes it in `close_all`. `GrpcWorkerHandler` uses of it
   the two handlers and the four ports, by way of `port_from_worker`.
@@ -21,15 +21,17 @@ from __future__ import annotations
 import dataclasses
 import threading
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
 import grpc  # type: ignore[import-untyped]
-from apache_beam.portability.api import beam_fn_api_pb2_grpc, endpoints_pb2
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.portability.api import beam_fn_api_pb2_grpc, beam_runner_api_pb2, endpoints_pb2
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.portability.fn_api_runner import worker_handlers as beams
+from apache_beam.runners.portability.fn_api_runner.fn_runner import RunnerResult
 from apache_beam.runners.worker.data_plane import BeamFnDataServicer
 from apache_beam.runners.worker.sdk_worker import SdkHarness
 from apache_beam.transforms.environments import Environment, python_sdk_capabilities
@@ -114,17 +116,37 @@ class WorkerThread:
         """Does nothing: a thread ends by itself."""
 
 
-class LocalEngine(FnApiRunner):
+class Engine(FnApiRunner):
     """Runs a pipeline with workers that `start` starts.
 
     Args:
-        folder: of the sockets; nobody else can look into it. It holds nothing else.
+        listen: the address, for gRPC, at which the service of this name of `SOCKETS` listens; port 0 is any that is
+            free.
         start: starts one worker.
+        keepalives: gRPC's options for servers whose workers may be lost without a word.
     """
 
-    def __init__(self, folder: Path, start: Callable[[WorkerOrder], Worker]) -> None:
+    def __init__(
+        self,
+        listen: Callable[[str], str],
+        start: Callable[[WorkerOrder], Worker],
+        keepalives: Sequence[tuple[str, int]] = (),
+    ) -> None:
         super().__init__(_WorkerEnvironment(capabilities=python_sdk_capabilities()))
-        self._folder, self._start = folder, start
+        self._listening = _Listening(listen, start, keepalives)
+
+    def run_graph(self, graph: beam_runner_api_pb2.Pipeline, workers: int) -> RunnerResult:
+        """Runs a pipeline that another process has made, whatever workers it was made for.
+
+        Args:
+            graph: it is changed: all of its environments become that of the workers, and nothing is staged for them.
+            workers: how many there are to be.
+        """
+        for environment in graph.components.environments.values():
+            environment.urn, environment.payload = _URN, b""
+            del environment.dependencies[:]
+        self._num_workers = workers
+        return self.run_via_runner_api(graph, PipelineOptions([]))
 
     def run_stages(self, stage_context: Any, stages: Any) -> Any:
         """Beam's own, with our manager of workers in the place of its own; for this runner alone."""
@@ -136,34 +158,48 @@ class LocalEngine(FnApiRunner):
         return ours(self, stage_context, stages)
 
     def _manager(self, environments: Mapping[str, Any], provision_info: Any) -> _Manager:
-        return _Manager(environments, provision_info, self._folder, self._start)
+        return _Manager(environments, provision_info, self._listening)
+
+
+class LocalEngine(Engine):
+    """Runs a pipeline with workers of this machine that `start` starts.
+
+    Args:
+        folder: of the sockets; nobody else can look into it. It holds nothing else.
+        start: starts one worker.
+    """
+
+    def __init__(self, folder: Path, start: Callable[[WorkerOrder], Worker]) -> None:
+        # gRPC takes an address for a URI.
+        super().__init__(lambda name: f"unix:{quote(bytes(folder / name))}", start)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Listening:
+    """What an engine gives to its server; see there."""
+
+    listen: Callable[[str], str]
+    start: Callable[[WorkerOrder], Worker]
+    keepalives: Sequence[tuple[str, int]]
 
 
 class _Manager(beams.WorkerHandlerManager):
-    def __init__(
-        self,
-        environments: Mapping[str, Any],
-        provision_info: Any,
-        folder: Path,
-        start: Callable[[WorkerOrder], Worker],
-    ) -> None:
+    def __init__(self, environments: Mapping[str, Any], provision_info: Any, listening: _Listening) -> None:
         super().__init__(environments, provision_info)
-        self._folder, self._start = folder, start
+        self._listening = listening
 
     def get_worker_handlers(self, environment_id: str | None, num_workers: int) -> list[beams.WorkerHandler]:
         if self._grpc_server is None:
-            ours: Any = _Server(self._folder, self.state_servicer, self, self._start)
+            ours: Any = _Server(self._listening, self.state_servicer, self)
             self._grpc_server = ours
         return super().get_worker_handlers(environment_id, num_workers)
 
 
 class _Server:
-    """In the place of Beam's `GrpcServer`; a "port" is the address of a socket."""
+    """In the place of Beam's `GrpcServer`; a "port" is the whole address of a service."""
 
-    def __init__(
-        self, folder: Path, state: Any, manager: beams.WorkerHandlerManager, start: Callable[[WorkerOrder], Worker]
-    ) -> None:
-        self.start, self._folder = start, folder
+    def __init__(self, listening: _Listening, state: Any, manager: beams.WorkerHandlerManager) -> None:
+        self.start, self._listening = listening.start, listening
         self._servers: list[Any] = []
         self.control_handler = beams.BeamFnControlServicer(manager)
         self.data_plane_handler = BeamFnDataServicer(beams.DATA_BUFFER_TIME_LIMIT_MS)
@@ -174,14 +210,14 @@ class _Server:
         self.control_port = self._serve("control", api.add_BeamFnControlServicer_to_server, self.control_handler)
 
     def _serve(self, name: str, add: Callable[[Any, Any], None], service: Any) -> str:
-        server = grpc.server(thread_pool_executor.shared_unbounded_instance(), options=_OPTIONS)
-        # gRPC takes an address for a URI.
-        address = f"unix:{quote(bytes(self._folder / name))}"
-        server.add_insecure_port(address)
+        options = [*_OPTIONS, *self._listening.keepalives]
+        server = grpc.server(thread_pool_executor.shared_unbounded_instance(), options=options)
+        address = self._listening.listen(name)
+        port = server.add_insecure_port(address)
         add(service, server)
         server.start()
         self._servers.append(server)
-        return address
+        return f"{address.removesuffix(':0')}:{port}" if address.endswith(":0") else address
 
     def close(self) -> None:
         self.control_handler.done()

@@ -178,6 +178,7 @@ _RPC_ADVICE = {
     "UNAUTHENTICATED": "it takes no jobs from here without credentials",
     "PERMISSION_DENIED": "it takes no jobs from here",
     "RESOURCE_EXHAUSTED": "it has no room for the job: try it again later",
+    "INVALID_ARGUMENT": "change what it names, and run the same command again",
 }
 
 

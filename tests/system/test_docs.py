@@ -34,7 +34,7 @@ COMMANDS = [(document, command) for document in DOCUMENTS for command in command
 #: what stands for something that only the reader has
 PLACEHOLDER = re.compile(r"[A-Z]{4,}|…")
 #: run where they are described, or by nobody but a person who pays for it
-ELSEWHERE = {"train", "demo"}
+ELSEWHERE = {"train", "demo", "cluster"}
 
 
 def name_of(item: tuple[Path, list[str]]) -> str:
@@ -111,7 +111,9 @@ def parse(arguments: list[str]) -> None:
 
 def check_options(arguments: list[str]) -> None:
     """Of a command line that is not whole."""
-    command = group().commands[arguments[0]]
+    command, rest = group().commands[arguments[0]], arguments[1:]
+    if isinstance(command, TyperGroup):
+        command = command.commands[rest[0]]
     own = {option for parameter in command.params for option in [*parameter.opts, *parameter.secondary_opts]}
     beams = set() if type(command) is TyperCommand else set(_parser()._option_string_actions)
     given = {option for word in arguments for option in re.findall(r"--[a-z][\w-]*", word)}

@@ -6,6 +6,7 @@ whatever reason, the lock of its output stays, which names it (`transforms.locks
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import hashlib
@@ -36,6 +37,9 @@ _CONNECTED_S = 8 * 7 * 86400
 _POLL_S = 2.0
 _CANCELLED_S = 600.0
 _UNANSWERED_S = 600.0
+# A job service is one process on one machine: what it has not answered by then, it hardly will.
+_SERVICE_UNANSWERED_S = 30.0
+_LOST_S, _LOOK_S = 15.0, 5.0
 
 
 def remote_defaults(arguments: Sequence[str], output: str | None) -> list[str]:
@@ -124,7 +128,8 @@ def follow(job: RemoteJob, arguments: Sequence[str]) -> None:
     """Waits for the end of a job that another process has started.
 
     Raises:
-        BroetchenError: it did not succeed, or its service does not answer for ten minutes.
+        BroetchenError: it did not succeed, or its service does not answer: Dataflow for ten minutes, another for half
+            a minute.
         KeyboardInterrupt: the user stopped it; the job goes on.
     """
     _LOGGER.warning("%s builds the same there already: it is followed, and no other is started", job)
@@ -153,7 +158,7 @@ class _Run:
         try:
             result = self._submit(pipeline)
             if not pipeline.options.view_as(StandardOptions).no_wait_until_finish:
-                self._end(result.wait_until_finish())
+                self._end(result.wait_until_finish() if self.job.runner == DATAFLOW else self._wait(result))
                 return
         except Exception as error:
             if was_interrupted(error) or self.has_ended() or not self.job.job:
@@ -162,6 +167,35 @@ class _Run:
             self.follow()
         else:
             raise self._goes_on("--no_wait_until_finish was given")
+
+    def _wait(self, result: Any) -> str:
+        """The state in which the job of a job service ends.
+
+        Beam's connection to it asks for no signs of life: where the machine has gone without a word, it lasts for ever.
+
+        Raises:
+            ConnectionError: nobody answers.
+            Exception: the job failed.
+        """
+        waited: concurrent.futures.Future[str] = concurrent.futures.Future()
+
+        def wait() -> None:
+            try:
+                waited.set_result(result.wait_until_finish())
+            except BaseException as error:
+                waited.set_exception(error)
+
+        threading.Thread(target=wait, name="wait_until_finish", daemon=True).start()
+        answered = time.monotonic()
+        while True:
+            if concurrent.futures.wait([waited], _LOOK_S).done:
+                return waited.result()
+            try:
+                self._service().state(self.job.job)
+                answered = time.monotonic()
+            except CannotTellError as error:
+                if time.monotonic() - answered > _LOST_S:
+                    raise ConnectionError(str(error)) from error
 
     def _submit(self, pipeline: beam.Pipeline) -> Any:
         """Beam's result, once the service has the job."""
@@ -255,6 +289,7 @@ class _Run:
             BroetchenError: it did not succeed, or its service does not answer.
         """
         answered = time.monotonic()
+        unanswered = _UNANSWERED_S if self.job.runner == DATAFLOW else _SERVICE_UNANSWERED_S
         while True:
             try:
                 state = self._service().state(self.job.job)
@@ -262,7 +297,7 @@ class _Run:
                     break
                 answered = time.monotonic()
             except CannotTellError as error:
-                if not self.job.job or time.monotonic() - answered > _UNANSWERED_S:
+                if not self.job.job or time.monotonic() - answered > unanswered:
                     raise self._goes_on(str(error)) from error
             time.sleep(_POLL_S)
         self._end(state)

@@ -96,7 +96,7 @@ def test_a_process_with_threads_is_not_forked(monkeypatch: pytest.MonkeyPatch) -
             assert psutil.Process().children() == before
             runner = workers.pipeline(options).runner
             assert isinstance(runner, LocalEngine)
-            assert runner._start is FreshWorker
+            assert runner._listening.start is FreshWorker
     finally:
         done.set()
         other.join()

@@ -46,9 +46,13 @@ class Handler(RequestHandler):  # type: ignore[misc]
     # after.
     before_request: Callable[[str, str], bool] | None = None
     after_request: Callable[[str, str], None] | None = None
+    # Called with the client's address and the path of each request, before `before_request`.
+    from_client: Callable[[str, str], None] | None = None
 
     def parse_request(self) -> bool:
         parsed: bool = super().parse_request()
+        if parsed and self.from_client:
+            self.from_client(self.client_address[0], urllib.parse.unquote(self.path))
         if parsed and self.before_request:
             return self.before_request(self.command, urllib.parse.unquote(self.path))
         return parsed
@@ -160,15 +164,20 @@ class _Server(http.server.HTTPServer):
 
 
 @contextlib.contextmanager
-def emulated_bucket(folder: Path) -> Iterator[str]:
-    """``gs://…`` of a bucket that lives during the block; the key of its account is put into `folder`."""
+def emulated_bucket(folder: Path, host: str = "127.0.0.1") -> Iterator[str]:
+    """``gs://…`` of a bucket that lives during the block; the key of its account is put into `folder`.
+
+    Args:
+        folder: for the key.
+        host: the address at which the server listens.
+    """
     logging.getLogger("gcp_storage_emulator").setLevel(logging.CRITICAL)
     storage = Storage(use_memory_fs=True)
     buckets.create_bucket(_BUCKET, storage)
     # Else it keeps what is deleted, and writes a list of it all at each request that changes anything.
     storage.buckets[_BUCKET]["softDeletePolicy"] = {"retentionDurationSeconds": "0"}
-    with _Server(("127.0.0.1", 0), functools.partial(Handler, storage)) as server:
-        address = f"http://127.0.0.1:{server.server_address[1]}"
+    with _Server((host, 0), functools.partial(Handler, storage)) as server:
+        address = f"http://{host}:{server.server_address[1]}"
         credentials = folder / "service_account.json"
         _write_service_account(credentials, address)
         thread = threading.Thread(target=server.serve_forever, daemon=True)

@@ -1,0 +1,1 @@
+"""Hosts of their own on one machine: namespaces of Linux on a bridge."""
