@@ -20,6 +20,7 @@ from launch.maxtext.settings import read as read_settings
 from launch.maxtext.tokenizer import find_tokenizer
 from launch.mixture.datasets import Mixture, Shares, read_mixture
 from launch.mixture.file import eval_files, mixture_json, train_mixture
+from launch.mixture.shards import check_shards
 from launch.places import Place
 from transforms.config.document import Loc, Problem
 
@@ -58,7 +59,8 @@ def checked_job(
 
     Raises:
         UsageError: the config asks for what MaxText does not know, or for what does not go with the data.
-        BroetchenError: an output has no finished dataset, or a file cannot be read.
+        BroetchenError: an output has no finished dataset, or not the shards that its manifest names, or a file cannot
+            be read.
     """
     with config.blamed("data"):
         mixture = read_mixture(config.outputs(), config.data.datasets or ())
@@ -73,6 +75,7 @@ def checked_job(
     with config.blamed("data"):
         data = _data_parameters(config, mixture, shares, place)
         weights = mixture_json(train_mixture(mixture.components, shares, place))
+    check_shards(mixture, ("train", "eval") if config.data.eval else ("train",))
     settled: dict[str, Value] = {
         "run_name": config.name,
         "base_output_directory": output,
