@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from launch.mixture.datasets import Component, Mixture
 from launch.mixture.file import shard_pattern
-from transforms.dataset.manifest import Manifest
+from transforms.dataset.manifest import Manifest, SplitEntry
 from transforms.errors import BroetchenError, listed, without_controls
 from transforms.files import storage
 from transforms.files.errors import explained
@@ -67,10 +67,7 @@ def shard_problems(manifest: Manifest, splits: Sequence[str], sizes: Mapping[str
         splits: those that are read.
         sizes: of all that lies in its folder, in bytes by name; None for what is no regular file.
     """
-    named = {
-        name: {one.file: one.bytes for shard in split.shards for one in (shard, *shard.beside)}
-        for name, split in manifest.splits.items()
-    }
+    named = {name: dict(_files_of(split)) for name, split in manifest.splits.items()}
     for split in splits:
         for file, expected in named[split].items():
             if file not in sizes:
@@ -86,6 +83,13 @@ def shard_problems(manifest: Manifest, splits: Sequence[str], sizes: Mapping[str
             yield f"{without_controls(file)} is not of the dataset, and would be trained on"
         elif _SHARD.fullmatch(file):
             yield f"{without_controls(file)} is not of the dataset"
+
+
+def _files_of(split: SplitEntry) -> Iterator[tuple[str, int]]:
+    for shard in split.shards:
+        yield shard.file, shard.bytes
+        for beside in shard.beside:
+            yield beside.file, beside.bytes
 
 
 def _sizes(folder: str) -> dict[str, int | None]:
