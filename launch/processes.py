@@ -119,8 +119,8 @@ def run_logged(
 def signal_name(number: int) -> str:
     """The name of a signal, and for one that a machine without memory sends, what it may mean.
 
-    >>> signal_name(15), signal_name(64)
-    ('SIGTERM', 'signal 64')
+    >>> signal_name(15), signal_name(999)
+    ('SIGTERM', 'signal 999')
     """
     try:
         name = signal.Signals(number).name
