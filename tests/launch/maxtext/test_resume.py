@@ -178,8 +178,8 @@ def test_the_last_checkpoint_counts(output: str, tmp_path: Path, caplog: pytest.
     assert caplog.messages == []
     check_resume(config, SETTINGS | {"grain_worker_count": 2}, 2, ORDER | {"data_shuffle_seed": 9})
     assert caplog.messages == [
-        "a-run: data_shuffle_seed: 9, and it was 0 up to the last checkpoint: some records are read twice from here on, "
-        "and others never"
+        "a-run: data_shuffle_seed: 9, and it was 0 up to the last checkpoint: some records are read twice from here "
+        "on, and others never"
     ]
     caplog.clear()
     storage.write_bytes(f"{run}/order.json", b"{")
