@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from launch.job import Value
-from launch.maxtext.ending import Ending, LogReader, done_steps
+from launch.maxtext.ending import Ending, LogReader, done_steps, saved_steps
 from launch.processes import last_lines, signal_name
 from transforms.errors import BroetchenError
 
@@ -67,8 +67,9 @@ def early_end(
         return None
     if ending.stopped is not None and not ending.is_early:
         return None
+    done, kept = done_steps(last, steps), saved_steps(last, max(saved, default=None))
     return BroetchenError(
-        f"{name}: ended early, {done_steps(last, steps)}: {ending.reason()}; {saved_steps(last, saved)}. "
+        f"{name}: ended early, {done}: {ending.reason()}; {kept}. "
         f"{_advice(parameters, last, saved, ending)}; the whole log is in {log}"
     )
 
@@ -85,17 +86,3 @@ def _advice(parameters: Mapping[str, Value], last: int | None, saved: Sequence[i
     schedule = parameters.get("learning_rate_schedule_steps", -1)
     same = f", with `learning_rate_schedule_steps: {parameters['steps']}` as it was" if schedule == -1 else ""
     return f"{more}; or write `steps: {last + 1}`{same}, which ends with a checkpoint"
-
-
-def saved_steps(last: int | None, saved: Sequence[int]) -> str:
-    """Whether the last steps of a run were saved.
-
-    >>> saved_steps(5, [0, 3]), saved_steps(5, [0, 5]), saved_steps(4, [3]), saved_steps(2, [])
-    ('steps 4 to 5 are not saved', 'all its steps are saved', 'step 4 is not saved', 'none of its steps is saved')
-    """
-    if not saved or last is None:
-        return "none of its steps is saved"
-    first = max(saved) + 1
-    if first > last:
-        return "all its steps are saved"
-    return f"step {last} is not saved" if first == last else f"steps {first} to {last} are not saved"

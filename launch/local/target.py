@@ -27,13 +27,13 @@ from launch.local import environment
 from launch.local.environment import trainer_python
 from launch.local.log import EventFolder, History
 from launch.local.losses import plot_losses, print_losses
-from launch.local.outcome import crash, early_end, ending_of, saved_steps
+from launch.local.outcome import crash, early_end, ending_of
 from launch.local.process import POLL_S, held, owner_of, run_trainer, stop_trainer
 from launch.local.progress import follow_steps
 from launch.maxtext.checked_job import CheckedJob, checked_job
 from launch.maxtext.checkpoints import checkpoint_steps
 from launch.maxtext.command import arguments, left_out, trainer_environment
-from launch.maxtext.ending import Ending
+from launch.maxtext.ending import Ending, saved_steps
 from launch.maxtext.resume import note_order
 from launch.places import LocalPlace
 from transforms.config.document import Problem
@@ -107,7 +107,7 @@ class Local:
             pace = f", {rate:,.0f} tokens a second" if rate else ""
             print(f"last step    {last.number} of {steps}: loss {last.loss:.3f}{pace}")
             if owner is None and last.number not in saved:
-                unsaved = f"; {saved_steps(last.number, saved)}"
+                unsaved = f"; {saved_steps(last.number, max(saved, default=None))}"
             if owner is None and (ending := ending_of(_log(folder))).is_early:
                 print(f"ended early  {ending.reason()}")
         print(f"checkpoints  {', '.join(map(str, saved)) or 'none'}{unsaved}")

@@ -36,6 +36,11 @@ _LAST_OUTPUT_S = 5.0
 # absl's and glog's lines: https://github.com/google/glog/blob/master/docs/logging.md#log-line-format
 _LOGGED = re.compile(r"(?P<level>[IWEF])\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ (?P<file>[\w.]+):\d+\] ?(?P<text>.*)", re.DOTALL)
 _STEP = re.compile(r"(?:.*, )?completed (?:profiler activation/deactivation )?step: (\d+)(?!\d)")
+_SAVED = (
+    re.compile(r"Saved a checkpoint at step (\d+)\."),
+    re.compile(r".*Finished saving checkpoint .*/checkpoints/(\d+)`\."),
+    re.compile(r"restoring from this run's directory step (\d+)"),
+)
 _STOPPED = "Training stopped: "
 _ABORTED = "Aborting training due to "
 _STARTED = "System Information: Jax Version"
@@ -65,6 +70,7 @@ class Ending:
 
     Attributes:
         last_step: the last that was completed; None where there is none.
+        saved: the last step that there is a checkpoint of, as far as the log tells.
         stopped: why MaxText stopped by itself, in its own words; None where it did not.
         error: of the traceback that came last, with its message; of an abort, the line about it.
         cause: the error that was the direct cause of it, where that is another one.
@@ -72,6 +78,7 @@ class Ending:
     """
 
     last_step: int | None = None
+    saved: int | None = None
     stopped: str | None = None
     error: str | None = None
     cause: str | None = None
@@ -130,6 +137,7 @@ class LogReader:
 
     def _reset(self) -> None:
         self._last_step: int | None = None
+        self._saved: int | None = None
         self._stopped: str | None = None
         self._error: str | None = None
         self._chain: str | None = None
@@ -169,6 +177,7 @@ class LogReader:
         self._close()
         return Ending(
             self._last_step,
+            self._saved,
             _short(self._stopped),
             _short(self._error),
             _short(self._chain) if self._chain != self._error else None,
@@ -180,6 +189,8 @@ class LogReader:
             self._reset()
         elif step := _STEP.match(text):
             self._last_step = int(step[1])
+        elif saved := next((match for pattern in _SAVED if (match := pattern.match(text))), None):
+            self._saved = int(saved[1])
         elif text.startswith(_STOPPED):
             self._stopped = text.removeprefix(_STOPPED)
         elif text.startswith(_ABORTED) or level == "F":
@@ -237,16 +248,31 @@ def done_steps(last: int | None, steps: object) -> str:
     return f"none of {steps} steps was done" if last is None else f"last step {last} of {steps}"
 
 
+def saved_steps(last: int | None, saved: int | None) -> str:
+    """Whether the last steps of a run were saved.
+
+    >>> saved_steps(5, 3), saved_steps(5, 5), saved_steps(4, 3), saved_steps(2, None)
+    ('steps 4 to 5 are not saved', 'all its steps are saved', 'step 4 is not saved', 'none of its steps is saved')
+    """
+    if saved is None:
+        return "none of its steps is saved"
+    first = saved + 1
+    if last is None or first > last:
+        return "all its steps are saved"
+    return f"step {last} is not saved" if first == last else f"steps {first} to {last} are not saved"
+
+
 def summary(ending: Ending, steps: str, status: int = 0) -> str:
     """The line at the end of a log.
 
-    >>> summary(Ending(5, "You may have run out of training data. Received …"), "9")
-    'the training ended early, last step 5 of 9: the data has no more for a step'
+    >>> summary(Ending(5, 3, "You may have run out of training data. Received …"), "9")
+    'the training ended early, last step 5 of 9: the data has no more for a step; steps 4 to 5 are not saved'
     """
     last = done_steps(ending.last_step, steps)
+    saved = f"; {saved_steps(ending.last_step, ending.saved)}" if ending.last_step is not None else ""
     if ending.is_early:
-        return f"the training ended early, {last}: {ending.reason()}"
-    return f"the trainer has failed, {last}: {'; '.join(ending.errors()) or f'it ended with {status}'}"
+        return f"the training ended early, {last}: {ending.reason()}{saved}"
+    return f"the trainer has failed, {last}: {'; '.join(ending.errors()) or f'it ended with {status}'}{saved}"
 
 
 def main(command: Sequence[str]) -> int:

@@ -119,6 +119,20 @@ def test_chains_and_what_jax_adds() -> None:
     assert read("F1129 21:32:10.391026 16964 dump.cc:725] Check failed: a == b\n").errors() == ["Check failed: a == b"]
 
 
+def test_what_was_saved_is_seen() -> None:
+    """By MaxText's own lines and Orbax's, whether it saves in the background or not."""
+    assert ended("out_of_data").last_step == 7
+    steps = f"{LOGGED}completed step: 7, seconds: 1\n"
+    for line in (
+        "Saved a checkpoint at step 6.",
+        "[process=0][thread=async_save] Finished saving checkpoint (finalized tmp dir) to `/runs/dry/checkpoints/6`.",
+        "restoring from this run's directory step 6",
+    ):
+        found = read(f"{LOGGED}{line}\n{steps}")
+        assert (found.last_step, found.saved) == (7, 6)
+        assert summary(found, "9", 1).endswith("it ended with 1; step 7 is not saved")
+
+
 def test_an_earlier_start_does_not_count() -> None:
     stopped = f"{LOGGED}Training stopped: You may have run out of training data.\n"
     again = "I1129 21:32:10.391026 1 max_utils.py:835] System Information: Jax Version: 0.12.0.1\n"
@@ -130,6 +144,7 @@ def test_an_earlier_start_does_not_count() -> None:
     assert not read(f"{LOGGED}Training stopped: Target loss self.config.target_eval_loss=3.0 is achieved.\n").is_early
 
 
+@at_most(50)
 @given(
     st.lists(st.one_of(st.text(), st.sampled_from([TRACEBACK, LOGGED, f"{LOGGED}completed step: ", "\r", "a.B: c"])))
 )
@@ -158,7 +173,10 @@ STOPPED = f"print({LOGGED + 'completed step: 5, x'!r}); print({LOGGED + 'Trainin
 def test_as_a_program_it_makes_an_early_end_a_failure() -> None:
     status, said = run(f"{STOPPED}'You may have run out of training data.')")
     assert status == EARLY
-    assert said.endswith("broetchen: the training ended early, last step 5 of 9: the data has no more for a step\n")
+    assert said.endswith(
+        "broetchen: the training ended early, last step 5 of 9: the data has no more for a step; none of its steps is "
+        "saved\n"
+    )
     assert run(f"{STOPPED}'Target loss reached')")[0] == 0
     assert run("print('ö')") == (0, "ö\n")
     status, said = run("1/0")
