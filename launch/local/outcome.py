@@ -42,11 +42,10 @@ def crash(name: str, status: int, ending: Ending, log: Path) -> BroetchenError:
     """The error of a trainer that ended with a status other than 0, negative for a signal's number."""
     how = f"was stopped by {signal_name(-status)}" if status < 0 else f"ended with status {status}"
     last = "" if ending.last_step is None else f" after step {ending.last_step}"
-    if errors := ending.errors():
-        said = "; its error is\n" + "\n".join(errors)
-    else:
-        said = f", and its end is\n{last_lines(log, _SHOWN_LINES)}"
-    return BroetchenError(f"{name}: the trainer {how}{last}; the whole log is in {log}{said}")
+    if errors := "\n".join(ending.errors()):
+        return BroetchenError(f"{name}: the trainer {how}{last}; the whole log is in {log}; its error is\n{errors}")
+    end = last_lines(log, _SHOWN_LINES)
+    return BroetchenError(f"{name}: the trainer {how}{last}; the whole log is in {log}, and its end is\n{end}")
 
 
 def early_end(

@@ -33,7 +33,7 @@ from launch.local.progress import follow_steps
 from launch.maxtext.checked_job import CheckedJob, checked_job
 from launch.maxtext.checkpoints import checkpoint_steps
 from launch.maxtext.command import arguments, left_out, trainer_environment
-from launch.maxtext.ending import Ending, saved_steps
+from launch.maxtext.ending import saved_steps
 from launch.maxtext.resume import note_order
 from launch.places import LocalPlace
 from transforms.config.document import Problem
@@ -239,15 +239,12 @@ class Local:
         ending = ending_of(_log(folder), offset=begun)
         if status:
             raise crash(job.name, status, ending, _log(folder))
-        last, saved = self._last_step(events.read(), ending), checkpoint_steps(str(folder))
+        saved = checkpoint_steps(str(folder))
+        # A start that has done no step stands where its checkpoint does.
+        done = [step.number for step in events.read().steps if step.start >= before] or saved
+        last = max([*done, *(() if ending.last_step is None else (ending.last_step,))], default=None)
         if error := early_end(job.name, job.parameters, last, saved, ending, _log(folder)):
             raise error
-
-    @staticmethod
-    def _last_step(history: History, ending: Ending) -> int | None:
-        """The last step that was done, by what was logged."""
-        logged = [step.number for step in history.steps[-1:]]
-        return max([*logged, *(() if ending.last_step is None else (ending.last_step,))], default=None)
 
     def _report(self, history: History, folder: Path) -> None:
         if not history.steps:

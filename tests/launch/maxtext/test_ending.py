@@ -17,7 +17,7 @@ from launch.maxtext import ending
 from launch.maxtext.ending import EARLY, Ending, LogReader, summary
 from tests.support.examples import at_most
 
-LOGS = Path(__file__).with_name("logs")
+LOGS = Path(__file__).parents[2] / "support" / "trainer_logs"
 LOGGED = "I1129 21:32:10.391026 140660849113984 train.py:1454] "
 
 

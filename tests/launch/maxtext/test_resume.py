@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 import grain
 import numpy as np
 import pytest
-from absl import flags
 from maxtext.input_pipeline import data_processing_utils
 
 from launch.config.training import load_training_config
@@ -67,8 +67,10 @@ class Pipeline:
 @pytest.mark.parametrize("packing", ["first_fit", "best_fit", "concat_then_split", "none"])
 def test_a_state_of_maxtexts_pipeline_tells_how_it_was_read(workers: int, packing: str) -> None:
     """The pipeline is MaxText's own from the mixture on; no worker is started for the state of its beginning."""
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()
+    # Grain looks at its flags where workers are wanted, and only programs of absl's have read theirs.
+    flags = importlib.import_module("absl.flags").FLAGS
+    if not flags.is_parsed():
+        flags.mark_as_parsed()
     config = Pipeline(packing)
     part = grain.MapDataset.range(100).map(_as_sequence).to_iter_dataset()
     mixed = grain.IterDataset.mix({"a": part, "b": part}, {"a": 1.0, "b": 2.0})
