@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -216,7 +216,7 @@ def check_resume(
         step = max(checkpoint_steps(run), default=None)
         if step is None or step >= settings["steps"] - 1:
             return []
-        then, note = last_readers(run, step), _read_note(run)
+        then, note = last_readers(run, step), order_before(_read_note(run), step)
     except BroetchenError as error:
         _LOGGER.warning("%s: whether it can go on from its checkpoints is not known: %s", config.name, error)
         return []
@@ -234,22 +234,43 @@ def check_resume(
 
 def note_order(config: TrainingConfig, order: Mapping[str, Any]) -> None:
     """Writes down beside the checkpoints what the order of the data hangs on; where that cannot be, it warns."""
+    run = run_folder(config)
     try:
-        storage.write_bytes(_note(run_folder(config)), f"{json.dumps(order, indent=1, sort_keys=True)}\n".encode())
+        step = max(checkpoint_steps(run), default=-1)
+        # What starts since then have noted, no checkpoint is from.
+        earlier = [one for one in _read_note(run) if one["after"] < step]
+        starts = [*earlier, {"after": step, **order}]
+        storage.write_bytes(_note(run), f"{json.dumps({'starts': starts}, indent=1, sort_keys=True)}\n".encode())
     except BroetchenError as error:
         _LOGGER.warning("%s: a later start will not notice another order of the data: %s", config.name, error)
+
+
+def order_before(starts: Sequence[Mapping[str, Any]], step: int) -> Mapping[str, Any]:
+    """The order in which the data was read up to the checkpoint of a step; empty where that is not known.
+
+    Args:
+        starts: the orders of the starts of a run, in turn, each with the step that it went on `after`.
+        step: of a checkpoint.
+
+    >>> order_before([{"after": -1, "seed": 1}, {"after": 3, "seed": 2}], 3)
+    {'after': -1, 'seed': 1}
+    """
+    return next((one for one in reversed(starts) if one["after"] < step), {})
 
 
 def _note(run: str) -> str:
     return storage.join(run, _NOTE)
 
 
-def _read_note(run: str) -> Mapping[str, Any]:
+def _read_note(run: str) -> list[Mapping[str, Any]]:
+    """What the starts of a run have noted."""
     path = _note(run)
     if not storage.exists(path):
-        return {}
+        return []
     try:
         note = parse_json(read_bounded(path, _MOST_BYTES))
     except ValueError as error:
         raise BroetchenError(f"{path}: is not what a start wrote ({one_line(error)}); delete it") from error
-    return note if isinstance(note, dict) else {}
+    starts = note.get("starts") if isinstance(note, dict) else None
+    found = starts if isinstance(starts, list) else []
+    return [one for one in found if isinstance(one, dict) and type(one.get("after")) is int]

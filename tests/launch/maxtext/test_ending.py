@@ -40,6 +40,11 @@ def ended(name: str) -> Ending:
             None,
             "none of 12 steps was done: a batch could not be read (IndexError: Checkpoint `next_index` 258 is out of",
         ),
+        (
+            "record_too_long",
+            None,
+            "a batch could not be read (ValueError: Inputs to PackedBatch must be truncated to max",
+        ),
         ("loss_is_nan", 3, "the trainer has failed, last step 3 of 12: Aborting training due to NaN loss."),
         ("unknown_parameter", None, "the trainer has failed, none of 12 steps was done: ValueError: 'stepz' not in '"),
         ("file_in_the_way", None, "FileExistsError: [Errno 17] File exists: '/runs/file/checkpoints'"),
@@ -56,7 +61,7 @@ def test_real_ends(log: str, last: int | None, said: str) -> None:
     assert found.last_step == last
     assert said in summary(found, "12", 1)
     assert "CLEANUP" not in summary(found, "12", 1)
-    assert found.is_early == (log in ("out_of_data", "damaged_shard", "more_workers"))
+    assert found.is_early == (log in ("out_of_data", "damaged_shard", "more_workers", "record_too_long"))
     assert found.is_out_of_data == (log == "out_of_data")
 
 

@@ -174,16 +174,28 @@ def test_the_last_checkpoint_counts(output: str, tmp_path: Path, caplog: pytest.
     assert check_resume(config, SETTINGS | {"grain_worker_count": -1}, 2, ORDER) == []
     assert "was written with 2; write that" in caplog.text
     caplog.clear()
-    # What a start has noted, the next one holds against its own.
+    # What starts have noted, the next one holds against its own: the one that the checkpoint is from.
+    other = ORDER | {"data_shuffle_seed": 9}
+    storage.delete([f"{run}/checkpoints/12/commit_success.txt", f"{run}/checkpoints/3/commit_success.txt"])
+    note_order(config, other)
     note_order(config, ORDER)
+    checkpoint(run, 12, {})
+    note_order(config, other)
+    note_order(config, other)
+    starts = json.loads(storage.read_bytes(f"{run}/order.json"))["starts"]
+    assert [(one["after"], one["data_shuffle_seed"]) for one in starts] == [(-1, 0), (12, 9)]
     assert check_resume(config, SETTINGS | {"grain_worker_count": 2}, 2, ORDER) == []
     assert caplog.messages == []
-    check_resume(config, SETTINGS | {"grain_worker_count": 2}, 2, ORDER | {"data_shuffle_seed": 9})
+    check_resume(config, SETTINGS | {"grain_worker_count": 2}, 2, other)
     assert caplog.messages == [
         "a-run: data_shuffle_seed: 9, and it was 0 up to the last checkpoint: some records are read twice from here "
         "on, and others never"
     ]
     caplog.clear()
+    for unknown in (b"[]", b'{"starts": [1, {"after": "3"}, {"after": true}]}'):
+        storage.write_bytes(f"{run}/order.json", unknown)
+        assert check_resume(config, SETTINGS | {"grain_worker_count": 2}, 2, other) == []
+    assert caplog.messages == []
     storage.write_bytes(f"{run}/order.json", b"{")
     assert check_resume(config, SETTINGS, 1, ORDER) == []
     assert "order.json: is not what a start wrote" in caplog.text
@@ -207,7 +219,7 @@ def test_the_command_refuses_and_warns(tmp_path: Path) -> None:
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "3 cannot go on from the checkpoint of step 4, which was written with 2" in refused.stderr
     assert "run.yaml (--set parameters.grain_worker_count)" in refused.stderr
-    note = {"data_shuffle_seed": 3, "enable_data_shuffling": True}
+    note = {"starts": [{"after": -1, "data_shuffle_seed": 3, "enable_data_shuffling": True}]}
     (tmp_path / "training" / "a-run" / "order.json").write_text(json.dumps(note))
     warned = run_command("train", path, "--dry-run")
     assert warned.returncode == 0
