@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -113,6 +114,19 @@ def run_logged(
             stderr=subprocess.STDOUT,
             check=False,
         ).returncode
+
+
+def signal_name(number: int) -> str:
+    """The name of a signal, and for one that a machine without memory sends, what it may mean.
+
+    >>> signal_name(15), signal_name(999)
+    ('SIGTERM', 'signal 999')
+    """
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+    return f"{name} (perhaps the machine's memory was full)" if number == signal.SIGKILL else name
 
 
 def last_lines(path: Path, count: int) -> str:

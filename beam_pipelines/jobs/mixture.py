@@ -17,6 +17,7 @@ from launch.mixture.datasets import Mixture, read_mixture
 from launch.mixture.file import eval_files, mixture_json, train_mixture
 from launch.mixture.held_out import held_out_in_train
 from launch.mixture.outlook import Outlook, outlook
+from launch.mixture.shards import check_shards
 from launch.places import Mounts
 from transforms.errors import UsageError
 from transforms.files import storage
@@ -95,13 +96,15 @@ def write_mixture(
 
     Raises:
         UsageError: the datasets or shares do not go together, or a path cannot be written into the file.
-        BroetchenError: an output has no dataset, a shard cannot be read, or a file cannot be written.
+        BroetchenError: an output has no dataset, or not the shards that its manifest names, a shard cannot be read, or
+            a file cannot be written.
     """
     place = Mounts.parse(mounts)
     parsed = None if shares is None else _parse_shares(shares)
     configs = [one for one in outputs if one.endswith((".yaml", ".yml"))]
     in_order = [name for config in configs for name in load_config(config).datasets]
     mixture = read_mixture([one for one in outputs if one not in configs], datasets or in_order)
+    check_shards(mixture, ("train",) if eval_output is None else ("train", "eval"))
     for overlap in held_out_in_train(mixture.manifests):
         _LOGGER.warning("%s", overlap)
     training = _training(mixture, steps, batch, length)

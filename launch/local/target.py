@@ -12,7 +12,6 @@ import logging
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Mapping
@@ -28,20 +27,20 @@ from launch.local import environment
 from launch.local.environment import trainer_python
 from launch.local.log import EventFolder, History
 from launch.local.losses import plot_losses, print_losses
+from launch.local.outcome import crash, early_end, ending_of
 from launch.local.process import POLL_S, held, owner_of, run_trainer, stop_trainer
 from launch.local.progress import follow_steps
-from launch.maxtext.checked_job import checked_job
+from launch.maxtext.checked_job import CheckedJob, checked_job
 from launch.maxtext.checkpoints import checkpoint_steps
 from launch.maxtext.command import arguments, left_out, trainer_environment
+from launch.maxtext.ending import saved_steps
+from launch.maxtext.resume import note_order
 from launch.places import LocalPlace
-from launch.processes import last_lines
 from transforms.config.document import Problem
 from transforms.errors import BroetchenError, UsageError
 from transforms.files import storage
 
 _LOGGER = logging.getLogger(__name__)
-
-_SHOWN_LINES = 25
 
 # What the lock files of `environment.trainer` leave out, by the parameters that ask for it.
 _REPORTING = {
@@ -72,7 +71,8 @@ class Local:
             BroetchenError: the trainer cannot be installed, or has failed.
         """
         folder = self._folder()
-        job = self._job()
+        checked = self._checked_job()
+        job = checked.job
         if dry_run:
             print(self._script(job, folder), end="")
             return
@@ -87,6 +87,7 @@ class Local:
             if lock is None:
                 raise UsageError(f"{job.name} is running already; `stop` it first, or give this run another name")
             _write_files(job, folder / "job")
+            note_order(self._config, checked.order)
             if done >= 0:
                 _LOGGER.info("%s: goes on from the checkpoint of step %d", job.name, done)
             self._train([str(python), *arguments(job, str(folder / "job"))], job, folder, lock)
@@ -98,13 +99,18 @@ class Local:
         owner = owner_of(_lock(folder))
         print(f"run          {self._config.name}: {f'running, process {owner}' if owner else 'not running'}")
         history = self._events(folder).read()
+        steps, saved = self._config.parameters.get("steps"), checkpoint_steps(str(folder))
+        unsaved = ""
         if history.steps:
             last = history.steps[-1]
             rate = history.tokens_per_second()
             pace = f", {rate:,.0f} tokens a second" if rate else ""
-            print(f"last step    {last.number}: loss {last.loss:.3f}{pace}")
-        steps = checkpoint_steps(str(folder))
-        print(f"checkpoints  {', '.join(map(str, steps)) or 'none'}")
+            print(f"last step    {last.number} of {steps}: loss {last.loss:.3f}{pace}")
+            if owner is None and last.number not in saved:
+                unsaved = f"; {saved_steps(last.number, max(saved, default=None))}"
+            if owner is None and (ending := ending_of(_log(folder))).is_early:
+                print(f"ended early  {ending.reason()}")
+        print(f"checkpoints  {', '.join(map(str, saved)) or 'none'}{unsaved}")
 
     def logs(self, *, follow: bool = False) -> None:
         """Prints the trainer's log, of all its starts.
@@ -160,7 +166,7 @@ class Local:
     def _events(self, folder: Path) -> EventFolder:
         return EventFolder(folder / "tensorboard" / self._config.name)
 
-    def _job(self) -> TrainingJob:
+    def _checked_job(self) -> CheckedJob:
         gpu = self._section.accelerator == "gpu"
         extra: dict[str, Value] = {
             "hardware": self._section.accelerator,
@@ -179,7 +185,7 @@ class Local:
             self._check_reporting(checked.settings)
         job = checked.job
         platform = {"JAX_PLATFORMS": "cuda" if gpu else "cpu", "HF_HUB_OFFLINE": "1"}
-        return dataclasses.replace(job, environment={**job.environment, **platform})
+        return dataclasses.replace(checked, job=dataclasses.replace(job, environment={**job.environment, **platform}))
 
     def _check_reporting(self, settings: Mapping[str, Any]) -> None:
         """Refuses what MaxText would leave undone without a word, as the package that does it is missing."""
@@ -214,6 +220,7 @@ class Local:
         steps = job.parameters.get("steps")
         events = self._events(folder)
         before = events.read().starts
+        begun = _log(folder).stat().st_size if _log(folder).exists() else 0
         with follow_steps(job.name, steps if isinstance(steps, int) else None) as show:
 
             def watch() -> None:
@@ -229,12 +236,15 @@ class Local:
                 lock=lock,
                 watch=watch,
             )
+        ending = ending_of(_log(folder), offset=begun)
         if status:
-            how = f"was stopped by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-            raise BroetchenError(
-                f"{job.name}: the trainer {how}; the whole log is in {_log(folder)}, and its end is\n"
-                f"{last_lines(_log(folder), _SHOWN_LINES)}"
-            )
+            raise crash(job.name, status, ending, _log(folder))
+        saved = checkpoint_steps(str(folder))
+        # A start that has done no step stands where its checkpoint does.
+        done = [step.number for step in events.read().steps if step.start >= before] or saved
+        last = max([*done, *(() if ending.last_step is None else (ending.last_step,))], default=None)
+        if error := early_end(job.name, job.parameters, last, saved, ending, _log(folder)):
+            raise error
 
     def _report(self, history: History, folder: Path) -> None:
         if not history.steps:

@@ -16,10 +16,12 @@ from launch.job import JobFile, TrainingJob, Value
 from launch.maxtext import checks
 from launch.maxtext.command import FILES
 from launch.maxtext.model import find_model, shipped_models
+from launch.maxtext.resume import check_resume, order_of
 from launch.maxtext.settings import read as read_settings
 from launch.maxtext.tokenizer import find_tokenizer
 from launch.mixture.datasets import Mixture, Shares, read_mixture
 from launch.mixture.file import eval_files, mixture_json, train_mixture
+from launch.mixture.shards import check_shards
 from launch.places import Place
 from transforms.config.document import Loc, Problem
 
@@ -36,15 +38,17 @@ class CheckedJob:
         job: what MaxText is to do.
         settings: all of MaxText's settings for it by name, derived ones included.
         mixture: what it trains on.
+        order: what the order of its data hangs on; see `launch.maxtext.resume`.
     """
 
     job: TrainingJob
     settings: Mapping[str, Any]
     mixture: Mixture
+    order: Mapping[str, Any]
 
 
 def checked_job(
-    config: TrainingConfig, place: Place, devices: int, extra: Mapping[str, Value] | None = None
+    config: TrainingConfig, place: Place, devices: int, extra: Mapping[str, Value] | None = None, *, hosts: int = 1
 ) -> CheckedJob:
     """The job of a config, checked against MaxText's schema and against the data.
 
@@ -55,10 +59,13 @@ def checked_job(
         place: the file systems of the machines that train.
         devices: how many accelerators train, all machines together: MaxText's batch sizes are per device.
         extra: parameters that the target needs; they win over the config's.
+        hosts: how many machines train, each with one process of JAX, which reads data of its own.
 
     Raises:
-        UsageError: the config asks for what MaxText does not know, or for what does not go with the data.
-        BroetchenError: an output has no finished dataset, or a file cannot be read.
+        UsageError: the config asks for what MaxText does not know, or for what does not go with the data, or with the
+            run's last checkpoint.
+        BroetchenError: an output has no finished dataset, or not the shards that its manifest names, or a file cannot
+            be read.
     """
     with config.blamed("data"):
         mixture = read_mixture(config.outputs(), config.data.datasets or ())
@@ -73,6 +80,7 @@ def checked_job(
     with config.blamed("data"):
         data = _data_parameters(config, mixture, shares, place)
         weights = mixture_json(train_mixture(mixture.components, shares, place))
+    check_shards(mixture, ("train", "eval") if config.data.eval else ("train",))
     settled: dict[str, Value] = {
         "run_name": config.name,
         "base_output_directory": output,
@@ -101,9 +109,11 @@ def checked_job(
     for finding in found:
         if not finding.fatal:
             _LOGGER.warning("%s: %s: %s", config.name, finding.key, finding.what)
-    if problems := [Problem(_loc(finding.key), finding.what) for finding in found if finding.fatal]:
+    order = order_of(settings, mixture, shares, hosts)
+    problems = [Problem(_loc(finding.key), finding.what) for finding in found if finding.fatal]
+    if problems := [*problems, *check_resume(config, settings, hosts, order)]:
         raise config.refusal(problems)
-    return CheckedJob(job, settings, mixture)
+    return CheckedJob(job, settings, mixture, order)
 
 
 def _settings(config: TrainingConfig, job: TrainingJob, devices: int) -> Mapping[str, Any]:

@@ -90,4 +90,13 @@ def _pattern(folder: str, split: str, shards: int, place: Place) -> str:
             f"{located}: {' '.join(sorted(wildcards))} in a name on gs:// cannot be told from a wildcard; rename the "
             "folder, or mount the bucket"
         )
-    return posixpath.join(located, f"{split}-*-of-{shards:05d}.arecord")
+    return posixpath.join(located, shard_pattern(split, shards))
+
+
+def shard_pattern(split: str, shards: int) -> str:
+    """The glob pattern of the names of so many shards of a split.
+
+    >>> shard_pattern("train", 12)
+    'train-*-of-00012.arecord'
+    """
+    return f"{split}-*-of-{shards:05d}.arecord"

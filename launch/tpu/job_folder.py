@@ -8,6 +8,7 @@ from pathlib import Path
 
 from launch import shell_script
 from launch.job import Command, JobFile, TrainingJob
+from launch.maxtext import ending
 from launch.maxtext.command import arguments
 
 LOCK = Path(__file__).parents[1] / "requirements" / "trainer_requirements_tpu.lock"
@@ -18,6 +19,9 @@ UV_LOCK = LOCK.with_name("uv_requirements.lock")
 
 LOCK_NAME = "trainer.lock"
 """Its name in the folder."""
+
+RUNNER = JobFile("ending.py", Path(ending.__file__).read_text(encoding="utf-8"), "runs MaxText, and says how it ended")
+"""What runs the trainer on the machines, so that a training that ends early is a failure."""
 
 
 def write_folder(folder: Path, files: Iterable[JobFile]) -> None:
@@ -42,7 +46,7 @@ def train_script(job: TrainingJob, folder: str, python: str, *, before: str = ""
 
     Args:
         job: what is trained.
-        folder: of the job's files on the machine.
+        folder: of the job's files on the machine, `RUNNER` among them.
         python: the trainer's interpreter there.
         before: lines that come first.
     """
@@ -50,7 +54,8 @@ def train_script(job: TrainingJob, folder: str, python: str, *, before: str = ""
     # is a folder, which nobody needs to ask the hub about.
     environment = {"JAX_PLATFORMS": "tpu,cpu", "HF_HUB_OFFLINE": "1", **job.environment}
     exports = [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
-    train = "\n".join([*exports, f"exec {shlex.join((python, *arguments(job, folder)))}"])
+    command = (python, f"{folder}/{RUNNER.name}", python, *arguments(job, folder))
+    train = "\n".join([*exports, f"exec {shlex.join(command)}"])
     return f"""\
 #!/bin/bash
 # Trains. MaxText goes on from the last checkpoint of this run, if there is one.

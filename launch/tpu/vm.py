@@ -14,13 +14,15 @@ from launch import shell_script
 from launch.config.tpu import TpuVmConfig
 from launch.config.training import TrainingConfig
 from launch.job import Command, JobFile
+from launch.maxtext.ending import EARLY
+from launch.maxtext.resume import note_order
 from launch.tpu import vm_files
 from launch.tpu.gcloud import Gcloud, GcloudError, retried
 from launch.tpu.job_folder import folder_lines, write_folder
 from launch.tpu.queued_resource import PREEMPTED
 from launch.tpu.slice import PreemptedError, TpuSlice
 from launch.tpu.target import TpuTarget
-from transforms.errors import BroetchenError
+from transforms.errors import BroetchenError, without_controls
 from transforms.files.scratch import temporary_folder
 
 _LOGGER = logging.getLogger(__name__)
@@ -60,11 +62,15 @@ class TpuVm(TpuTarget[TpuVmConfig]):
             UsageError: the config does not fit, or the name is taken.
             BroetchenError: Cloud TPU refused, or the machines could not be set up.
         """
-        files = self._files()
+        checked = self._checked_job()
+        files = vm_files.vm_files(
+            self._name, checked.job, self._section, self._place.buckets, checked.mixture.data_bytes
+        )
         if dry_run:
             print(self._script(files), end="")
             return
         self._slice.secure(yes=yes)
+        note_order(self._config, checked.order)
         try:
             self._set_up(files)
         except GcloudError as error:
@@ -155,11 +161,6 @@ class TpuVm(TpuTarget[TpuVmConfig]):
             except PreemptedError:
                 self._slice.wait()
 
-    def _files(self) -> tuple[JobFile, ...]:
-        checked = self._checked_job()
-        buckets, size = self._place.buckets, checked.mixture.data_bytes
-        return vm_files.vm_files(self._name, checked.job, self._section, buckets, size)
-
     def _set_up(self, files: tuple[JobFile, ...]) -> None:
         with temporary_folder("vm") as scratch:
             folder = Path(scratch) / self._folder
@@ -206,11 +207,14 @@ def machine_line(line: str) -> str:
     >>> machine_line("worker=t1v-n-1-w-0 ActiveState=active Result=success ExecMainStatus=0 NRestarts=2")
     't1v-n-1-w-0: running, restarted 2 times'
     """
-    values = dict(word.partition("=")[::2] for word in line.split())
+    properties, _, said = line.partition(" said=")
+    values = dict(word.partition("=")[::2] for word in properties.split())
     state = values.get("ActiveState", line)
     if state == "failed":
-        state = f"failed ({values.get('Result')}, exit status {values.get('ExecMainStatus')})"
+        failed = f"failed ({values.get('Result')}, exit status {values.get('ExecMainStatus')})"
+        state = "ended early" if values.get("ExecMainStatus") == str(EARLY) else failed
     words = {"active": "running", "activating": "starting, or about to start again", "inactive": "not running"}
     restarts = values.get("NRestarts", "0")
     again = "" if restarts == "0" else f", restarted {restarts} {'time' if restarts == '1' else 'times'}"
-    return f"{values.get('worker', 'a machine')}: {words.get(state, state)}{again}"
+    told = f"; {without_controls(said)}" if said else ""
+    return f"{values.get('worker', 'a machine')}: {words.get(state, state)}{again}{told}"

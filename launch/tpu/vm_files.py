@@ -16,9 +16,10 @@ from pathlib import Path
 
 from launch.config.tpu import TpuVmConfig
 from launch.job import JobFile, TrainingJob
+from launch.maxtext.ending import EARLY
 from launch.places import MOUNT_ROOT
 from launch.tpu import gcsfuse
-from launch.tpu.job_folder import LOCK, UV_LOCK, train_script
+from launch.tpu.job_folder import LOCK, RUNNER, UV_LOCK, train_script
 
 SETUP, STOP, STATUS, LOGS = "setup.sh", "stop.sh", "status.sh", "logs.sh"
 
@@ -56,6 +57,7 @@ def vm_files(
         *job.files,
         *(JobFile(script, (_SCRIPTS / script).read_text(), purpose) for script, purpose in _PURPOSES.items()),
         JobFile("train.sh", train_script(job, f"{_JOBS}/{name}", f"{trainer}/bin/python"), "runs MaxText"),
+        RUNNER,
         JobFile("uv.lock", UV_LOCK.read_text(), "what installs it, by hash"),
         JobFile("trainer.service", _unit(name, config.max_restarts, buckets), "keeps MaxText running"),
         JobFile("settings.sh", _settings(name, trainer, config, buckets), "what the scripts need to know"),
@@ -122,6 +124,7 @@ User=@USER@
 WorkingDirectory={_JOBS}/{name}
 ExecStart=/bin/bash {_JOBS}/{name}/train.sh
 Restart=on-failure
+RestartPreventExitStatus={EARLY}
 RestartSec=30
 TimeoutStopSec=180
 LimitNOFILE=1048576

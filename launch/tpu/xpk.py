@@ -17,11 +17,13 @@ from launch import processes, shell_script
 from launch.config.tpu import XpkConfig
 from launch.config.training import TrainingConfig
 from launch.job import Command, JobFile, TrainingJob
+from launch.maxtext.ending import EARLY
+from launch.maxtext.resume import note_order
 from launch.places import mount_point
 from launch.tpu.consent import ask, ask_about_cost
 from launch.tpu.gcloud import explain, message_of
 from launch.tpu.gcsfuse import mount_options
-from launch.tpu.job_folder import LOCK_NAME, folder_lines, train_script, write_folder
+from launch.tpu.job_folder import LOCK_NAME, RUNNER, folder_lines, train_script, write_folder
 from launch.tpu.target import TpuTarget, resource_name
 from transforms.errors import BroetchenError, UsageError, one_line
 from transforms.files.scratch import temporary_folder
@@ -79,6 +81,7 @@ class Xpk(TpuTarget[XpkConfig]):
                 raise UsageError(f"{scratch!r}: {what}; set TMPDIR to a path without special characters")
             folder = Path(scratch) / self._folder
             write_folder(folder, files)
+            note_order(self._config, checked.order)
             self._show(self._create_command(str(folder)))
         _LOGGER.info("%s: the workload is in the cluster; `logs --follow` shows its log", self._name)
 
@@ -140,8 +143,9 @@ class Xpk(TpuTarget[XpkConfig]):
             f"--script-dir={folder}",
             f"--command=bash {_APP}/train.sh",
             f"--max-restarts={section.max_restarts}",
-            # xpk starts a workload again on 42 and from 127 on; Python ends with 1 where it fails.
-            "--restart-on-exit-codes=1-126",
+            # xpk starts a workload again on 42 and from 127 on; Python ends with 1 where it fails. What has ended early
+            # would end so again.
+            f"--restart-on-exit-codes=1-{EARLY - 1},{EARLY + 1}-126",
             f"--priority={section.priority}",
             *(("--spot",) if section.spot else ()),
             *(f"--storage={_storage_name(bucket)}" for bucket in self._place.buckets),
@@ -200,7 +204,7 @@ if ! python3 -c 'import maxtext, libtpu' 2>/dev/null; then
 fi
 """
     train = train_script(job, _APP, "python3", before=install)
-    return (*job.files, JobFile("train.sh", train, "installs MaxText where the image lacks it, and runs it"))
+    return (*job.files, RUNNER, JobFile("train.sh", train, "installs MaxText where the image lacks it, and runs it"))
 
 
 def _storage_name(bucket: str) -> str:

@@ -119,6 +119,28 @@ def test_a_trainer_that_fails_is_started_again_a_few_times(
 
 
 @pytest.mark.slow
+def test_a_run_that_ends_early_has_failed(cloud: Recorder, make_vm: MakeVm, capfd: pytest.CaptureFixture[str]) -> None:
+    """MaxText's exit status is 0 then; to start it again would pay for the same end."""
+    said = "Training stopped: You may have run out of training data. Received <class 'StopIteration'> exception: ()"
+    cloud.play(trainer=[0], said=["Saved a checkpoint at step 0.", "completed step: 2, seconds: 1", said])
+    vm = make_vm(max_restarts=3)
+    start(vm)
+    assert len(cloud.trained()) == 1
+    vm.status()
+    why = "the data has no more for a step; steps 1 to 2 are not saved"
+    ended = f"the training ended early, last step 2 of 4: {why}"
+    assert f"machine   t1v-n-1-w-0: ended early; {ended}\n" in capfd.readouterr().out
+    with pytest.raises(BroetchenError, match="the job has failed and is not started again"):
+        vm.logs(follow=True)
+    assert f"broetchen: {ended}\n" in capfd.readouterr().out
+    # The loss that was wanted is no failure.
+    cloud.play(trainer=[0], said=["Training stopped: Target loss self.config.target_eval_loss=3.0 is achieved."])
+    start(vm)
+    vm.status()
+    assert "t1v-n-1-w-0: not running\n" in capfd.readouterr().out
+
+
+@pytest.mark.slow
 def test_a_preempted_run_goes_on(cloud: Recorder, make_vm: MakeVm, capfd: pytest.CaptureFixture[str]) -> None:
     cloud.play(meanwhile=["preempted", "-", "inactive"])
     vm = make_vm(spot=True)

@@ -55,7 +55,8 @@ def test_a_workload_starts_once(cloud: Recorder, make_xpk: MakeXpk, capfd: pytes
     assert created == [
         ["workload", "create", "--workload=nano-demo-1", "--tpu-type=v6e-8", "--num-slices=2",
          "--base-docker-image=python:3.12-slim-bookworm", f"--script-dir={folder}", "--command=bash /app/train.sh",
-         "--max-restarts=10", "--restart-on-exit-codes=1-126", "--priority=medium", "--spot", f"--storage={STORAGE}",
+         "--max-restarts=10", "--restart-on-exit-codes=1-64,66-126", "--priority=medium", "--spot",
+         f"--storage={STORAGE}",
          *WHERE]
     ]  # fmt: skip
     assert not Path(folder).exists()

@@ -80,9 +80,44 @@ def test_status_and_logs_of_a_run_that_has_ended(data, trained):
     path = config_file(data, trained, steps=12)
     shown = run_command("train", path, "status").stdout
     assert "run: not running" in shown
-    assert "last step    11: loss" in shown
+    assert "last step    11 of 12: loss" in shown
     assert ", 11\n" in shown
+    assert "ended early" not in shown
     assert "completed step: 11," in run_command("train", path, "logs", "--follow").stdout
+
+
+def test_it_does_not_go_on_with_other_readers(data, trained):
+    """And where it would read in another order, it says so."""
+    path = config_file(data, trained, steps=20)
+    refused = run_command("train", path, "--dry-run", "--set", "parameters.grain_worker_count=2")
+    assert refused.returncode == 2
+    assert "2 cannot go on from the checkpoint of step 11, which was written with 0" in refused.stderr
+    warned = run_command("train", path, "--dry-run", "--set", "parameters.data_shuffle_seed=5")
+    assert warned.returncode == 0
+    assert "run: data_shuffle_seed: 5, and it was 0 up to the last checkpoint" in warned.stderr
+
+
+def test_a_run_that_ends_early_has_failed_and_says_how_to_save_it(data, trainer, tmp_path):
+    """The trainer gets larger batches than were checked, and so too little data."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec {trainer} "$@" per_device_batch_size=96\n')
+    python.chmod(0o755)
+    path, own = config_file(data, tmp_path, steps=9), ("--set", f"local.python={python}")
+    ended = run_command("train", path, *own, timeout=900)
+    assert ended.returncode == 1
+    last = history(tmp_path).steps[-1].number
+    assert 3 < last < 8
+    unsaved = f"steps 4 to {last} are not saved" if last > 4 else "step 4 is not saved"
+    assert f"run: ended early, last step {last} of 9: the data has no more for a step; {unsaved}. " in ended.stderr
+    assert f"or write `steps: {last + 1}`, which ends with a checkpoint" in ended.stderr
+    shown = run_command("train", path, "status").stdout
+    assert f"last step    {last} of 9: loss" in shown
+    assert "ended early  the data has no more for a step\n" in shown
+    assert f"checkpoints  0, 3; {unsaved}\n" in shown
+    # That saves its last steps.
+    again = run_command("train", path, *own, "--set", f"parameters.steps={last + 1}", timeout=900)
+    assert again.returncode == 0, again.stderr
+    assert checkpoint_steps(str(tmp_path / "run"))[-1] == last
 
 
 @pytest.fixture(scope="module")
