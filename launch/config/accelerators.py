@@ -19,14 +19,21 @@ from transforms.quantities import shown
 class Generation:
     """A kind of TPU.
 
-    `runtime_version` is the machine image for JAX (https://cloud.google.com/tpu/docs/runtimes), `label` the name by
-    which people know it.
+    Attributes:
+        name: in the name of a slice.
+        label: the name by which people know it.
+        cores_per_chip: its TensorCores.
+        runtime_version: the machine image for JAX (https://cloud.google.com/tpu/docs/runtimes).
+        alone: chips that one TPU VM can have where it is all of its slice; machines of larger slices have four.
+        tflops: of a chip at its best, in bfloat16, by its page (https://cloud.google.com/tpu/docs/v4 and so on).
     """
 
     name: str
     label: str
     cores_per_chip: int
     runtime_version: str
+    alone: int
+    tflops: int
 
 
 # v2, v3 and TPU7x are left out: whether MaxText 0.2.5 trains on the first two, and what the numbers in the names of the
@@ -34,12 +41,15 @@ class Generation:
 GENERATIONS = {
     generation.name: generation
     for generation in (
-        Generation("v4", "v4", 2, "tpu-ubuntu2204-base"),
-        Generation("v5litepod", "v5e", 1, "v2-alpha-tpuv5-lite"),
-        Generation("v5p", "v5p", 2, "v2-alpha-tpuv5"),
-        Generation("v6e", "v6e", 1, "v2-alpha-tpuv6e"),
+        Generation("v4", "v4", 2, "tpu-ubuntu2204-base", alone=4, tflops=275),
+        Generation("v5litepod", "v5e", 1, "v2-alpha-tpuv5-lite", alone=8, tflops=197),
+        Generation("v5p", "v5p", 2, "v2-alpha-tpuv5", alone=4, tflops=459),
+        Generation("v6e", "v6e", 1, "v2-alpha-tpuv6e", alone=8, tflops=918),
     )
 }
+
+CHIPS_PER_HOST = 4
+"""Of the machines of a slice, and of all nodes that xpk makes (`system_characteristics.py`, 1.16)."""
 
 _NAME = re.compile(r"(?P<generation>[a-z0-9]+)-(?P<number>[1-9][0-9]{0,4})")
 
@@ -51,6 +61,15 @@ class Accelerator:
     name: str
     generation: Generation
     chips: int
+
+    @property
+    def machines(self) -> int:
+        """The machines of a TPU VM of it.
+
+        >>> [parse_accelerator(name).machines for name in ("v6e-8", "v6e-16", "v4-32")]
+        [1, 4, 4]
+        """
+        return 1 if self.chips <= self.generation.alone else -(-self.chips // CHIPS_PER_HOST)
 
 
 def parse_accelerator(name: str) -> Accelerator:

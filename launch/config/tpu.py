@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PlainValidator
 
-from launch.config.accelerators import Accelerator, parse_accelerator
+from launch.config.accelerators import CHIPS_PER_HOST, Accelerator, parse_accelerator
 from launch.config.prices import Price, list_price
 from transforms.config.section import Section, Text, mended
 from transforms.errors import UsageError
@@ -130,6 +130,10 @@ class TpuConfig(Section):
         """The slice that `accelerator` names."""
         return parse_accelerator(self.accelerator)
 
+    def hosts(self) -> int:
+        """How many machines train."""
+        return self.slice().machines
+
     def price(self) -> Price | None:
         """What the config says that it costs, else the list price; None where neither is known."""
         if self.price_per_hour is not None:
@@ -208,6 +212,10 @@ class XpkConfig(TpuConfig):
     priority: Literal["very-low", "low", "medium", "high", "very-high"] = Field(
         default="medium", description="Which workloads of the cluster go first.", examples=["high"]
     )
+
+    def hosts(self) -> int:
+        """How many machines train, those of all slices together."""
+        return -(-self.slice().chips // CHIPS_PER_HOST) * self.num_slices
 
     def price(self) -> Price | None:
         """What the config says that it costs, else the list price of all slices; None where neither is known."""

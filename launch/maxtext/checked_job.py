@@ -44,7 +44,7 @@ class CheckedJob:
 
 
 def checked_job(
-    config: TrainingConfig, place: Place, devices: int, extra: Mapping[str, Value] | None = None
+    config: TrainingConfig, place: Place, devices: int, extra: Mapping[str, Value] | None = None, *, hosts: int = 1
 ) -> CheckedJob:
     """The job of a config, checked against MaxText's schema and against the data.
 
@@ -55,6 +55,7 @@ def checked_job(
         place: the file systems of the machines that train.
         devices: how many accelerators train, all machines together: MaxText's batch sizes are per device.
         extra: parameters that the target needs; they win over the config's.
+        hosts: how many machines train, each with one process of JAX, which reads data of its own.
 
     Raises:
         UsageError: the config asks for what MaxText does not know, or for what does not go with the data.
@@ -87,7 +88,11 @@ def checked_job(
         files=(*model.files, JobFile(_MIXTURE, weights, "the mixture's weights")),
     )
     settings = _settings(config, job, devices)
-    found = list(checks.findings(config.parameters, settings, mixture, shares, tokenizer, evaluates=config.data.eval))
+    found = list(
+        checks.findings(
+            config.parameters, settings, mixture, shares, tokenizer, hosts=hosts, evaluates=config.data.eval
+        )
+    )
     for finding in found:
         if not finding.fatal:
             _LOGGER.warning("%s: %s: %s", config.name, finding.key, finding.what)

@@ -53,4 +53,5 @@ class TpuTarget[SectionT: TpuConfig]:
 
     def _checked_job(self, slices: int = 1) -> CheckedJob:
         """The job for so many slices; the place knows its buckets from then on."""
-        return checked_job(self._config, self._place, self._section.slice().chips * slices)
+        chips = self._section.slice().chips * slices
+        return checked_job(self._config, self._place, chips, hosts=self._section.hosts())

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launch.maxtext.checks import Finding, findings
+from launch.config.finding import Finding
+from launch.maxtext.checks import findings
 from launch.maxtext.tokenizer import TrainingTokenizer
 from launch.mixture.datasets import Component, Mixture, Records
 from launch.mixture.outlook import outlook
@@ -20,8 +21,16 @@ WRITTEN = {"steps": 10, "per_device_batch_size": 8}
 SETTINGS = {
     "steps": 10,
     "per_device_batch_size": 8,
+    "global_batch_size_to_load": 8,
     "global_batch_size_to_train_on": 8,
+    "global_batch_size_to_load_eval": 8,
     "global_batch_size_to_eval_on": 8,
+    "micro_batch_size_to_eval_on": 8,
+    "gradient_accumulation_steps": 1,
+    "expansion_factor_real_data": -1.0,
+    "grain_worker_count": 1,
+    "grain_worker_count_eval": 1,
+    "generate_padding_batch_eval": False,
     "max_target_length": 64,
     "vocab_size": 1000,
     "num_epoch": 1,
@@ -63,10 +72,11 @@ def found(
     written: Mapping[str, Any] = WRITTEN,
     components: tuple[Component, ...] = COMPONENTS,
     evaluates: bool = False,
+    hosts: int = 1,
 ) -> dict[str, Finding]:
     mixture = Mixture(components, True, {}, records, "sha", 1000, "/mix/tokenizer/tokenizer.json")
     everything = SETTINGS | dict(settings or {})
-    listed = list(findings(written, everything, mixture, SHARES, tokenizer, evaluates=evaluates))
+    listed = list(findings(written, everything, mixture, SHARES, tokenizer, hosts=hosts, evaluates=evaluates))
     assert len({finding.key for finding in listed}) == len(listed)
     return {finding.key: finding for finding in listed}
 
@@ -186,6 +196,7 @@ def test_truncated_texts_are_trained_on_in_part() -> None:
 )
 def test_the_last_step_that_the_data_has(batch: int, length: int, epochs: int, last: int, more: int) -> None:
     settings = {
+        "global_batch_size_to_load": batch,
         "global_batch_size_to_train_on": batch,
         "max_target_length": length,
         "num_epoch": epochs,
@@ -308,6 +319,7 @@ def test_steps_and_epochs_that_are_named_are_enough(steps, epochs, batch, length
     settings = {
         "steps": steps,
         "num_epoch": epochs,
+        "global_batch_size_to_load": batch,
         "global_batch_size_to_train_on": batch,
         "max_target_length": max(length, 64),
         "checkpoint_period": 1,
@@ -349,6 +361,7 @@ def test_a_dataset_is_read_no_more_often_than_is_allowed_or_worthwhile(
     )
     settings = {
         "steps": steps,
+        "global_batch_size_to_load": batch,
         "global_batch_size_to_train_on": batch,
         "max_target_length": length,
         "num_epoch": 7,
@@ -357,7 +370,13 @@ def test_a_dataset_is_read_no_more_often_than_is_allowed_or_worthwhile(
     shares = mixture.shares()
     assert shares == {"german": Fraction(1, 2), "english": Fraction(1, 2)}
     listed = findings(
-        {"steps": steps, "per_device_batch_size": 1}, SETTINGS | settings, mixture, shares, TOKENIZER, evaluates=False
+        {"steps": steps, "per_device_batch_size": 1},
+        SETTINGS | settings,
+        mixture,
+        shares,
+        TOKENIZER,
+        hosts=1,
+        evaluates=False,
     )
     found = {finding.key: finding for finding in listed}
     assert "steps" not in found

@@ -80,9 +80,9 @@ class Jobs:
     checked: CheckedJob | None = None
     buckets: tuple[str, ...] = ()
 
-    def __call__(self, config: Any, place: Any, devices: int) -> CheckedJob:
+    def __call__(self, config: Any, place: Any, devices: int, *, hosts: int) -> CheckedJob:
         if self.checked is None:
-            self.checked = checked_job(config, place, devices)
+            self.checked = checked_job(config, place, devices, hosts=hosts)
             self.buckets = tuple(place.buckets)
         place.buckets[:] = self.buckets
         return self.checked
