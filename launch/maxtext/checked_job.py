@@ -35,12 +35,15 @@ class CheckedJob:
     Attributes:
         job: what MaxText is to do.
         settings: all of MaxText's settings for it by name, derived ones included.
-        mixture: what it trains on.
+        mixture, shares: what it trains on.
+        hosts: how many machines train.
     """
 
     job: TrainingJob
     settings: Mapping[str, Any]
     mixture: Mixture
+    shares: Shares
+    hosts: int
 
 
 def checked_job(
@@ -98,7 +101,7 @@ def checked_job(
             _LOGGER.warning("%s: %s: %s", config.name, finding.key, finding.what)
     if problems := [Problem(_loc(finding.key), finding.what) for finding in found if finding.fatal]:
         raise config.refusal(problems)
-    return CheckedJob(job, settings, mixture)
+    return CheckedJob(job, settings, mixture, shares, hosts)
 
 
 def _settings(config: TrainingConfig, job: TrainingJob, devices: int) -> Mapping[str, Any]:
