@@ -19,9 +19,9 @@ from launch.maxtext.steps import data_steps, eval_loading, train_loading
 from launch.mixture.datasets import Mixture
 from launch.mixture.outlook import outlook
 from launch.places import Mounts
+from tests.launch.maxtext.batches import Answer, Case, answers, case
 from tests.support.command import run_command
 from tests.support.corpora import TOKENIZER, write_parquet
-from tests.support.maxtext_batches import Answer, Case, answers, case
 from tests.support.trainable_mixes import training_config
 
 pytestmark = pytest.mark.slow
