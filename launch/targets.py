@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from launch.config.training import TrainingConfig
+from launch.maxtext.budget import DryRun
 from launch.places import Place
 
 
@@ -28,12 +29,15 @@ class Target(Protocol):
         """The file systems of the machines that train."""
         ...
 
-    def start(self, *, dry_run: bool, yes: bool) -> None:
+    def start(self, *, yes: bool) -> None:
         """Starts the run, checked by `checked_job`, or goes on with it.
 
-        With `dry_run` it shows each command and file, and does nothing. Without `yes` it asks before it creates
-        anything that costs money.
+        Without `yes` it asks before it creates anything that costs money.
         """
+        ...
+
+    def dry_run(self) -> DryRun:
+        """What the run would take, and each command and file of it, after the same checks. Nothing is done."""
         ...
 
     def status(self) -> None:

@@ -107,7 +107,11 @@ def train(
         Literal["local", "tpu-vm", "xpk"], typer.Option(help="This machine, a TPU VM, or a TPU cluster of GKE.")
     ] = "local",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="start: check everything, and show each command and file; do nothing.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="start: check everything; show what it takes, each command and file; do nothing.",
+        ),
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="start, delete: do not ask.")] = False,
     follow: Annotated[bool, typer.Option("--follow", help="logs: go on until the run ends.")] = False,
@@ -142,7 +146,13 @@ def train(
     trainer = target_of(TargetName(target), run)
     match action:
         case "start":
-            trainer.start(dry_run=dry_run, yes=yes)
+            if dry_run:
+                from beam_pipelines.tables.training import budget_comment
+
+                planned = trainer.dry_run()
+                print(f"{budget_comment(run.name, planned.budget)}\n{planned.script}", end="")
+            else:
+                trainer.start(yes=yes)
         case "status":
             trainer.status()
         case "logs":

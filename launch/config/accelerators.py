@@ -41,10 +41,10 @@ class Generation:
 GENERATIONS = {
     generation.name: generation
     for generation in (
-        Generation("v4", "v4", 2, "tpu-ubuntu2204-base", 4, 275),
-        Generation("v5litepod", "v5e", 1, "v2-alpha-tpuv5-lite", 8, 197),
-        Generation("v5p", "v5p", 2, "v2-alpha-tpuv5", 4, 459),
-        Generation("v6e", "v6e", 1, "v2-alpha-tpuv6e", 8, 918),
+        Generation("v4", "v4", 2, "tpu-ubuntu2204-base", alone=4, tflops=275),
+        Generation("v5litepod", "v5e", 1, "v2-alpha-tpuv5-lite", alone=8, tflops=197),
+        Generation("v5p", "v5p", 2, "v2-alpha-tpuv5", alone=4, tflops=459),
+        Generation("v6e", "v6e", 1, "v2-alpha-tpuv6e", alone=8, tflops=918),
     )
 }
 

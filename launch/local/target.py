@@ -30,6 +30,7 @@ from launch.local.losses import plot_losses, print_losses
 from launch.local.outcome import crash, early_end, ending_of
 from launch.local.process import POLL_S, held, owner_of, run_trainer, stop_trainer
 from launch.local.progress import follow_steps
+from launch.maxtext.budget import DryRun, budget
 from launch.maxtext.checked_job import CheckedJob, checked_job
 from launch.maxtext.checkpoints import checkpoint_steps
 from launch.maxtext.command import arguments, left_out, trainer_environment
@@ -63,7 +64,7 @@ class Local:
         """This machine's file systems."""
         return self._place
 
-    def start(self, *, dry_run: bool = False, yes: bool = False) -> None:
+    def start(self, *, yes: bool = False) -> None:
         """Trains until the run ends; a run that was started before goes on from its last checkpoint.
 
         Raises:
@@ -71,11 +72,8 @@ class Local:
             BroetchenError: the trainer cannot be installed, or has failed.
         """
         folder = self._folder()
-        checked = self._checked_job()
-        job = checked.job
-        if dry_run:
-            print(self._script(job, folder), end="")
-            return
+        checked = self._checked()
+        job = self._job(checked)
         steps = job.parameters.get("steps")
         done = max(checkpoint_steps(str(folder)), default=-1)
         if isinstance(steps, int) and done >= steps - 1:
@@ -92,6 +90,16 @@ class Local:
                 _LOGGER.info("%s: goes on from the checkpoint of step %d", job.name, done)
             self._train([str(python), *arguments(job, str(folder / "job"))], job, folder, lock)
         self._report(self._events(folder).read(), folder)
+
+    def dry_run(self) -> DryRun:
+        """What a run would take, and a script that does the same by hand.
+
+        Raises:
+            UsageError: the config does not fit.
+        """
+        checked = self._checked()
+        script = self._script(self._job(checked), self._folder())
+        return DryRun(budget(checked, peak_tflops=None, price=None), script)
 
     def status(self) -> None:
         """Prints whether the run is running, its last step, and its checkpoints."""
@@ -166,7 +174,8 @@ class Local:
     def _events(self, folder: Path) -> EventFolder:
         return EventFolder(folder / "tensorboard" / self._config.name)
 
-    def _checked_job(self) -> CheckedJob:
+    def _checked(self) -> CheckedJob:
+        self._folder()
         gpu = self._section.accelerator == "gpu"
         extra: dict[str, Value] = {
             "hardware": self._section.accelerator,
@@ -183,9 +192,12 @@ class Local:
         checked = checked_job(self._config, self._place, _gpus() if gpu else 1, extra)
         if self._section.python is None:
             self._check_reporting(checked.settings)
+        return checked
+
+    def _job(self, checked: CheckedJob) -> TrainingJob:
         job = checked.job
-        platform = {"JAX_PLATFORMS": "cuda" if gpu else "cpu", "HF_HUB_OFFLINE": "1"}
-        return dataclasses.replace(checked, job=dataclasses.replace(job, environment={**job.environment, **platform}))
+        platform = {"JAX_PLATFORMS": "cuda" if self._section.accelerator == "gpu" else "cpu", "HF_HUB_OFFLINE": "1"}
+        return dataclasses.replace(job, environment={**job.environment, **platform})
 
     def _check_reporting(self, settings: Mapping[str, Any]) -> None:
         """Refuses what MaxText would leave undone without a word, as the package that does it is missing."""

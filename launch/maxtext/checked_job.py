@@ -37,13 +37,16 @@ class CheckedJob:
     Attributes:
         job: what MaxText is to do.
         settings: all of MaxText's settings for it by name, derived ones included.
-        mixture: what it trains on.
+        mixture, shares: what it trains on.
+        hosts: how many machines train.
         order: what the order of its data hangs on; see `launch.maxtext.resume`.
     """
 
     job: TrainingJob
     settings: Mapping[str, Any]
     mixture: Mixture
+    shares: Shares
+    hosts: int
     order: Mapping[str, Any]
 
 
@@ -102,6 +105,7 @@ def checked_job(
             mixture,
             shares,
             tokenizer,
+            hosts=hosts,
             evaluates=config.data.eval,
             allows_special_strings=config.data.special_strings == "allow",
         )
@@ -113,7 +117,7 @@ def checked_job(
     problems = [Problem(_loc(finding.key), finding.what) for finding in found if finding.fatal]
     if problems := [*problems, *check_resume(config, settings, hosts, order)]:
         raise config.refusal(problems)
-    return CheckedJob(job, settings, mixture, order)
+    return CheckedJob(job, settings, mixture, shares, hosts, order)
 
 
 def _settings(config: TrainingConfig, job: TrainingJob, devices: int) -> Mapping[str, Any]:

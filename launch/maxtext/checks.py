@@ -8,27 +8,18 @@ What MaxText does with each combination was read from its input pipeline, 0.2.5
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from launch.config.finding import Finding
+from launch.maxtext.evaluation import evaluation_findings
 from launch.maxtext.forged_ends import forged_ends
+from launch.maxtext.steps import step_findings
 from launch.maxtext.tokenizer import TrainingTokenizer
 from launch.mixture.datasets import Mixture, Shares
 from launch.mixture.held_out import held_out_in_train
-from launch.mixture.outlook import outlook
-from launch.mixture.repeats import beyond_their_configs, beyond_what_is_worthwhile
 
 # Packing that puts whole records into sequences: it cannot take one that is longer.
 _WHOLE_RECORDS = ("first_fit", "best_fit")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something about a parameter. Where it is not `fatal`, the run goes well, but perhaps not as meant."""
-
-    key: str
-    what: str
-    fatal: bool = True
 
 
 def findings(
@@ -38,6 +29,7 @@ def findings(
     shares: Shares,
     tokenizer: TrainingTokenizer,
     *,
+    hosts: int,
     evaluates: bool,
     allows_special_strings: bool = False,
 ) -> Iterator[Finding]:
@@ -47,6 +39,7 @@ def findings(
         written: the parameters that the config has.
         settings: all of MaxText's, as it reads the command.
         mixture, shares, tokenizer: the data.
+        hosts: how many machines train: processes of JAX.
         evaluates: whether the config asks for evaluation.
         allows_special_strings: whether texts may hold strings that MaxText takes for special tokens.
     """
@@ -62,10 +55,8 @@ def findings(
     for what in forged_ends(mixture, tokenizer, evaluates=evaluates, allowed=allows_special_strings):
         yield Finding("data.special_strings", what, fatal=not allows_special_strings)
     yield from _ignored(settings, mixture, tokenizer)
-    if "steps" in written:
-        yield from _data_end(settings, mixture, shares)
-        yield from _repeats(settings, mixture, shares)
-    yield from _evaluation(settings, mixture, evaluates)
+    yield from step_findings(settings, mixture, shares, hosts, asked="steps" in written)
+    yield from evaluation_findings(settings, mixture, shares, hosts, evaluates=evaluates)
     for overlap in held_out_in_train(mixture.manifests):
         yield Finding("data.outputs", str(overlap), fatal=False)
     yield from _checkpoints(settings)
@@ -124,7 +115,8 @@ def _text_records(settings: Mapping[str, Any], tokenizer: TrainingTokenizer) -> 
     if settings["use_truncation"]:
         yield Finding(
             "use_truncation",
-            f"true cuts texts off after {settings['max_target_length']} tokens, and the rest is never trained on",
+            f"true cuts texts off after {settings['max_target_length']} tokens, and the rest is never trained on; the "
+            "shares are those of whole texts, so that datasets of long ones get less",
             fatal=False,
         )
 
@@ -146,53 +138,6 @@ def _ignored(settings: Mapping[str, Any], mixture: Mixture, tokenizer: TrainingT
         yield Finding(
             "tokenizer",
             f"{reason}, though texts have it; name a pad_token in tokenizer_config.json",
-            fatal=False,
-        )
-
-
-def _data_end(settings: Mapping[str, Any], mixture: Mixture, shares: Shares) -> Iterator[Finding]:
-    if settings["reuse_example_batch"]:
-        return
-    steps, batch, length = settings["steps"], settings["global_batch_size_to_train_on"], settings["max_target_length"]
-    expected = outlook(mixture.components, shares, settings["num_epoch"])
-    last = expected.tokens // (batch * length)
-    if steps > last:
-        yield Finding(
-            "steps",
-            f"{steps} are more than the data has: a step takes {batch} × {length} tokens, and the training ends with "
-            f"{expected.first.name} after some {last} steps; write {last} or fewer, or add `num_epoch: "
-            f"{expected.epochs_needed(steps * batch * length)}`, or give {expected.first.name} a smaller share",
-        )
-
-
-def _repeats(settings: Mapping[str, Any], mixture: Mixture, shares: Shares) -> Iterator[Finding]:
-    if settings["reuse_example_batch"]:
-        return
-    tokens = settings["steps"] * settings["global_batch_size_to_train_on"] * settings["max_target_length"]
-    found = outlook(mixture.components, shares, settings["num_epoch"])
-    if too_often := beyond_their_configs(found, tokens):
-        yield Finding(
-            "num_epoch",
-            f"{'; '.join(too_often)}; write fewer `steps`, give it a smaller share, or build it from more files",
-        )
-    elif many := beyond_what_is_worthwhile(found, tokens):
-        yield Finding("num_epoch", "; ".join(many), fatal=False)
-
-
-def _evaluation(settings: Mapping[str, Any], mixture: Mixture, evaluates: bool) -> Iterator[Finding]:
-    interval = settings["eval_interval"]
-    if evaluates and interval <= 0:
-        yield Finding("eval_interval", "is missing, and `data.eval` is true; add `eval_interval: 500`")
-    if not evaluates:
-        if interval > 0:
-            yield Finding("eval_interval", f"{interval} evaluates on nothing; write `eval: true` into `data`")
-        return
-    batch = settings["global_batch_size_to_eval_on"] * settings["max_target_length"]
-    tokens, steps = sum(one.eval_tokens for one in mixture.components), settings["eval_steps"]
-    if steps * batch > tokens:  # 0 or -1 steps are all that there are
-        yield Finding(
-            "eval_steps",
-            f"{steps} are more than the eval splits have: {tokens} tokens, by {batch} a step, are {tokens // batch}",
             fatal=False,
         )
 

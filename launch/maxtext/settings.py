@@ -16,6 +16,7 @@ import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,51 @@ def _answer(arguments: Sequence[str], keys: Sequence[str]) -> dict[str, Any]:
         config = pyconfig._initialize_pydantic(["", config_file, *asked, *_QUIET])
     except Exception as error:
         problems += _refusals(error, keys, known)
+    else:
+        problems += _index_problems(config.grain_index_storage_option)
     return {"settings": {} if problems else json.loads(config.model_dump_json()), "problems": problems}
+
+
+def _index_problems(option: str | None) -> list[tuple[str | None, str]]:
+    """What the installed reader of ArrayRecord has against a `grain_index_storage_option`.
+
+    MaxText hands it on unseen (`get_datasets` in `maxtext/input_pipeline/grain_data_processing.py`, 0.2.5), and how the
+    reader takes it changes with its version; so a file of one record is opened by that very function, and read.
+    """
+    if option is None:
+        return []
+    from array_record.python.array_record_module import ArrayRecordWriter
+    from maxtext.input_pipeline.grain_data_processing import get_datasets
+
+    with temporary_folder("index") as folder:
+        path = str(Path(folder, "0.arecord"))
+        writer = ArrayRecordWriter(path, "group_size:1")
+        writer.write(b"a record")
+        writer.close()
+        try:
+            dataset = get_datasets(
+                path,
+                "arrayrecord",
+                shuffle=False,
+                shuffle_seed=0,
+                shuffle_buffer_size=1,
+                num_epoch=1,
+                dataloading_host_index=0,
+                dataloading_host_count=1,
+                grain_worker_count=0,
+                grain_num_threads=1,
+                grain_prefetch_buffer_size=1,
+                grain_data_source_max_workers=1,
+                grain_index_storage_option=option,
+            )
+            read = list(dataset) == [b"a record"]
+            said = "" if read else "it reads other records"
+        except Exception as error:
+            said = _short(str(error) or type(error).__name__)
+    if not said:
+        return []
+    reader = f"array_record {version('array_record')}"
+    return [("grain_index_storage_option", f"{option} does not work with {reader}, which says: {said}; leave it out")]
 
 
 def _unknown(key: str, known: Iterable[str]) -> str:
@@ -167,8 +212,6 @@ def _short(message: str) -> str:
 
 
 def _version() -> str:
-    from importlib.metadata import version
-
     return version("maxtext")
 
 

@@ -17,7 +17,8 @@ from transforms.errors import UsageError
 # What Grain scales the smallest weight to.
 _SMALLEST = 100
 # MaxText rounds the weights of evaluation files to four decimals.
-_EVAL_UNITS = 10_000
+_EVAL_DECIMALS = 4
+_EVAL_UNITS = 10**_EVAL_DECIMALS
 
 
 def record_weights(components: Sequence[Component], shares: Shares) -> dict[str, Fraction]:
@@ -98,6 +99,19 @@ def eval_weights(components: Sequence[Component], shares: Shares) -> dict[str, F
                 "dataset out"
             )
     return {name: Fraction(part, _EVAL_UNITS) for name, part in parts.items()}
+
+
+def eval_integers(components: Sequence[Component], shares: Shares) -> dict[str, int]:
+    """What Grain makes of the weights of evaluation files, after MaxText has rounded them to four decimals.
+
+    Raises:
+        UsageError: see `eval_weights`.
+    """
+    weights = {name: float(weight) for name, weight in eval_weights(components, shares).items()}
+    total = sum(weights.values())
+    parts = {name: round(weight / total, _EVAL_DECIMALS) for name, weight in weights.items()}
+    scale = _SMALLEST / min(parts.values())
+    return {name: int(part * scale) for name, part in parts.items()}
 
 
 def token_shares(integers: Mapping[str, int], components: Sequence[Component]) -> dict[str, Fraction]:

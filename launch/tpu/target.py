@@ -6,6 +6,7 @@ import re
 
 from launch.config.tpu import TpuConfig
 from launch.config.training import TrainingConfig
+from launch.maxtext.budget import DryRun, budget
 from launch.maxtext.checked_job import CheckedJob, checked_job
 from launch.places import MountedPlace
 from transforms.errors import UsageError
@@ -55,3 +56,9 @@ class TpuTarget[SectionT: TpuConfig]:
         """The job for so many slices; the place knows its buckets from then on."""
         chips = self._section.slice().chips * slices
         return checked_job(self._config, self._place, chips, hosts=self._section.hosts())
+
+    def _dry_run(self, checked: CheckedJob, script: str, slices: int = 1) -> DryRun:
+        """What a checked job would take on so many slices, and a script that does it by hand."""
+        accelerator = self._section.slice()
+        peak = accelerator.generation.tflops * accelerator.chips * slices
+        return DryRun(budget(checked, peak_tflops=peak, price=self._section.price()), script)

@@ -14,6 +14,8 @@ from launch import shell_script
 from launch.config.tpu import TpuVmConfig
 from launch.config.training import TrainingConfig
 from launch.job import Command, JobFile
+from launch.maxtext.budget import DryRun
+from launch.maxtext.checked_job import CheckedJob
 from launch.maxtext.ending import EARLY
 from launch.maxtext.resume import note_order
 from launch.tpu import vm_files
@@ -55,7 +57,7 @@ class TpuVm(TpuTarget[TpuVmConfig]):
         self._gcloud = Gcloud(self._section.zone, self._section.project)
         self._slice = TpuSlice(self._name, self._section, self._gcloud, poll_s)
 
-    def start(self, *, dry_run: bool = False, yes: bool = False) -> None:
+    def start(self, *, yes: bool = False) -> None:
         """Starts the run, or goes on with it, on a slice that is requested unless it is there.
 
         Raises:
@@ -63,12 +65,7 @@ class TpuVm(TpuTarget[TpuVmConfig]):
             BroetchenError: Cloud TPU refused, or the machines could not be set up.
         """
         checked = self._checked_job()
-        files = vm_files.vm_files(
-            self._name, checked.job, self._section, self._place.buckets, checked.mixture.data_bytes
-        )
-        if dry_run:
-            print(self._script(files), end="")
-            return
+        files = self._files(checked)
         self._slice.secure(yes=yes)
         note_order(self._config, checked.order)
         try:
@@ -78,6 +75,15 @@ class TpuVm(TpuTarget[TpuVmConfig]):
                 raise PreemptedError(f"{self._name}: {PREEMPTED}") from error
             raise
         _LOGGER.info("%s: all machines are set up; `logs --follow` shows the trainer's log", self._name)
+
+    def dry_run(self) -> DryRun:
+        """What the run would take, and a script that does by hand what `start` does where there is no slice yet.
+
+        Raises:
+            UsageError: the config does not fit.
+        """
+        checked = self._checked_job()
+        return self._dry_run(checked, self._script(self._files(checked)))
 
     def status(self) -> None:
         """Prints the state of the request, of the slice and of the job on each machine."""
@@ -160,6 +166,10 @@ class TpuVm(TpuTarget[TpuVmConfig]):
                 return self.start(yes=True)
             except PreemptedError:
                 self._slice.wait()
+
+    def _files(self, checked: CheckedJob) -> tuple[JobFile, ...]:
+        buckets, size = self._place.buckets, checked.mixture.data_bytes
+        return vm_files.vm_files(self._name, checked.job, self._section, buckets, size)
 
     def _set_up(self, files: tuple[JobFile, ...]) -> None:
         with temporary_folder("vm") as scratch:

@@ -17,6 +17,7 @@ from launch import processes, shell_script
 from launch.config.tpu import XpkConfig
 from launch.config.training import TrainingConfig
 from launch.job import Command, JobFile, TrainingJob
+from launch.maxtext.budget import DryRun
 from launch.maxtext.ending import EARLY
 from launch.maxtext.resume import note_order
 from launch.places import mount_point
@@ -52,7 +53,7 @@ class Xpk(TpuTarget[XpkConfig]):
         example = "xpk: {accelerator: v6e-8, zone: europe-west4-a, cluster: my-cluster}"
         super().__init__(config, config.xpk, example=example, machines="a cluster")
 
-    def start(self, *, dry_run: bool = False, yes: bool = False) -> None:
+    def start(self, *, yes: bool = False) -> None:
         """Starts the run, or goes on with it, unless it is running.
 
         Raises:
@@ -61,9 +62,6 @@ class Xpk(TpuTarget[XpkConfig]):
         """
         checked = self._checked_job(self._section.num_slices)
         files, size = _files(checked.job), checked.mixture.data_bytes
-        if dry_run:
-            print(self._script(files, size), end="")
-            return
         if self._is_listed("RUNNING") or self._is_listed("QUEUED"):
             _LOGGER.info("%s: the workload is in the cluster already", self._name)
             return
@@ -84,6 +82,16 @@ class Xpk(TpuTarget[XpkConfig]):
             note_order(self._config, checked.order)
             self._show(self._create_command(str(folder)))
         _LOGGER.info("%s: the workload is in the cluster; `logs --follow` shows its log", self._name)
+
+    def dry_run(self) -> DryRun:
+        """What the run would take, and a script that does by hand what `start` does for a new workload.
+
+        Raises:
+            UsageError: the config does not fit.
+        """
+        slices = self._section.num_slices
+        checked = self._checked_job(slices)
+        return self._dry_run(checked, self._script(_files(checked.job), checked.mixture.data_bytes), slices)
 
     def status(self) -> None:
         """Prints xpk's line about the workload."""

@@ -64,7 +64,7 @@ def test_maxtext_reads_the_job_as_it_was_meant(built, tmp_path, monkeypatch, cap
     shutil.copytree(built / "mix", folder / "mix")
     path = training_config(
         folder,
-        {"eval_interval": 4, "eval_steps": 2, "base_mlp_dim": 1024, "checkpoint_period": 100},
+        {"eval_interval": 4, "eval_steps": 1, "base_mlp_dim": 1024, "checkpoint_period": 100},
         data={"outputs": "mix", "eval": True},
     )
     done = checked(path, extra={"hardware": "cpu"})
@@ -173,11 +173,11 @@ def line_of(path: Path, key: str) -> int:
             ],
         ),
         (
-            {"vocab_size": 60000, "max_target_length": 32, "steps": 18},
+            {"vocab_size": 60000, "max_target_length": 32, "steps": 19},
             [
                 "vocab_size: 60000 is smaller than the tokenizer's 65536",
                 "max_target_length: 32 is shorter than records may be",
-                "steps: 18 are more than the data has: a step takes 16 × 32 tokens",
+                "steps: 19 are more than the data has: a step takes 16 × 32 tokens",
             ],
         ),
     ],
@@ -194,6 +194,31 @@ def test_all_that_cannot_go_well_is_said_with_its_line(built, parameters, messag
 def test_what_goes_with_nothing_else_is_refused_by_maxtext(built):
     said = refusal(training_config(built, {"use_tokamax_splash": True, "use_jax_splash": True}))
     assert "parameters: MaxText refuses them: At most one of `use_tokamax_splash` and `use_jax_splash`" in said
+
+
+@pytest.mark.slow
+def test_an_index_that_the_installed_reader_cannot_store_is_refused(built):
+    """Tried on the reader itself: one of the two ways works with it, whatever its version."""
+    said = refusal(training_config(built, {"grain_index_storage_option": "offloaded"}))
+    assert "parameters.grain_index_storage_option: offloaded does not work with array_record 0.8.6" in said
+    assert "footer_prefetch_bytes" in said
+    taken = checked(training_config(built, {"grain_index_storage_option": "in_memory"})).settings
+    assert taken["grain_index_storage_option"] == "in_memory"
+
+
+@pytest.mark.slow
+def test_maxtext_mixes_nothing_by_its_elastic_iterator(built):
+    elastic = {"grain_use_elastic_iterator": True, "packing": False, "use_truncation": True}
+    assert "does not support dataset mixtures" in refusal(training_config(built, elastic))
+
+
+@pytest.mark.slow
+def test_hosts_have_to_be_told_how_long_to_evaluate(built):
+    path = training_config(built, {"eval_interval": 4}, data={"outputs": "mix", "eval": True})
+    config = load_training_config(path)
+    assert checked_job(config, HERE, 4).hosts == 1
+    with pytest.raises(UsageError, match="eval_steps: is missing, and each of 2 hosts evaluates until its own data"):
+        checked_job(config, HERE, 4, hosts=2)
 
 
 @pytest.mark.slow

@@ -11,17 +11,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launch.maxtext.checks import Finding, findings
+from launch.config.finding import Finding
+from launch.maxtext.checks import findings
 from launch.maxtext.tokenizer import TrainingTokenizer
 from launch.mixture.datasets import Component, Mixture, Records
-from launch.mixture.outlook import outlook
 
 WRITTEN = {"steps": 10, "per_device_batch_size": 8}
 SETTINGS = {
     "steps": 10,
     "per_device_batch_size": 8,
+    "global_batch_size_to_load": 8,
     "global_batch_size_to_train_on": 8,
+    "global_batch_size_to_load_eval": 8,
     "global_batch_size_to_eval_on": 8,
+    "micro_batch_size_to_eval_on": 8,
+    "gradient_accumulation_steps": 1,
+    "expansion_factor_real_data": -1.0,
+    "grain_worker_count": 1,
+    "grain_worker_count_eval": 1,
+    "generate_padding_batch_eval": False,
     "max_target_length": 64,
     "vocab_size": 1000,
     "num_epoch": 1,
@@ -47,6 +55,7 @@ SHARES = {"german": Fraction(3, 5), "english": Fraction(2, 5)}
 IDS = Records(format="tokens", max_tokens=64, bos_id=None, eos_id=1)
 TEXT = Records(format="text", max_tokens=None, bos_id=None, eos_id=None)
 TOKENIZER = TrainingTokenizer("/mix/tokenizer", None, 1, 0, "<|pad|>", True)
+BIG = {"global_batch_size_to_load": 40, "global_batch_size_to_train_on": 40}
 NO_LOSS = "MaxText takes ! (id {}) for padding and ignores it in the loss"
 
 
@@ -63,10 +72,11 @@ def found(
     written: Mapping[str, Any] = WRITTEN,
     components: tuple[Component, ...] = COMPONENTS,
     evaluates: bool = False,
+    hosts: int = 1,
 ) -> dict[str, Finding]:
     mixture = Mixture(components, True, {}, records, "sha", 1000, "/mix/tokenizer/tokenizer.json")
     everything = SETTINGS | dict(settings or {})
-    listed = list(findings(written, everything, mixture, SHARES, tokenizer, evaluates=evaluates))
+    listed = list(findings(written, everything, mixture, SHARES, tokenizer, hosts=hosts, evaluates=evaluates))
     assert len({finding.key for finding in listed}) == len(listed)
     return {finding.key: finding for finding in listed}
 
@@ -98,7 +108,7 @@ def test_nothing_is_wrong_with_what_is_right():
         (TEXTS | {"tokenize_train_data": False}, TEXT, "tokenize_train_data", "false cannot go with records of text"),
         (TEXTS | {"tokenize_eval_data": False}, TEXT, "tokenize_eval_data", "false cannot go with records of text"),
         (TEXTS | {"add_bos": True}, TEXT, "add_bos", "true has no effect, as no tokenizer_config.json in"),
-        ({"steps": 20}, IDS, "steps", "20 are more than the data has: a step takes 8 × 64 tokens"),
+        ({"steps": 21}, IDS, "steps", "21 are more than the data has: a step takes 8 × 64 tokens"),
         ({"eval_interval": 5}, IDS, "eval_interval", "5 evaluates on nothing"),
     ],
 )  # fmt: skip
@@ -116,7 +126,7 @@ def test_all_is_found_at_once():
         "tokenizer": False,
         "steps": True,
         "eval_interval": True,
-        "eval_steps": False,
+        "eval_steps": True,
         "checkpoint_period": False,
     }
 
@@ -171,14 +181,22 @@ def test_texts_get_what_the_tokenizer_names(key: str, name: str, example: str) -
 
 
 def test_truncated_texts_are_trained_on_in_part() -> None:
-    what = only(found(TEXTS | {"use_truncation": True}, TEXT), "use_truncation", fatal=False)
-    assert what == "true cuts texts off after 64 tokens, and the rest is never trained on"
+    """Unpacked, each text is a sequence; packed, nobody knows how many there are."""
+    said = (
+        "true cuts texts off after 64 tokens, and the rest is never trained on; the shares are those of whole texts, "
+        "so that datasets of long ones get less"
+    )
+    cut = TEXTS | {"use_truncation": True}
+    assert only(found(cut | {"packing": False}, TEXT), "use_truncation", fatal=False) == said
+    packed = found(cut, TEXT)
+    assert {key: finding.fatal for key, finding in packed.items()} == {"use_truncation": False, "steps": True}
+    assert packed["steps"].what.startswith("10 may be more than the data has, as it is not known how much of each text")
 
 
 @pytest.mark.parametrize(
     ("batch", "length", "epochs", "last", "more"),
     [
-        (8, 64, 1, 19, 2),  # of 10,000 tokens, 272 are too few for one more
+        (8, 64, 1, 20, 2),  # of 10,000 tokens, 272 are in the last one, and padding
         (5, 100, 1, 20, 2),
         (5, 100, 2, 40, 3),
         (1, 10_000, 1, 1, 2),
@@ -186,6 +204,7 @@ def test_truncated_texts_are_trained_on_in_part() -> None:
 )
 def test_the_last_step_that_the_data_has(batch: int, length: int, epochs: int, last: int, more: int) -> None:
     settings = {
+        "global_batch_size_to_load": batch,
         "global_batch_size_to_train_on": batch,
         "max_target_length": length,
         "num_epoch": epochs,
@@ -226,11 +245,11 @@ def test_evaluation_has_to_be_asked_for_twice(evaluates: bool, interval: int, sa
     ("steps", "batch", "length", "has"),
     [
         (1, 8, 64, None),
-        (2, 5, 100, None),
+        (2, 8, 64, None),  # of 1,000 tokens, 488 are in the second one, and padding
         (10, 1, 100, None),
+        (3, 8, 64, 2),
         (3, 5, 100, 2),
-        (11, 1, 91, 10),  # 1,001 tokens
-        (1, 7, 143, 0),  # 1,001 tokens
+        (12, 1, 91, 11),
         # All that there is, whatever a batch takes.
         (0, 100, 100, None),
         (-1, 100, 100, None),
@@ -240,19 +259,95 @@ def test_no_more_eval_steps_than_the_eval_splits_have(steps: int, batch: int, le
     settings = {
         "eval_interval": 5,
         "eval_steps": steps,
-        "global_batch_size_to_eval_on": batch,
-        "global_batch_size_to_train_on": 1,
+        "global_batch_size_to_load": batch,
+        "global_batch_size_to_train_on": batch,
+        "micro_batch_size_to_eval_on": batch,
         "max_target_length": length,
+        "reuse_example_batch": 1,
     }
     everything = found(settings, evaluates=True)
     if has is None:
         assert everything == {}
     else:
-        assert only(everything, "eval_steps", fatal=False) == (
-            f"{steps} are more than the eval splits have: 1000 tokens, by {batch * length} a step, are {has}"
+        assert only(everything, "eval_steps", fatal=True) == (
+            f"{steps} are more than the eval splits have: MaxText evaluates in batches of the training, {batch} "
+            f"sequences of {length}, and 1 reader (1 host × 1 worker) has {has} of them when the mixture ends, with "
+            f"german (20 records); write {has} or fewer, or build the datasets with more eval_tokens"
         )
     # Nothing is evaluated: nothing is too much.
     assert found(settings | {"eval_interval": -1}) == {}
+
+
+def test_hosts_evaluate_as_many_steps() -> None:
+    """Each of several hosts ends by itself, so that the steps have to be said; and no host has fewer."""
+    asked = {"eval_interval": 5, "reuse_example_batch": 1}
+    one = found(asked, evaluates=True)
+    assert one == {}
+    what = only(found(asked, evaluates=True, hosts=2), "eval_steps", fatal=True)
+    assert what == (
+        "is missing, and each of 2 hosts evaluates until its own data ends, while those that have more wait for it "
+        "forever: MaxText evaluates in batches of the training, 8 sequences of 64, and 2 readers (2 hosts × 1 worker) "
+        "have 1 of them when the mixture ends, with german (20 records); add `eval_steps: 1`, or build the datasets "
+        "with more eval_tokens"
+    )
+    assert found(asked | {"eval_steps": 1}, evaluates=True, hosts=2) == {}
+    assert "3 are more than" in only(
+        found(asked | {"eval_steps": 3}, evaluates=True, hosts=2), "eval_steps", fatal=True
+    )
+    # Where hosts go on with padding, nothing hangs.
+    padded = found(asked | {"eval_steps": 3, "generate_padding_batch_eval": True}, evaluates=True, hosts=2)
+    assert "and the others are empty" in only(padded, "eval_steps", fatal=False)
+
+
+def test_a_host_without_a_record_evaluates_nothing() -> None:
+    components = (
+        dataclasses.replace(COMPONENTS[0], eval_records=20),
+        dataclasses.replace(COMPONENTS[1], eval_records=1),
+    )
+    asked = {"eval_interval": 5, "eval_steps": 1, "reuse_example_batch": 1, "generate_padding_batch_eval": True}
+    everything = found(asked | {"grain_worker_count_eval": 0}, components=components, evaluates=True, hosts=64)
+    assert "64 readers (64 hosts × 1 worker) have 0 of them" in only(everything, "eval_steps", fatal=True)
+
+
+def test_what_is_read_for_an_evaluation_and_left_out() -> None:
+    settings = {
+        "eval_interval": 5,
+        "gradient_accumulation_steps": 4,
+        "per_device_batch_size": 2,
+        "reuse_example_batch": 1,
+    }
+    what = only(
+        found(settings | {"micro_batch_size_to_eval_on": 2}, evaluates=True), "eval_per_device_batch_size", fatal=False
+    )
+    assert what.startswith(
+        "MaxText reads 8 sequences for a step of the evaluation, and evaluates the first 2 of them; 8 "
+    )
+
+
+def test_each_record_is_a_sequence_without_packing() -> None:
+    """300 records are 38 batches of 8, the last of 4; of the tokens there are but for 20."""
+    unpacked = {"packing": False, "checkpoint_period": 1}
+    assert found(unpacked | {"steps": 38}) == {}
+    what = only(found(unpacked | {"steps": 39}), "steps", fatal=True)
+    assert what.startswith("39 are more than the data has: a step takes 8 records, and the training ends with english")
+
+
+def test_every_reader_needs_records_of_every_dataset() -> None:
+    """A batch of each of 32 readers is 64 or 320 sequences, by what a host takes; there are 200 and 100 records."""
+    settings = {"grain_worker_count": 8, "steps": 1, "checkpoint_period": 0}
+    assert found(settings, hosts=4) == {}
+    what = only(found(settings | BIG, hosts=4), "grain_worker_count", fatal=False)
+    assert what == (
+        "8 makes 32 readers (4 hosts × 8 workers), among which too few records are dealt out: english 100, german 200. "
+        "Each reader mixes its own part, which ends with the first dataset that it has no more of, and fills up its "
+        "last batch with padding; take a smaller number, or datasets of at least 320 records"
+    )
+    assert "english 200." in only(found(settings | BIG | {"num_epoch": 2}, hosts=4), "grain_worker_count", fatal=False)
+
+
+@pytest.mark.parametrize("key", ["grain_worker_count", "grain_worker_count_eval"])
+def test_nobody_chooses_workers_later(key: str) -> None:
+    assert "write a number, such as 2" in only(found({key: -1}), key, fatal=True)
 
 
 def test_the_steps_have_one_with_a_checkpoint() -> None:
@@ -308,20 +403,23 @@ def test_steps_and_epochs_that_are_named_are_enough(steps, epochs, batch, length
     settings = {
         "steps": steps,
         "num_epoch": epochs,
+        "global_batch_size_to_load": batch,
         "global_batch_size_to_train_on": batch,
         "max_target_length": max(length, 64),
         "checkpoint_period": 1,
     }
     finding = found(settings).get("steps")
-    expected = outlook(COMPONENTS, SHARES, epochs).tokens // (batch * settings["max_target_length"])
-    assert (finding is None) == (steps <= expected)
     if finding is None:
+        # What is taken with less is taken with more.
+        assert "steps" not in found(settings | {"num_epoch": epochs + 1})
         return
     fewer = int(finding.what.partition("write ")[2].split()[0])
-    assert fewer == expected
+    assert fewer < steps
     assert "steps" not in found(settings | {"steps": fewer})
+    assert "steps" in found(settings | {"steps": fewer + 1})
     more = int(finding.what.partition("`num_epoch: ")[2].partition("`")[0])
     assert more > epochs
+    assert "steps" not in found(settings | {"num_epoch": more})
 
 
 @pytest.mark.parametrize(
@@ -349,6 +447,7 @@ def test_a_dataset_is_read_no_more_often_than_is_allowed_or_worthwhile(
     )
     settings = {
         "steps": steps,
+        "global_batch_size_to_load": batch,
         "global_batch_size_to_train_on": batch,
         "max_target_length": length,
         "num_epoch": 7,
@@ -357,7 +456,13 @@ def test_a_dataset_is_read_no_more_often_than_is_allowed_or_worthwhile(
     shares = mixture.shares()
     assert shares == {"german": Fraction(1, 2), "english": Fraction(1, 2)}
     listed = findings(
-        {"steps": steps, "per_device_batch_size": 1}, SETTINGS | settings, mixture, shares, TOKENIZER, evaluates=False
+        {"steps": steps, "per_device_batch_size": 1},
+        SETTINGS | settings,
+        mixture,
+        shares,
+        TOKENIZER,
+        hosts=1,
+        evaluates=False,
     )
     found = {finding.key: finding for finding in listed}
     assert "steps" not in found

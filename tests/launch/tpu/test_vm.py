@@ -250,10 +250,9 @@ def test_stop_and_delete(cloud: Recorder, make_vm: MakeVm, capfd: pytest.Capture
 
 
 @pytest.mark.slow
-def test_a_dry_run_can_be_pasted(cloud: Recorder, make_vm: MakeVm, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_can_be_pasted(cloud: Recorder, make_vm: MakeVm) -> None:
     vm = make_vm()
-    vm.start(dry_run=True)
-    script = capsys.readouterr().out
+    script = vm.dry_run().script
     assert cloud.calls("gcloud") == []
     assert "$23.76 an hour" in script
     cloud.play(states=["PROVISIONING", "ACTIVE"])

@@ -148,9 +148,8 @@ def test_a_workload_is_deleted_after_a_question(cloud: Recorder, make_xpk: MakeX
     assert cloud.calls("xpk", "delete") == [["workload", "delete", "--workload=nano-demo-1", *WHERE]]
 
 
-def test_a_dry_run_can_be_pasted(cloud: Recorder, make_xpk: MakeXpk, capsys: pytest.CaptureFixture[str]) -> None:
-    make_xpk().start(dry_run=True)
-    script = capsys.readouterr().out
+def test_a_dry_run_can_be_pasted(cloud: Recorder, make_xpk: MakeXpk) -> None:
+    script = make_xpk().dry_run().script
     assert not cloud.calls("xpk")
     assert "$47.52 an hour" in script
     done = subprocess.run(["sh", "-eu"], input=script, text=True, capture_output=True)

@@ -1,0 +1,66 @@
+"""What `broetchen train --dry-run` shows before its script: what the run reads, takes and costs."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from beam_pipelines.console.layout import NO_LIMIT, cell, new_table
+from launch.maxtext.budget import UTILIZATION, Budget
+from transforms.quantities import format_size
+
+
+def budget_comment(name: str, found: Budget) -> str:
+    """The table as comments of a shell script, so that all that is printed can be pasted into a shell.
+
+    Args:
+        name: of the run.
+        found: its figures.
+    """
+    text = io.StringIO()
+    table = new_table([cell(name), "", "how it is known"])
+    table.columns[-1].justify = "left"
+    for row in _rows(found):
+        table.add_row(*map(cell, row))
+    Console(file=text, width=NO_LIMIT).print(table)
+    return "".join(f"#{line and ' '}{line}\n" for line in map(str.rstrip, text.getvalue().splitlines()) if line)
+
+
+def _rows(found: Budget) -> list[tuple[str, str, str]]:
+    rows = [
+        ("steps", f"{found.steps:,}", f"the data has {found.data_steps:,} or a few more"),
+        ("tokens", f"{found.tokens:,}", f"{found.tokens // found.steps:,} a step, where packing leaves no room unused"),
+    ]
+    rows.append(("readers", f"{found.readers.count:,}", found.readers.shown().partition(" (")[2].rstrip(")")))
+    for one in found.datasets:
+        read = f"{one.tokens:,} tokens are read; of {one.records:,} records each reader has {one.a_reader:,} or more"
+        rows.append((f"  {one.name}", f"{one.passes:.2f} passes", read))
+    held = f"for indexes of ArrayRecord on each host, in {found.index_processes:,} processes"
+    rows.append(("memory", format_size(found.index_bytes), held))
+    most = f"{found.host_reads:,.0f}"
+    can = f"a step takes {found.step_records:,}; with a core for each worker it can read {most} at most"
+    needed = "unknown" if found.needed_reads is None else f"{found.needed_reads:,.0f}"
+    rows.append(("records a second", needed, f"that each host needs: {can}"))
+    if found.parameters is None:
+        rows.append(("parameters", "unknown", "only MaxText can count them for this model"))
+    else:
+        rows.append(("parameters", f"{found.parameters:,}", "from MaxText's settings"))
+    rows += _time(found)
+    return rows
+
+
+def _time(found: Budget) -> list[tuple[str, str, str]]:
+    if found.tokens_a_second is None or found.hours is None:
+        return [("tokens a second", "unknown", "the first steps show it"), ("hours", "unknown", "")]
+    assumed = f"assumed: {float(UTILIZATION):.0%} of the chips' best; small models mostly reach less"
+    rows = [
+        ("tokens a second", f"{found.tokens_a_second:,.0f}", assumed),
+        ("hours", f"{found.hours:,.1f}", "of training alone; twice as many at half the tokens a second"),
+    ]
+    if found.price is None or found.total_price is None:
+        rows.append(("price", "unknown", "https://cloud.google.com/tpu/pricing"))
+    else:
+        most = "at most " if found.price.at_most else ""
+        rows.append(("price", f"{most}${found.total_price:,.2f}", f"for those hours: {found.price.shown()}"))
+    return rows
