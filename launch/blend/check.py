@@ -65,5 +65,7 @@ def _run(arguments: list[str]) -> str:
         raise BroetchenError(f"MaxText did not check the order in {_TIMEOUT_SECONDS} s; try again") from error
     last = one_line((ended.stdout if not ended.returncode else ended.stderr).strip().rpartition("\n")[2])
     if ended.returncode:
-        raise BroetchenError(last.removeprefix("broetchen: ") or f"MaxText's check of the order ended with {ended.returncode}")
+        raise BroetchenError(
+            last.removeprefix("broetchen: ") or f"MaxText's check of the order ended with {ended.returncode}"
+        )
     return last.removeprefix("broetchen: ")

@@ -2,11 +2,11 @@
 
 A dataset is read as one stream of tokens: all its documents in an order of the first pass, then all of them in another
 one, and so on. Sequence number j of the stream begins with token j·L and has L + 1 tokens, of which the last is only a
-target: it is the first of the next sequence. So nothing is left out and nothing is padded, whatever the lengths are, and
-a sequence may end in the next pass.
+target: it is the first of the next sequence. So nothing is left out and nothing is padded, whatever the lengths are,
+and a sequence may end in the next pass.
 
-The sequences that begin in a pass are shuffled among each other, so that a long document is not read in one go. The last
-of them, which reaches into the next pass, comes last: who reads a dataset once never sees a token twice.
+The sequences that begin in a pass are shuffled among each other, so that a long document is not read in one go. The
+last of them, which reaches into the next pass, comes last: a dataset that is read once gives no token twice.
 
 The shuffles are those of NumPy's `RandomState`, whose streams no version changes (NEP 19).
 """
@@ -48,20 +48,22 @@ def passes_begun(sequences: int, tokens: int, length: int) -> int:
     return max(0, sequences - 1) * length // tokens + 1
 
 
-def shuffled(count: int, seed: int, *what: object, shuffle: bool = True) -> Integers:
+def shuffled(count: int, seed: int, *what: object, shuffle: bool) -> Integers:
     """The numbers from 0 to `count`, in an order that hangs on the seed and on what is ordered, and on nothing else.
 
     Returns:
         int32 or, from 2³¹ on, int64.
     """
-    numbers = np.arange(count, dtype=np.int32 if count < 2**31 else np.int64)
+    numbers: Integers = np.arange(count, dtype=np.int32 if count < 2**31 else np.int64)
     if shuffle:
         digest = hashlib.sha256("/".join(map(str, (seed, *what))).encode()).digest()
         np.random.RandomState(np.frombuffer(digest, ">u4")).shuffle(numbers)
     return numbers
 
 
-def sequence_order(sequences: int, tokens: int, length: int, seed: int, name: str, *, shuffle: bool) -> Iterator[Integers]:
+def sequence_order(
+    sequences: int, tokens: int, length: int, seed: int, name: str, *, shuffle: bool
+) -> Iterator[Integers]:
     """The numbers of the sequences in their stream, in the order in which a training gets them; a pass at a time.
 
     The order of fewer sequences is the beginning of that of more.

@@ -2,8 +2,8 @@
 
 After any n sequences a dataset of share s has had ⌊s·n⌋ or ⌈s·n⌉ of them, so that it is less than one sequence off. So
 its sequence number j, from 0, comes at the earliest as number ⌊j/s⌋ of all, and at the latest as number ⌈(j+1)/s⌉ - 1.
-An order that keeps all of these windows exists for any shares that add up to 1, and it is found by always taking, of the
-datasets whose window is open, the one whose window closes first (S. K. Baruah, N. K. Cohen, C. G. Plaxton and D. A.
+An order that keeps all of these windows exists for any shares that add up to 1, and it is found by always taking, of
+the datasets whose window is open, the one whose window closes first (S. K. Baruah, N. K. Cohen, C. G. Plaxton and D. A.
 Varvel, *Proportionate Progress: A Notion of Fairness in Resource Allocation*, Algorithmica 15, 1996; one processor).
 """
 

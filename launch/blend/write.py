@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import posixpath
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -36,6 +37,8 @@ from transforms.megatron.index import HEAD_BYTES, LENGTH, IndexHead, index_path
 from transforms.parquet.source_files import open_source
 
 _MOST_BYTES = 256 << 20
+_LAST = "order/last.txt"
+_DIGEST = re.compile("[0-9a-f]{16}")
 
 
 def write_blend(plan: BlendPlan, folder: str) -> Blend:
@@ -72,10 +75,37 @@ def find_blend(folder: str) -> Blend | None:
         blend = Blend.model_validate(parse_json(read_bounded(path, _MOST_BYTES)), strict=True)
     except ValueError as error:
         what = error.errors()[0]["msg"] if isinstance(error, pydantic.ValidationError) else str(error)
-        raise BroetchenError(f"{path}: is not what an order's folder has ({one_line(what)}); delete the folder") from error
+        raise BroetchenError(
+            f"{path}: is not what an order's folder has ({one_line(what)}); delete the folder"
+        ) from error
     if blend.digest != blend.plan.digest():
         raise BroetchenError(f"{path}: was changed, as its digest is another; delete the folder")
     return blend
+
+
+def note_order(run: str, folder: str) -> None:
+    """Notes that a run follows the order in `folder`, which is below the run's own."""
+    storage.write_bytes(posixpath.join(run, _LAST), f"{posixpath.basename(folder)}\n".encode())
+
+
+def order_folder(run: str, digest: str) -> str:
+    """Where below a run's folder an order of its lies."""
+    return posixpath.join(run, "order", digest[:16])
+
+
+def last_order(run: str) -> str | None:
+    """The folder of the order that a run followed since its last start; None where it has none.
+
+    Raises:
+        BroetchenError: the note cannot be read, or is none.
+    """
+    path = posixpath.join(run, _LAST)
+    if not storage.exists(path):
+        return None
+    name = read_bounded(path, 100).decode("ascii", "replace").strip()
+    if not _DIGEST.fullmatch(name):
+        raise BroetchenError(f"{path}: names no order; start the run again, which writes it")
+    return order_folder(run, name)
 
 
 def _is_whole(blend: Blend, folder: str) -> bool:

@@ -30,7 +30,7 @@ from launch.local.log import EventFolder, History
 from launch.local.losses import plot_losses, print_losses
 from launch.local.process import POLL_S, held, owner_of, run_trainer, stop_trainer
 from launch.local.progress import follow_steps
-from launch.maxtext.checked_job import checked_job
+from launch.maxtext.checked_job import CheckedJob, checked_job
 from launch.maxtext.checkpoints import checkpoint_steps
 from launch.maxtext.command import arguments, left_out, trainer_environment
 from launch.places import LocalPlace
@@ -72,9 +72,10 @@ class Local:
             BroetchenError: the trainer cannot be installed, or has failed.
         """
         folder = self._folder()
-        job = self._job()
+        checked = self._checked_job()
+        job = checked.job
         if dry_run:
-            print(self._script(job, folder), end="")
+            print(self._script(checked, folder), end="")
             return
         steps = job.parameters.get("steps")
         done = max(checkpoint_steps(str(folder)), default=-1)
@@ -86,6 +87,8 @@ class Local:
         with held(_lock(folder)) as lock:
             if lock is None:
                 raise UsageError(f"{job.name} is running already; `stop` it first, or give this run another name")
+            if checked.order is not None:
+                checked.order.write()
             _write_files(job, folder / "job")
             if done >= 0:
                 _LOGGER.info("%s: goes on from the checkpoint of step %d", job.name, done)
@@ -160,7 +163,7 @@ class Local:
     def _events(self, folder: Path) -> EventFolder:
         return EventFolder(folder / "tensorboard" / self._config.name)
 
-    def _job(self) -> TrainingJob:
+    def _checked_job(self) -> CheckedJob:
         gpu = self._section.accelerator == "gpu"
         extra: dict[str, Value] = {
             "hardware": self._section.accelerator,
@@ -179,7 +182,7 @@ class Local:
             self._check_reporting(checked.settings)
         job = checked.job
         platform = {"JAX_PLATFORMS": "cuda" if gpu else "cpu", "HF_HUB_OFFLINE": "1"}
-        return dataclasses.replace(job, environment={**job.environment, **platform})
+        return dataclasses.replace(checked, job=dataclasses.replace(job, environment={**job.environment, **platform}))
 
     def _check_reporting(self, settings: Mapping[str, Any]) -> None:
         """Refuses what MaxText would leave undone without a word, as the package that does it is missing."""
@@ -195,8 +198,9 @@ class Local:
         if problems:
             raise self._config.refusal(problems)
 
-    def _script(self, job: TrainingJob, folder: Path) -> str:
+    def _script(self, checked: CheckedJob, folder: Path) -> str:
         """What `start` does, as a shell script."""
+        job = checked.job
         trainer = trainer_python(self._config, self._section.accelerator)
         unset = (word for name in left_out(os.environ) for word in ("-u", name))
         words = ("env", *unset, str(trainer.python), *arguments(job, str(folder / "job")))
@@ -206,6 +210,7 @@ class Local:
                 *(shell_script.command_lines(command) for command in (() if trainer.is_ready else trainer.commands())),
                 shell_script.command_lines(Command(("mkdir", "-p", str(folder / "job")), "the job's files")),
                 *(shell_script.file_lines(str(folder / "job"), file) for file in job.files),
+                *([] if checked.order is None else checked.order.script_lines(str(folder / "job"))),
                 f"{shell_script.command_lines(train)} >>{shlex.quote(str(_log(folder)))} 2>&1",
             ]
         )

@@ -47,11 +47,7 @@ def findings(
         mixture, shares, tokenizer: the data.
         evaluates: whether the config asks for evaluation.
     """
-    for key, example in (("steps", "1000"), ("per_device_batch_size", "32")):
-        if key not in written:
-            what = f"is missing, and MaxText's {settings[key]} is hardly meant; add `{key}: {example}`"
-            yield Finding(key, what)
-    yield from _vocabulary(settings, mixture)
+    yield from common_findings(written, settings, mixture)
     if mixture.records.format == "tokens":
         yield from _token_records(settings, mixture)
     else:
@@ -61,6 +57,15 @@ def findings(
         yield from _data_end(settings, mixture, shares)
         yield from _repeats(settings, mixture, shares)
     yield from _evaluation(settings, mixture, evaluates)
+
+
+def common_findings(written: Mapping[str, Any], settings: Mapping[str, Any], mixture: Mixture) -> Iterator[Finding]:
+    """What is found about a run, whatever way its datasets are read."""
+    for key, example in (("steps", "1000"), ("per_device_batch_size", "32")):
+        if key not in written:
+            what = f"is missing, and MaxText's {settings[key]} is hardly meant; add `{key}: {example}`"
+            yield Finding(key, what)
+    yield from _vocabulary(settings, mixture)
     for overlap in held_out_in_train(mixture.manifests):
         yield Finding("data.outputs", str(overlap), fatal=False)
     yield from _checkpoints(settings)
@@ -174,13 +179,18 @@ def _repeats(settings: Mapping[str, Any], mixture: Mixture, shares: Shares) -> I
         yield Finding("num_epoch", "; ".join(many), fatal=False)
 
 
-def _evaluation(settings: Mapping[str, Any], mixture: Mixture, evaluates: bool) -> Iterator[Finding]:
+def evaluation_findings(settings: Mapping[str, Any], *, evaluates: bool) -> Iterator[Finding]:
+    """Whether `data.eval` and `eval_interval` say the same."""
     interval = settings["eval_interval"]
     if evaluates and interval <= 0:
         yield Finding("eval_interval", "is missing, and `data.eval` is true; add `eval_interval: 500`")
+    if not evaluates and interval > 0:
+        yield Finding("eval_interval", f"{interval} evaluates on nothing; write `eval: true` into `data`")
+
+
+def _evaluation(settings: Mapping[str, Any], mixture: Mixture, evaluates: bool) -> Iterator[Finding]:
+    yield from evaluation_findings(settings, evaluates=evaluates)
     if not evaluates:
-        if interval > 0:
-            yield Finding("eval_interval", f"{interval} evaluates on nothing; write `eval: true` into `data`")
         return
     batch = settings["global_batch_size_to_eval_on"] * settings["max_target_length"]
     tokens, steps = sum(one.eval_tokens for one in mixture.components), settings["eval_steps"]

@@ -10,7 +10,9 @@ import posixpath
 import re
 from collections.abc import Mapping
 
-from launch.job import TrainingJob, Value
+import yaml
+
+from launch.job import JobFile, TrainingJob, Value
 from transforms.errors import UsageError
 from transforms.quantities import shown
 
@@ -26,6 +28,9 @@ _BASE = "src/maxtext/configs/base.yml"
 # Text that YAML takes for text, without quotes: no number starts so, and no other word than these means something.
 _PLAIN = re.compile(r"(?:[A-Za-z/]|\.\.?/)(?:[A-Za-z0-9_./@%+-]|:(?=/))*")
 _WORDS = frozenset({"true", "false", "yes", "no", "on", "off", "null", "y", "n"})
+
+# No line of a config file is broken.
+_ENDLESS = 2**31
 
 # What overrides parameters that are not on the command line (`yaml_key_to_env_key`).
 _OVERRIDE = "M_"
@@ -62,13 +67,35 @@ def _escaped(character: str) -> str:
 
 def arguments(job: TrainingJob, files_folder: str) -> tuple[str, ...]:
     """What follows `python` on the command line of a job whose files are in `files_folder`."""
-    return ("-m", TRAINER, *config_arguments(job, files_folder))
+    before = (str(_placed(word, files_folder)) for word in job.before)
+    return (*before, "-m", TRAINER, *config_arguments(job, files_folder))
 
 
 def config_arguments(job: TrainingJob, files_folder: str) -> tuple[str, ...]:
-    """`CONFIG KEY=VALUE…`, which all of MaxText's programs take: the trainer, and others that load its models."""
+    """`CONFIG KEY=VALUE…`, which all of MaxText's programs take: the trainer, and others that load its models.
+
+    CONFIG is the first of the job's files that is one.
+    """
     config = next((posixpath.join(files_folder, file.name) for file in job.files if file.name.endswith(".yml")), _BASE)
     return (config, *(argument(key, _placed(value, files_folder)) for key, value in job.parameters.items()))
+
+
+def config_file(name: str, base: str, parameters: Mapping[str, str], purpose: str) -> JobFile:
+    """A config of MaxText's over another one, for texts that are too long for a command line.
+
+    Args:
+        name: of the file, which ends with `.yml`.
+        base: the name of the file below it, in the same folder, or of one of MaxText's own.
+        parameters: texts by the names of MaxText's parameters.
+        purpose: of the file, for people.
+
+    Raises:
+        UsageError: a text has `${`, which OmegaConf would replace.
+    """
+    for key, value in parameters.items():
+        argument(key, value)  # What it refuses, a file would have replaced, too.
+    content = {"base_config": base, **parameters}
+    return JobFile(name, yaml.safe_dump(content, allow_unicode=True, sort_keys=False, width=_ENDLESS), purpose)
 
 
 def _placed(value: Value, files_folder: str) -> Value:

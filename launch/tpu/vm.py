@@ -14,6 +14,7 @@ from launch import shell_script
 from launch.config.tpu import TpuVmConfig
 from launch.config.training import TrainingConfig
 from launch.job import Command, JobFile
+from launch.maxtext.checked_job import CheckedJob
 from launch.tpu import vm_files
 from launch.tpu.gcloud import Gcloud, GcloudError, retried
 from launch.tpu.job_folder import folder_lines, write_folder
@@ -60,10 +61,13 @@ class TpuVm(TpuTarget[TpuVmConfig]):
             UsageError: the config does not fit, or the name is taken.
             BroetchenError: Cloud TPU refused, or the machines could not be set up.
         """
-        files = self._files()
+        checked = self._checked_job()
+        files = self._files(checked)
         if dry_run:
-            print(self._script(files), end="")
+            print(self._script(checked, files), end="")
             return
+        if checked.order is not None:
+            checked.order.write()
         self._slice.secure(yes=yes)
         try:
             self._set_up(files)
@@ -155,8 +159,7 @@ class TpuVm(TpuTarget[TpuVmConfig]):
             except PreemptedError:
                 self._slice.wait()
 
-    def _files(self) -> tuple[JobFile, ...]:
-        checked = self._checked_job()
+    def _files(self, checked: CheckedJob) -> tuple[JobFile, ...]:
         buckets, size = self._place.buckets, checked.mixture.data_bytes
         return vm_files.vm_files(self._name, checked.job, self._section, buckets, size)
 
@@ -171,7 +174,7 @@ class TpuVm(TpuTarget[TpuVmConfig]):
 
             retried(attempt, times=_CONNECTIONS, kinds=("unreachable",), wait=self._slice.wait)
 
-    def _script(self, files: tuple[JobFile, ...]) -> str:
+    def _script(self, checked: CheckedJob, files: tuple[JobFile, ...]) -> str:
         """What `start` does where there is no slice yet, as a shell script."""
         price = self._section.price()
         state = self._slice.state_command()
@@ -182,6 +185,7 @@ class TpuVm(TpuTarget[TpuVmConfig]):
                 shell_script.command_lines(self._slice.create_command()),
                 f"{shell_script.comment(state.purpose)}\nuntil {state.shown()} | grep -x ACTIVE; do sleep 15; done",
                 *folder_lines(folder, files),
+                *([] if checked.order is None else checked.order.script_lines(folder)),
                 shell_script.command_lines(self._copy_command(folder)),
                 shell_script.command_lines(self._setup_command()),
             ]

@@ -17,6 +17,7 @@ from launch import processes, shell_script
 from launch.config.tpu import XpkConfig
 from launch.config.training import TrainingConfig
 from launch.job import Command, JobFile, TrainingJob
+from launch.maxtext.checked_job import CheckedJob
 from launch.places import mount_point
 from launch.tpu.consent import ask, ask_about_cost
 from launch.tpu.gcloud import explain, message_of
@@ -60,11 +61,13 @@ class Xpk(TpuTarget[XpkConfig]):
         checked = self._checked_job(self._section.num_slices)
         files, size = _files(checked.job), checked.mixture.data_bytes
         if dry_run:
-            print(self._script(files, size), end="")
+            print(self._script(checked, files, size), end="")
             return
         if self._is_listed("RUNNING") or self._is_listed("QUEUED"):
             _LOGGER.info("%s: the workload is in the cluster already", self._name)
             return
+        if checked.order is not None:
+            checked.order.write()
         slices = f"{self._section.num_slices} slices" if self._section.num_slices > 1 else "A slice"
         what = f"{slices} {self._section.accelerator}{' spot' if self._section.spot else ''} in {self._section.zone}"
         ask_about_cost(f"{what}, as nodes of {self._section.cluster}", self._section.price(), yes=yes)
@@ -111,7 +114,7 @@ class Xpk(TpuTarget[XpkConfig]):
             ask(f"Delete the workload {self._name} of {self._section.cluster}? Its checkpoints stay in the bucket.")
         self.stop()
 
-    def _script(self, files: Iterable[JobFile], data_bytes: int) -> str:
+    def _script(self, checked: CheckedJob, files: Iterable[JobFile], data_bytes: int) -> str:
         """What `start` does where the cluster has neither the storages nor the workload, as a shell script."""
         price = self._section.price()
         return shell_script.script(
@@ -119,6 +122,7 @@ class Xpk(TpuTarget[XpkConfig]):
                 shell_script.comment(f"Its nodes cost {price.shown() if price else 'what is not known here'}."),
                 *(shell_script.command_lines(self._attach_command(name, data_bytes)) for name in self._place.buckets),
                 *folder_lines(self._folder, files),
+                *([] if checked.order is None else checked.order.script_lines(self._folder)),
                 shell_script.command_lines(self._create_command(self._folder)),
             ]
         )

@@ -1,8 +1,8 @@
 """Run by the trainer's Python, before it trains: `check_order.py [--without-shards] FOLDER DIGEST [ARGUMENT…]`.
 
 Checks that the order in FOLDER is the one that was asked for, that no byte of its files has changed, and that MaxText
-will follow it: MaxText 0.2.5 replaces files that it does not like by an order of its own, and does not say so loudly. It
-asks MaxText's own functions, with the paths of this machine. Then it becomes `python ARGUMENT…`, which trains; where
+will follow it: MaxText 0.2.5 replaces files that it does not like by an order of its own, and says so in its log alone.
+It asks MaxText's own functions, with the paths of this machine. Then it becomes `python ARGUMENT…`, which trains; where
 something is wrong, it ends with status 3, and says what.
 
 `--without-shards`: for a machine that has FOLDER, and not the shards.
@@ -127,7 +127,9 @@ def _check_indices(folder: Path, plan: Any, split: str, of_split: Any, number: i
         rows = np.load(starts, allow_pickle=False, mmap_mode="r").shape
         length = int(np.load(order, allow_pickle=False, mmap_mode="r").shape[0])
     except (OSError, ValueError) as error:
-        raise WrongOrder(f"{below}: MaxText does not find its files, and would make an order of its own: {error}") from error
+        raise WrongOrder(
+            f"{below}: MaxText does not find its files, and would make an order of its own: {error}"
+        ) from error
     if length != one["sequences"] or len(rows) != 2 or rows[0] <= length:
         raise WrongOrder(f"{below}: has {length:,} sequences, and not {one['sequences']:,}")
     return length
