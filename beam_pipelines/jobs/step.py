@@ -103,8 +103,8 @@ def _order(run: str) -> tuple[str, Blend]:
     config = load_training_config(run)
     if config.data.order != "exact":
         raise UsageError(
-            f"{run}: what a step held is known of an exact order alone (`order: exact`); otherwise it hangs on the number "
-            "of hosts and workers, and on how records were packed"
+            f"{run}: what a step held is known of an exact order alone (`order: exact`); otherwise it hangs on the "
+            "number of hosts and workers, and on how records were packed"
         )
     folder = last_order(run_folder(config))
     blend = None if folder is None else find_blend(folder)

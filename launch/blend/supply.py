@@ -86,8 +86,8 @@ def shortages(found: Sequence[Supply], phases: Sequence[Phase], batch: int, leng
         needed = math.ceil(one.passes(length))
         yield (
             f"{one.name} runs dry after {one.lasts // batch:,} steps{where}: its {one.tokens:,} tokens, read {often}, "
-            f"are {one.available:,} sequences of {length}, and its shares take {one.taken:,}; write fewer `steps`, give "
-            f"it a smaller share, or allow {needed} passes (`num_epoch: {needed}`, or max_repeats in its mix config)"
+            f"are {one.available:,} sequences of {length}, and its shares take {one.taken:,}; write fewer `steps`, "
+            f"give it a smaller share, or allow {needed} passes (`num_epoch: {needed}`, or max_repeats in its mix config)"
         )
 
 

@@ -305,6 +305,6 @@ def _evaluation(settings: Mapping[str, Any], mixture: Mixture, phases: Sequence[
             yield Finding(
                 "eval_steps",
                 f"{steps} are more than {one.name} has: an evaluation takes {math.ceil(share * needed)} sequences of "
-                f"its eval split, which has {available} ({one.eval_tokens:,} tokens); write {possible or 'a smaller batch'}"
-                f"{' or fewer' if possible else ''}, or build it with more eval_tokens",
+                f"its eval split, which has {available} ({one.eval_tokens:,} tokens); write "
+                f"{f'{possible} or fewer' if possible else 'a smaller batch'}, or build it with more eval_tokens",
             )
