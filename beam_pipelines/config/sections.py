@@ -90,28 +90,29 @@ class TokenizerConfig(Section):
 class RecordsConfig(Section):
     """What one record of a shard holds."""
 
-    format: Literal["tokens", "text", "parquet"] = Field(
+    format: Literal["tokens", "text", "parquet", "megatron"] = Field(
         default="tokens",
         description="`tokens`: a `tf.train.Example` with an int64_list of ids. `text`: one with a bytes_list of UTF-8 "
-        "text. `parquet`: parquet files of text with the source's other columns.",
-        examples=["text"],
+        "text. `parquet`: parquet files of text with the source's other columns. `megatron`: pairs of `.bin` and "
+        "`.idx` as Megatron-LM, NeMo and MaxText's `mmap_npy` read them, with whole documents of ids.",
+        examples=["text", "megatron"],
     )
     max_tokens: int = Field(
         default=2048,
         ge=1,
         le=2**31 - 1,
         description="The most ids in a record, BOS and EOS included; a longer document takes several records. For "
-        "`format: tokens` only: a record of text is a document.",
+        "`format: tokens` only: in the others a record is a document.",
         examples=["4096"],
     )
     add_bos: bool = Field(
         default=False,
-        description="Put the BOS id before each document; it counts as a token. For `format: tokens` only.",
+        description="Put the BOS id before each document; it counts as a token. For `format: tokens` and `megatron`.",
         examples=["true"],
     )
     add_eos: bool = Field(
         default=False,
-        description="Put the EOS id after each document; it counts as a token. For `format: tokens` only.",
+        description="Put the EOS id after each document; it counts as a token. For `format: tokens` and `megatron`.",
         examples=["true"],
     )
     trace: bool = Field(
@@ -132,12 +133,12 @@ class RecordsConfig(Section):
                 yield Problem(
                     (key,),
                     f"true cannot go with `records.format: {written}`, which holds no ids; write {key}: false and let "
-                    f"the trainer add them (MaxText: {key}=true), or write format: tokens",
+                    f"the trainer add them (MaxText: {key}=true), or write format: tokens or megatron",
                 )
 
 
 class ShardsConfig(Section):
-    """How the ArrayRecord shards are cut and compressed."""
+    """How the shards are cut and compressed."""
 
     target_size: TargetSize = Field(
         default=512 * 2**20,
@@ -152,20 +153,21 @@ class ShardsConfig(Section):
         le=_MAX_RECORDS,
         description="About how many records a shard holds at most, by the rows and the text in the footers: a reader "
         "takes time in proportion to them for each record that it reads at random. A shard ends where this or "
-        "`target_size` is reached first. Not for `format: parquet`.",
+        "`target_size` is reached first. For `format: tokens` and `text`.",
         examples=["100000"],
     )
     compression: Compression = Field(
         default="zstd",
         description="`zstd`, `brotli`, `snappy` or `none`. The first two may have a level: zstd −131072 to 22 (3 "
-        "without one), brotli 0 to 11 (6 without one).",
+        "without one), brotli 0 to 11 (6 without one). Not for `format: megatron`, which has no compression.",
         examples=["zstd:9"],
     )
     group_size: int = Field(
         default=1,
         ge=1,
         le=_MAX_GROUP_SIZE,
-        description="Records that are compressed together. 16 take some 15 % fewer bytes than 1. Read at random, as "
+        description="Records that are compressed together, in ArrayRecord (`format: tokens` and `text`). 16 take some "
+        "15 % fewer bytes than 1. Read at random, as "
         "training reads, larger groups are slower in a small shard (64 take four times as long at 10,000 records) and "
         "faster in a large one (16 from 50,000 records on, 64 from 100,000). Grain logs an error for all but 1.",
         examples=["16"],

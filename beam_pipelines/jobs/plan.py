@@ -17,6 +17,7 @@ from transforms.building.shard import build_shard
 from transforms.counting.ledger import Counted, CountLedger
 from transforms.counting.text_count import TextCount
 from transforms.files.scratch import temporary_folder
+from transforms.megatron.index import id_type, index_size
 from transforms.parquet.footer import SourceFile
 from transforms.recipe.footer_bound import warn_of_footers
 from transforms.recipe.plan import DatasetPlan, plan_dataset, read_source
@@ -49,12 +50,13 @@ class DatasetOutlook:
         max_repeats: how often the config allows that.
         files, source_bytes: of the whole source.
         row_groups, read_bytes, files_read: what the budget needs; bytes are of the stored text column.
-        shards, written_bytes: what is published.
+        shards, written_bytes: what is published, indices included.
         records_per_shard: of these, on average; in text formats they are documents.
         index_bytes: of memory that each worker of Grain's takes for the index of all of them; 0 for parquet.
         crowded_row_groups: row groups that make more records than `shards.max_records` by themselves; the budget needs
             them, and each is a shard of its own.
         most_records: that one of them makes, by its footer; 0 where there is none.
+        id_bytes: of each id in Megatron's format, where the vocabulary decides on it; 0 in other formats.
         scratch_bytes: local disk that each process takes where the output is remote: a shard at a cut, twice.
         seconds: of one process, at the rate measured on the sample.
     """
@@ -82,6 +84,7 @@ class DatasetOutlook:
     index_bytes: int
     crowded_row_groups: int
     most_records: int
+    id_bytes: int
     scratch_bytes: int
     seconds: float
 
@@ -157,6 +160,8 @@ def _outlook(
     measured = _measure(spec, plan, padding)
     written = min(spec.need, available)
     records = round(written * measured.records_per_token)
+    is_megatron = spec.records.format == "megatron"
+    beside = index_size(records) + (shards - 1) * index_size(0) if is_megatron else 0
     limits = spec.shard_limits
     crowded = [
         limits.records_in(shard.rows, shard.text_bytes)
@@ -182,11 +187,12 @@ def _outlook(
         row_groups=len(read),
         read_bytes=sum(facts.stored_bytes for facts in read),
         shards=shards,
-        written_bytes=round(written * measured.bytes_per_token) + shards * padding,
+        written_bytes=round(written * measured.bytes_per_token) + shards * padding + beside,
         records_per_shard=round(records / shards),
         index_bytes=index_bytes(records, shards, spec.group_size) if spec.records.extension == "arecord" else 0,
         crowded_row_groups=len(crowded),
         most_records=max(crowded, default=0),
+        id_bytes=id_type(spec.records.vocab_size).itemsize if is_megatron else 0,
         scratch_bytes=2 * max(spec.file_bytes(shard.text_bytes) for shard in plan.shards[: whole + 1]),
         seconds=written / measured.tokens_per_second,
     )

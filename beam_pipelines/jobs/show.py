@@ -8,6 +8,7 @@ import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from transforms.arrayrecord.records import holds_ids
 from transforms.dataset.manifest import SplitEntry
 from transforms.dataset.splits import BuiltDataset, open_dataset
 from transforms.dataset.trace import RECORD, find_records, origin_of
@@ -146,7 +147,7 @@ def _shown(
     record = sum(shard.records for shard in shards[: place[0]]) + place[1]
     found = dataset[split][record]
     ids = None
-    if with_ids or dataset.manifest.config["records"]["format"] == "tokens":
+    if with_ids or holds_ids(dataset.manifest.record_format):
         ids = tuple(found.ids.tolist())
     return ShownRecord(
         dataset=dataset.manifest.dataset,

@@ -10,7 +10,7 @@ from typing import Any
 
 from beam_pipelines.config.budgets import DatasetBudget
 from beam_pipelines.config.mix import MixConfig
-from transforms.arrayrecord.records import RecordSpec, file_extension
+from transforms.arrayrecord.records import MOST_TOKENS, RecordSpec, file_extensions
 from transforms.card.mix import CardMix, digest_of
 from transforms.card.write import NAMES as CARD_NAMES
 from transforms.dataset.trace import trace_name, traced_columns
@@ -130,9 +130,10 @@ def dataset_specs(
             on_bad_rows=on_bad_rows,
             records=RecordSpec(
                 format=records.format,
-                max_tokens=records.max_tokens,
+                max_tokens=MOST_TOKENS if records.format == "megatron" else records.max_tokens,
                 bos_id=tokenizer.bos_id if records.add_bos else None,
                 eos_id=tokenizer.eos_id if records.add_eos else None,
+                vocab_size=tokenizer.vocab_size,
             ),
             target_size=config.shards.target_size,
             max_records=config.shards.max_records,
@@ -192,7 +193,8 @@ def _check_apart(config: MixConfig, datasets: Sequence[str], output: str) -> Non
     Raises:
         UsageError: one will.
     """
-    files = [f"{split}-00000-of-00001.{file_extension(config.records.format)}" for split in SPLITS]
+    endings = file_extensions(config.records.format)
+    files = [f"{split}-00000-of-00001.{ending}" for split in SPLITS for ending in endings]
     beside = (*files, _QUARANTINED, _TRACED)
     written = [posixpath.join(output, name, file) for name in config.datasets for file in beside]
     written += [posixpath.join(output, file) for file in CARD_NAMES]
@@ -235,18 +237,25 @@ def _deciding_config(
     # As if there was no such key where it changes nothing: a fingerprint is what it was before there was one.
     if written["datasets"][name]["eval_position"] == "start" and dataset["eval_tokens"]:
         dataset["eval_position"] = "start"
-    shards = written["shards"]
-    if written["records"]["format"] == "parquet":
-        shards = {key: value for key, value in shards.items() if key != "max_records"}
+    records, shards = written["records"], written["shards"]
+    if records["format"] == "parquet":
+        shards = _without(shards, "max_records")
+    if records["format"] == "megatron":
+        records, shards = _without(records, "max_tokens"), _without(shards, "max_records", "compression", "group_size")
     # A build that fails on bad rows, if it does not, writes the bytes of one that skips them.
     if on_bad_rows == "quarantine":
         dataset["on_bad_rows"] = "quarantine"
     if rows is not None and rows.exclude is not None:
         dataset["exclude"] = {**dataset["exclude"], "sha256": rows.exclude.sha256}
     return {
-        "records": written["records"],
+        "records": records,
         "shards": shards,
         "special_tokens": written["tokenizer"]["special_tokens"],
         "seed": written["seed"],
         "dataset": dataset | {"tokens": train_tokens, "on_shortfall": on_shortfall},
     }
+
+
+def _without(section: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    """A section of a config without keys that decide nothing."""
+    return {key: value for key, value in section.items() if key not in keys}

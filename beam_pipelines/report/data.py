@@ -30,6 +30,8 @@ _PACKED_RECORDS = 4096
 _OTHER_BATCHES = (8, 32, 128)
 # Of all sequences that are open while records are packed; each takes some ten bytes.
 _MOST_POSITIONS = 1 << 26
+# Of a sequence, where no dataset's records have a length.
+_USUAL_LENGTH = 2048
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +120,8 @@ def read_report(
 
     Args:
         output: local or remote.
-        length: of a sequence in training; by default the longest `records.max_tokens` of the datasets.
+        length: of a sequence in training; by default the longest `records.max_tokens` of the datasets, where one that
+            has none counts as 2,048.
         batch: sequences that are packed at a time: those that a host of the trainer loads for a step.
         advance: is told how much more is done, and of how much in all.
 
@@ -129,7 +132,8 @@ def read_report(
     manifests = find_manifests(output.rstrip("/") or "/")
     if without := [folder for folder, manifest in manifests.items() if TRAIN not in manifest.splits]:
         raise BroetchenError(f"{without[0]}: its manifest has no {TRAIN} split, so that there is nothing to report on")
-    chosen = length or max(manifest.config["records"]["max_tokens"] for manifest in manifests.values())
+    lengths = (manifest.config["records"].get("max_tokens", _USUAL_LENGTH) for manifest in manifests.values())
+    chosen = length or max(lengths)
 
     steps = len(manifests) + 1
     advance(0, steps)
@@ -156,9 +160,11 @@ def read_report(
 def _read_dataset(folder: str, manifest: Manifest, length: int, batch: int) -> DatasetReport:
     sample = sample_split(folder, manifest, TRAIN)
     records, obstacle = sample.records, None
-    record_format = manifest.config["records"]["format"]
+    record_format = manifest.record_format
     if record_format == "parquet":
         obstacle = "It is text in parquet, which is for training a tokenizer"
+    elif record_format == "megatron":
+        obstacle = "It is in Megatron's format, of which trainers read one document after another, without packing"
     elif record_format == "tokens" and manifest.config["records"]["max_tokens"] > length:
         obstacle = (
             f"Records of up to {manifest.config['records']['max_tokens']:,} ids do not fit into sequences of "
@@ -205,7 +211,7 @@ def _pack_mixture(datasets: Sequence[DatasetReport], length: int, bins: int) -> 
 
 
 def _written(folder: str, manifest: Manifest) -> tuple[WrittenFile, ...]:
-    extension = file_extension(manifest.config["records"]["format"])
+    extension = file_extension(manifest.record_format)
     times = {found.path: found.modified for found in look_through(folder, f"*.{extension}") if found.modified > 0}
     found = [
         WrittenFile(manifest.dataset, shard.tokens, times[path])

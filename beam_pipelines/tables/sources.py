@@ -69,6 +69,8 @@ def print_plan(console: Console, outlooks: Sequence[DatasetOutlook], output_form
                 f"{outlook.crowded_row_groups:,} here, the largest of about {outlook.most_records:,} records; a read "
                 "at random takes longer there: write the source in smaller row groups, or raise shards.max_records."
             )
+    if pairs := [outlook for outlook in outlooks if outlook.id_bytes]:
+        console.print(_id_note(pairs))
     if index := sum(outlook.index_bytes for outlook in outlooks):
         console.print(
             f"A training that reads all of it holds an index of about {format_size(index)} in each worker process of "
@@ -93,6 +95,18 @@ def print_plan(console: Console, outlooks: Sequence[DatasetOutlook], output_form
     for outlook in outlooks:
         if (what := _shortfall(outlook)) is not None:
             console.print(what)
+
+
+def _id_note(outlooks: Sequence[DatasetOutlook]) -> str:
+    """What the size of the vocabulary does to that of files in Megatron's format."""
+    total = format_size(sum(outlook.written_bytes for outlook in outlooks))
+    if outlooks[0].id_bytes == 2:
+        return f"In Megatron's format an id takes 2 bytes with this vocabulary: {total} in all."
+    saved = sum(min(outlook.need, outlook.available) * 2 for outlook in outlooks)
+    return (
+        f"In Megatron's format an id takes 4 bytes with this vocabulary: {total} in all; with fewer than 65,500 ids, "
+        f"added tokens included, it would take 2, which saves {format_size(saved)}."
+    )
 
 
 def _shortfall(outlook: DatasetOutlook) -> str | None:

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from transforms.arrayrecord.records import holds_ids
 from transforms.dataset.manifest import Manifest, manifest_path, read_manifest
 from transforms.dataset.reader import ShardReader
 from transforms.errors import BroetchenError, UsageError
@@ -165,8 +166,8 @@ def _manifests(folder: str) -> dict[str, Manifest]:
 
 
 def _built_part(folder: str, manifest: Manifest, split: str) -> TextPart | None:
-    written = manifest.config["records"]["format"]
-    if written == "tokens":
+    written = manifest.record_format
+    if holds_ids(written):
         raise UsageError(
             f"{folder}: was built as ids, which hold no text; build it with records.format: text, or name its source"
         )

@@ -35,7 +35,7 @@ from transforms.building.work_folder import WorkFolder
 from transforms.card.mix import CardMix
 from transforms.card.write import remove_card, write_card
 from transforms.coders import register_json_coder
-from transforms.dataset.manifest import Manifest, QuarantineEntry, ShardEntry, read_manifest
+from transforms.dataset.manifest import FileEntry, Manifest, QuarantineEntry, ShardEntry, read_manifest
 from transforms.dataset.quarantine import quarantine_folder
 from transforms.dataset.trace import trace_folder, trace_sizes
 from transforms.encoding.recheck import engine_version
@@ -113,9 +113,10 @@ def _check_finished(spec: DatasetSpec, plan: DatasetPlan, manifest: Manifest) ->
             f"{spec.folder}: {sum(manifest.skipped.values()):,} rows of its source were left out, and "
             "now on_bad_rows is fail; build it at another --output to see the first one, or set on_bad_rows: skip"
         )
-    sizes = dict(list_files(spec.folder, f"*.{spec.records.extension}"))
-    entries: list[ShardEntry | QuarantineEntry] = [*manifest.quarantine]
-    entries += [shard for split in manifest.splits.values() for shard in split.shards]
+    sizes = {path: size for name in spec.records.extensions for path, size in list_files(spec.folder, f"*.{name}")}
+    shards = [shard for split in manifest.splits.values() for shard in split.shards]
+    entries: list[FileEntry | ShardEntry | QuarantineEntry] = [*manifest.quarantine, *shards]
+    entries += [file for shard in shards for file in shard.beside]
     traces = list(trace_sizes(manifest))
     expected = [*((entry.file, entry.bytes) for entry in entries), *traces]
     if manifest.quarantine:

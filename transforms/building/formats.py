@@ -1,4 +1,5 @@
-"""What a shard file holds, and how a part of one becomes another: ids or text in ArrayRecord, or text in parquet."""
+"""What a shard file holds, and how a part of one becomes another: ids or text in ArrayRecord, text in parquet, or ids
+in Megatron's format."""
 
 from __future__ import annotations
 
@@ -18,6 +19,9 @@ from transforms.budget.text_cut import DocumentSpan
 from transforms.budget.token_budget import ShardSlice
 from transforms.encoding.tokenize import TokenizedBatch
 from transforms.files.staged import StagedShard
+from transforms.megatron.index import id_type
+from transforms.megatron.reader import read_ids
+from transforms.megatron.writer import IdWriter
 from transforms.parquet.shard import ParquetRows, ParquetShardWriter
 from transforms.recipe.spec import DatasetSpec
 from transforms.texts import TextBatch
@@ -52,7 +56,19 @@ class TextFormat[Writer: StagedShard](ShardFormat[Writer]):
         """Appends documents, or parts of some, of a finished shard."""
 
 
-class TokenRecords(ShardFormat[ShardWriter]):
+class IdFormat[Writer: StagedShard](ShardFormat[Writer]):
+    """Shards of ids, of which any stretch can be had."""
+
+    @abc.abstractmethod
+    def copy(self, writer: Writer, shard: str, piece: ShardSlice, documents: int) -> int:
+        """Appends some ids of a finished shard, and counts them. A record at either end may become a shorter one.
+
+        Args:
+            documents: that have ids among them.
+        """
+
+
+class TokenRecords(IdFormat[ShardWriter]):
     """ArrayRecord files of ids."""
 
     def writer(self, path: str) -> ShardWriter:
@@ -61,8 +77,7 @@ class TokenRecords(ShardFormat[ShardWriter]):
     def write(self, writer: ShardWriter, batch: TextBatch, tokenized: TokenizedBatch) -> None:
         writer.write_many(tokenized.records())
 
-    def copy(self, writer: ShardWriter, shard: str, piece: ShardSlice) -> int:
-        """Appends some ids of a finished shard, and counts them. A record at either end may become a shorter one."""
+    def copy(self, writer: ShardWriter, shard: str, piece: ShardSlice, documents: int) -> int:
         copied = 0
         with RecordReader(shard) as reader:
             ids = (decode_ids(record, FEATURE) for record in reader)
@@ -70,6 +85,24 @@ class TokenRecords(ShardFormat[ShardWriter]):
                 bounds = np.cumsum([0, *map(len, batch)], dtype=np.int64)
                 writer.write_many(encode_ids(np.concatenate(batch).astype(np.uint32), bounds, FEATURE))
                 copied += int(bounds[-1])
+        return copied
+
+
+class MegatronIds(IdFormat[IdWriter]):
+    """Files of ids one after another. What tells documents apart lies beside them once they are published."""
+
+    def writer(self, path: str) -> IdWriter:
+        return IdWriter(path, vocab_size=self._spec.records.vocab_size)
+
+    def write(self, writer: IdWriter, batch: TextBatch, tokenized: TokenizedBatch) -> None:
+        assert tokenized.ids is not None
+        writer.write(tokenized.ids, int(np.count_nonzero(tokenized.lengths)))
+
+    def copy(self, writer: IdWriter, shard: str, piece: ShardSlice, documents: int) -> int:
+        copied = 0
+        for ids in read_ids(shard, id_type(self._spec.records.vocab_size), piece.skip, piece.take):
+            writer.write(ids, 0 if copied else documents)
+            copied += len(ids)
         return copied
 
 
@@ -131,9 +164,9 @@ def _record_writer(spec: DatasetSpec, path: str) -> ShardWriter:
     return ShardWriter(path, group_size=spec.group_size, compression=spec.compression)
 
 
-def token_format(spec: DatasetSpec) -> TokenRecords:
+def id_format(spec: DatasetSpec) -> IdFormat[Any]:
     """The format of a dataset of ids."""
-    return TokenRecords(spec)
+    return MegatronIds(spec) if spec.records.format == "megatron" else TokenRecords(spec)
 
 
 def text_format(spec: DatasetSpec) -> TextFormat[Any]:
@@ -143,4 +176,4 @@ def text_format(spec: DatasetSpec) -> TextFormat[Any]:
 
 def shard_format(spec: DatasetSpec) -> ShardFormat[Any]:
     """The format of a dataset."""
-    return text_format(spec) if spec.records.is_text else token_format(spec)
+    return text_format(spec) if spec.records.is_text else id_format(spec)

@@ -171,7 +171,7 @@ def _check_columns(file: OldFile, schema: pa.Schema) -> None:
 
 def _files_of(old: OldShard) -> list[OldFile]:
     """All files that are taken over with a shard."""
-    return [file for file in (old.file, old.quarantine, old.trace) if file is not None]
+    return [file for file in (old.file, old.index, old.quarantine, old.trace) if file is not None]
 
 
 def take_over(work: WorkFolder, task: ShardTask, old: OldShard) -> ShardCount:
@@ -186,6 +186,8 @@ def take_over(work: WorkFolder, task: ShardTask, old: OldShard) -> ShardCount:
     if old.quarantine is not None:
         quarantine = _taken(old, old.quarantine, work.quarantine(task.ordinal, attempt))
     trace = None if old.trace is None else _taken(old, old.trace, work.trace(task.ordinal, attempt))
+    if old.index is not None:
+        _taken(old, old.index, work.index(task.ordinal, attempt))
     return work.finish(
         ShardCount(
             ordinal=task.ordinal,

@@ -14,15 +14,16 @@ import numpy.typing as npt
 from transforms.budget import repeats
 from transforms.budget.token_budget import ShardSlice
 from transforms.building.cut import PublishPlan, PublishTask
-from transforms.building.formats import text_format, token_format
+from transforms.building.formats import id_format, text_format
 from transforms.building.placing import check_in_place, keep_only, manifest_of_build, put_in_place
 from transforms.building.quarantine import PublishedQuarantine
 from transforms.building.rows import ShardRows
 from transforms.building.trace import publish_trace
 from transforms.building.work_folder import WorkFolder, new_attempt
-from transforms.checksums import FileMark
+from transforms.checksums import FileMark, mark_of
 from transforms.coders import register_json_coder
 from transforms.dataset.manifest import (
+    FileEntry,
     Manifest,
     QuarantineEntry,
     ShardEntry,
@@ -38,6 +39,8 @@ from transforms.encoding.pool import tokenizer_file
 from transforms.errors import BroetchenError
 from transforms.files import storage
 from transforms.files.staged import check_space
+from transforms.megatron.index import index_path, lengths_within
+from transforms.megatron.writer import write_index
 from transforms.parquet.footer import SourceFile
 from transforms.recipe.plan import FORMAT_VERSION, DatasetPlan
 from transforms.recipe.spec import DatasetSpec
@@ -46,7 +49,7 @@ from transforms.recipe.spec import DatasetSpec
 @register_json_coder
 @dataclasses.dataclass(frozen=True)
 class PublishedShard:
-    """A shard file under its final name; `mark` and `trace` are it and its trace as they were written."""
+    """A shard file under its final name; `mark`, `trace` and `id_index` are of it and its own files, as written."""
 
     split: str
     index: int
@@ -56,6 +59,7 @@ class PublishedShard:
     records: int
     mark: FileMark
     trace: FileMark | None = None
+    id_index: FileMark | None = None
 
 
 def publish_shard(spec: DatasetSpec, task: PublishTask) -> PublishedShard | None:
@@ -81,9 +85,9 @@ def publish_shard(spec: DatasetSpec, task: PublishTask) -> PublishedShard | None
     check_space(rewritten, count.file.bytes * (1 if storage.is_local(rewritten) else 2))
     if task.piece is not None:
         tokens, documents = task.piece.take, documents_within(work.lengths(count), task.piece)
-        ids = token_format(spec)
+        ids = id_format(spec)
         with ids.writer(rewritten) as records:
-            copied = ids.copy(records, shard, task.piece)
+            copied = ids.copy(records, shard, task.piece, documents)
             if copied != tokens:
                 raise BroetchenError(
                     f"{shard}: gives {copied:,} of {tokens:,} tokens, so it was damaged after it was written; delete "
@@ -103,9 +107,22 @@ def publish_shard(spec: DatasetSpec, task: PublishTask) -> PublishedShard | None
 def _published(
     spec: DatasetSpec, work: WorkFolder, task: PublishTask, tokens: int, documents: int, records: int, mark: FileMark
 ) -> PublishedShard:
-    """A shard that has its final name, and its trace, which now gets its own."""
-    trace = publish_trace(spec, work, task, records)
-    return PublishedShard(task.split, task.index, task.file, tokens, documents, records, mark, trace)
+    """A shard that has its final name, and its index and trace, which now get their own."""
+    id_index, trace = _publish_index(spec, work, task), publish_trace(spec, work, task, records)
+    return PublishedShard(task.split, task.index, task.file, tokens, documents, records, mark, trace, id_index)
+
+
+def _publish_index(spec: DatasetSpec, work: WorkFolder, task: PublishTask) -> FileMark | None:
+    """Writes the index of a shard in Megatron's format beside it; None in other formats. May be repeated."""
+    if spec.records.format != "megatron":
+        return None
+    count, final = task.count, posixpath.join(spec.folder, index_path(task.file))
+    if not count.has_rows:
+        content = work.old_index(count)
+        storage.write_bytes(final, content)
+        return mark_of(content)
+    skip, take = (task.piece.skip, task.piece.take) if task.piece else (0, count.tokens)
+    return write_index(final, lengths_within(work.lengths(count), skip, take), spec.records.vocab_size)
 
 
 def documents_within(lengths: npt.NDArray[np.uint32], piece: ShardSlice) -> int:
@@ -114,9 +131,7 @@ def documents_within(lengths: npt.NDArray[np.uint32], piece: ShardSlice) -> int:
     >>> documents_within(np.array([3, 4, 5], np.uint32), ShardSlice(0, skip=2, take=3))
     2
     """
-    ends = np.cumsum(lengths)
-    starts = ends - lengths
-    return int(np.count_nonzero((ends > piece.skip) & (starts < piece.skip + piece.take) & (lengths > 0)))
+    return len(lengths_within(lengths, piece.skip, piece.take))
 
 
 def finish_dataset(
@@ -147,8 +162,9 @@ def finish_dataset(
                 "nothing was finished. This is a defect of Brötchen: please report it with the config"
             )
     marks = {shard.file: shard.mark for shard in shards}
-    extension = f".{spec.records.extension}"
-    found = [path for path in storage.list_marks(spec.folder) if path.endswith(extension)]
+    marks |= {index_path(shard.file): shard.id_index for shard in shards if shard.id_index}
+    extensions = tuple(map(".{}".format, spec.records.extensions))
+    found = [path for path in storage.list_marks(spec.folder) if path.endswith(extensions)]
     storage.delete([path for path in found if posixpath.basename(path) not in marks])
     left_out = {posixpath.basename(one.file): one.mark for shard in rows if (one := shard.quarantine)}
     traces = {posixpath.basename(trace_name(shard.file)): shard.trace for shard in shards if shard.trace}
@@ -252,6 +268,12 @@ def _source_entry(spec: DatasetSpec, file: SourceFile, used: Iterable[_UsedGroup
     return entry.model_copy(update={"left_out": left_out}) if any(left_out) else entry
 
 
+def _beside(shard: PublishedShard) -> list[FileEntry]:
+    if (mark := shard.id_index) is None:
+        return []
+    return [FileEntry(file=index_path(shard.file), bytes=mark.bytes, sha256=mark.sha256)]
+
+
 def _trace_entry(shard: PublishedShard) -> TraceEntry | None:
     if shard.trace is None:
         return None
@@ -267,6 +289,7 @@ def _split_entry(budget: int, publication: PublishPlan, split: str, shards: Sequ
             records=shard.records,
             bytes=shard.mark.bytes,
             sha256=shard.mark.sha256,
+            beside=_beside(shard),
             trace=_trace_entry(shard),
         )
         for shard in sorted(shards, key=lambda shard: shard.index)

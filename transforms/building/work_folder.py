@@ -3,9 +3,11 @@
 A shard is finished once its count lies there, which is written last. Work that serves other budgets of the same config
 and source lies in the same folder:
 
-    <output>/<dataset>/.broetchen/<key>/shard-00007-<attempt>.arecord   the records
+    <output>/<dataset>/.broetchen/<key>/shard-00007-<attempt>.arecord   the records; .parquet, .bin in other formats
                                         shard-00007-<attempt>.rows      what became of each row of the source (`ROW`);
                                                                         of a shard that was taken over, its `OldShard`
+                                        shard-00007-<attempt>.idx       the index of one that was taken over, where
+                                                                        the format has one
                                         bad-rows-00007-<attempt>.parquet  the rows that it left out, if they are kept
                                         trace-00007-<attempt>.parquet   its trace, if there is to be one
                                         shard-00007.json                its `ShardCount`
@@ -107,6 +109,10 @@ class WorkFolder:
     def shard(self, ordinal: int, attempt: str) -> str:
         return self._file(f"shard-{ordinal:05d}-{attempt}.{self._extension}")
 
+    def index(self, ordinal: int, attempt: str) -> str:
+        """The index of a shard in Megatron's format that is taken over; others get theirs when they are published."""
+        return self._file(f"shard-{ordinal:05d}-{attempt}.idx")
+
     def quarantine(self, ordinal: int, attempt: str) -> str:
         """The file of the rows that a shard left out."""
         return self._file(f"bad-rows-{ordinal:05d}-{attempt}.parquet")
@@ -162,6 +168,18 @@ class WorkFolder:
         """
         return from_json(OldShard, self._whole_rows(count))
 
+    def old_index(self, count: ShardCount) -> bytes:
+        """The index of a finished shard in Megatron's format that was taken over.
+
+        Raises:
+            BroetchenError: the file is gone or has changed.
+        """
+        path, index = self.index(count.ordinal, count.attempt), self.old_shard(count).index
+        content = storage.read_bytes(path)
+        if index is None or hashlib.sha256(content).hexdigest() != index.sha256:
+            raise self._damaged(path, "it is not as it was written")
+        return content
+
     def lengths(self, count: ShardCount) -> npt.NDArray[np.uint32]:
         """Tokens of each document of a finished shard, uint32 [documents].
 
@@ -194,10 +212,8 @@ class WorkFolder:
 
         kept = self._parsed(ShardCount, path, put_unless(path, _sealed(count), stands))
         if kept.attempt != count.attempt:
-            names = [
-                name(count.ordinal, count.attempt) for name in (self.shard, self._rows, self.quarantine, self.trace)
-            ]
-            storage.delete(names)
+            kinds = (self.shard, self._rows, self.index, self.quarantine, self.trace)
+            storage.delete([name(count.ordinal, count.attempt) for name in kinds])
         return kept
 
     def finished(self, ordinal: int) -> ShardCount | None:
@@ -220,8 +236,19 @@ class WorkFolder:
             and storage.is_whole(self.place(count), count.file)
             and (count.quarantine is None or storage.is_whole(self._quarantine_place(count), count.quarantine))
             and (count.trace is None or storage.is_whole(self._trace_place(count), count.trace))
+            and (count.has_rows or self._has_old_index(count))
             and self.distrusted(count.engine) is None
         )
+
+    def _has_old_index(self, count: ShardCount) -> bool:
+        """Whether the index of a shard that was taken over is there, if it has one; of a remote one by its size."""
+        path, index = self.index(count.ordinal, count.attempt), self.old_shard(count).index
+        if index is None:
+            return True
+        found = storage.look(path)
+        if found is None or found.bytes != index.bytes:
+            return False
+        return not storage.is_local(path) or storage.local_mark(path).sha256 == index.sha256
 
     def place(self, count: ShardCount) -> str:
         """Where a finished shard's file lies: here, or under its final name already.

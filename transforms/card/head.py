@@ -42,6 +42,7 @@ def head_text(
         splits: the names of each dataset's.
     """
     parquet = record_format == "parquet"
+    kind = {"parquet": "parquet", "megatron": "megatron"}.get(record_format, "arrayrecord")
     head: dict[str, Any] = {}
     # A license of some of the datasets would be taken for one of all.
     licenses = [str(dataset["license"]) for dataset in datasets.values() if dataset.get("license")]
@@ -52,7 +53,7 @@ def head_text(
     head["pretty_name"] = name
     head["size_categories"] = [size_category(records)]
     head["task_categories"] = ["text-generation"]
-    head["tags"] = ["broetchen", "pretraining", "parquet" if parquet else "arrayrecord"]
+    head["tags"] = ["broetchen", "pretraining", kind]
     if parquet:
         head["configs"] = [
             {
@@ -62,7 +63,7 @@ def head_text(
             for dataset in datasets
         ]
     else:
-        # The hub reads no ArrayRecord, and would show the manifests, which are JSON, for the data.
+        # The hub reads neither ArrayRecord nor Megatron's format: it would show the manifests, which are JSON.
         head["viewer"] = False
     return f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True, width=120)}---\n"
 

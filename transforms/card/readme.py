@@ -10,7 +10,7 @@ from fractions import Fraction
 from typing import Any
 from urllib.parse import quote
 
-from transforms.arrayrecord.records import file_extension
+from transforms.arrayrecord.records import file_extension, holds_ids
 from transforms.card.head import head_text
 from transforms.card.markdown import code, table
 from transforms.card.mix import CardMix
@@ -144,10 +144,12 @@ def _introduction(mix: CardMix, datasets: Sequence[DatasetFacts]) -> Iterator[st
         + ", ".join(map(code, versions_of(datasets)))
         + "."
     )
-    if records["format"] == "tokens":
+    if holds_ids(records["format"]):
+        whole = records["format"] == "megatron"
+        what = "as token ids" if whole else f"or a piece of one, as at most {records['max_tokens']:,} token ids"
         added = [kind for kind in ("bos", "eos") if records[f"add_{kind}"]]
         yield (
-            f"A record is a document, or a piece of one, as at most {records['max_tokens']:,} token ids"
+            f"A record is a document, {what}"
             + (f"; {' and '.join(map(str.upper, added))} of each document included." if added else ".")
         )
     else:
@@ -279,7 +281,7 @@ def _tokenizer(mix: CardMix, datasets: Sequence[DatasetFacts]) -> str:
 
 
 def _reading(records: Mapping[str, Any], first: DatasetFacts) -> str:
-    kind = "ids" if records["format"] == "tokens" else "text"
+    kind = "ids" if holds_ids(records["format"]) else "text"
     extension = file_extension(records["format"])
     text = (
         "In this folder, with Brötchen and [Grain](https://github.com/google/grain) installed:\n\n"
@@ -296,6 +298,11 @@ def _reading(records: Mapping[str, Any], first: DatasetFacts) -> str:
     )
     if records["format"] == "parquet":
         return text + "\nOn the hub, `datasets.load_dataset` reads it as it is: each dataset is a configuration.\n"
+    if records["format"] == "megatron":
+        return text + (
+            "\nA shard is a pair of files in Megatron's format, `.bin` and `.idx`. Megatron-LM, NeMo and MaxText\n"
+            "(`grain_file_type=mmap_npy`) read them as they are.\n"
+        )
     values = "an int64_list of token ids" if kind == "ids" else "a bytes_list with one UTF-8 text"
     return text + (
         f"\nA shard is an ArrayRecord file of `tf.train.Example`s with one feature, `text`: {values}.\n"

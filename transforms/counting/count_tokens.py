@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.pvalue import PCollection, TaggedOutput
 
+from transforms.arrayrecord.records import holds_ids
 from transforms.coders import register_json_coder
 from transforms.counting.ledger import Counted, CountLedger
 from transforms.counting.text_count import SumTextCounts, TextCount
@@ -257,7 +258,7 @@ def count_shard(built: BuiltShard) -> TextCount:
     """
     shard = built.shard
     with ShardReader(shard.path, shard.format, shard.text_column) as reader:
-        if shard.format == "tokens":
+        if holds_ids(shard.format):
             count = TextCount(built.documents, sum(map(len, reader.ids())), None, None, None, None)
         else:
             lengths, text_bytes = [np.empty(0, np.int64)], 0

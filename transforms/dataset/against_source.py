@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from transforms.arrayrecord.records import Format, add_bos_eos, record_bounds
+from transforms.arrayrecord.records import Format, add_bos_eos, holds_ids, record_bounds
 from transforms.coders import register_json_coder
 from transforms.dataset.consistency import source_documents, stream_length, stream_order
 from transforms.dataset.documents import Hashes
@@ -155,7 +155,9 @@ def _checks_of(
         entry: SourceEntry = manifest.source[number]
         start = entry.starts[place] if comparable else None
         end = next((later for later in starts if start is not None and later > start), stream_length(manifest))
-        within = range((start or 0) - slack, end + slack) if records["format"] != "tokens" else range(start or 0, end)
+        within = (
+            range((start or 0) - slack, end + slack) if not holds_ids(records["format"]) else range(start or 0, end)
+        )
         yield SourceCheck(
             folder=folder,
             shown=entry.path,
@@ -179,7 +181,7 @@ def _checks_of(
             exhausted=any(split.missing or split.passes for split in manifest.splits.values()),
             format=records["format"],
             text_column=manifest.config["dataset"]["text_column"],
-            max_tokens=records["max_tokens"],
+            max_tokens=manifest.max_tokens,
             bos_id=manifest.tokenizer.bos_id,
             eos_id=manifest.tokenizer.eos_id,
             tokenizer=tokenizer,
@@ -188,7 +190,7 @@ def _checks_of(
 
 
 def _unit(manifest: Manifest) -> str:
-    return "tokens" if manifest.config["records"]["format"] == "tokens" else "records"
+    return "tokens" if holds_ids(manifest.record_format) else "records"
 
 
 def _pieces(folder: str, manifest: Manifest) -> Iterator[Piece]:
@@ -227,7 +229,7 @@ def source_findings(check: SourceCheck) -> list[Finding]:
             ]
         if check.start is None:
             return [Finding("problem", f"{check.folder}: {check.shown}: {change}") for change in changes]
-        texts, differences = _held_against_tokens(check) if check.format == "tokens" else _held_against_texts(check)
+        texts, differences = _held_against_tokens(check) if holds_ids(check.format) else _held_against_texts(check)
     except (BroetchenError, ValueError) as error:
         return [Finding("problem", f"{check.where}: not held against the dataset: {one_line(error)}")]
     if check.texts and texts != check.texts:

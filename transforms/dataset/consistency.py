@@ -9,9 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from transforms.arrayrecord.records import holds_ids
 from transforms.budget import repeats
 from transforms.dataset.manifest import Manifest, ShardEntry, SourceEntry, SplitEntry
 from transforms.errors import listed
+from transforms.megatron.index import index_path
 from transforms.texts import combined_hash
 
 _NO_TEXTS = combined_hash(np.empty(0, np.uint64))
@@ -54,10 +56,22 @@ def _split_problems(name: str, manifest: Manifest) -> Iterator[str]:
         found = sum(getattr(entry, part) for entry in split.shards)
         if found != getattr(split, part):
             yield f"{name} adds up to {found:,} {part}, and the manifest says {getattr(split, part):,}"
-    if manifest.config["records"]["format"] != "tokens":
+    if manifest.record_format != "tokens":
         for entry in split.shards:
             if entry.documents != entry.records:
-                yield f"{entry.file}: {entry.documents:,} documents in {entry.records:,} records; of text each is one"
+                yield (
+                    f"{entry.file}: {entry.documents:,} documents in {entry.records:,} records; in format "
+                    f"{manifest.record_format} each is one"
+                )
+    for entry in split.shards:
+        beside, expected = [file.file for file in entry.beside], files_beside(manifest, entry.file)
+        if manifest.record_format == "megatron" and beside != expected:
+            yield f"{entry.file}: has {listed(beside) or 'nothing'} beside it in the manifest, not {listed(expected)}"
+
+
+def files_beside(manifest: Manifest, shard: str) -> list[str]:
+    """The files that belong to a shard of a dataset, apart from its trace."""
+    return [index_path(shard)] if manifest.record_format == "megatron" else []
 
 
 def _pass_problems(name: str, split: SplitEntry, passes: float, max_repeats: float) -> Iterator[str]:
@@ -91,7 +105,7 @@ def source_documents(manifest: Manifest) -> range | None:
     A document that ends one split and begins the next counts in both; one that was put back may be in none.
     """
     adds = manifest.tokenizer.bos_id is not None or manifest.tokenizer.eos_id is not None
-    if manifest.config["records"]["format"] == "tokens" and not adds:
+    if holds_ids(manifest.record_format) and not adds:
         return None  # One without tokens counts in some shards, and not in others.
     splits = manifest.splits.values()
     counted, put_back = sum(split.documents for split in splits), sum(split.documents_put_back for split in splits)
@@ -191,7 +205,7 @@ def stream_order(source: Sequence[SourceEntry]) -> list[SourceRange]:
 
 def stream_length(manifest: Manifest) -> int:
     """Where the stream of a dataset ends, in the unit of `SourceEntry.starts`."""
-    if manifest.config["records"]["format"] == "tokens":
+    if holds_ids(manifest.record_format):
         return sum(split.tokens for split in manifest.splits.values())
     possible = source_documents(manifest)
     assert possible is not None
@@ -229,7 +243,7 @@ def _texts_of(entry: SourceEntry) -> Mapping[int, str]:
 
 def _shared_shards(manifest: Manifest, *, of_one_text: bool) -> Iterator[str]:
     """Shards of one checksum: of row groups that hold the same texts, or, which cannot be, of others."""
-    unit = "tokens" if manifest.config["records"]["format"] == "tokens" else "records"
+    unit = "tokens" if holds_ids(manifest.record_format) else "records"
     places, position = defaultdict[str, list[tuple[int, ShardEntry]]](list), 0
     for split in manifest.splits.values():
         for entry in split.shards:

@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from transforms.arrayrecord.records import file_extension
+from transforms.arrayrecord.records import file_extension, file_extensions
 from transforms.dataset.consistency import manifest_problems, manifest_warnings, unchecked_of
 from transforms.dataset.findings import Finding, size_problem
 from transforms.dataset.manifest import MOST_BYTES, NAME, Manifest, manifest_path, tokenizer_of
@@ -24,14 +24,14 @@ from transforms.files.untrusted import check_regular, read_bounded
 
 _WORK, _LOCK = ".broetchen", ".broetchen.lock"
 _BELOW = ("_quarantine/", "_trace/")
-_SHARD = re.compile(r".*-\d{5,}-of-\d{5,}\.(arecord|parquet)")
+_SHARD = re.compile(r".*-\d{5,}-of-\d{5,}\.(arecord|parquet|bin)")
 _TOKENIZER = re.compile(r"tokenizer-[0-9a-f]{12}")
 
 
 def dataset_problems(folder: str, manifest: Manifest) -> list[str]:
     """What is wrong with a dataset as its manifest and its list of files show it, before any record is read."""
     problems = manifest_problems(folder, manifest)
-    extension = file_extension(manifest.config["records"]["format"])
+    extension = file_extension(manifest.record_format)
     for name, split in manifest.splits.items():
         expected = [f"{name}-{index:05d}-of-{len(split.shards):05d}.{extension}" for index in range(len(split.shards))]
         if [entry.file for entry in split.shards] != expected:
@@ -42,7 +42,8 @@ def dataset_problems(folder: str, manifest: Manifest) -> list[str]:
         f"{folder}/{file}: stands {number} times in the manifest" for file, number in times.items() if number > 1
     ]
     problems += [f"{folder}/{file}: missing" for file in sorted(times.keys() - present)]
-    of_shards = {file for file in present if file.endswith(f".{extension}")}
+    endings = tuple(map(".{}".format, file_extensions(manifest.record_format)))
+    of_shards = {file for file in present if file.endswith(endings)}
     problems += [f"{folder}/{file}: not in the manifest" for file in sorted(of_shards - times.keys())]
     return problems
 
@@ -122,7 +123,7 @@ def _killed(path: str) -> str:
 
 
 def _beside_manifest(folder: str, files: Sequence[str], manifest: Manifest) -> Iterator[str]:
-    extension = file_extension(manifest.config["records"]["format"])
+    endings = tuple(map(".{}".format, file_extensions(manifest.record_format)))
     known = {NAME, *(file for file, _ in _named_files(manifest)), *(entry.file for entry in manifest.quarantine)}
     known |= {file for file, _ in trace_sizes(manifest)}
     if work := [file for file in files if file.startswith(f"{_WORK}/")]:
@@ -135,7 +136,7 @@ def _beside_manifest(folder: str, files: Sequence[str], manifest: Manifest) -> I
             continue
         if storage.is_temporary(posixpath.basename(file)):
             yield _killed(f"{folder}/{file}")
-        elif not file.endswith(f".{extension}") and not file.startswith(_BELOW):  # which are problems
+        elif not file.endswith(endings) and not file.startswith(_BELOW):  # which are problems
             yield f"{folder}/{file}: not of the dataset"
 
 

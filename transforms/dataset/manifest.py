@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict, get_args
 import pydantic
 from pydantic_core import CoreSchema, core_schema
 
+from transforms.arrayrecord.records import MOST_TOKENS, Format
 from transforms.budget.repeats import MOST_REPEATS
 from transforms.errors import BroetchenError, one_line, without_controls
 from transforms.files import storage
@@ -49,7 +50,7 @@ Reason = Annotated[str, pydantic.Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=
 Text = Annotated[str, pydantic.Field(max_length=8192)]
 Path = Annotated[Text, pydantic.Field(min_length=1)]
 _SHARD = r"^[A-Za-z0-9][A-Za-z0-9._-]*-[0-9]{5,9}-of-[0-9]{5,9}"
-ShardName = Annotated[str, pydantic.Field(pattern=_SHARD + r"\.(arecord|parquet)$", max_length=300)]
+ShardName = Annotated[str, pydantic.Field(pattern=_SHARD + r"\.(arecord|parquet|bin)$", max_length=300)]
 FileName = Annotated[str, pydantic.Field(pattern=_SHARD + r"(\.[A-Za-z0-9_]+){1,3}$", max_length=300)]
 TraceName = Annotated[str, pydantic.Field(pattern=_SHARD.replace("^", "^_trace/") + r"\.parquet$", max_length=300)]
 QuarantineName = Annotated[str, pydantic.Field(pattern=r"^_quarantine/bad-rows-[0-9]{5,9}\.parquet$")]
@@ -66,8 +67,8 @@ _FAIL_FAST = _FailFast()
 
 
 class _Records(TypedDict):
-    format: Literal["tokens", "text", "parquet"]
-    max_tokens: Annotated[int, pydantic.Field(ge=1, lt=2**31)]
+    format: Format
+    max_tokens: NotRequired[Annotated[int, pydantic.Field(ge=1, lt=2**31)]]
     trace: NotRequired[bool]
 
 
@@ -154,8 +155,8 @@ class SourceEntry(_Part):
     """One source file, and the row groups whose documents may be in the dataset.
 
     Attributes:
-        starts: where each of `row_groups` begins in the stream of all splits of the dataset, in tokens where
-            `records.format` is `tokens`, else in documents; empty where that was not written down (format version 1).
+        starts: where each of `row_groups` begins in the stream of all splits of the dataset, in tokens where the
+            shards hold ids, else in documents; empty where that was not written down (format version 1).
         texts: XXH3-64 over the texts of each row group's documents up to the cut, 16 hexadecimal digits; likewise.
         left_out: rows of each row group that were left out, by reason; empty where there are none in all of the file.
     """
@@ -224,6 +225,16 @@ class Manifest(_Part):
     source: Annotated[Sequence[SourceEntry], _FAIL_FAST]
     versions: Mapping[Name, Text]
 
+    @property
+    def record_format(self) -> Format:
+        found: Format = self.config["records"]["format"]
+        return found
+
+    @property
+    def max_tokens(self) -> int:
+        """Ids that a record of ids may have."""
+        return int(self.config["records"].get("max_tokens", MOST_TOKENS))
+
     @pydantic.field_validator("config")
     @classmethod
     def _has_what_is_used(cls, config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -233,6 +244,9 @@ class Manifest(_Part):
         except pydantic.ValidationError as error:
             where, what = _first(error)
             raise ValueError(f"it lacks {where}" if what == "Field required" else f"{where}: {what}") from error
+        # No document is cut in Megatron's format.
+        if config["records"]["format"] != "megatron" and "max_tokens" not in config["records"]:
+            raise ValueError("it lacks records.max_tokens")
         return config
 
     @pydantic.model_validator(mode="after")

@@ -17,6 +17,7 @@ from transforms.arrayrecord.records import FEATURE, Format
 from transforms.errors import BroetchenError
 from transforms.files import storage
 from transforms.files.untrusted import check_regular
+from transforms.megatron.reader import PairReader
 from transforms.parquet.footer import read_footer
 from transforms.parquet.texts import read_texts
 from transforms.texts import text_batches
@@ -76,6 +77,8 @@ class ShardReader:
         check_regular(self._path)
         if self._format == "parquet":
             self._ends = row_group_ends(self._path, self._text_column)
+        elif self._format == "megatron":
+            self._pair = self._stack.enter_context(PairReader(self._path))
         else:
             self._records = self._stack.enter_context(RecordReader(self._path))
         found = len(self)
@@ -95,7 +98,7 @@ class ShardReader:
     def __len__(self) -> int:
         if self._format == "parquet":
             return self._ends[-1] if self._ends else 0
-        return len(self._records)
+        return len(self._pair if self._format == "megatron" else self._records)
 
     def ids(self, first: int = 0, last: int | None = None) -> Iterator[npt.NDArray[np.int64]]:
         """The ids of records `first` to `last`, the last excluded, int64 [tokens] each; of a shard of ids.
@@ -107,6 +110,9 @@ class ShardReader:
         last = self._last(first, last)
         if self._format == "parquet":
             raise BroetchenError(f"{self._path}: holds text, and no ids; read it by `texts`")
+        if self._format == "megatron":
+            yield from self._pair.between(first, last)
+            return
         for record in self._records.between(first, last):
             yield decode_ids(record, FEATURE)
 
@@ -117,6 +123,7 @@ class ShardReader:
             IndexError: there are no such documents.
             BroetchenError: a record cannot be read, or holds no text.
         """
+        self._check_text()
         last = self._last(first, last)
         if first == last:
             return
@@ -141,6 +148,7 @@ class ShardReader:
             IndexError: there is no such document.
             BroetchenError: the record cannot be read, or holds no text.
         """
+        self._check_text()
         self._last(index, index + 1)
         if self._format != "parquet":
             try:
@@ -151,6 +159,10 @@ class ShardReader:
         if self._group is None or self._group[0] != group:
             self._group = group, pa.chunked_array(self._texts_of([group]), pa.large_string())
         return str(self._group[1][index - self._start(group)].as_py())
+
+    def _check_text(self) -> None:
+        if self._format == "megatron":
+            raise BroetchenError(f"{self._path}: holds ids, and no text; read it by `ids`")
 
     def _last(self, first: int, last: int | None) -> int:
         """The end of a slice that there is."""

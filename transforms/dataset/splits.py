@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from tokenizers import Tokenizer
 
+from transforms.arrayrecord.records import holds_ids
 from transforms.dataset.manifest import Manifest, find_manifests, tokenizer_of
 from transforms.dataset.reader import ShardReader, check_ids
 from transforms.encoding.pool import borrow_encoder, tokenizer_file
@@ -31,7 +32,7 @@ _OPEN_LOCAL, _OPEN_REMOTE, _OPEN_PARQUET = 64, 4, 4
 
 
 class Record:
-    """A record of a split: a document, or in a dataset of ids a piece of at most `records.max_tokens` of one.
+    """A record of a split: a document, or in a dataset of `format: tokens` at most `records.max_tokens` ids of one.
 
     Attributes:
         ids: int64 [tokens], as they are in the record, or as its text encodes to (without BOS and EOS).
@@ -146,7 +147,7 @@ class SplitRecords:
         within = number - (self._ends[shard - 1] if shard else 0)
         with self._lock:
             reader = self._reader(shard)
-            if self._format != "tokens":
+            if not holds_ids(self._format):
                 return Record(self._tokenizer, ids=None, text=reader.text(within), added=())
             return Record(self._tokenizer, ids=next(reader.ids(within, within + 1)), text=None, added=self._added)
 

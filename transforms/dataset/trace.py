@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from transforms.arrayrecord.records import holds_ids
 from transforms.dataset.consistency import stream_order
 from transforms.dataset.findings import FileCheck, held_against
 from transforms.dataset.manifest import Manifest, ShardEntry
@@ -230,7 +231,7 @@ class TraceCheck:
 def trace_checks(folder: str, manifest: Manifest) -> Mapping[str, TraceCheck]:
     """What to check of each trace of a dataset, by the shard's file."""
     checks, position = {}, 0
-    is_text = manifest.config["records"]["format"] != "tokens"
+    is_text = not holds_ids(manifest.record_format)
     columns = tuple(manifest.config["dataset"].get("trace_columns", ()))
     ranges = stream_order(manifest.source)
     starts = [found.start for found in ranges]

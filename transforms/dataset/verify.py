@@ -13,7 +13,7 @@ import pyarrow as pa
 from apache_beam.pvalue import AsDict, TaggedOutput
 
 from transforms.arrayrecord.example import decode_ids, decode_text
-from transforms.arrayrecord.records import FEATURE, Format
+from transforms.arrayrecord.records import FEATURE, Format, holds_ids
 from transforms.coders import register_json_coder
 from transforms.dataset.consistency import manifest_warnings, unchecked_of
 from transforms.dataset.documents import DocumentCounter, DocumentHasher, Hashes, Ids, is_among
@@ -28,6 +28,8 @@ from transforms.encoding.pool import expected_engine, token_counts
 from transforms.errors import BroetchenError, one_line
 from transforms.files import storage
 from transforms.files.untrusted import check_regular
+from transforms.megatron.index import index_path
+from transforms.megatron.reader import PairReader
 from transforms.tokenizer.spec import ChosenEngine, Engine, TokenizerSpec
 
 _BATCH_RECORDS = 256
@@ -80,13 +82,13 @@ class ShardCheck:
     def expected_engine(self) -> ChosenEngine | None:
         """What will probably encode the shard's text; None where it holds ids, or its tokenizer cannot be loaded."""
         with contextlib.suppress(BroetchenError):
-            return None if self.format == "tokens" else expected_engine(self.tokenizer, self.engine)
+            return None if holds_ids(self.format) else expected_engine(self.tokenizer, self.engine)
         return None
 
     @property
     def compared_as(self) -> str:
         """Names what its documents can be compared with: texts, or ids of the same making."""
-        if self.format != "tokens":
+        if not holds_ids(self.format):
             return "documents"
         if self.bos_id is None and self.eos_id is None:
             return f"records of {self.tokenizer.sha256} {self.max_tokens}"
@@ -105,7 +107,7 @@ def shard_checks(folder: str, manifest: Manifest, engine: Engine, *, recount: bo
     """
     records, tokenizer = manifest.config["records"], manifest.tokenizer
     spec = tokenizer_of(folder, manifest)
-    framed = records["format"] == "tokens" and (tokenizer.bos_id is not None or tokenizer.eos_id is not None)
+    framed = holds_ids(records["format"]) and (tokenizer.bos_id is not None or tokenizer.eos_id is not None)
     recounted = recount and framed and tokenizer.special_tokens == "text"
     traces = trace_checks(folder, manifest)
     for name, split in manifest.splits.items():
@@ -119,7 +121,7 @@ def shard_checks(folder: str, manifest: Manifest, engine: Engine, *, recount: bo
                 sha256=entry.sha256,
                 format=records["format"],
                 text_column=manifest.config["dataset"]["text_column"],
-                max_tokens=records["max_tokens"],
+                max_tokens=manifest.max_tokens,
                 vocab_size=tokenizer.vocab_size,
                 tokenizer=spec,
                 engine=engine,
@@ -201,6 +203,10 @@ def _records(
     if check.format == "parquet":
         yield from _parquet_rows(check, local, hasher)
         return
+    if check.format == "megatron":
+        with PairReader(local, index_path(check.path)) as pair:
+            yield from (_checked_ids(check, ids, counter, hasher) for ids in pair.between(0, len(pair)))
+        return
     # Grain takes a second to import, and only this step needs it.
     import grain.python as grain
 
@@ -220,6 +226,12 @@ def _ids_record(
         ids: Ids = decode_ids(record, FEATURE)
     except BroetchenError as error:
         return str(error)
+    return _checked_ids(check, ids, counter, hasher)
+
+
+def _checked_ids(
+    check: ShardCheck, ids: Ids, counter: DocumentCounter | None, hasher: DocumentHasher | None
+) -> int | str:
     if not 0 < len(ids) <= check.max_tokens:
         return f"{len(ids):,} ids, not 1 to {check.max_tokens:,}"
     if ids.min() < 0 or ids.max() >= check.vocab_size:
@@ -265,7 +277,7 @@ def document_hashes(check: ShardCheck) -> Hashes:
     with contextlib.suppress(BroetchenError):
         check_regular(check.path)
         with ShardReader(check.path, check.format, check.text_column) as shard:
-            if check.format == "tokens":
+            if holds_ids(check.format):
                 for ids in filter(len, shard.ids()):
                     hasher.add_ids(ids)
             else:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from apache_beam.metrics import Metrics
 
 from transforms.arrayrecord.example import encode_ids, encode_texts
-from transforms.arrayrecord.records import FEATURE, RecordSpec, add_bos_eos, record_bounds
+from transforms.arrayrecord.records import FEATURE, Ids, RecordSpec, add_bos_eos, record_bounds
 from transforms.encoding.pool import borrow_encoder
 from transforms.errors import UsageError
 from transforms.segments.encoded import Encoded
@@ -28,10 +28,12 @@ class TokenizedBatch:
         lengths: int64 [documents], the tokens of each document, BOS and EOS included.
         records: makes the serialized `tf.train.Example`s, in order. It is apart from the encoding so that another
             thread can do it.
+        ids: uint32 [tokens], of formats of ids: of all documents, BOS and EOS included.
     """
 
     lengths: npt.NDArray[np.int64]
     records: Callable[[], list[bytes]]
+    ids: Ids | None = None
 
 
 def tokenize_batch(records: RecordSpec, texts: pa.LargeStringArray, encoded: Encoded) -> TokenizedBatch:
@@ -42,7 +44,7 @@ def tokenize_batch(records: RecordSpec, texts: pa.LargeStringArray, encoded: Enc
         )
     ids, offsets = add_bos_eos(encoded.ids, encoded.offsets, records.bos_id, records.eos_id)
     return TokenizedBatch(
-        np.diff(offsets), lambda: encode_ids(ids, record_bounds(offsets, records.max_tokens), FEATURE)
+        np.diff(offsets), lambda: encode_ids(ids, record_bounds(offsets, records.max_tokens), FEATURE), ids
     )
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from transforms.dataset.manifest import (
+    FileEntry,
     Manifest,
     QuarantineEntry,
     ShardEntry,
@@ -22,6 +23,7 @@ from transforms.dataset.manifest import (
     manifest_path,
 )
 from transforms.dataset.quarantine import quarantine_name
+from transforms.megatron.index import index_path
 from transforms.recipe.plan import FORMAT_VERSION, DatasetPlan, byte_deciding_versions, fingerprint, shard_config
 from transforms.recipe.shard_plan import OldFile, OldShard
 from transforms.recipe.spec import DatasetSpec
@@ -174,13 +176,19 @@ def whole_shards(manifest: Manifest, spec: DatasetSpec, plan: DatasetPlan) -> di
         if last >= len(starts):
             break
         entry = held.get((starts[first], starts[last])) if starts[first] < starts[last] else None
-        if entry is not None and not entry.beside and (entry.trace is not None) == spec.trace:
+        if entry is not None and _has_its_files(entry, spec):
             groups = shard.row_groups[: 1 + max(i for i, group in enumerate(shard.row_groups) if _rows(plan, group))]
             bad_rows = quarantined.get(quarantine_name(shard.ordinal))
             if old := _old_shard(spec, entry, [told.get(group) for group in groups], starts[first], bad_rows):
                 found[shard.ordinal] = old
         first = last
     return found
+
+
+def _has_its_files(entry: ShardEntry, spec: DatasetSpec) -> bool:
+    """Whether beside a shard lies what lies there in a dataset of this build, and nothing else."""
+    index = [index_path(entry.file)] if spec.records.format == "megatron" else []
+    return [file.file for file in entry.beside] == index and (entry.trace is not None) == spec.trace
 
 
 def _old_shard(
@@ -203,13 +211,14 @@ def _old_shard(
         if bad_rows
         else None,
         trace=_old_file(folder, entry.trace) if entry.trace else None,
+        index=_old_file(folder, entry.beside[0]) if entry.beside else None,
     )
     kept = Counter(bad_rows.rows if bad_rows else {})
     wanted = Counter(old.skipped if spec.on_bad_rows == "quarantine" else {})
     return old if len(known) == len(groups) and kept == wanted else None
 
 
-def _old_file(folder: str, entry: ShardEntry | QuarantineEntry | TraceEntry) -> OldFile:
+def _old_file(folder: str, entry: FileEntry | ShardEntry | QuarantineEntry | TraceEntry) -> OldFile:
     return OldFile(posixpath.join(folder, entry.file), entry.bytes, entry.sha256)
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.pvalue import AsDict
 
+from transforms.arrayrecord.records import Format
 from transforms.coders import register_json_coder
 from transforms.dataset.manifest import NEWEST_FORMAT
 from transforms.encoding.pool import choose_engine, reference_share
@@ -50,6 +51,14 @@ _SAMPLED_SHARE, _BYTES_PER_TOKEN = 0.03, 4
 _FETCHED_FOR_A_LOOK = 32 << 20
 # Keys of a config's dataset that say how many of its shards are wanted.
 _HOW_MUCH = frozenset({"tokens", "eval_tokens", "eval_position", "on_shortfall", "max_repeats"})
+
+# The libraries that write shards; in Megatron's format none does.
+_WRITERS: Mapping[Format, str | None] = {
+    "tokens": "array_record",
+    "text": "array_record",
+    "parquet": "pyarrow",
+    "megatron": None,
+}
 
 
 @register_json_coder
@@ -130,7 +139,9 @@ def _warn_of_doubles(dataset: str, files: Sequence[SourceFile]) -> None:
 
 def byte_deciding_versions(spec: DatasetSpec) -> dict[str, str]:
     """The installed versions of the libraries that may decide bytes: ids by the one, files by the other."""
-    libraries = {"tokenizers", "pyarrow" if spec.records.format == "parquet" else "array_record"}
+    libraries = {"tokenizers"}
+    if (writer := _WRITERS[spec.records.format]) is not None:
+        libraries.add(writer)
     if spec.on_bad_rows == "quarantine" or spec.trace:
         libraries.add("pyarrow")
     return {name: importlib.metadata.version(name) for name in sorted(libraries, reverse=True)}

@@ -102,6 +102,7 @@ class OldShard:
         left_out: rows that were left out of each of them, by reason, those that the filter left out among them.
         quarantine: the file of the others, where they are kept and there are any.
         trace: its trace, where the dataset has traces.
+        index: its index, in Megatron's format.
     """
 
     manifest: str
@@ -114,6 +115,7 @@ class OldShard:
     left_out: tuple[Mapping[str, int], ...]
     quarantine: OldFile | None = None
     trace: OldFile | None = None
+    index: OldFile | None = None
 
     @property
     def skipped(self) -> dict[str, int]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from transforms.arrayrecord.records import Format, RecordSpec
 from transforms.coders import register_ordered_json_coder
+from transforms.megatron.index import id_type
 from transforms.parquet.row_filter import RowFilter
 from transforms.recipe.shard_plan import Order, ShardLimits
 from transforms.tokenizer.spec import Engine, TokenizerSpec
@@ -32,6 +33,8 @@ _FILE_BYTES_PER_TEXT_BYTE: Mapping[tuple[Format, str], float] = {
     ("parquet", "snappy"): 0.55,
     ("parquet", "none"): 1.0,
 }
+# In Megatron's format, the bytes of an id for each byte of text that it stands for.
+_TEXT_BYTES_PER_ID = 4.3
 
 # Bytes of text that a token takes, before any is encoded, by which the records of a shard are foreseen. It is a part of
 # the format. Measured are 4.0 to 4.9 (docs/architecture.md); where it is fewer, shards hold more records than they may.
@@ -126,8 +129,9 @@ class DatasetSpec:
 
     @property
     def shard_limits(self) -> ShardLimits:
-        """Where a shard ends. Parquet is read by row groups, so that only its text counts."""
-        if self.records.format == "parquet":
+        """Where a shard ends. Parquet is read by row groups, and Megatron's index tells where a document lies: there
+        only the text counts."""
+        if self.records.format in ("parquet", "megatron"):
             return ShardLimits(self.target_text_bytes)
         long = None if self.records.is_text else _BYTES_PER_TOKEN * self.records.max_tokens
         return ShardLimits(self.target_text_bytes, self.max_records, long)
@@ -138,6 +142,8 @@ class DatasetSpec:
 
     @property
     def _file_bytes_per_text_byte(self) -> float:
+        if self.records.format == "megatron":
+            return id_type(self.records.vocab_size).itemsize / _TEXT_BYTES_PER_ID
         return _FILE_BYTES_PER_TEXT_BYTE[self.records.format, self.compression.partition(":")[0]]
 
     def shown_path(self, path: str) -> str:

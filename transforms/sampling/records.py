@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from transforms.arrayrecord.records import Format
 from transforms.dataset.manifest import Manifest, ShardEntry, tokenizer_of
 from transforms.dataset.reader import ShardReader
 from transforms.encoding.pool import borrow_encoder
@@ -67,13 +68,13 @@ class Framing:
         return len(previous) < self.max_tokens
 
 
-def id_records(path: str, shard: ShardEntry, run: Run, framing: Framing) -> Iterator[Record]:
+def id_records(path: str, record_format: Format, shard: ShardEntry, run: Run, framing: Framing) -> Iterator[Record]:
     """The records of ids of a run, and those after it while the document in which it ends may go on.
 
     Raises:
         BroetchenError: the shard is missing or damaged, or has not as many records as the manifest says.
     """
-    with ShardReader(path, "tokens", expected=shard.records) as reader:
+    with ShardReader(path, record_format, expected=shard.records) as reader:
         start, end = max(0, run.first - 1), min(len(reader), run.last + _FOLLOWED_RECORDS)
         previous = None
         for number, ids in enumerate(reader.ids(start, end), start):

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
+from transforms.arrayrecord.records import holds_ids
 from transforms.counting.text_count import Lengths
 from transforms.dataset.manifest import Manifest
 from transforms.dataset.reader import row_group_ends
@@ -89,8 +90,8 @@ def sample_split(
         UsageError: the tokenizer, by which text is counted, cannot be loaded.
     """
     entry, records = manifest.splits[split], manifest.config["records"]
-    tokenizer, is_ids = manifest.tokenizer, records["format"] == "tokens"
-    framing = Framing(tokenizer.bos_id, tokenizer.eos_id, records["max_tokens"])
+    tokenizer, is_ids = manifest.tokenizer, holds_ids(records["format"])
+    framing = Framing(tokenizer.bos_id, tokenizer.eos_id, manifest.max_tokens)
     most_tokens = most_tokens or (_MOST_IDS if is_ids else _MOST_TEXT_TOKENS)
     most = max(1, min(most_records, most_tokens * entry.records // max(1, entry.tokens)))
     paths = [posixpath.join(folder, shard.file) for shard in entry.shards]
@@ -103,14 +104,19 @@ def sample_split(
         runs = at_row_groups(runs, lambda shard: row_group_ends(paths[shard], text_column), most)
     for run in runs:
         shard, path = entry.shards[run.shard], paths[run.shard]
-        read = id_records(path, shard, run, framing) if is_ids else text_records(path, shard, run, folder, manifest)
-        found.add(shard.file, run, read)
+        found.add(
+            shard.file,
+            run,
+            id_records(path, manifest.record_format, shard, run, framing)
+            if is_ids
+            else text_records(path, shard, run, folder, manifest),
+        )
     return SplitSample(
         records=np.array(found.records, np.int64),
         documents=Lengths.of(np.array(found.documents, np.int64)),
         excerpts=tuple(found.excerpts),
         whole=entry.records <= most,
-        exact=not is_ids or framing.exact,
+        exact=records["format"] != "tokens" or framing.exact,
     )
 
 
