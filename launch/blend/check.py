@@ -8,7 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from launch.blend.plan import MANIFEST, Blend
+from launch.blend.plan import MANIFEST, Blend, BlendPlan
+from launch.blend.write import note_order, order_folder, write_blend
 from transforms.errors import BroetchenError, one_line
 from transforms.files import storage
 from transforms.files.scratch import temporary_folder
@@ -46,6 +47,21 @@ def check_blend(blend: Blend, folder: str) -> str:
             with storage.local_copy(posixpath.join(folder, name), scratch) as copy:
                 os.replace(copy, local) if copy != str(local) else None
         return _run(["--without-shards", scratch, blend.digest])
+
+
+def write_order(plan: BlendPlan, run: str) -> str:
+    """Writes the order of a run into a folder below the run's, unless it is there, checks it, and notes it there.
+
+    Returns:
+        What the check found.
+
+    Raises:
+        BroetchenError: see `write_blend` and `check_blend`.
+    """
+    folder = order_folder(run, plan.digest())
+    found = check_blend(write_blend(plan, folder), folder)
+    note_order(run, folder)
+    return found
 
 
 def _run(arguments: list[str]) -> str:

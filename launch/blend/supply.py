@@ -87,7 +87,7 @@ def shortages(found: Sequence[Supply], phases: Sequence[Phase], batch: int, leng
         yield (
             f"{one.name} runs dry after {one.lasts // batch:,} steps{where}: its {one.tokens:,} tokens, read {often}, "
             f"are {one.available:,} sequences of {length}, and its shares take {one.taken:,}; write fewer `steps`, "
-            f"give it a smaller share, or allow {needed} passes (`num_epoch: {needed}`, or max_repeats in its mix config)"
+            f"give it a smaller share, or allow {needed} passes (`num_epoch: {needed}`, or `max_repeats`)"
         )
 
 

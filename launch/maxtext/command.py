@@ -80,13 +80,13 @@ def config_arguments(job: TrainingJob, files_folder: str) -> tuple[str, ...]:
     return (config, *(argument(key, _placed(value, files_folder)) for key, value in job.parameters.items()))
 
 
-def config_file(name: str, base: str, parameters: Mapping[str, str], purpose: str) -> JobFile:
+def config_file(name: str, base: str, parameters: Mapping[str, Value], purpose: str) -> JobFile:
     """A config of MaxText's over another one, for texts that are too long for a command line.
 
     Args:
         name: of the file, which ends with `.yml`.
         base: the name of the file below it, in the same folder, or of one of MaxText's own.
-        parameters: texts by the names of MaxText's parameters.
+        parameters: by their names.
         purpose: of the file, for people.
 
     Raises:

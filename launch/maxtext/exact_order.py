@@ -17,10 +17,10 @@ from typing import Any
 
 from launch import shell_script
 from launch.blend import schedule
-from launch.blend.check import PROGRAM, check_blend
+from launch.blend.check import PROGRAM, write_order
 from launch.blend.plan import BlendPlan, Split, SplitPlan, maxtext_files, split_plan
 from launch.blend.supply import Phase, Supply, dataset_plans, locate, shortages, supplies
-from launch.blend.write import order_folder, write_blend
+from launch.blend.write import order_folder
 from launch.config.training import DataConfig, TrainingConfig
 from launch.job import Command, JobFile, TrainingJob, Value
 from launch.maxtext.checkpoints import run_folder
@@ -35,7 +35,9 @@ _LOGGER = logging.getLogger(__name__)
 
 _CONFIG = "order.yml"
 _PLAN = "order.json"
-_FORMAT = "megatron"
+FORMAT = "megatron"
+"""Of the datasets that an exact order reads."""
+
 _UNKNOWN = "/unknown"
 # With thousands of shards they are too long for a command line.
 _IN_CONFIG = ("grain_train_files", "grain_eval_files")
@@ -98,15 +100,14 @@ class ExactOrder:
         Raises:
             BroetchenError: a shard's index cannot be read, a file cannot be written, or MaxText would not follow it.
         """
-        _LOGGER.info(
-            "the exact order of %s sequences is in %s", f"{self.plan.splits['train'].sequences:,}", self.folder
-        )
-        _LOGGER.info("%s", check_blend(write_blend(self.plan, self.folder), self.folder))
+        sequences = self.plan.splits["train"].sequences
+        _LOGGER.info("the exact order of %s sequences is in %s", f"{sequences:,}", self.folder)
+        _LOGGER.info("%s", write_order(self.plan, self.run))
 
     def script_lines(self, folder: str) -> list[str]:
         """The same for a shell script, with the plan in a folder that is there."""
         plan = JobFile(_PLAN, self.plan.model_dump_json(indent=1) + "\n", "what decides the order of the sequences")
-        write = (sys.executable, "-P", "-m", "launch.blend", f"{folder}/{_PLAN}", self.folder)
+        write = (sys.executable, "-P", "-m", "launch.blend", f"{folder}/{_PLAN}", self.run)
         purpose = "writes the order of the sequences, and checks it"
         return [shell_script.file_lines(folder, plan), shell_script.command_lines(Command(write, purpose))]
 
@@ -118,14 +119,14 @@ def check_formats(data: DataConfig, mixture: Mixture) -> None:
         UsageError: they are not.
     """
     found = mixture.records.format
-    if data.order == "exact" and found != _FORMAT:
+    if data.order == "exact" and found != FORMAT:
         raise UsageError(
-            f"`order: exact` reads datasets of `records.format: {_FORMAT}`, and these are of {found}; build them in "
+            f"`order: exact` reads datasets of `records.format: {FORMAT}`, and these are of {found}; build them in "
             "that format, or leave `order` out"
         )
-    if data.order != "exact" and found == _FORMAT:
+    if data.order != "exact" and found == FORMAT:
         raise UsageError(
-            f"the datasets are of `records.format: {_FORMAT}`, which is read in an exact order; add `order: exact`, or "
+            f"the datasets are of `records.format: {FORMAT}`, which is read in an exact order; add `order: exact`, or "
             "build them with records.format tokens"
         )
 
@@ -166,14 +167,21 @@ def mean_shares(phases: Sequence[Phase], names: Sequence[str]) -> Shares:
 
 def parameters(mixture: Mixture, *, evaluates: bool) -> dict[str, Value]:
     """What of MaxText's parameters follows from the data; the config may say otherwise of the last ones."""
-    eos_id = mixture.records.eos_id
     return {
-        "dataset_type": "grain",
-        "grain_file_type": "mmap_npy",
         # Known once MaxText has said how large its batches are; until then it has to see that there are some.
         "grain_train_files": _UNKNOWN,
         "grain_eval_files": _UNKNOWN if evaluates else "",
         "blend_index_dir": _UNKNOWN,
+        **kept_parameters(mixture),
+    }
+
+
+def kept_parameters(mixture: Mixture) -> dict[str, Value]:
+    """Those of them that do not depend on where an order is."""
+    eos_id = mixture.records.eos_id
+    return {
+        "dataset_type": "grain",
+        "grain_file_type": "mmap_npy",
         "mmap_eod_id": -1 if eos_id is None else eos_id,
         "tokenize_train_data": False,
         "tokenize_eval_data": False,

@@ -47,7 +47,9 @@ def test_any_shares_are_less_than_one_sequence_off_after_any_prefix(parts: list[
     assert worst(ids, shares) < 1
 
 
-@given(parts=st.lists(st.integers(0, 30), min_size=1, max_size=6), sequences=st.integers(1, 400), more=st.integers(0, 400))
+@given(
+    parts=st.lists(st.integers(0, 30), min_size=1, max_size=6), sequences=st.integers(1, 400), more=st.integers(0, 400)
+)
 @at_most(100)
 def test_the_order_of_fewer_sequences_begins_that_of_more(parts: list[int], sequences: int, more: int):
     parts[0] += 1
