@@ -190,7 +190,6 @@ def kept_parameters(mixture: Mixture) -> dict[str, Value]:
         # As with packed records: no document is asked what comes after it, and none sees another one.
         "eod_mask_loss": True,
         "packing_max_segments_per_sample": 0,
-        **({} if eos_id is not None else {"reset_attention_mask": False}),
     }
 
 

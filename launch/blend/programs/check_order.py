@@ -170,7 +170,8 @@ def main() -> None:
     try:
         found = check(Path(folder), digest, with_shards=with_shards)
     except WrongOrder as error:
-        print(f"broetchen: the exact order cannot be followed: {error}", file=sys.stderr, flush=True)
+        what = f"the exact order cannot be followed: {error}; delete {folder}, and start the run again"
+        print(f"broetchen: {what}", file=sys.stderr, flush=True)
         sys.exit(STATUS)
     print(f"broetchen: the exact order is whole, and MaxText takes it: {found}", flush=True)
     if command:
