@@ -140,7 +140,7 @@ def parse_percents(percents: Sequence[str]) -> tuple[Fraction, ...]:
 
 
 def chosen_mixture(outputs: Sequence[str], datasets: Sequence[str]) -> Mixture:
-    """The datasets of outputs and mix configs, as `write_mixture` has them. Warns of texts that are held out elsewhere."""
+    """The datasets of outputs and mix configs, as `write_mixture` has them; warns of texts that one holds out."""
     configs = [one for one in outputs if one.endswith((".yaml", ".yml"))]
     in_order = [name for config in configs for name in load_config(config).datasets]
     mixture = read_mixture([one for one in outputs if one not in configs], datasets or in_order)

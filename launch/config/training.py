@@ -125,6 +125,15 @@ class PhaseConfig(Section):
     )
 
 
+def _to_phases(value: Any) -> tuple[Any, ...]:
+    if not _is_list(value) or not value:
+        raise UsageError(f"{shown(value)} is no list of phases; write [{{until: 80%, shares: …}}, {{until: 100%, …}}]")
+    return tuple(value)
+
+
+Phases = Annotated[tuple[PhaseConfig, ...], BeforeValidator(mended(_to_phases))]
+
+
 class DataConfig(Section):
     """What is trained on."""
 
@@ -153,10 +162,9 @@ class DataConfig(Section):
         "datasets of `records.format: megatron`. docs/exact-order.md tells what each promises.",
         examples=["exact"],
     )
-    phases: tuple[PhaseConfig, ...] | None = Field(
+    phases: Phases | None = Field(
         default=None,
         strict=False,
-        min_length=1,
         description="Instead of `shares`, with `order: exact`: parts of the training that follow each other, such as a "
         "curriculum or an annealing.",
         examples=["[{until: 80%, shares: {web: 100%}}, {until: 100%, shares: {web: 50%, books: 50%}}]"],

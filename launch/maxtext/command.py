@@ -10,8 +10,6 @@ import posixpath
 import re
 from collections.abc import Mapping
 
-import yaml
-
 from launch.job import JobFile, TrainingJob, Value
 from transforms.errors import UsageError
 from transforms.quantities import shown
@@ -28,9 +26,6 @@ _BASE = "src/maxtext/configs/base.yml"
 # Text that YAML takes for text, without quotes: no number starts so, and no other word than these means something.
 _PLAIN = re.compile(r"(?:[A-Za-z/]|\.\.?/)(?:[A-Za-z0-9_./@%+-]|:(?=/))*")
 _WORDS = frozenset({"true", "false", "yes", "no", "on", "off", "null", "y", "n"})
-
-# No line of a config file is broken.
-_ENDLESS = 2**31
 
 # What overrides parameters that are not on the command line (`yaml_key_to_env_key`).
 _OVERRIDE = "M_"
@@ -92,10 +87,9 @@ def config_file(name: str, base: str, parameters: Mapping[str, Value], purpose: 
     Raises:
         UsageError: a text has `${`, which OmegaConf would replace.
     """
-    for key, value in parameters.items():
-        argument(key, value)  # What it refuses, a file would have replaced, too.
-    content = {"base_config": base, **parameters}
-    return JobFile(name, yaml.safe_dump(content, allow_unicode=True, sort_keys=False, width=_ENDLESS), purpose)
+    # OmegaConf reads the values of a command line as it reads those of a file.
+    lines = (argument(key, value).partition("=") for key, value in {"base_config": base, **parameters}.items())
+    return JobFile(name, "".join(f"{key}: {value}\n" for key, _, value in lines), purpose)
 
 
 def _placed(value: Value, files_folder: str) -> Value:
