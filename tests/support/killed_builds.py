@@ -14,17 +14,22 @@ import pyarrow.parquet as pq
 import yaml
 
 from tests.support.corpora import SAMPLES, TOKENIZER, write_parquet
+from transforms.arrayrecord.records import Format
 
 DATASETS = {"a": "fineweb2_german", "b": "finepdfs_german"}
 ROW_GROUPS = 40
 POLL_S = 0.001
+SHARDS = (".arecord", ".bin")
 
 
-def write_mix(folder: Path, tokens: Mapping[str, int], *, trace: bool = False) -> Path:
+def write_mix(
+    folder: Path, tokens: Mapping[str, int], *, trace: bool = False, record_format: Format = "tokens"
+) -> Path:
     """Writes a mix of two datasets, in shards of one small row group each, of `tokens` and 3,000 more for eval.
 
     Args:
         trace: whether it has traces, with the column `id`.
+        record_format: of ids.
     """
     for name, corpus in DATASETS.items():
         paths = sorted((SAMPLES / "corpora" / corpus).glob("*.parquet"))
@@ -35,7 +40,7 @@ def write_mix(folder: Path, tokens: Mapping[str, int], *, trace: bool = False) -
     content = {
         "name": "killed",
         "tokenizer": {"path": str(TOKENIZER), "eos_token": "<|eos|>"},
-        "records": {"max_tokens": 512, "add_eos": True, "trace": trace},
+        "records": {"format": record_format, "max_tokens": 512, "add_eos": True, "trace": trace},
         "shards": {"target_size": "16KiB"},
         "datasets": {
             name: {
@@ -84,7 +89,7 @@ class State:
         return len(list(self.output.glob("*/.broetchen/*/publication-*.json")))
 
     def published(self) -> int:
-        return len(list(self.output.glob("*/*.arecord")))
+        return sum(path.suffix in SHARDS for path in self.output.glob("*/*"))
 
     def manifests(self) -> int:
         return len(list(self.output.glob("*/manifest.json")))
@@ -95,7 +100,7 @@ class State:
         for count in self.output.glob("*/.broetchen/*/shard-*.json"):
             ordinal, work = int(count.stem.removeprefix("shard-")), count.parent
             attempt = json.loads(count.read_bytes())["attempt"]
-            places = [work / f"{count.stem}-{attempt}.arecord"]
+            places = [work / f"{count.stem}-{attempt}{suffix}" for suffix in SHARDS]
             for publication in work.glob("publication-*.json"):
                 names = json.loads(publication.read_bytes())["names"]
                 places += [Path(names[str(ordinal)])] if str(ordinal) in names else []

@@ -1,49 +1,42 @@
-"""Datasets in Megatron's format as an exact order reads them, made without a build: shards with given documents."""
+"""Files in Megatron's format by its description alone: what `preprocess_data.py` makes of the same documents."""
 
 from __future__ import annotations
 
-import hashlib
+import array
+import struct
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 
-from launch.blend.plan import DatasetPlan, ShardPlan
-from transforms.megatron.index import id_type, index_parts
+def write_pair(prefix: Path, documents: Sequence[Sequence[int]], vocab_size: int) -> None:
+    """Writes `prefix.bin` and `prefix.idx`, id by id and number by number.
 
-EOS = 0
-
-
-def write_dataset(
-    folder: Path, documents: Sequence[Sequence[int]], *, shards: int = 1, split: str = "train", vocab_size: int = 60_000
-) -> DatasetPlan:
-    """Writes documents into so many shards below `folder`; answers with the plan of a dataset of the folder's name."""
-    folder.mkdir(parents=True, exist_ok=True)
-    plans = []
-    for number in range(shards):
-        own = documents[number * len(documents) // shards : (number + 1) * len(documents) // shards]
-        stem = f"{split}-{number:05d}-of-{shards:05d}"
-        kind = id_type(vocab_size)
-        content = np.concatenate([np.array(document) for document in own]).astype(kind).tobytes()
-        (folder / f"{stem}.bin").write_bytes(content)
-        lengths = np.array([len(document) for document in own])
-        (folder / f"{stem}.idx").write_bytes(b"".join(index_parts(lengths, kind)))
-        plans.append(ShardPlan(stem=stem, documents=len(own), sha256=hashlib.sha256(content).hexdigest()))
-    return DatasetPlan(
-        name=folder.name,
-        folder=str(folder),
-        located=str(folder),
-        tokens=sum(map(len, documents)),
-        sequences=1,
-        shards=plans,
-    )
+    Args:
+        documents: the ids of each, at least one.
+        vocab_size: fewer than 65,500 take two bytes each, else four.
+    """
+    small = vocab_size < 65_500
+    code, letter, size = (8, "H", 2) if small else (4, "i", 4)
+    with open(f"{prefix}.bin", "wb") as ids:
+        for document in documents:
+            ids.write(b"".join(struct.pack(f"<{letter}", token) for token in document))
+    pointers, position = [], 0
+    for document in documents:
+        pointers.append(position)
+        position += size * len(document)
+    with open(f"{prefix}.idx", "wb") as index:
+        index.write(b"MMIDIDX\x00\x00")
+        index.write(struct.pack("<QB", 1, code))
+        index.write(struct.pack("<Q", len(documents)))
+        index.write(struct.pack("<Q", len(documents) + 1))
+        for kind, numbers in (("i", [len(document) for document in documents]), ("q", pointers)):
+            index.write(_little(kind, numbers))
+        index.write(_little("q", list(range(len(documents) + 1))))
 
 
-def numbered_documents(count: int, seed: int, first: int = 1, longest: int = 90) -> list[list[int]]:
-    """Documents of random lengths whose ids are counted up over all of them, from `first`; each ends with EOS."""
-    lengths = np.random.default_rng(seed).integers(1, longest, count).tolist()
-    documents = []
-    for length in lengths:
-        documents.append([*range(first, first + length - 1), EOS])
-        first += length - 1
-    return documents
+def _little(kind: str, numbers: Sequence[int]) -> bytes:
+    found = array.array(kind, numbers)
+    if sys.byteorder == "big":
+        found.byteswap()
+    return found.tobytes()

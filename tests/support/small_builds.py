@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.support.corpora import write_parquet
 from tests.support.small_tokenizers import GPT2, byte_level
-from transforms.arrayrecord.records import Format, RecordSpec
+from transforms.arrayrecord.records import MOST_TOKENS, Format, RecordSpec, holds_ids
 from transforms.budget.token_budget import DatasetCut, ShardCount, cut_shards
 from transforms.building.cut import PublishPlan, plan_publication
 from transforms.building.shard import build_shard
@@ -80,7 +80,7 @@ def small_build(
     normalizer: dict[str, Any] | None = None,
     trace: bool = False,
 ) -> SmallBuild:
-    """Builds a shard of each of these lists of rows: `tokens` with EOS and four to a record, or text.
+    """Builds a shard of each of these lists of rows: of ids with EOS, in `tokens` four to a record, or of text.
 
     Args:
         trace: whether traces are written, with the column `id`, which numbers the rows of each row group.
@@ -98,7 +98,7 @@ def small_build(
         seed=0,
         budgets={"train": 1},
         on_shortfall="fail",
-        records=RecordSpec(record_format, max_tokens=4, bos_id=None, eos_id=EOS if record_format == "tokens" else None),
+        records=small_records(record_format),
         target_size=1,
         group_size=1,
         compression="zstd",
@@ -116,6 +116,14 @@ def small_build(
     counts = tuple(build_shard(spec, plan.task(ordinal, None)) for ordinal in range(len(plan.shards)))
     assert len(counts) == len(shards)
     return SmallBuild(spec, plan, counts, [[row for row in rows if row] for rows in shards])
+
+
+def small_records(record_format: Format) -> RecordSpec:
+    """What the records of `small_build` are."""
+    if not holds_ids(record_format):
+        return RecordSpec(record_format, max_tokens=4, bos_id=None, eos_id=None)
+    most = MOST_TOKENS if record_format == "megatron" else 4
+    return RecordSpec(record_format, max_tokens=most, bos_id=None, eos_id=EOS, vocab_size=_AB + 1)
 
 
 def follow_split(

@@ -130,7 +130,7 @@ def index_parts(lengths: Lengths, ids: np.dtype[np.integer]) -> Iterator[bytes]:
         ids: their type.
 
     >>> b"".join(index_parts(np.array([3, 1]), id_type(100))).hex(" ", 8)[-53:]
-    '0000 0000000000000000 0100000000000000 0200000000000000'
+    '00 0000000000000000 0100000000000000 0200000000000000'
     """
     head = IndexHead(ids, len(lengths))
     yield head.pack()

@@ -18,7 +18,7 @@ from launch.maxtext.exact_order import ExactOrder, findings, mean_shares, phases
 from launch.mixture.datasets import Component, Mixture, Records
 from launch.places import LocalPlace, Mounts
 from tests.support.command import run_command
-from tests.support.megatron_files import numbered_documents, write_dataset
+from tests.support.order_datasets import numbered_documents, write_dataset
 from tests.support.trainable_mixes import build_mix, training_config
 from transforms.errors import UsageError
 
@@ -259,7 +259,7 @@ def test_datasets_of_records_have_no_exact_order(tmp_path: Path):
     assert ended.returncode == 2
     assert "`order: exact` reads datasets of `records.format: megatron`, and these are of tokens" in ended.stderr
     ended = run_command(
-        "mix", tmp_path / "mix", "--blend", tmp_path / "order", "--steps", 2, "--batch", 2, "--length", 8
+        "mix", tmp_path / "mix", "--blend", tmp_path / "order", "--steps", "2", "--batch", "2", "--length", "8"
     )
     assert ended.returncode == 2
     assert "--blend is for datasets of `records.format: megatron`, and these are of tokens" in ended.stderr
@@ -296,11 +296,11 @@ def test_maxtext_reads_the_job_as_it_was_meant(built: Path, tmp_path: Path):
     assert read_again.settings["blend_index_dir"] == done.order.located
     done.order.write()
     assert Path(done.order.folder, "blend.json").exists()
-    shown = run_command("show", built / "mix" / "german", "--step", 0, "--run", path, "--json")
+    shown = run_command("show", built / "mix" / "german", "--step", "0", "--run", path, "--json")
     assert shown.returncode == 0, shown.stderr
     assert '"dataset": "german"' in shown.stdout
     assert '"dataset": "english"' not in shown.stdout
-    shown = run_command("show", tmp_path, "--step", 0, "--run", path)
+    shown = run_command("show", tmp_path, "--step", "0", "--run", path)
     assert (shown.returncode, "none of the datasets of that training" in shown.stderr) == (2, True)
-    shown = run_command("show", built / "mix", "--step", 3, "--run", path)
+    shown = run_command("show", built / "mix", "--step", "3", "--run", path)
     assert (shown.returncode, "the training has steps 0 to 2" in shown.stderr) == (2, True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,8 +21,10 @@ from beam_pipelines.jobs.build import build
 from beam_pipelines.jobs.verify import verify
 from tests.support.corpora import BOS, EOS, TOKENIZER, documents_of, reference_ids, write_parquet
 from tests.support.examples import at_most
-from tests.support.reading import read_ids, read_texts
+from tests.support.megatron_files import write_pair
+from tests.support.reading import read_ids, read_pairs, read_texts
 from tests.support.small_builds import follow_split
+from transforms.arrayrecord.records import Format
 from transforms.dataset.manifest import Manifest, read_manifest
 from transforms.errors import BroetchenError, UsageError
 
@@ -106,10 +109,11 @@ def draw_mix(
 
 @pytest.mark.slow
 @at_most(12, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-@given(mixes, st.integers(1, 9), st.booleans(), st.booleans(), st.data())
+@given(mixes, st.sampled_from(["tokens", "megatron"]), st.integers(1, 9), st.booleans(), st.booleans(), st.data())
 def test_any_corpora_give_the_first_ids_of_their_documents(
     tmp_path_factory: pytest.TempPathFactory,
     mix: list[list[list[list[str | None]]]],
+    record_format: Format,
     max_tokens: int,
     add_bos: bool,
     add_eos: bool,
@@ -120,15 +124,21 @@ def test_any_corpora_give_the_first_ids_of_their_documents(
     budgets, documents = draw_mix(folder, mix, data, bos, eos)
     if not budgets:
         return
-    config = make_config(folder, budgets, records={"max_tokens": max_tokens, "add_bos": add_bos, "add_eos": add_eos})
-    build(config, str(folder / "out"), quiet=True)
+    records = {"format": record_format, "max_tokens": max_tokens, "add_bos": add_bos, "add_eos": add_eos}
+    build(make_config(folder, budgets, records=records), str(folder / "out"), quiet=True)
+    read = read_ids if record_format == "tokens" else read_pairs
     for name, budget in budgets.items():
-        stream, train = flat(reference_ids(documents[name], bos=bos, eos=eos)), budget["tokens"]
-        records = read_ids(folder / "out" / name, "train")
-        assert flat(records) == stream[:train]
-        held_out = read_ids(folder / "out" / name, "eval")
-        assert flat(held_out) == stream[train : train + budget["eval_tokens"]]
-        assert all(0 < len(record) <= max_tokens for record in [*records, *held_out])
+        ids, train = reference_ids(documents[name], bos=bos, eos=eos), budget["tokens"]
+        stream, end = flat(ids), train + budget["eval_tokens"]
+        of_train, held_out = (read(folder / "out" / name, split) for split in ("train", "eval"))
+        assert flat(of_train) == stream[:train]
+        assert flat(held_out) == stream[train:end]
+        if record_format == "tokens":
+            assert all(0 < len(record) <= max_tokens for record in [*of_train, *held_out])
+        else:
+            # A document ends where it ends in the source, and where its split does.
+            ends = {*itertools.accumulate(map(len, filter(None, ids))), train, end}
+            assert [*itertools.accumulate(map(len, [*of_train, *held_out]))] == sorted(e for e in ends if 0 < e <= end)
     verify(str(folder / "out"))
     shutil.rmtree(folder)
 
@@ -178,6 +188,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+PAIRS = {"format": "megatron", "add_eos": True}
 DATASETS = {"a": {"tokens": 3001, "eval_tokens": 97}, "b": {"tokens": 1500, "eval_tokens": 64}}
 
 RUNS = {
@@ -207,6 +218,38 @@ def test_every_runner_and_engine_gives_the_same_bytes(
     config = make_config(corpus, DATASETS)
     build(config, str(tmp_path / "out"), engine=engine, beam_arguments=RUNS[run], quiet=True)  # type: ignore[arg-type]
     assert tree(tmp_path / "out") == built
+
+
+@pytest.fixture(scope="module")
+def pairs(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The same in Megatron's format."""
+    output = tmp_path_factory.mktemp("pairs") / "out"
+    build(make_config(corpus, DATASETS, records=PAIRS), str(output), quiet=True)
+    return tree(output)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", ["threads", "processes", "bundles twice"])
+def test_every_runner_gives_the_same_pairs(corpus: Path, pairs: dict[str, str], tmp_path: Path, run: str) -> None:
+    config = make_config(corpus, DATASETS, records=PAIRS)
+    build(config, str(tmp_path / "out"), beam_arguments=RUNS[run], quiet=True)
+    assert tree(tmp_path / "out") == pairs
+
+
+def test_pairs_are_what_megatrons_own_tool_writes(corpus: Path, pairs: dict[str, str], tmp_path: Path) -> None:
+    """Of the same documents: the whole of dataset b in one shard, as `preprocess_data.py --append-eod` has it."""
+    ids = reference_ids(documents_of((corpus / "b").glob("*.parquet")))
+    config = make_config(corpus, {"b": {"tokens": len(flat(ids))}}, records=PAIRS, shards={"target_size": "1GiB"})
+    build(config, str(tmp_path / "out"), quiet=True)
+    found = tmp_path / "out" / "b"
+    manifest = manifest_of(found)
+    assert len(ids) == manifest.splits["train"].records > 70
+    write_pair(tmp_path / "theirs", ids, manifest.tokenizer.vocab_size)
+    for ending in ("bin", "idx"):
+        ours = (found / f"train-00000-of-00001.{ending}").read_bytes()
+        assert ours == (tmp_path / f"theirs.{ending}").read_bytes()
+    # And where nothing is so large, each shard is a pair of its own, all of which hold the same documents.
+    assert len([name for name in pairs if name.startswith("b/train-")]) > 6
 
 
 @pytest.mark.slow

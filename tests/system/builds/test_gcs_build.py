@@ -65,6 +65,23 @@ def test_the_bucket_holds_the_same_files_as_a_folder(local: Path, remote: str) -
             assert hashlib.sha256(found).digest() == hashlib.sha256(path.read_bytes()).digest(), name
 
 
+def test_pairs_in_a_bucket_are_those_in_a_folder(root: str, tmp_path: Path) -> None:
+    changes = {"records.format": "megatron"}
+    for output, config in (
+        (str(tmp_path), load_config(str(SAMPLES.parent / "mix_configs" / "demo.yaml"), overrides=changes)),
+        (f"{root}/pairs", load_config(f"{root}/mix_configs/demo.yaml", overrides=changes)),
+    ):
+        build(config, output, datasets=["finepdfs_english"], quiet=True)
+    expected = {str(path.relative_to(tmp_path)): path for path in tmp_path.rglob("*") if path.is_file()}
+    assert names(f"{root}/pairs") == sorted(expected)
+    assert len([name for name in expected if name.endswith(".idx")]) > 2
+    for name, path in expected.items():
+        if path.suffix in (".bin", ".idx"):
+            assert storage.read_bytes(f"{root}/pairs/{name}") == path.read_bytes(), name
+    result = run_command("verify", f"{root}/pairs")
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 def without_places(manifest: Manifest) -> Manifest:
     """A manifest without the store's own checksums of the sources, which a local disk has none of."""
     source = [entry.model_copy(update={"checksum": None}) for entry in manifest.source]

@@ -13,16 +13,30 @@ import pytest
 from beam_pipelines.config.mix import load_config
 from beam_pipelines.jobs.build import build
 from tests.support.command import kill_session, run_command, started_command
-from tests.support.killed_builds import DATASETS, Moment, State, check_nothing_is_half_there, tree, wait_for, write_mix
+from tests.support.killed_builds import (
+    DATASETS,
+    SHARDS,
+    Moment,
+    State,
+    check_nothing_is_half_there,
+    tree,
+    wait_for,
+    write_mix,
+)
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
-    """Without traces, or with them where a test asks for it."""
-    trace = getattr(request, "param", "plain") == "traced"
-    return write_mix(tmp_path_factory.mktemp("killed"), {"a": 400_000, "b": 300_000}, trace=trace)
+    """Without traces, or with them or in another format where a test asks for it."""
+    kind = getattr(request, "param", "plain")
+    return write_mix(
+        tmp_path_factory.mktemp("killed"),
+        {"a": 400_000, "b": 300_000},
+        trace=kind == "traced",
+        record_format="megatron" if kind == "megatron" else "tokens",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +67,7 @@ MOMENTS = [
 ]
 
 
-@pytest.mark.parametrize("config", ["plain", "traced"], indirect=True, scope="module")
+@pytest.mark.parametrize("config", ["plain", "traced", "megatron"], indirect=True, scope="module")
 def test_killed_at_ten_random_moments(config: Path, reference: dict[str, str], tmp_path: Path) -> None:
     chance = random.Random(20)
     state = State(tmp_path / "out")
@@ -81,7 +95,8 @@ def test_killed_at_ten_random_moments(config: Path, reference: dict[str, str], t
     assert len(finished) > 20
     assert run_command("build", config, "--output", state.output).returncode == 0
     assert tree(state.output) == reference
-    published = {(path.stat().st_ino, path.stat().st_mtime_ns) for path in state.output.glob("*/train-*.arecord")}
+    shards = [path for path in state.output.glob("*/train-*") if path.suffix in SHARDS]
+    published = {(path.stat().st_ino, path.stat().st_mtime_ns) for path in shards}
     # Of each dataset, one shard is rewritten at the end of each split and the rest renamed.
     assert len(published & set(finished.values())) >= len(published) - 2 * len(DATASETS)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -16,6 +16,7 @@ from broetchen import verify
 from tests.support.command import run_command
 from tests.support.corpora import TOKENIZER, write_parquet
 from tests.support.killed_builds import tree
+from transforms.arrayrecord.records import Format, holds_ids
 from transforms.dataset.manifest import Manifest, read_manifest
 from transforms.errors import UsageError
 
@@ -89,13 +90,13 @@ def test_a_larger_one(source: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("position", ["end", "start"])
-@pytest.mark.parametrize("written", ["tokens", "text", "parquet"])
+@pytest.mark.parametrize("written", get_args(Format))
 @pytest.mark.parametrize("size", SIZES)
-def test_any_format(size: str, written: str, position: str, source: Path, tmp_path: Path) -> None:
+def test_any_format(size: str, written: Format, position: str, source: Path, tmp_path: Path) -> None:
     paths = []
     for name, (tokens, held_out) in zip(("old", "new"), SIZES[size], strict=True):
         dataset = {"tokens": tokens, "eval_tokens": held_out, "eval_position": position}
-        records = {"format": written, "max_tokens": 64} | ({"add_eos": True} if written == "tokens" else {})
+        records = {"format": written, "max_tokens": 64} | ({"add_eos": True} if holds_ids(written) else {})
         path = tmp_path / f"{name}.yaml"
         paths.append(write_config(source, path, dataset, records=records, on_bad_rows="quarantine"))
     taken, manifest = grown_is_fresh(tmp_path, *paths)
@@ -107,7 +108,7 @@ def test_any_format(size: str, written: str, position: str, source: Path, tmp_pa
 
 @pytest.mark.parametrize("position", ["end", "start"])
 @pytest.mark.parametrize(
-    "written", ["tokens", pytest.param("text", marks=pytest.mark.slow), pytest.param("parquet", marks=pytest.mark.slow)]
+    "written", ["tokens", *(pytest.param(one, marks=pytest.mark.slow) for one in ("text", "parquet", "megatron"))]
 )
 @pytest.mark.parametrize("tokens", [3000, 9000])
 def test_with_all_that_a_recipe_may_ask_for(

@@ -16,8 +16,8 @@ from beam_pipelines.config.mix import MixConfig, load_config
 from beam_pipelines.jobs.build import build
 from beam_pipelines.jobs.verify import verify
 from tests.support.corpora import TOKENIZER, documents_of, reference_ids, write_parquet
-from tests.support.reading import read_ids
-from transforms.arrayrecord.records import Format
+from tests.support.reading import read_ids, read_pairs
+from transforms.arrayrecord.records import Format, holds_ids
 from transforms.dataset.manifest import Manifest, read_manifest
 from transforms.errors import BroetchenError
 
@@ -49,7 +49,7 @@ def config_of(corpus: Path, **shards: Any) -> MixConfig:
     content = {
         "name": "limits",
         "tokenizer": {"path": str(TOKENIZER), "eos_token": "<|eos|>"},
-        "records": {"max_tokens": MAX_TOKENS, "format": record_format, "add_eos": record_format == "tokens"},
+        "records": {"max_tokens": MAX_TOKENS, "format": record_format, "add_eos": holds_ids(record_format)},
         "shards": shards,
         "on_shortfall": "keep",
         "datasets": {"a": {"source": f"{corpus}/a/*.parquet", "tokens": "1M"}},
@@ -138,6 +138,19 @@ def test_parquet_knows_no_such_limit(corpus: Path, tmp_path: Path) -> None:
     )
     # It decides nothing there, so that it is no other config.
     assert built(config_of(corpus, format="parquet"), tmp_path) == manifest
+
+
+def test_megatrons_format_knows_none_of_the_limits_of_records(corpus: Path, tmp_path: Path) -> None:
+    """Nor compression: they decide nothing there, so that they are no other config, and stand in no manifest."""
+    manifest = built(config_of(corpus, format="megatron", max_records=1, compression="none", group_size=7), tmp_path)
+    (shard,) = manifest.splits["train"].shards
+    expected = reference_ids(documents_of((corpus / "a").glob("*.parquet")))
+    assert shard.documents == shard.records == sum(ROWS)
+    assert read_pairs(tmp_path / "a", "train") == expected
+    assert max(map(len, expected)) > MAX_TOKENS
+    assert built(config_of(corpus, format="megatron"), tmp_path) == manifest
+    assert manifest.config["shards"].keys() == {"target_size"}
+    assert manifest.config["records"] == {"format": "megatron", "add_bos": False, "add_eos": True}
 
 
 def contents(folder: Path) -> Sequence[tuple[str, bytes]]:

@@ -7,15 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-import pyarrow.parquet as pq
 import pytest
 
 from tests.support.small_builds import EOS, SmallBuild, small_build, small_count, small_ids
-from transforms.arrayrecord.example import decode_ids, decode_text
-from transforms.arrayrecord.reader import RecordReader
-from transforms.arrayrecord.records import Format
+from transforms.arrayrecord.records import Format, holds_ids
 from transforms.building.publish import publish_shard
 from transforms.coders import from_json, to_json
+from transforms.dataset.reader import ShardReader
 from transforms.errors import BroetchenError
 
 FORMATS = get_args(Format)
@@ -43,20 +41,21 @@ def written(build: SmallBuild) -> dict[str, list[Any]]:
         shard = publish_shard(build.spec, task)
         assert shard is not None
         path = Path(build.spec.folder) / shard.file
-        if build.spec.records.format == "parquet":
-            found[task.split] += pq.read_table(path)["text"].to_pylist()
-        else:
-            with RecordReader(str(path)) as reader:
-                for record in reader:
-                    is_text = build.spec.records.is_text
-                    found[task.split] += [decode_text(record).decode()] if is_text else decode_ids(record).tolist()
+        with ShardReader(str(path), build.spec.records.format, "text") as reader:
+            if build.spec.records.is_text:
+                found[task.split] += [text for texts in reader.texts() for text in texts.to_pylist()]
+            else:
+                found[task.split] += [token for ids in reader.ids() for token in ids.tolist()]
     return found
 
 
+@pytest.mark.parametrize("record_format", ["tokens", "megatron"])
 @pytest.mark.parametrize("order", [("train", "eval"), ("eval", "train")])
-def test_ids_are_held_out_exactly_and_all_others_are_written_once(tmp_path: Path, order: tuple[str, str]) -> None:
+def test_ids_are_held_out_exactly_and_all_others_are_written_once(
+    tmp_path: Path, order: tuple[str, str], record_format: Format
+) -> None:
     budgets = {"train": 60, "eval": 5}
-    build = repeated(tmp_path, "tokens", {split: budgets[split] for split in order}, 4)
+    build = repeated(tmp_path, record_format, {split: budgets[split] for split in order}, 4)
     stream = [token for documents in build.documents for text in documents for token in [*small_ids(text), EOS]]
     assert len(stream) == ID_TOKENS
     publication = build.publication()
@@ -116,7 +115,7 @@ def test_where_no_document_has_a_cut_the_source_is_short(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("record_format", FORMATS)
 def test_a_budget_beyond_the_most_repeats_is_a_shortfall(tmp_path: Path, record_format: Format) -> None:
-    tokens = ID_TOKENS if record_format == "tokens" else TEXT_TOKENS
+    tokens = ID_TOKENS if holds_ids(record_format) else TEXT_TOKENS
     once = tokens - 3  # The last document of text has three tokens.
     budgets = {"train": once * 2 + once // 2 + 1, "eval": 3}
     with pytest.raises(BroetchenError) as failed:
@@ -134,7 +133,7 @@ def test_a_budget_beyond_the_most_repeats_is_a_shortfall(tmp_path: Path, record_
 
 @pytest.mark.parametrize("record_format", FORMATS)
 def test_a_source_of_nothing_but_what_is_held_out_is_short(tmp_path: Path, record_format: Format) -> None:
-    tokens = ID_TOKENS if record_format == "tokens" else TEXT_TOKENS
+    tokens = ID_TOKENS if holds_ids(record_format) else TEXT_TOKENS
     for held_out in (tokens, tokens + 1):
         with pytest.raises(BroetchenError, match=r"the source is exhausted .* eval lacks"):
             repeated(tmp_path, record_format, {"train": 10, "eval": held_out}, 100).publication()
@@ -142,7 +141,7 @@ def test_a_source_of_nothing_but_what_is_held_out_is_short(tmp_path: Path, recor
 
 @pytest.mark.parametrize("record_format", FORMATS)
 def test_a_source_that_holds_its_budget_is_built_as_without_repeats(tmp_path: Path, record_format: Format) -> None:
-    tokens = ID_TOKENS if record_format == "tokens" else TEXT_TOKENS
+    tokens = ID_TOKENS if holds_ids(record_format) else TEXT_TOKENS
     for train in (1, 8, tokens - 3):
         plain, allowed = (repeated(tmp_path, record_format, {"train": train, "eval": 3}, most) for most in (1, 4))
         by_content = [

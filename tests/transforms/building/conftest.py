@@ -19,7 +19,7 @@ from beam_pipelines.jobs.specs import dataset_specs, keep_tokenizer, load_config
 from tests.support.corpora import write_parquet
 from tests.support.killed_builds import tree
 from tests.support.small_tokenizers import added_token, byte_level
-from transforms.arrayrecord.records import Format
+from transforms.arrayrecord.records import Format, holds_ids
 from transforms.budget.token_budget import DatasetCut, ShardCount, cut_shards
 from transforms.building.cut import PublishPlan, plan_publication, shard_that_lacks_rows, work_folder
 from transforms.building.datasets import find_finished, tokenize_again
@@ -45,6 +45,7 @@ BUDGETS: Mapping[Format, Mapping[str, int]] = {
     "tokens": {"train": 18, "eval": 7},
     "text": {"train": 14, "eval": 6},
     "parquet": {"train": 14, "eval": 6},
+    "megatron": {"train": 18, "eval": 7},
 }
 
 
@@ -123,7 +124,7 @@ def plan_build(
     content: dict[str, Any] = {
         "name": "small",
         "tokenizer": {"path": str(tokenizer), "bos_token": "<|bos|>", "eos_token": "<|eos|>"},
-        "records": {"format": written, "max_tokens": 4, "add_eos": written == "tokens"},
+        "records": {"format": written, "max_tokens": 4, "add_eos": holds_ids(written)},
         "shards": {"target_size": 1},
         "on_bad_rows": "quarantine",
         "datasets": {

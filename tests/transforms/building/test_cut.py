@@ -13,15 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.support.small_builds import EOS, SmallBuild, follow_split, small_build, small_count, small_ids
-from transforms.arrayrecord.example import decode_ids, decode_text
-from transforms.arrayrecord.reader import RecordReader
-from transforms.arrayrecord.records import Format
+from transforms.arrayrecord.records import Format, holds_ids
 from transforms.budget.text_cut import DocumentSpan
 from transforms.budget.token_budget import ShardCount, ShardSlice
 from transforms.building.cut import PublishPlan, PublishTask, missing_text, work_folder
 from transforms.building.publish import publish_shard
 from transforms.building.rows import RowsTask
 from transforms.coders import from_json, to_json
+from transforms.dataset.reader import ShardReader
 from transforms.encoding.unfit import GigatokenUnfitError
 from transforms.errors import BroetchenError
 from transforms.tokenizer.spec import ChosenEngine
@@ -72,7 +71,7 @@ def test_the_documents_are_counted_as_the_tests_count_them(
     built: Callable[[Format], SmallBuild], record_format: Format
 ) -> None:
     build = built(record_format)
-    added = int(record_format == "tokens")
+    added = int(holds_ids(record_format))
     expected = [sum(small_count(text) + added for text in documents) for documents in build.documents]
     assert [count.tokens for count in build.counts] == expected
     assert sum(expected) == (ID_TOKENS if added else TEXT_TOKENS)
@@ -161,11 +160,11 @@ def published(build: SmallBuild) -> dict[str, list[list[int]] | list[str]]:
         if path.suffix == ".parquet":
             found[path.stem] = pq.read_table(path)["text"].to_pylist()
             continue
-        with RecordReader(str(path)) as reader:
+        with ShardReader(str(path), build.spec.records.format) as reader:
             if build.spec.records.is_text:
-                found[path.stem] = [decode_text(record).decode() for record in reader]
+                found[path.stem] = [text for texts in reader.texts() for text in texts.to_pylist()]
             else:
-                found[path.stem] = [decode_ids(record).tolist() for record in reader]
+                found[path.stem] = [ids.tolist() for ids in reader.ids()]
     return found
 
 
@@ -196,8 +195,11 @@ def test_published_text_is_the_documents_cut_where_the_splits_end(tmp_path: Path
     }
 
 
-def test_published_ids_are_those_of_the_documents_cut_where_the_splits_end(tmp_path: Path) -> None:
-    build = small_build(tmp_path, "tokens", ROWS).with_budgets({"train": 10, "eval": 6, "test": 12})
+@pytest.mark.parametrize("record_format", ["tokens", "megatron"])
+def test_published_ids_are_those_of_the_documents_cut_where_the_splits_end(
+    tmp_path: Path, record_format: Format
+) -> None:
+    build = small_build(tmp_path, record_format, ROWS).with_budgets({"train": 10, "eval": 6, "test": 12})
     publication = build.publication()
     assert publication.put_back == {}
     assert rows_told(build, publication) == [(0, 0, None), (1, 8, None), (2, 8, None), (3, 27, 1)]
@@ -353,7 +355,7 @@ def test_tasks_and_plans_survive_the_wire(built: Callable[[Format], SmallBuild],
         assert from_json(RowsTask, to_json(rows)) == rows
     for task in publication.tasks:
         assert from_json(PublishTask, to_json(task)) == task
-        assert (task.fingerprint, task.is_text) == (build.plan.fingerprint, record_format != "tokens")
+        assert (task.fingerprint, task.is_text) == (build.plan.fingerprint, not holds_ids(record_format))
         assert (task.dataset, task.work_folder) == ("small", build.plan.work_folder)
         assert task.count == build.counts[task.count.ordinal]
         assert task.extension == build.spec.records.extension

@@ -19,7 +19,7 @@ import pytest
 from beam_pipelines.config.mix import load_config
 from beam_pipelines.jobs.specs import dataset_specs, keep_tokenizer, load_config_tokenizer
 from tests.support.documents import ROOT
-from transforms.arrayrecord.records import Format
+from transforms.arrayrecord.records import Format, holds_ids
 from transforms.building.datasets import BuildDatasets
 from transforms.recipe.plan import FORMAT_VERSION
 from transforms.recipe.spec import DatasetSpec
@@ -39,6 +39,7 @@ class Golden:
 
 
 RECORDS = {"array_record": "0.8.6", "tokenizers": "0.23.3"}
+NO_WRITER = {"tokenizers": "0.23.3"}
 PARQUET = {"pyarrow": "25.0.1", "tokenizers": "0.23.3"}
 # Format version 1 had the same shards; its manifests and fingerprints were others.
 GOLDEN: dict[tuple[int, Format], Golden] = {
@@ -50,7 +51,7 @@ GOLDEN: dict[tuple[int, Format], Golden] = {
 
 def demo_spec(written: Format, output: Path) -> DatasetSpec:
     """A dataset of the demo; what is built with it may lie beside those of other formats."""
-    changes = CHANGES | {"records.format": written, "records.add_eos": str(written == "tokens").lower()}
+    changes = CHANGES | {"records.format": written, "records.add_eos": str(holds_ids(written)).lower()}
     config = load_config(ROOT / "mix_configs" / "demo.yaml", overrides=changes)
     tokenizer = load_config_tokenizer(config)
     keep_tokenizer(tokenizer, str(output))

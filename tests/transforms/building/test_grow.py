@@ -10,7 +10,7 @@ import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -33,7 +33,7 @@ from transforms.errors import BroetchenError, UsageError
 from transforms.files import storage
 from transforms.files.listing import list_files
 
-FORMATS: tuple[Format, ...] = ("tokens", "text", "parquet")
+FORMATS: tuple[Format, ...] = get_args(Format)
 # The shards of CORPUS have 8, 7, 8, 10 and 5 tokens.
 SMALL, LARGE = {"tokens": 18, "eval_tokens": 7}, {"tokens": 30, "eval_tokens": 6}
 

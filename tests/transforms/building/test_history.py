@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import get_args
 
 import pyarrow as pa
 import pytest
@@ -21,7 +22,7 @@ from transforms.building.shard import build_shard
 from transforms.parquet import texts
 from transforms.texts import combined_hash, text_hashes
 
-FORMATS: tuple[Format, ...] = ("tokens", "text", "parquet")
+FORMATS: tuple[Format, ...] = get_args(Format)
 # Two row groups of each file; what lies behind the cut has rows that are left out, and more row groups.
 CORPUS = (
     (("aaaa", None, "bb"), ("cccccc", ""), ("d", None, "eeeee", None, "ffffff", "", "gg", None, "hhhh")),

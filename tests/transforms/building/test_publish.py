@@ -23,10 +23,10 @@ from hypothesis import strategies as st
 
 from tests.support.corpora import write_parquet
 from tests.support.killed_builds import tree
-from tests.support.reading import read_ids, read_texts
+from tests.support.reading import read_ids, read_pairs, read_texts
 from tests.transforms.building.conftest import BOS, EOS, VOCABULARY, Build, MakeBuild, Stages
 from transforms.arrayrecord.example import encode_ids
-from transforms.arrayrecord.records import Format
+from transforms.arrayrecord.records import Format, holds_ids
 from transforms.arrayrecord.writer import ShardWriter
 from transforms.budget.token_budget import ShardCount, ShardSlice
 from transforms.building.cut import PublishTask
@@ -45,6 +45,7 @@ from transforms.coders import from_json, to_json
 from transforms.dataset.manifest import read_manifest
 from transforms.errors import BroetchenError
 from transforms.files import storage
+from transforms.megatron.index import index_path
 
 FORMATS: Sequence[Format] = get_args(Format)
 
@@ -55,6 +56,8 @@ HELD: Mapping[Format, Mapping[str, list[tuple[int, int, int]]]] = {
     "tokens": HELD_IDS,
     "text": HELD_TEXT,
     "parquet": HELD_TEXT,
+    # No document is cut but for a split.
+    "megatron": {"train": [(8, 2, 2), (7, 1, 1), (3, 2, 2)], "eval": [(5, 1, 1), (2, 1, 1)]},
 }
 IDS = {
     "train": ["aaaa", [EOS], ["b", "b", EOS], "cccc", ["c", "c", EOS], ["d", EOS], "e"],
@@ -90,6 +93,7 @@ STARTS: Mapping[Format, Sequence[Sequence[int]]] = {
     "tokens": ((0, 8), (15, 23)),
     "text": ((0, 2), (3, 5)),
     "parquet": ((0, 2), (3, 5)),
+    "megatron": ((0, 8), (15, 23)),
 }
 
 
@@ -107,11 +111,15 @@ def test_the_manifest_says_exactly_what_there_is(make_build: MakeBuild, corpus: 
             path = folder / f"{name}-{index:05d}-of-{len(held):05d}.{extension}"
             numbers = {"tokens": tokens, "documents": documents, "records": records, "bytes": path.stat().st_size}
             shards.append({"file": path.name, **numbers, "sha256": sha256(path)})
+            if written == "megatron":
+                beside = path.with_suffix(".idx")
+                mark = {"file": beside.name, "bytes": beside.stat().st_size, "sha256": sha256(beside)}
+                shards[-1]["beside"] = [mark]
         parts = ("tokens", "documents", "records", "bytes")
         sums = {part: sum(shard[part] for shard in shards) for part in parts}
         return {"budget": budget, "missing": 0, **sums, "documents_put_back": 0, "shards": shards}
 
-    libraries = ["broetchen", "tokenizers", "pyarrow", *(["array_record"] if written != "parquet" else [])]
+    libraries = ["broetchen", "tokenizers", "pyarrow", *(["array_record"] if extension == "arecord" else [])]
     expected: dict[str, Any] = {
         "format": "broetchen-dataset",
         "format_version": 2,
@@ -124,7 +132,7 @@ def test_the_manifest_says_exactly_what_there_is(make_build: MakeBuild, corpus: 
             "sha256": tokenizer,
             "vocab_size": VOCABULARY,
             "bos_id": None,
-            "eos_id": EOS if written == "tokens" else None,
+            "eos_id": EOS if holds_ids(written) else None,
             "special_tokens": "text",
         },
         "splits": {name: split(name, budget) for name, budget in build.spec.budgets.items()},
@@ -163,7 +171,27 @@ def test_the_manifest_says_exactly_what_there_is(make_build: MakeBuild, corpus: 
         "manifest.json",
         *(entry["file"] for entry in expected["quarantine"]),
         *(shard["file"] for split in expected["splits"].values() for shard in split["shards"]),
+        *(
+            file["file"]
+            for split in expected["splits"].values()
+            for shard in split["shards"]
+            for file in _beside(shard)
+        ),
     }
+
+
+def _beside(shard: dict[str, Any]) -> list[dict[str, Any]]:
+    return shard.get("beside", [])
+
+
+def documents(records: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    """Records put together to documents, each of which ends with EOS, but for the last."""
+    found: list[list[Any]] = [[]]
+    for record in records:
+        found[-1] += record
+        if record[-1] == EOS:
+            found.append([])
+    return [document for document in found if document]
 
 
 def test_the_files_hold_the_first_tokens_of_the_documents(make_build: MakeBuild, tmp_path: Path) -> None:
@@ -172,6 +200,7 @@ def test_the_files_hold_the_first_tokens_of_the_documents(make_build: MakeBuild,
     for split in ("train", "eval"):
         ids = [[ord(token) if isinstance(token, str) else token for token in record] for record in IDS[split]]
         assert read_ids(tmp_path / "tokens" / "a", split) == ids
+        assert read_pairs(tmp_path / "megatron" / "a", split) == documents(ids)
         assert read_texts(tmp_path / "text" / "a", split) == TEXTS[split]
         paths = sorted((tmp_path / "parquet" / "a").glob(f"{split}-*.parquet"))
         assert [row for path in paths for row in pq.read_table(path)["text"].to_pylist()] == TEXTS[split]
@@ -193,6 +222,7 @@ def test_publishing_may_be_repeated(make_build: MakeBuild, written: Format) -> N
             documents=documents,
             records=records,
             mark=mark_of((build.folder / task.file).read_bytes()),
+            id_index=mark_of((build.folder / index_path(task.file)).read_bytes()) if written == "megatron" else None,
         )
         for task, (tokens, documents, records) in zip(publication.tasks, held, strict=True)
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -14,7 +15,7 @@ from transforms.dataset.manifest import manifest_path
 from transforms.errors import BroetchenError
 
 
-@pytest.mark.parametrize("written", ["tokens", "text", "parquet"])
+@pytest.mark.parametrize("written", get_args(Format))
 @pytest.mark.parametrize("cleared", [False, True])
 def test_publishing_again_after_the_end(make_build: MakeBuild, written: Format, cleared: bool) -> None:
     build = make_build(written)
@@ -30,7 +31,7 @@ def test_publishing_again_after_the_end(make_build: MakeBuild, written: Format, 
     assert tree(build.folder) == before
 
 
-@pytest.mark.parametrize("written", ["tokens", "text", "parquet"])
+@pytest.mark.parametrize("written", get_args(Format))
 def test_publishing_again_before_the_end(make_build: MakeBuild, written: Format) -> None:
     build = make_build(written)
     publication, published, told = build.publish()

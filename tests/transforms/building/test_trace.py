@@ -23,7 +23,7 @@ from tests.support.small_builds import EOS as SMALL_EOS
 from tests.support.small_builds import SmallBuild, small_build, small_ids
 from tests.system.builds.test_build import draw_mix, make_config, manifest_of, mixes, tree
 from tests.transforms.building.conftest import MakeBuild
-from transforms.arrayrecord.records import Format, record_bounds
+from transforms.arrayrecord.records import Format, holds_ids, record_bounds
 from transforms.building import trace as traces
 from transforms.building.publish import publish_shard
 from transforms.building.trace import TraceFile, TraceWriter, document_parts, row_bytes
@@ -55,7 +55,8 @@ def check_shard(folder: Path, shard: str, source: Mapping[str, Sequence[Sequence
         encode: the ids of a document, with those that a build adds; None for shards of text.
     """
     found = pq.read_table(folder / trace_name(shard)).to_pylist()
-    record_format: Format = "tokens" if encode else "parquet" if shard.endswith(".parquet") else "text"
+    formats: dict[str, Format] = {".parquet": "parquet", ".bin": "megatron"}
+    record_format = formats.get(Path(shard).suffix, "tokens" if encode else "text")
     with ShardReader(str(folder / shard), record_format, "text") as reader:
         if encode:
             records: list[Any] = [ids.tolist() for ids in reader.ids()]
@@ -93,7 +94,7 @@ def test_records_are_the_parts_of_documents_that_their_trace_tells(
     row_groups: list[list[str | None]] = [*shards, ["ab"]]
     build = small_build(folder, record_format, row_groups, trace=True)
     budgets = {split: data.draw(st.integers(1, max(1, build.tokens)), split) for split in ("train", "eval", "test")}
-    encode = (lambda text: [*small_ids(text), SMALL_EOS]) if record_format == "tokens" else None
+    encode = (lambda text: [*small_ids(text), SMALL_EOS]) if holds_ids(record_format) else None
     source = {str(folder / "source.parquet"): row_groups}
     build = build.with_budgets(budgets, "keep")
     for shard in publish(build):
@@ -114,7 +115,7 @@ def test_any_corpora_are_traced_exactly(
     folder = tmp_path_factory.mktemp("any")
     added: dict[str, Any] = {"bos": None, "eos": None}
     records: dict[str, Any] = {"format": record_format, "trace": True, "max_tokens": 3}
-    if record_format == "tokens":
+    if holds_ids(record_format):
         added = {"bos": BOS if add_bos else None, "eos": EOS}
         records |= {"add_bos": add_bos, "add_eos": True}
     budgets, _ = draw_mix(folder, mix, data, **added)
@@ -126,7 +127,7 @@ def test_any_corpora_are_traced_exactly(
     for name in budgets:
         corpus = mix[int(name.removeprefix("dataset-"))]
         source = {f"{folder}/{name}/{file}.parquet": groups for file, groups in enumerate(corpus)}
-        encode = (lambda text: reference_ids([text], **added)[0]) if record_format == "tokens" else None
+        encode = (lambda text: reference_ids([text], **added)[0]) if holds_ids(record_format) else None
         for split in manifest_of(folder / "out" / name).splits.values():
             for shard in split.shards:
                 assert check_shard(folder / "out" / name, shard.file, source, encode) == shard.records
@@ -235,7 +236,7 @@ TRACED = {"format": "tokens", "max_tokens": 4, "add_eos": True, "trace": True}
 
 
 def traced(make_build: MakeBuild, written: Format = "tokens", **others: Any) -> Any:
-    records = {"format": written, "max_tokens": 4, "add_eos": written == "tokens", "trace": True}
+    records = {"format": written, "max_tokens": 4, "add_eos": holds_ids(written), "trace": True}
     return make_build(written, records=records, dataset={"trace_columns": ["id"]}, **others)
 
 
@@ -266,7 +267,7 @@ def test_a_trace_is_the_same_however_far_its_shard_was_read(
     """The larger build leaves longer shards, whose beginnings the smaller one takes."""
     fresh = traced(make_build, written, output=str(tmp_path / "fresh"))
     fresh.run()
-    records = {"format": written, "max_tokens": 4, "add_eos": written == "tokens", "trace": True}
+    records = {"format": written, "max_tokens": 4, "add_eos": holds_ids(written), "trace": True}
     larger = make_build(written, records=records, dataset={"trace_columns": ["id"], "tokens": 22, "eval_tokens": 2})
     larger.publish()
     assert list((larger.folder / "_trace").iterdir())
