@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from launch.blend.plan import DatasetPlan, ShardPlan
-from transforms.megatron.index import id_type, index_parts
+from tests.support.megatron_files import write_pair
 
 EOS = 0
 
@@ -23,12 +23,9 @@ def write_dataset(
     for number in range(shards):
         own = documents[number * len(documents) // shards : (number + 1) * len(documents) // shards]
         stem = f"{split}-{number:05d}-of-{shards:05d}"
-        kind = id_type(vocab_size)
-        content = np.concatenate([np.array(document) for document in own]).astype(kind).tobytes()
-        (folder / f"{stem}.bin").write_bytes(content)
-        lengths = np.array([len(document) for document in own])
-        (folder / f"{stem}.idx").write_bytes(b"".join(index_parts(lengths, kind)))
-        plans.append(ShardPlan(stem=stem, documents=len(own), sha256=hashlib.sha256(content).hexdigest()))
+        write_pair(folder / stem, own, vocab_size)
+        digest = hashlib.sha256((folder / f"{stem}.bin").read_bytes()).hexdigest()
+        plans.append(ShardPlan(stem=stem, documents=len(own), sha256=digest))
     return DatasetPlan(
         name=folder.name,
         folder=str(folder),

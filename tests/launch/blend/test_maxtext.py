@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
+import grain.python as grain
 import numpy as np
 import pytest
+from absl import flags
 from maxtext.input_pipeline import _mmap_datasource as datasource
 from maxtext.input_pipeline.grain_data_processing import _apply_mapdataset_transforms
 
@@ -58,10 +60,10 @@ def blend(root: Path) -> Blend:
     return found
 
 
-def host(blend: Blend, root: Path, index: int, count: int) -> Iterator[np.ndarray]:
-    """The sequences of a host, as MaxText reads them: int32 [length + 1]."""
+def pipeline(blend: Blend, root: Path, index: int, count: int) -> grain.IterDataset:
+    """A host's sequences as MaxText reads them."""
     of_split = blend.plan.splits["train"]
-    dataset = datasource.get_mmap_npy_dataset(
+    return datasource.get_mmap_npy_dataset(
         maxtext_files(of_split, "train", str(root / "order")),
         False,
         LENGTH,
@@ -78,7 +80,11 @@ def host(blend: Blend, root: Path, index: int, count: int) -> Iterator[np.ndarra
         num_samples=of_split.sequences,
         seed=blend.plan.seed,
     )
-    return (element["text"] for element in dataset)
+
+
+def host(blend: Blend, root: Path, index: int, count: int) -> Iterator[np.ndarray]:
+    """The same as arrays: int32 [length + 1]."""
+    return (element["text"] for element in pipeline(blend, root, index, count))
 
 
 def all_hosts(blend: Blend, root: Path, count: int) -> np.ndarray:
@@ -92,6 +98,18 @@ def test_the_order_is_the_same_for_any_number_of_hosts(blend: Blend, root: Path)
     assert alone.shape == (STEPS * BATCH, LENGTH + 1)
     for count in (2, 4):
         assert np.array_equal(all_hosts(blend, root, count), alone)
+
+
+@pytest.mark.slow
+def test_workers_change_nothing(blend: Blend, root: Path):
+    flags.FLAGS(["a program"])  # Grain's workers ask for them.
+    # As MaxText has it: workers before batches (`_mmap_pretrain_pipeline`).
+    dataset = pipeline(blend, root, 1, 2).map(_text).mp_prefetch(grain.MultiprocessingOptions(num_workers=2))
+    assert np.array_equal(np.array(list(dataset)), all_hosts(blend, root, 2)[1::2])
+
+
+def _text(element: dict[str, np.ndarray]) -> np.ndarray:
+    return element["text"]
 
 
 def test_shares_are_exact_at_every_prefix_of_each_phase_as_maxtext_reads_them(blend: Blend, root: Path):

@@ -129,7 +129,7 @@ def test_a_dataset_that_runs_dry_in_a_later_phase():
 
 
 def test_evaluations_that_the_eval_splits_cannot_meet():
-    asked = {"eval_interval": 5, "evaluates": True}
+    asked: dict[str, Any] = {"eval_interval": 5, "evaluates": True}
     assert "is missing" in found(mixture(), **asked)["eval_steps"]
     assert "is missing" in found(mixture(), evaluates=True)["eval_interval"]
     # 5 steps are 40 sequences, of which german has 27 to give; 2,000 tokens are 31, 1,000 are 15.
