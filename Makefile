@@ -81,10 +81,11 @@ tokenizer-demo: $(RUN) ## vocabulary corpus, tokenizer, evaluation and statistic
 
 train-demo: $(RUN) ## train a tiny Llama by MaxText on the demo mix, resume, export, let transformers write; in train-demo/
 	rm -rf train-demo/runs
-	$(BIN)/broetchen build mix_configs/demo.yaml --set records.max_tokens=256 --output train-demo/mix --overwrite
-	$(BIN)/broetchen mix train-demo/mix --output train-demo/mixture.json --simulate 520
+	$(BIN)/broetchen build mix_configs/demo.yaml --set records.format=megatron --output train-demo/mix --overwrite
+	$(BIN)/broetchen mix train-demo/mix --steps 61 --batch 4 --length 256 --blend train-demo/order
 	$(BIN)/broetchen train launch/configs/train-demo.yaml --set parameters.steps=30
 	$(BIN)/broetchen train launch/configs/train-demo.yaml
+	$(BIN)/broetchen show train-demo/mix --step 30 --run launch/configs/train-demo.yaml
 	$(BIN)/broetchen train launch/configs/train-demo.yaml export
 	$(BIN)/python -m launch.export.check launch/configs/train-demo.yaml
 

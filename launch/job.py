@@ -50,10 +50,12 @@ class TrainingJob:
     """One run of `maxtext.trainers.pre_train.train`.
 
     `parameters` are all that differ from MaxText's base.yml; values that name one of `files` are written as
-    `{files}/NAME`, and the target puts its folder in the place of `{files}`.
+    `{files}/NAME`, and the target puts its folder in the place of `{files}`. So are the words of `before`: a program in
+    Python with its arguments, which the trainer's arguments are added to, and which becomes the trainer in the end.
     """
 
     name: str
     parameters: Mapping[str, Value]
     files: tuple[JobFile, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
+    before: tuple[str, ...] = ()

@@ -135,7 +135,12 @@ def status(
 
 
 def show(
-    output: Annotated[str, typer.Argument(metavar="URI", help="One built dataset, local or gs://….")],
+    output: Annotated[
+        str,
+        typer.Argument(
+            metavar="URI", help="One built dataset, local or gs://…; with [bold]--step[/] a folder of them, too."
+        ),
+    ],
     record: Annotated[
         int | None, typer.Option(metavar="N", min=0, help="The number of a record in its split, from 0.")
     ] = None,
@@ -152,6 +157,13 @@ def show(
     split: Annotated[
         str | None, typer.Option(metavar="NAME", help="By default train, and all splits with [bold]--id[/].")
     ] = None,
+    step: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, help="The documents of a step of a training in an exact order, from 0."),
+    ] = None,
+    run: Annotated[
+        str | None, typer.Option(metavar="CONFIG", help="The training config, or the folder of an order.")
+    ] = None,
     ids: Annotated[bool, typer.Option("--ids", help="Show the ids, BOS and EOS included.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
     debug: Debug = False,
@@ -160,9 +172,23 @@ def show(
 
     The last is known where the dataset was built with [bold]records: {trace: true}[/]; see docs/trace.md.
 
-    Example: [bold]broetchen show ./my-mix/german --record 123 --ids[/]
+    Example: [bold]broetchen show ./my-mix/german --record 123 --ids[/], or
+    [bold]broetchen show ./my-mix --step 340 --run run.yaml[/]
     """
     terminal.start(debug=debug)
+    if (step is None) != (run is None):
+        raise UsageError("--step says which one of the training that --run names: give both, or neither")
+    if step is not None and run is not None:
+        for option, given in (("--record", record), ("--id", value), ("--column", column), ("-n", number)):
+            if given is not None:
+                raise UsageError(f"{option} says which records, and --step, too: give one of them")
+        if ids or split is not None:
+            raise UsageError(f"{'--ids' if ids else '--split'} does not go with --step; leave it out")
+        from beam_pipelines.jobs.step import show_step
+        from beam_pipelines.tables.records import print_parts
+
+        print_parts(terminal.output(), show_step(output, run, step), as_json=as_json)
+        return
     from beam_pipelines.jobs import show as job
     from beam_pipelines.tables.records import print_records
 

@@ -59,6 +59,17 @@ def mix(
     simulate: Annotated[
         int, typer.Option(metavar="N", min=0, help="Draw N records through Grain, and show the shares that came out.")
     ] = 0,
+    blend: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Of datasets in Megatron's format: a folder for the exact order of their sequences, instead of a "
+            "mixture file. Needs --steps, --batch and --length.",
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**32 - 1, help="Of the order, data_shuffle_seed; with --blend.")
+    ] = None,
     output_format: TableFormat = "table",
     quiet: Quiet = False,
     debug: Debug = False,
@@ -72,6 +83,32 @@ def mix(
     [bold]grain_train_mixture_config_path=mixture.json[/].
     """
     terminal.start(debug=debug)
+    if blend is not None:
+        for option, given in (("--output", output), ("--eval-output", eval_output), ("--simulate", simulate or None)):
+            if given is not None:
+                raise UsageError(
+                    f"{option} is for mixtures that MaxText draws, and does not go with --blend; leave it out"
+                )
+        from beam_pipelines.jobs.order import write_order_files
+        from beam_pipelines.tables.order import print_order
+
+        order = write_order_files(
+            outputs,
+            blend,
+            steps=steps,
+            batch=batch,
+            length=length,
+            datasets=dataset or (),
+            shares=shares,
+            mounts=mount or (),
+            epochs=epochs,
+            seed=seed or 0,
+        )
+        print_order(terminal.output(), order, output_format)
+        terminal.say(f"broetchen: {order.check}; train with: {order.command}")
+        return
+    if seed is not None:
+        raise UsageError("--seed is of an exact order; give --blend FOLDER, or leave it out")
     from beam_pipelines.jobs.mixture import write_mixture
     from beam_pipelines.tables.mixture import notes, print_mixture
 

@@ -100,13 +100,14 @@ def write_mixture(
             a file cannot be written.
     """
     place = Mounts.parse(mounts)
-    parsed = None if shares is None else _parse_shares(shares)
-    configs = [one for one in outputs if one.endswith((".yaml", ".yml"))]
-    in_order = [name for config in configs for name in load_config(config).datasets]
-    mixture = read_mixture([one for one in outputs if one not in configs], datasets or in_order)
+    parsed = None if shares is None else parse_shares(shares)
+    mixture = chosen_mixture(outputs, datasets)
+    if mixture.records.format == "megatron":
+        raise UsageError(
+            "the datasets are of `records.format: megatron`, which MaxText reads in an exact order; give --blend "
+            "FOLDER, with --steps, --batch and --length"
+        )
     check_shards(mixture, ("train",) if eval_output is None else ("train", "eval"))
-    for overlap in held_out_in_train(mixture.manifests):
-        _LOGGER.warning("%s", overlap)
     training = _training(mixture, steps, batch, length)
     wanted = mixture.shares(parsed)
     found = outlook(mixture.components, wanted, epochs)
@@ -141,10 +142,20 @@ def parse_percents(percents: Sequence[str]) -> tuple[Fraction, ...]:
     return shares
 
 
-def _parse_shares(text: str) -> Mapping[str, Fraction] | Sequence[Fraction]:
+def chosen_mixture(outputs: Sequence[str], datasets: Sequence[str]) -> Mixture:
+    """The datasets of outputs and mix configs, as `write_mixture` has them; warns of texts that one holds out."""
+    configs = [one for one in outputs if one.endswith((".yaml", ".yml"))]
+    in_order = [name for config in configs for name in load_config(config).datasets]
+    mixture = read_mixture([one for one in outputs if one not in configs], datasets or in_order)
+    for overlap in held_out_in_train(mixture.manifests):
+        _LOGGER.warning("%s", overlap)
+    return mixture
+
+
+def parse_shares(text: str) -> Mapping[str, Fraction] | Sequence[Fraction]:
     """Shares as the command line has them.
 
-    >>> _parse_shares("30,70%"), _parse_shares("a=30,b=70")
+    >>> parse_shares("30,70%"), parse_shares("a=30,b=70")
     ((Fraction(3, 10), Fraction(7, 10)), {'a': Fraction(3, 10), 'b': Fraction(7, 10)})
     """
     parts = [part.strip() for part in text.split(",")]

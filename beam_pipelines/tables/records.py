@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -11,6 +12,7 @@ from rich.console import Console
 
 from beam_pipelines.console.terminal import print_as_is
 from beam_pipelines.jobs.show import ShownRecord
+from beam_pipelines.jobs.step import ShownPart
 from transforms.dataset.trace import range_columns
 
 _PLACE = ("file", "row_group", "row")
@@ -25,6 +27,30 @@ def print_records(console: Console, records: Iterable[ShownRecord], *, as_json: 
         return
     for number, record in enumerate(records):
         print_as_is(console, "\n".join([*([""] if number else []), *_lines(record)]))
+
+
+def print_parts(console: Console, parts: Iterable[ShownPart], *, as_json: bool = False) -> None:
+    """Prints the documents of a step, sequence by sequence, or all as one JSON list."""
+    if as_json:
+        rows = [dataclasses.asdict(part) for part in parts]
+        print_as_is(console, json.dumps(rows, indent=1, default=str))
+        return
+    for number, (sequence, of_sequence) in enumerate(itertools.groupby(parts, key=lambda part: part.sequence)):
+        lines = [""] if number else []
+        for index, part in enumerate(of_sequence):
+            if not index:
+                lines.append(f"step {part.step:,}, sequence {sequence:,} (row {part.row:,}): {part.dataset}")
+            lines += _part_lines(part)
+        print_as_is(console, "\n".join(lines))
+
+
+def _part_lines(part: ShownPart) -> Iterator[str]:
+    yield (
+        f"  from place {part.position:,}: record {part.record:,} (record {part.record_of_shard:,} of {part.shard}), "
+        f"tokens {part.first_token:,} to {part.last_token:,}"
+    )
+    if part.origin is not None:
+        yield from (f"  {line}" for line in _origin(part.origin))
 
 
 def _lines(record: ShownRecord) -> Iterator[str]:

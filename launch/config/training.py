@@ -7,6 +7,7 @@ Beam knows and checks its form; whether MaxText and the data agree with it is th
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import os
 import re
@@ -54,6 +55,11 @@ SET_BY = {
     "grain_train_files": "data",
     "grain_train_mixture_config_path": "data",
     "grain_eval_files": "data",
+    "blend_index_dir": "data",
+    "blend_cache_dir": "data",
+    "mmap_eod_id": "data",
+    "mmap_npy_split": "data",
+    "mmap_split_sentences": "data",
 }
 """Parameters of MaxText that follow from other keys of the config."""
 
@@ -92,6 +98,13 @@ def _check_parameters(value: Any) -> dict[str, Value]:
     return dict(value)
 
 
+def _to_until(value: Any) -> Fraction:
+    until = parse_percent(value)
+    if not until:
+        raise UsageError(f"{shown(value)} ends a phase where the training begins; write a part of it, such as 80%")
+    return until
+
+
 _ONE_TEXT: dict[str, Any] = {"type": "string", "minLength": 1}
 _ONE_SHARE: dict[str, Any] = {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string"}]}
 
@@ -108,6 +121,7 @@ Shares = Annotated[
         {"anyOf": [{"type": "object", "additionalProperties": _ONE_SHARE}, {"type": "array", "items": _ONE_SHARE}]}
     ),
 ]
+Until = Annotated[Fraction, PlainValidator(mended(_to_until)), WithJsonSchema({"type": "string", "pattern": "%$"})]
 Parameters = Annotated[
     dict[str, Value],
     PlainValidator(mended(_check_parameters)),
@@ -115,6 +129,29 @@ Parameters = Annotated[
         {"type": "object", "additionalProperties": {"anyOf": [{"type": t} for t in ("string", "number", "boolean")]}}
     ),
 ]
+
+
+class PhaseConfig(Section):
+    """A part of the training with shares of its own."""
+
+    until: Until = Field(
+        description="Where the phase ends, as a part of the training's sequences. Each ends after the one before it, "
+        "the last at 100%.",
+        examples=["80%"],
+    )
+    shares: Shares = Field(
+        description="As `data.shares`, for this phase; a dataset that is not named is not in it.",
+        examples=["{german: 60%, english: 40%}"],
+    )
+
+
+def _to_phases(value: Any) -> tuple[Any, ...]:
+    if not _is_list(value) or not value:
+        raise UsageError(f"{shown(value)} is no list of phases; write [{{until: 80%, shares: …}}, {{until: 100%, …}}]")
+    return tuple(value)
+
+
+Phases = Annotated[tuple[PhaseConfig, ...], BeforeValidator(mended(_to_phases))]
 
 
 class DataConfig(Section):
@@ -138,6 +175,20 @@ class DataConfig(Section):
         "how exact they are, and which datasets go together.",
         examples=["{german: 60%, english: 40%}"],
     )
+    order: Literal["drawn", "exact"] = Field(
+        default="drawn",
+        description="How the datasets are mixed. `drawn`: each host draws records by weights, from datasets of "
+        "`records.format: tokens` or `text`. `exact`: an order of sequences that is written before the training, from "
+        "datasets of `records.format: megatron`. docs/exact-order.md tells what each promises.",
+        examples=["exact"],
+    )
+    phases: Phases | None = Field(
+        default=None,
+        strict=False,
+        description="Instead of `shares`, with `order: exact`: parts of the training that follow each other, such as a "
+        "curriculum or an annealing.",
+        examples=["[{until: 80%, shares: {web: 100%}}, {until: 100%, shares: {web: 50%, books: 50%}}]"],
+    )
     eval: bool = Field(
         default=False,
         description="Evaluate on the datasets' eval splits every `parameters.eval_interval` steps.",
@@ -149,6 +200,43 @@ class DataConfig(Section):
         "MaxText takes for the token. `allow` also takes datasets of earlier versions, of which it is not known.",
         examples=["allow"],
     )
+
+    @classmethod
+    def _cross_checks(cls, given: Mapping[str, Any]) -> Iterator[Problem]:
+        phases = given.get("phases")
+        if phases is None:
+            return
+        if given.get("order") != "exact":
+            yield Problem(
+                ("phases",),
+                "need an order that is exact; add `order: exact`, or train each phase as a run of its own: the later "
+                "one with the checkpoint of the one before it (parameters.load_parameters_path)",
+            )
+        if "shares" in given:
+            yield Problem(("shares",), "does not go with `phases`, each of which has shares of its own; remove it")
+        untils = [phase.get("until") for phase in phases if isinstance(phase, Mapping)] if _is_list(phases) else []
+        try:
+            ends = [_to_until(until) for until in untils]
+        except UsageError:
+            return  # The phase itself says so.
+        for before, end in itertools.pairwise(ends):
+            if end <= before:
+                yield Problem(("phases",), f"a phase ends at {shown_percent(end)}, and the one before it no earlier")
+        if ends and ends[-1] != 1:
+            yield Problem(("phases",), f"the last ends at {shown_percent(ends[-1])}; let it end at 100%")
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple)
+
+
+def shown_percent(part: Fraction) -> str:
+    """A part of the whole as a config has it.
+
+    >>> shown_percent(Fraction(4, 5))
+    '80%'
+    """
+    return f"{float(part * 100):.10g}%"
 
 
 class TrainingConfig(ConfigFile):

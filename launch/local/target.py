@@ -73,7 +73,7 @@ class Local:
         """
         folder = self._folder()
         checked = self._checked()
-        job = self._job(checked)
+        job = checked.job
         steps = job.parameters.get("steps")
         done = max(checkpoint_steps(str(folder)), default=-1)
         if isinstance(steps, int) and done >= steps - 1:
@@ -84,8 +84,10 @@ class Local:
         with held(_lock(folder)) as lock:
             if lock is None:
                 raise UsageError(f"{job.name} is running already; `stop` it first, or give this run another name")
+            if checked.order is not None:
+                checked.order.write()
             _write_files(job, folder / "job")
-            note_order(self._config, checked.order)
+            note_order(self._config, checked.reading)
             if done >= 0:
                 _LOGGER.info("%s: goes on from the checkpoint of step %d", job.name, done)
             self._train([str(python), *arguments(job, str(folder / "job"))], job, folder, lock)
@@ -98,7 +100,7 @@ class Local:
             UsageError: the config does not fit.
         """
         checked = self._checked()
-        script = self._script(self._job(checked), self._folder())
+        script = self._script(checked, self._folder())
         return DryRun(budget(checked, peak_tflops=None, price=None), script)
 
     def status(self) -> None:
@@ -192,12 +194,9 @@ class Local:
         checked = checked_job(self._config, self._place, _gpus() if gpu else 1, extra)
         if self._section.python is None:
             self._check_reporting(checked.settings)
-        return checked
-
-    def _job(self, checked: CheckedJob) -> TrainingJob:
         job = checked.job
-        platform = {"JAX_PLATFORMS": "cuda" if self._section.accelerator == "gpu" else "cpu", "HF_HUB_OFFLINE": "1"}
-        return dataclasses.replace(job, environment={**job.environment, **platform})
+        platform = {"JAX_PLATFORMS": "cuda" if gpu else "cpu", "HF_HUB_OFFLINE": "1"}
+        return dataclasses.replace(checked, job=dataclasses.replace(job, environment={**job.environment, **platform}))
 
     def _check_reporting(self, settings: Mapping[str, Any]) -> None:
         """Refuses what MaxText would leave undone without a word, as the package that does it is missing."""
@@ -213,8 +212,9 @@ class Local:
         if problems:
             raise self._config.refusal(problems)
 
-    def _script(self, job: TrainingJob, folder: Path) -> str:
+    def _script(self, checked: CheckedJob, folder: Path) -> str:
         """What `start` does, as a shell script."""
+        job = checked.job
         trainer = trainer_python(self._config, self._section.accelerator)
         unset = (word for name in left_out(os.environ) for word in ("-u", name))
         words = ("env", *unset, str(trainer.python), *arguments(job, str(folder / "job")))
@@ -224,6 +224,7 @@ class Local:
                 *(shell_script.command_lines(command) for command in (() if trainer.is_ready else trainer.commands())),
                 shell_script.command_lines(Command(("mkdir", "-p", str(folder / "job")), "the job's files")),
                 *(shell_script.file_lines(str(folder / "job"), file) for file in job.files),
+                *([] if checked.order is None else checked.order.script_lines(str(folder / "job"))),
                 f"{shell_script.command_lines(train)} >>{shlex.quote(str(_log(folder)))} 2>&1",
             ]
         )

@@ -7,18 +7,19 @@ its tokenizer (`launch.maxtext.checks`).
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from launch.config.finding import Finding
 from launch.config.training import SET_BY, TrainingConfig
 from launch.job import JobFile, TrainingJob, Value
-from launch.maxtext import checks
+from launch.maxtext import checks, exact_order
 from launch.maxtext.command import FILES
 from launch.maxtext.model import find_model, shipped_models
 from launch.maxtext.resume import check_resume, order_of
 from launch.maxtext.settings import read as read_settings
-from launch.maxtext.tokenizer import find_tokenizer
+from launch.maxtext.tokenizer import TrainingTokenizer, find_tokenizer
 from launch.mixture.datasets import Mixture, Shares, read_mixture
 from launch.mixture.file import eval_files, mixture_json, train_mixture
 from launch.mixture.shards import check_shards
@@ -39,7 +40,8 @@ class CheckedJob:
         settings: all of MaxText's settings for it by name, derived ones included.
         mixture, shares: what it trains on.
         hosts: how many machines train.
-        order: what the order of its data hangs on; see `launch.maxtext.resume`.
+        reading: what the order of its data hangs on; see `launch.maxtext.resume`.
+        order: of the sequences, to be written before the run; None where MaxText draws.
     """
 
     job: TrainingJob
@@ -47,7 +49,8 @@ class CheckedJob:
     mixture: Mixture
     shares: Shares
     hosts: int
-    order: Mapping[str, Any]
+    reading: Mapping[str, Any]
+    order: exact_order.ExactOrder | None = None
 
 
 def checked_job(
@@ -72,18 +75,67 @@ def checked_job(
     """
     with config.blamed("data"):
         mixture = read_mixture(config.outputs(), config.data.datasets or ())
+        exact_order.check_formats(config.data, mixture)
+    check_shards(mixture, ("train", "eval") if config.data.eval else ("train",))
+    if config.data.order == "exact":
+        return _in_exact_order(config, place, devices, mixture, extra or {}, hosts)
     with config.blamed("data", "shares"):
         shares = mixture.shares(config.data.shares)
     tokenizer = find_tokenizer(config, mixture)
+    with config.blamed("data"):
+        data = _data_parameters(config, mixture, shares, place)
+        weights = mixture_json(train_mixture(mixture.components, shares, place))
+    files = (JobFile(_MIXTURE, weights, "the mixture's weights"),)
+    job = _job(config, place, tokenizer, data, extra or {}, files)
+    settings = _settings(config, job, devices)
+    found = checks.findings(
+        config.parameters,
+        settings,
+        mixture,
+        shares,
+        tokenizer,
+        hosts=hosts,
+        evaluates=config.data.eval,
+        allows_special_strings=config.data.special_strings == "allow",
+    )
+    reading = order_of(settings, mixture, shares, hosts)
+    _report(config, found, check_resume(config, settings, hosts, reading))
+    return CheckedJob(job, settings, mixture, shares, hosts, reading)
+
+
+def _in_exact_order(
+    config: TrainingConfig, place: Place, devices: int, mixture: Mixture, extra: Mapping[str, Value], hosts: int
+) -> CheckedJob:
+    """The same with `data.order: exact`."""
+    with config.blamed("data", "shares" if config.data.phases is None else "phases"):
+        phases = exact_order.phases_of(config.data, mixture)
+    data = exact_order.parameters(mixture, evaluates=config.data.eval)
+    job = _job(config, place, find_tokenizer(config, mixture), data, extra)
+    settings = _settings(config, job, devices)
+    found = exact_order.findings(config.parameters, settings, mixture, phases, evaluates=config.data.eval)
+    _report(config, found)
+    with config.blamed("data"):
+        order = exact_order.exact_order(config, settings, mixture, phases, place)
+    shares = exact_order.mean_shares(phases, [one.name for one in mixture.components])
+    reading = order_of(settings, mixture, shares, hosts, order.plan.digest())
+    _report(config, (), check_resume(config, settings, hosts, reading))
+    return CheckedJob(order.job(job), settings, mixture, shares, hosts, reading, order)
+
+
+def _job(
+    config: TrainingConfig,
+    place: Place,
+    tokenizer: TrainingTokenizer,
+    data: Mapping[str, Value],
+    extra: Mapping[str, Value],
+    files: tuple[JobFile, ...] = (),
+) -> TrainingJob:
+    """The job of a config, by the parameters that follow from its data, and their files."""
     model = find_model(config)
     with config.blamed("output"):
         output = _output(config, place)
     with config.blamed("data" if config.tokenizer is None else "tokenizer"):
         tokenizer_path = place.locate(tokenizer.folder)
-    with config.blamed("data"):
-        data = _data_parameters(config, mixture, shares, place)
-        weights = mixture_json(train_mixture(mixture.components, shares, place))
-    check_shards(mixture, ("train", "eval") if config.data.eval else ("train",))
     settled: dict[str, Value] = {
         "run_name": config.name,
         "base_output_directory": output,
@@ -92,32 +144,20 @@ def checked_job(
         "tokenizer_type": "huggingface",
         "tokenizer_path": tokenizer_path,
     }
-    job = TrainingJob(
-        name=config.name,
-        parameters=settled | dict(config.parameters) | dict(extra or {}),
-        files=(*model.files, JobFile(_MIXTURE, weights, "the mixture's weights")),
+    return TrainingJob(
+        name=config.name, parameters=settled | dict(config.parameters) | dict(extra), files=(*model.files, *files)
     )
-    settings = _settings(config, job, devices)
-    found = list(
-        checks.findings(
-            config.parameters,
-            settings,
-            mixture,
-            shares,
-            tokenizer,
-            hosts=hosts,
-            evaluates=config.data.eval,
-            allows_special_strings=config.data.special_strings == "allow",
-        )
-    )
+
+
+def _report(config: TrainingConfig, found: Iterable[Finding], others: Iterable[Problem] = ()) -> None:
+    """Logs what is not as it is meant, perhaps; raises a `UsageError` of what cannot go well, and of other problems."""
+    found = list(found)
     for finding in found:
         if not finding.fatal:
             _LOGGER.warning("%s: %s: %s", config.name, finding.key, finding.what)
-    order = order_of(settings, mixture, shares, hosts)
     problems = [Problem(_loc(finding.key), finding.what) for finding in found if finding.fatal]
-    if problems := [*problems, *check_resume(config, settings, hosts, order)]:
+    if problems := [*problems, *others]:
         raise config.refusal(problems)
-    return CheckedJob(job, settings, mixture, shares, hosts, order)
 
 
 def _settings(config: TrainingConfig, job: TrainingJob, devices: int) -> Mapping[str, Any]:

@@ -43,11 +43,7 @@ def findings(
         evaluates: whether the config asks for evaluation.
         allows_special_strings: whether texts may hold strings that MaxText takes for special tokens.
     """
-    for key, example in (("steps", "1000"), ("per_device_batch_size", "32")):
-        if key not in written:
-            what = f"is missing, and MaxText's {settings[key]} is hardly meant; add `{key}: {example}`"
-            yield Finding(key, what)
-    yield from _vocabulary(settings, mixture)
+    yield from common_findings(written, settings, mixture)
     if mixture.records.format == "tokens":
         yield from _token_records(settings, mixture)
     else:
@@ -57,6 +53,18 @@ def findings(
     yield from _ignored(settings, mixture, tokenizer)
     yield from step_findings(settings, mixture, shares, hosts, asked="steps" in written)
     yield from evaluation_findings(settings, mixture, shares, hosts, evaluates=evaluates)
+    for overlap in held_out_in_train(mixture.manifests):
+        yield Finding("data.outputs", str(overlap), fatal=False)
+    yield from _checkpoints(settings)
+
+
+def common_findings(written: Mapping[str, Any], settings: Mapping[str, Any], mixture: Mixture) -> Iterator[Finding]:
+    """What is found about a run, whatever way its datasets are read."""
+    for key, example in (("steps", "1000"), ("per_device_batch_size", "32")):
+        if key not in written:
+            what = f"is missing, and MaxText's {settings[key]} is hardly meant; add `{key}: {example}`"
+            yield Finding(key, what)
+    yield from _vocabulary(settings, mixture)
     for overlap in held_out_in_train(mixture.manifests):
         yield Finding("data.outputs", str(overlap), fatal=False)
     yield from _checkpoints(settings)

@@ -10,7 +10,7 @@ import posixpath
 import re
 from collections.abc import Mapping
 
-from launch.job import TrainingJob, Value
+from launch.job import JobFile, TrainingJob, Value
 from transforms.errors import UsageError
 from transforms.quantities import shown
 
@@ -62,13 +62,34 @@ def _escaped(character: str) -> str:
 
 def arguments(job: TrainingJob, files_folder: str) -> tuple[str, ...]:
     """What follows `python` on the command line of a job whose files are in `files_folder`."""
-    return ("-m", TRAINER, *config_arguments(job, files_folder))
+    before = (str(_placed(word, files_folder)) for word in job.before)
+    return (*before, "-m", TRAINER, *config_arguments(job, files_folder))
 
 
 def config_arguments(job: TrainingJob, files_folder: str) -> tuple[str, ...]:
-    """`CONFIG KEY=VALUE…`, which all of MaxText's programs take: the trainer, and others that load its models."""
+    """`CONFIG KEY=VALUE…`, which all of MaxText's programs take: the trainer, and others that load its models.
+
+    CONFIG is the first of the job's files that is one.
+    """
     config = next((posixpath.join(files_folder, file.name) for file in job.files if file.name.endswith(".yml")), _BASE)
     return (config, *(argument(key, _placed(value, files_folder)) for key, value in job.parameters.items()))
+
+
+def config_file(name: str, base: str, parameters: Mapping[str, Value], purpose: str) -> JobFile:
+    """A config of MaxText's over another one, for texts that are too long for a command line.
+
+    Args:
+        name: of the file, which ends with `.yml`.
+        base: the name of the file below it, in the same folder, or of one of MaxText's own.
+        parameters: by their names.
+        purpose: of the file, for people.
+
+    Raises:
+        UsageError: a text has `${`, which OmegaConf would replace.
+    """
+    # OmegaConf reads the values of a command line as it reads those of a file.
+    lines = (argument(key, value).partition("=") for key, value in {"base_config": base, **parameters}.items())
+    return JobFile(name, "".join(f"{key}: {value}\n" for key, _, value in lines), purpose)
 
 
 def _placed(value: Value, files_folder: str) -> Value:

@@ -27,15 +27,19 @@ def evaluation_findings(
         hosts: processes of JAX.
         evaluates: whether the config asks for evaluation.
     """
+    yield from interval_findings(settings, evaluates=evaluates)
+    if evaluates:
+        yield from _steps(settings, mixture, shares, hosts)
+        yield from _left_out(settings)
+
+
+def interval_findings(settings: Mapping[str, Any], *, evaluates: bool) -> Iterator[Finding]:
+    """Whether `data.eval` and `eval_interval` say the same."""
     interval = settings["eval_interval"]
     if evaluates and interval <= 0:
         yield Finding("eval_interval", "is missing, and `data.eval` is true; add `eval_interval: 500`")
-    if not evaluates:
-        if interval > 0:
-            yield Finding("eval_interval", f"{interval} evaluates on nothing; write `eval: true` into `data`")
-        return
-    yield from _steps(settings, mixture, shares, hosts)
-    yield from _left_out(settings)
+    if not evaluates and interval > 0:
+        yield Finding("eval_interval", f"{interval} evaluates on nothing; write `eval: true` into `data`")
 
 
 def _steps(settings: Mapping[str, Any], mixture: Mixture, shares: Shares, hosts: int) -> Iterator[Finding]:

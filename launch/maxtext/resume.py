@@ -44,6 +44,7 @@ _REORDERS = {
     "sequences": "so the batches from here on are others",
     "max_target_length": "so the sequences from here on are others",
     "grain_packing_type": "so the sequences from here on are others",
+    "order": "so from here on some sequences may come twice, and others never",
 }
 
 # How a config asks for what a state shows.
@@ -155,8 +156,17 @@ def _machines(count: int) -> str:
     return f"{count} machine{'s' * (count != 1)}"
 
 
-def order_of(settings: Mapping[str, Any], mixture: Mixture, shares: Shares, hosts: int) -> dict[str, Any]:
-    """What the order of the data hangs on, beside what a checkpoint says, in JSON's types."""
+def order_of(
+    settings: Mapping[str, Any], mixture: Mixture, shares: Shares, hosts: int, exact: str | None = None
+) -> dict[str, Any]:
+    """What the order of the data hangs on, beside what a checkpoint says, in JSON's types.
+
+    Args:
+        settings: all of MaxText's.
+        mixture, shares: the data.
+        hosts: the machines that train.
+        exact: digest of the plan of an exact order; None where MaxText draws.
+    """
     weights = {one.name: one.weight for one in outlook(mixture.components, shares).components}
     return {
         "data_shuffle_seed": settings["data_shuffle_seed"] if settings["enable_data_shuffling"] else None,
@@ -164,6 +174,7 @@ def order_of(settings: Mapping[str, Any], mixture: Mixture, shares: Shares, host
         "sequences": settings["global_batch_size_to_load"] // hosts,
         "max_target_length": settings["max_target_length"],
         "grain_packing_type": settings["grain_packing_type"] if settings["packing"] else None,
+        "order": exact,
         "datasets": {
             name: {"fingerprint": manifest.fingerprint, "weight": weights[name]}
             for name, manifest in mixture.manifests.items()
@@ -175,7 +186,7 @@ def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[s
     """What changes the order of the data between two starts: for each the key of the config, and what comes of it."""
     for key, what in _REORDERS.items():
         if key in then and then[key] != now[key] and None not in (then[key], now[key]):
-            name = "per_device_batch_size" if key == "sequences" else key
+            name = {"sequences": "per_device_batch_size", "order": "data.order"}.get(key, key)
             unit = " sequences a machine" if key == "sequences" else ""
             yield name, f"{shown(now[key])}{unit}, and it was {shown(then[key])} up to the last checkpoint: {what}"
     before = then.get("datasets")

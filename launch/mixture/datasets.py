@@ -53,12 +53,12 @@ class Component:
 
 @dataclass(frozen=True)
 class Records:
-    """What the records of all components have in common. `max_tokens` is None in `text`, where records are documents.
+    """What the records of all components have in common. `max_tokens` is None where records are whole documents.
 
     `bos_id` and `eos_id` are None where the records have none: `add_bos` and `add_eos` are false then.
     """
 
-    format: Literal["tokens", "text"]
+    format: Literal["tokens", "text", "megatron"]
     max_tokens: int | None
     bos_id: int | None
     eos_id: int | None
@@ -234,10 +234,9 @@ def _common_records(chosen: Mapping[str, tuple[str, Manifest]]) -> Records:
                     f"{wanted[trait]} for the other ({first_folder}); build one of them anew"
                 )
     records = first.config["records"]
-    is_text = records["format"] == "text"
     return Records(
-        format="text" if is_text else "tokens",
-        max_tokens=None if is_text else int(records["max_tokens"]),
+        format=records["format"],
+        max_tokens=int(records["max_tokens"]) if records["format"] == "tokens" else None,
         bos_id=first.tokenizer.bos_id,
         eos_id=first.tokenizer.eos_id,
     )
@@ -253,7 +252,7 @@ def _traits(manifest: Manifest) -> dict[str, object]:
         "the BOS id of records.add_bos": tokenizer.bos_id,
         "the EOS id of records.add_eos": tokenizer.eos_id,
     }
-    return traits if records["format"] == "text" else traits | {"records.max_tokens": records["max_tokens"]}
+    return traits | {"records.max_tokens": records["max_tokens"]} if records["format"] == "tokens" else traits
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -66,8 +66,10 @@ class TpuVm(TpuTarget[TpuVmConfig]):
         """
         checked = self._checked_job()
         files = self._files(checked)
+        if checked.order is not None:
+            checked.order.write()
         self._slice.secure(yes=yes)
-        note_order(self._config, checked.order)
+        note_order(self._config, checked.reading)
         try:
             self._set_up(files)
         except GcloudError as error:
@@ -83,7 +85,7 @@ class TpuVm(TpuTarget[TpuVmConfig]):
             UsageError: the config does not fit.
         """
         checked = self._checked_job()
-        return self._dry_run(checked, self._script(self._files(checked)))
+        return self._dry_run(checked, self._script(checked, self._files(checked)))
 
     def status(self) -> None:
         """Prints the state of the request, of the slice and of the job on each machine."""
@@ -182,7 +184,7 @@ class TpuVm(TpuTarget[TpuVmConfig]):
 
             retried(attempt, times=_CONNECTIONS, kinds=("unreachable",), wait=self._slice.wait)
 
-    def _script(self, files: tuple[JobFile, ...]) -> str:
+    def _script(self, checked: CheckedJob, files: tuple[JobFile, ...]) -> str:
         """What `start` does where there is no slice yet, as a shell script."""
         price = self._section.price()
         state = self._slice.state_command()
@@ -193,6 +195,7 @@ class TpuVm(TpuTarget[TpuVmConfig]):
                 shell_script.command_lines(self._slice.create_command()),
                 f"{shell_script.comment(state.purpose)}\nuntil {state.shown()} | grep -x ACTIVE; do sleep 15; done",
                 *folder_lines(folder, files),
+                *([] if checked.order is None else checked.order.script_lines(folder)),
                 shell_script.command_lines(self._copy_command(folder)),
                 shell_script.command_lines(self._setup_command()),
             ]

@@ -18,6 +18,7 @@ from launch.config.tpu import XpkConfig
 from launch.config.training import TrainingConfig
 from launch.job import Command, JobFile, TrainingJob
 from launch.maxtext.budget import DryRun
+from launch.maxtext.checked_job import CheckedJob
 from launch.maxtext.ending import EARLY
 from launch.maxtext.resume import note_order
 from launch.places import mount_point
@@ -65,6 +66,8 @@ class Xpk(TpuTarget[XpkConfig]):
         if self._is_listed("RUNNING") or self._is_listed("QUEUED"):
             _LOGGER.info("%s: the workload is in the cluster already", self._name)
             return
+        if checked.order is not None:
+            checked.order.write()
         slices = f"{self._section.num_slices} slices" if self._section.num_slices > 1 else "A slice"
         what = f"{slices} {self._section.accelerator}{' spot' if self._section.spot else ''} in {self._section.zone}"
         ask_about_cost(f"{what}, as nodes of {self._section.cluster}", self._section.price(), yes=yes)
@@ -79,7 +82,7 @@ class Xpk(TpuTarget[XpkConfig]):
                 raise UsageError(f"{scratch!r}: {what}; set TMPDIR to a path without special characters")
             folder = Path(scratch) / self._folder
             write_folder(folder, files)
-            note_order(self._config, checked.order)
+            note_order(self._config, checked.reading)
             self._show(self._create_command(str(folder)))
         _LOGGER.info("%s: the workload is in the cluster; `logs --follow` shows its log", self._name)
 
@@ -91,7 +94,7 @@ class Xpk(TpuTarget[XpkConfig]):
         """
         slices = self._section.num_slices
         checked = self._checked_job(slices)
-        return self._dry_run(checked, self._script(_files(checked.job), checked.mixture.data_bytes), slices)
+        return self._dry_run(checked, self._script(checked, _files(checked.job), checked.mixture.data_bytes), slices)
 
     def status(self) -> None:
         """Prints xpk's line about the workload."""
@@ -122,7 +125,7 @@ class Xpk(TpuTarget[XpkConfig]):
             ask(f"Delete the workload {self._name} of {self._section.cluster}? Its checkpoints stay in the bucket.")
         self.stop()
 
-    def _script(self, files: Iterable[JobFile], data_bytes: int) -> str:
+    def _script(self, checked: CheckedJob, files: Iterable[JobFile], data_bytes: int) -> str:
         """What `start` does where the cluster has neither the storages nor the workload, as a shell script."""
         price = self._section.price()
         return shell_script.script(
@@ -130,6 +133,7 @@ class Xpk(TpuTarget[XpkConfig]):
                 shell_script.comment(f"Its nodes cost {price.shown() if price else 'what is not known here'}."),
                 *(shell_script.command_lines(self._attach_command(name, data_bytes)) for name in self._place.buckets),
                 *folder_lines(self._folder, files),
+                *([] if checked.order is None else checked.order.script_lines(self._folder)),
                 shell_script.command_lines(self._create_command(self._folder)),
             ]
         )

@@ -57,8 +57,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def build_data(folder: Path, outputs: str) -> None:
-    """Builds the documents of `data` as `tokens` or as `text`, into a folder of that name."""
-    formats = {"tokens": {"format": "tokens", "max_tokens": LENGTH, "add_eos": True}, "text": {"format": "text"}}
+    """Builds the documents of `data` as `tokens`, as `text` or for an exact order, into a folder of that name."""
+    formats = {
+        "tokens": {"format": "tokens", "max_tokens": LENGTH, "add_eos": True},
+        "text": {"format": "text"},
+        "megatron": {"format": "megatron", "add_eos": True},
+    }
     config = {
         "name": outputs,
         "tokenizer": {"path": "./tokenizer"},
@@ -78,7 +82,7 @@ def config_file(data: Path, output: Path, outputs: str = "tokens", **parameters:
     """
     content = {
         "name": "run",
-        "data": {"outputs": str(data / outputs)},
+        "data": {"outputs": str(data / outputs)} | ({"order": "exact"} if outputs == "megatron" else {}),
         "model": str(data / "small.yml"),
         "output": str(output),
         "parameters": {

@@ -70,7 +70,7 @@ def figures(
         "t",
     )
     job = TrainingJob("a run", {}, ())
-    checked = CheckedJob(job, SETTINGS | dict(settings or {}), mixture, mixture.shares(), 2)
+    checked = CheckedJob(job, SETTINGS | dict(settings or {}), mixture, mixture.shares(), 2, {})
     return budget(checked, peak_tflops=peak, price=price)
 
 

@@ -51,8 +51,8 @@ def working(tmp_path_factory: pytest.TempPathFactory, gcs_bucket: str) -> Path:
     """A folder as the documents mean it: the shipped configs, the demo's output, and the recipe's mix in a bucket."""
     folder = tmp_path_factory.mktemp("working")
     build(load_config(str(ROOT / "mix_configs" / "demo.yaml")), str(folder / "demo-output"), quiet=True)
-    short = load_config(str(ROOT / "mix_configs" / "demo.yaml"), overrides={"records.max_tokens": "256"})
-    build(short, str(folder / "train-demo" / "mix"), quiet=True)
+    ordered = load_config(str(ROOT / "mix_configs" / "demo.yaml"), overrides={"records.format": "megatron"})
+    build(ordered, str(folder / "train-demo" / "mix"), quiet=True)
     for path in sorted((folder / "demo-output").glob("*/*.json")):
         content = path.read_bytes()
         if path.name == "manifest.json":

@@ -1,0 +1,38 @@
+"""What `broetchen mix --blend` shows: a row for each dataset of an exact order."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from beam_pipelines.console.layout import OutputFormat, print_cells, print_rows
+from beam_pipelines.jobs.order import OrderSummary
+
+
+def print_order(console: Console, summary: OrderSummary, output_format: OutputFormat) -> None:
+    """Each dataset with its share, and how much of it is read."""
+    if output_format != "table":
+        rows = [
+            {
+                "dataset": one.name,
+                "tokens": one.tokens,
+                "share": float(share),
+                "sequences": one.taken,
+                "available_sequences": one.available,
+                "passes": float(one.passes(summary.length)),
+            }
+            for share, one in zip(summary.shares, summary.supplies, strict=True)
+        ]
+        print_rows(console, rows, output_format)
+        return
+    cells = [
+        (
+            one.name,
+            f"{one.tokens:,}",
+            f"{float(share):.3%}",
+            f"{one.taken:,}",
+            f"{one.available:,}",
+            f"{float(one.passes(summary.length)):.2f}",
+        )
+        for share, one in zip(summary.shares, summary.supplies, strict=True)
+    ]
+    print_cells(console, ("dataset", "tokens", "share", "sequences ≤", "available", "passes"), cells)
