@@ -29,25 +29,44 @@ def budget_comment(name: str, found: Budget) -> str:
 
 def _rows(found: Budget) -> list[tuple[str, str, str]]:
     rows = [
-        ("steps", f"{found.steps:,}", f"the data has {found.data_steps:,} or a few more"),
-        ("tokens", f"{found.tokens:,}", f"{found.tokens // found.steps:,} a step, where packing leaves no room unused"),
+        ("steps", f"{found.steps:,}", _lasting(found)),
+        ("tokens", f"{found.tokens:,}", f"{found.tokens // found.steps:,} a step{_unless(found)}"),
+        ("readers", f"{found.readers.count:,}", found.readers.shown().partition(" (")[2].rstrip(")")),
     ]
-    rows.append(("readers", f"{found.readers.count:,}", found.readers.shown().partition(" (")[2].rstrip(")")))
     for one in found.datasets:
-        read = f"{one.tokens:,} tokens are read; of {one.records:,} records each reader has {one.a_reader:,} or more"
-        rows.append((f"  {one.name}", f"{one.passes:.2f} passes", read))
-    held = f"for indexes of ArrayRecord on each host, in {found.index_processes:,} processes"
-    rows.append(("memory", format_size(found.index_bytes), held))
-    most = f"{found.host_reads:,.0f}"
-    can = f"a step takes {found.step_records:,}; with a core for each worker it can read {most} at most"
-    needed = "unknown" if found.needed_reads is None else f"{found.needed_reads:,.0f}"
-    rows.append(("records a second", needed, f"that each host needs: {can}"))
+        has = (
+            f"its {one.records:,} documents lie one behind the other"
+            if one.a_reader is None
+            else f"of {one.records:,} records each reader has {one.a_reader:,} or more"
+        )
+        rows.append((f"  {one.name}", f"{one.passes:.2f} passes", f"{one.tokens:,} tokens are read; {has}"))
+    if found.host_reads is None:
+        rows.append(("memory", "0 bytes", "for indexes: the order's files are mapped, and read as they are needed"))
+    else:
+        held = f"for indexes of ArrayRecord on each host, in {found.index_processes:,} processes"
+        rows.append(("memory", format_size(found.index_bytes), held))
+        most = f"{found.host_reads:,.0f}"
+        can = f"a step takes {found.step_records:,}; with a core for each worker it can read {most} at most"
+        needed = "unknown" if found.needed_reads is None else f"{found.needed_reads:,.0f}"
+        rows.append(("records a second", needed, f"that each host needs: {can}"))
     if found.parameters is None:
         rows.append(("parameters", "unknown", "only MaxText can count them for this model"))
     else:
         rows.append(("parameters", f"{found.parameters:,}", "from MaxText's settings"))
     rows += _time(found)
     return rows
+
+
+def _lasting(found: Budget) -> str:
+    return (
+        "the order is for just these"
+        if found.data_steps is None
+        else f"the data has {found.data_steps:,} or a few more"
+    )
+
+
+def _unless(found: Budget) -> str:
+    return ", and each sequence is full" if found.data_steps is None else ", where packing leaves no room unused"
 
 
 def _time(found: Budget) -> list[tuple[str, str, str]]:

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypedDict
 
 from launch.config.prices import Price
 from launch.maxtext.checked_job import CheckedJob
+from launch.maxtext.exact_order import ExactOrder
 from launch.maxtext.steps import data_steps, train_loading, trained_tokens
 from launch.mixture.outlook import outlook
 from launch.mixture.readers import Readers
@@ -30,14 +31,15 @@ class DatasetBudget:
     Attributes:
         name: of the dataset.
         records: that its train split has.
-        a_reader: records of it that the reader with the fewest has, all epochs together.
+        a_reader: records of it that the reader with the fewest has, all epochs together; None in an exact order, in
+            which readers take sequences in turns.
         tokens: of it that all steps read.
         passes: how often that is all of it.
     """
 
     name: str
     records: int
-    a_reader: int
+    a_reader: int | None
     tokens: int
     passes: float
 
@@ -49,13 +51,14 @@ class Budget:
     Attributes:
         datasets: what is read of each, in the order of the mixture.
         steps: of the run.
-        data_steps: that the data has at least.
+        data_steps: that the data has at least; None in an exact order, which is for just these steps.
         tokens: that all steps read, of full sequences.
         readers: the processes that read.
-        index_bytes: of memory that indexes of ArrayRecord take on one host.
+        index_bytes: of memory that indexes of ArrayRecord take on one host; 0 in an exact order.
         index_processes: that hold one there: the workers and the trainer.
         step_records: records a step, on all hosts.
-        host_reads: records a second that the readers of one host can read at random, each with a core of its own.
+        host_reads: records a second that the readers of one host can read at random, each with a core of its own; None
+            in an exact order, of which that was not measured.
         parameters: of the model; None where they cannot be counted from the settings.
         step_seconds: that a step takes at `UTILIZATION`; None where the chips or the parameters are not known.
         hosts: machines that train.
@@ -64,13 +67,13 @@ class Budget:
 
     datasets: tuple[DatasetBudget, ...]
     steps: int
-    data_steps: int
+    data_steps: int | None
     tokens: int
     readers: Readers
     index_bytes: int
     index_processes: int
     step_records: int
-    host_reads: float
+    host_reads: float | None
     parameters: int | None
     step_seconds: float | None
     hosts: int
@@ -113,11 +116,39 @@ def budget(checked: CheckedJob, *, peak_tflops: float | None, price: Price | Non
         peak_tflops: of all its chips at their best, in bfloat16; None where that is not known.
         price: of an hour of all of them.
     """
+    settings = checked.settings
+    counted = parameters(settings)
+    flops = None if counted is None else flops_a_token(settings, counted)
+    step_tokens = settings["global_batch_size_to_train_on"] * settings["max_target_length"]
+    step_seconds = None
+    if flops is not None and peak_tflops:
+        step_seconds = float(step_tokens * flops / (Fraction(peak_tflops) * 10**12 * UTILIZATION))
+    read = _drawn(checked) if checked.order is None else _in_order(checked, checked.order)
+    return Budget(
+        **read, steps=settings["steps"], parameters=counted, step_seconds=step_seconds, hosts=checked.hosts, price=price
+    )
+
+
+class _Read(TypedDict):
+    """What is read, as `Budget` has it."""
+
+    datasets: tuple[DatasetBudget, ...]
+    data_steps: int | None
+    tokens: int
+    readers: Readers
+    index_bytes: int
+    index_processes: int
+    step_records: int
+    host_reads: float | None
+
+
+def _drawn(checked: CheckedJob) -> _Read:
+    """What is read of records of ArrayRecord."""
     settings, mixture = checked.settings, checked.mixture
     found = outlook(mixture.components, checked.shares, settings["num_epoch"])
     loading = train_loading(settings, mixture, found, checked.hosts)
     tokens = trained_tokens(settings, loading, found)
-    readers, steps = loading.readers, settings["steps"]
+    readers = loading.readers
     groups = [_group_size(mixture.manifests[one.name]) for one in found.components]
     index = sum(
         index_bytes(one.component.records, one.component.shards, group)
@@ -129,15 +160,10 @@ def budget(checked: CheckedJob, *, peak_tflops: float | None, price: Price | Non
         one.integer / drawn * read_seconds(one.component.records / max(1, one.component.shards), group)
         for one, group in zip(found.components, groups, strict=True)
     )
-    counted = parameters(settings)
-    flops = None if counted is None else flops_a_token(settings, counted)
     step_tokens = settings["global_batch_size_to_train_on"] * settings["max_target_length"]
-    step_seconds = None
-    if flops is not None and peak_tflops:
-        step_seconds = float(step_tokens * flops / (Fraction(peak_tflops) * 10**12 * UTILIZATION))
     packed = loading.packs or loading.cuts
     processes = settings["grain_worker_count"] + 1
-    return Budget(
+    return _Read(
         datasets=tuple(
             DatasetBudget(
                 name=one.name,
@@ -148,7 +174,6 @@ def budget(checked: CheckedJob, *, peak_tflops: float | None, price: Price | Non
             )
             for one in found.components
         ),
-        steps=steps,
         data_steps=data_steps(loading).steps,
         tokens=tokens,
         readers=readers,
@@ -156,10 +181,32 @@ def budget(checked: CheckedJob, *, peak_tflops: float | None, price: Price | Non
         index_processes=processes,
         step_records=round(step_tokens / found.record_tokens) if packed else settings["global_batch_size_to_load"],
         host_reads=readers.workers / seconds,
-        parameters=counted,
-        step_seconds=step_seconds,
-        hosts=checked.hosts,
-        price=price,
+    )
+
+
+def _in_order(checked: CheckedJob, order: ExactOrder) -> _Read:
+    """What is read in an exact order: sequences, each of them full."""
+    settings, plan = checked.settings, order.plan
+    records = {one.name: one.records for one in checked.mixture.components}
+    workers = max(1, settings["grain_worker_count"])
+    return _Read(
+        datasets=tuple(
+            DatasetBudget(
+                name=one.name,
+                records=records[one.name],
+                a_reader=None,
+                tokens=one.sequences * plan.length,
+                passes=one.sequences * plan.length / one.tokens,
+            )
+            for one in plan.splits["train"].datasets
+        ),
+        data_steps=None,
+        tokens=plan.splits["train"].sequences * plan.length,
+        readers=Readers(checked.hosts, workers),
+        index_bytes=0,
+        index_processes=settings["grain_worker_count"] + 1,
+        step_records=plan.batch,
+        host_reads=None,
     )
 
 
