@@ -46,7 +46,7 @@ def _rows(found: Budget) -> list[tuple[str, str, str]]:
         held = f"for indexes of ArrayRecord on each host, in {found.index_processes:,} processes"
         rows.append(("memory", format_size(found.index_bytes), held))
         most = f"{found.host_reads:,.0f}"
-        can = f"a step takes {found.step_records:,}; with a core for each worker it can read {most} at most"
+        can = f"a step takes {found.step_records:,}; with a core for each worker it reads {most} at most"
         needed = "unknown" if found.needed_reads is None else f"{found.needed_reads:,.0f}"
         rows.append(("records a second", needed, f"that each host needs: {can}"))
     if found.parameters is None:

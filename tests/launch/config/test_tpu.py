@@ -20,6 +20,20 @@ from transforms.errors import UsageError
 CORPUS = "gs://corpus/mix"
 
 
+@pytest.mark.parametrize(
+    ("name", "on_a_vm", "in_a_cluster"),
+    [("v4-8", 1, 1), ("v4-32", 4, 4), ("v5p-16", 2, 2), ("v5litepod-8", 1, 2), ("v6e-8", 1, 2), ("v6e-16", 4, 4)],
+)
+def test_machines_of_a_slice(tmp_path: Path, name: str, on_a_vm: int, in_a_cluster: int) -> None:
+    """A TPU VM of eight v5e or v6e chips is one machine; xpk's nodes have four chips each."""
+    xpk = {"accelerator": name, "zone": "us-west4-a", "cluster": "c", "num_slices": 3}
+    path = config_file(tmp_path, CORPUS, tpu_vm=SECTION | {"accelerator": name}, xpk=xpk)
+    config = load_training_config(path)
+    assert config.tpu_vm is not None
+    assert config.xpk is not None
+    assert (config.tpu_vm.hosts(), config.xpk.hosts()) == (on_a_vm, 3 * in_a_cluster)
+
+
 def test_no_section(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="add one, such as tpu_vm:"):
         TpuVm(load_training_config(config_file(tmp_path, CORPUS, tpu_vm=None)))

@@ -131,17 +131,17 @@ def test_the_table_is_a_comment_of_a_script() -> None:
     assert all(line.startswith("#") for line in shown.splitlines())
     assert subprocess.run(["sh", "-eu"], input=shown, text=True, capture_output=True).stdout == ""
     for words in (
-        "steps                        1,000   the data has 3,",
-        "tokens                 524,288,000   524,288 a step",
-        "6   2 hosts × 3 workers",
+        "steps 1,000 the data has 3,",
+        "tokens 524,288,000 524,288 a step",
+        "readers 6 2 hosts × 3 workers",
         "of 1,600,000 records each reader has 266,666 or more",
-        "61.4 MiB   for indexes of ArrayRecord on each host, in 4 processes",
-        "176,179,968   from MaxText's settings",
+        "61.3 MiB for indexes of ArrayRecord on each host, in 4 processes",
+        "176,179,968 from MaxText's settings",
         "assumed: 40% of the chips' best",
         "at most $",
         "for those hours: at most $12.88 an hour (list)",
     ):
-        assert words in shown, words
+        assert words in " ".join(shown.replace("#", "").split()), words
 
 
 def test_what_is_not_known_is_said() -> None:
