@@ -45,6 +45,7 @@ def ended(name: str) -> Ending:
             None,
             "a batch could not be read (ValueError: Inputs to PackedBatch must be truncated to max",
         ),
+        ("segmentation_fault", None, "none of 12 steps was done: Fatal Python error: Segmentation fault"),
         ("loss_is_nan", 3, "the trainer has failed, last step 3 of 12: Aborting training due to NaN loss."),
         ("unknown_parameter", None, "the trainer has failed, none of 12 steps was done: ValueError: 'stepz' not in '"),
         ("file_in_the_way", None, "FileExistsError: [Errno 17] File exists: '/runs/file/checkpoints'"),
