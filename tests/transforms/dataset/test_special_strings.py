@@ -13,12 +13,14 @@ import pytest
 from tests.support.corpora import write_parquet
 from tests.support.killed_builds import tree
 from tests.support.reading import read_texts
-from tests.transforms.building.conftest import Build, MakeBuild
+from tests.transforms.building.conftest import Build, MakeBuild, corpus, make_build
 from transforms.arrayrecord.records import Format
 from transforms.building.shard import build_shard
 from transforms.dataset.consistency import manifest_problems, unchecked_of
 from transforms.dataset.manifest import Manifest, SplitEntry, manifest_path, read_manifest, write_manifest
 from transforms.dataset.verify import shard_checks, shard_problems
+
+__all__ = ["corpus", "make_build"]
 
 # A byte is a token, and each row group a shard: of 16, 18, 16 and 21 tokens.
 ROWS = (
