@@ -15,18 +15,25 @@ import logging
 import os
 import sys
 import threading
+import time
 import traceback
 from typing import Any, BinaryIO
 
 from apache_beam.metrics import monitoring_infos
 from apache_beam.portability.api import beam_runner_api_pb2
 
-from beam_pipelines.cluster.calls import KEEPALIVES
+from beam_pipelines.cluster.calls import ANSWER_S, KEEPALIVES, LOST_S
 from beam_pipelines.cluster.family import end_now, end_with
 from beam_pipelines.cluster.hosts import Host, Hosts
 from beam_pipelines.console import terminal
+from beam_pipelines.runners.failures import WORKER_DIED
 from beam_pipelines.runners.local_engine import Engine
 from transforms.errors import BroetchenError
+
+_OURS = ("beam_pipelines.", "transforms.")
+# Beam may find first that a connection is gone. Which host is lost, and how, is told within this time, and then this
+# process ends.
+_TOLD_S = LOST_S + 2 * ANSWER_S
 
 
 class Driver:
@@ -89,7 +96,7 @@ class _Log(logging.Handler):
         text = record.getMessage()
         if record.name == "root":  # of a worker, by Beam's service for their logs
             text = terminal.worker_message(text) or ""
-        elif record.levelno < logging.WARNING:
+        elif not record.name.startswith(_OURS):
             return
         if text:
             self._driver.say("log", [record.levelno, text])
@@ -111,8 +118,10 @@ def main() -> None:
         code = 1
         driver.say("error", in_text(error))
     except Exception:
-        code = 1
-        driver.say("error", traceback.format_exc())
+        code, said = 1, traceback.format_exc()
+        if WORKER_DIED in said:
+            time.sleep(_TOLD_S)
+        driver.say("error", said)
     end_now(code)
 
 

@@ -78,8 +78,10 @@ def _give_up() -> None:
 _OURS = re.compile(r"transforms\.errors\.(BroetchenError|UsageError): (.*?)(?: \[while running '|\n\n|\Z)", re.DOTALL)
 _STEP = re.compile(r" \[while running '[^']*'\]")
 _CLASSES = {"BroetchenError": BroetchenError, "UsageError": UsageError}
-# How Beam says that a worker process is gone, and how it introduces what is wrong with its options.
-_WORKER_DIED, _INVALID_OPTIONS = "Channel closed prematurely", "Pipeline has validations errors:"
+WORKER_DIED = "Channel closed prematurely"
+"""How Beam says that a worker process is gone."""
+# How it introduces what is wrong with its options.
+_INVALID_OPTIONS = "Pipeline has validations errors:"
 
 
 @contextlib.contextmanager
@@ -119,7 +121,7 @@ def find_error(text: str, place: str = LOCAL) -> BroetchenError | None:
     if matches:
         kind, message = matches[-1]
         return _CLASSES[kind](message.strip())
-    if _WORKER_DIED in text:
+    if WORKER_DIED in text:
         return worker_died(place)
     if text.startswith(_INVALID_OPTIONS):
         return UsageError("; ".join(text.removeprefix(_INVALID_OPTIONS).split("\n")).strip("; ") or text)

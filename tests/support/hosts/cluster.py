@@ -23,6 +23,7 @@ _KEY = "tmp/home/key.json"
 _SHARD = re.compile(r"/copyTo/.*/\.broetchen/[^/]+/shard-\d+-[0-9a-f]+\.arecord")
 # A host whose cable is cut in the middle of a request would hold the bucket, which answers one at a time.
 _ANSWER_S = 5
+_LONGEST_S = 600.0
 
 
 class Cluster:
@@ -48,7 +49,7 @@ class Cluster:
         if self._hold_at and self.shards.total() >= self._hold_at:
             self._hold_at = 0
             self._held.set()
-            self._go.wait(60)
+            self._go.wait(_LONGEST_S)
 
     @contextlib.contextmanager
     def at_shard(self, number: int) -> Iterator[Callable[[], None]]:
@@ -106,11 +107,11 @@ class Cluster:
             return self.log(name).read_text()
         return ""
 
-    def says(self, name: str, text: str, seconds: float = 120) -> None:
+    def says(self, name: str, text: str, seconds: float = _LONGEST_S) -> None:
         """Waits until it says this."""
         self._wait(lambda: text in self.said(name), f"{name} does not say {text}", seconds)
 
-    def _wait(self, what: Callable[[], bool], otherwise: str, seconds: float = 120) -> None:
+    def _wait(self, what: Callable[[], bool], otherwise: str, seconds: float = _LONGEST_S) -> None:
         deadline = time.monotonic() + seconds
         while not what():
             assert time.monotonic() < deadline, otherwise + "".join(
