@@ -5,8 +5,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Protocol
 
+from launch.checks.budget import DryRun
 from launch.config.training import TrainingConfig
-from launch.maxtext.budget import DryRun
 from launch.places import Place
 
 

@@ -12,9 +12,9 @@ from launch.blend.check import PROGRAM, check_blend
 from launch.blend.plan import MANIFEST, BlendPlan, maxtext_files, split_plan
 from launch.blend.supply import Phase, Supply, dataset_plans, locate, shortages, supplies
 from launch.blend.write import write_blend
+from launch.checks.exact_order import FORMAT, kept_parameters
 from launch.job import Value
 from launch.maxtext.command import config_file
-from launch.maxtext.exact_order import FORMAT, kept_parameters
 from launch.places import Mounts
 from transforms.errors import UsageError
 from transforms.files import storage

@@ -7,7 +7,7 @@ import io
 from rich.console import Console
 
 from beam_pipelines.console.layout import NO_LIMIT, cell, new_table
-from launch.maxtext.budget import UTILIZATION, Budget
+from launch.checks.budget import UTILIZATION, Budget
 from transforms.quantities import format_size
 
 

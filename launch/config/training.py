@@ -1,7 +1,7 @@
 """The training config: which datasets, which model, which parameters of MaxText, and where it may run.
 
 A config is a YAML file (`docs/training.md` lists every key). `load_training_config` reads it from any filesystem that
-Beam knows and checks its form; whether MaxText and the data agree with it is the matter of `launch.maxtext.checks`.
+Beam knows and checks its form; whether MaxText and the data agree with it is the matter of `launch.checks.findings`.
 """
 
 from __future__ import annotations

@@ -21,6 +21,9 @@ from typing import Any
 from rich.console import Console
 
 from launch import shell_script
+from launch.checks.budget import DryRun, budget
+from launch.checks.checked_job import CheckedJob, checked_job
+from launch.checks.resume import note_order
 from launch.config.training import LocalConfig, TrainingConfig
 from launch.job import Command, TrainingJob, Value
 from launch.local import environment
@@ -30,12 +33,9 @@ from launch.local.losses import plot_losses, print_losses
 from launch.local.outcome import crash, early_end, ending_of
 from launch.local.process import POLL_S, held, owner_of, run_trainer, stop_trainer
 from launch.local.progress import follow_steps
-from launch.maxtext.budget import DryRun, budget
-from launch.maxtext.checked_job import CheckedJob, checked_job
 from launch.maxtext.checkpoints import checkpoint_steps
 from launch.maxtext.command import arguments, left_out, trainer_environment
 from launch.maxtext.ending import saved_steps
-from launch.maxtext.resume import note_order
 from launch.places import LocalPlace
 from transforms.config.document import Problem
 from transforms.errors import BroetchenError, UsageError

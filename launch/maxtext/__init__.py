@@ -1,1 +1,1 @@
-"""A run of MaxText: from the config to the checked job and its command, and the checkpoints that it leaves."""
+"""MaxText: its command, settings, models and tokenizers, the end of its runs, and the checkpoints that they leave."""

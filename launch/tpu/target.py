@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
+from launch.checks.budget import DryRun, budget
+from launch.checks.checked_job import CheckedJob, checked_job
 from launch.config.tpu import TpuConfig
 from launch.config.training import TrainingConfig
-from launch.maxtext.budget import DryRun, budget
-from launch.maxtext.checked_job import CheckedJob, checked_job
 from launch.places import MountedPlace
 from transforms.errors import UsageError
 

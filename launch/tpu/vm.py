@@ -11,13 +11,13 @@ import time
 from pathlib import Path
 
 from launch import shell_script
+from launch.checks.budget import DryRun
+from launch.checks.checked_job import CheckedJob
+from launch.checks.resume import note_order
 from launch.config.tpu import TpuVmConfig
 from launch.config.training import TrainingConfig
 from launch.job import Command, JobFile
-from launch.maxtext.budget import DryRun
-from launch.maxtext.checked_job import CheckedJob
 from launch.maxtext.ending import EARLY
-from launch.maxtext.resume import note_order
 from launch.tpu import vm_files
 from launch.tpu.gcloud import Gcloud, GcloudError, retried
 from launch.tpu.job_folder import folder_lines, write_folder

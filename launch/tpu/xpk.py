@@ -14,13 +14,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from launch import processes, shell_script
+from launch.checks.budget import DryRun
+from launch.checks.checked_job import CheckedJob
+from launch.checks.resume import note_order
 from launch.config.tpu import XpkConfig
 from launch.config.training import TrainingConfig
 from launch.job import Command, JobFile, TrainingJob
-from launch.maxtext.budget import DryRun
-from launch.maxtext.checked_job import CheckedJob
 from launch.maxtext.ending import EARLY
-from launch.maxtext.resume import note_order
 from launch.places import mount_point
 from launch.tpu.consent import ask, ask_about_cost
 from launch.tpu.gcloud import explain, message_of

@@ -49,7 +49,7 @@ CORE = (
     "transforms/segments/code_points.py",
     "transforms/encoding/gigatoken.py",
     "transforms/encoding/pool.py",
-    "launch/maxtext/checks.py",
+    "launch/checks/findings.py",
     "launch/mixture/weights.py",
 )
 WANTED = 0.95

@@ -13,9 +13,9 @@ import yaml
 import launch.tpu.target
 from beam_pipelines.config.mix import load_config
 from beam_pipelines.jobs.build import build
+from launch.checks.checked_job import CheckedJob, checked_job
 from launch.config.training import load_training_config
 from launch.job import TrainingJob
-from launch.maxtext.checked_job import CheckedJob, checked_job
 from launch.tpu.vm import TpuVm
 from tests.support.corpora import TOKENIZER, write_parquet
 from tests.support.services.recording_gcloud import Recorder

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from launch.checks.evaluation import evaluation_findings
+from launch.checks.forged_ends import forged_ends
+from launch.checks.steps import step_findings
 from launch.config.finding import Finding
-from launch.maxtext.evaluation import evaluation_findings
-from launch.maxtext.forged_ends import forged_ends
-from launch.maxtext.steps import step_findings
 from launch.maxtext.tokenizer import TrainingTokenizer
 from launch.mixture.datasets import Mixture, Shares
 from launch.mixture.held_out import held_out_in_train

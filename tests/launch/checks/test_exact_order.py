@@ -11,10 +11,10 @@ import pytest
 
 from launch.blend.plan import BlendPlan, split_plan
 from launch.blend.supply import Phase, locate, shortages, supplies
+from launch.checks.checked_job import checked_job
+from launch.checks.exact_order import ExactOrder, findings, mean_shares, phases_of
 from launch.config.training import load_training_config
-from launch.maxtext.checked_job import checked_job
 from launch.maxtext.command import arguments
-from launch.maxtext.exact_order import ExactOrder, findings, mean_shares, phases_of
 from launch.mixture.datasets import Component, Mixture, Records
 from launch.places import LocalPlace, Mounts
 from tests.support.command import run_command

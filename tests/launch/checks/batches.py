@@ -66,7 +66,7 @@ def answers(cases: Sequence[Case], scratch: Path) -> list[Answer]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("M_", "XLA_"))}
         environment = kept | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
         ended = subprocess.run(
-            [sys.executable, "-m", "tests.launch.maxtext.batches", str(question), str(answer)],
+            [sys.executable, "-m", "tests.launch.checks.batches", str(question), str(answer)],
             env=environment,
             capture_output=True,
             text=True,

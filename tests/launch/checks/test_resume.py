@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from maxtext.input_pipeline import data_processing_utils
 
+from launch.checks.resume import Readers, changes, check_resume, last_readers, note_order, obstacles, readers_of
 from launch.config.training import load_training_config
-from launch.maxtext.resume import Readers, changes, check_resume, last_readers, note_order, obstacles, readers_of
 from tests.support.command import run_command
 from tests.support.trainable_mixes import build_mix, training_config
 from transforms.files import storage

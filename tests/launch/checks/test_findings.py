@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from launch.checks.findings import findings
 from launch.config.finding import Finding
-from launch.maxtext.checks import findings
 from launch.maxtext.tokenizer import TrainingTokenizer
 from launch.mixture.datasets import Component, Mixture, Records
 

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 import yaml
 
+from launch.checks.checked_job import checked_job
+from launch.checks.steps import data_steps, eval_loading, train_loading
 from launch.config.training import load_training_config
 from launch.job import TrainingJob
-from launch.maxtext.checked_job import checked_job
-from launch.maxtext.steps import data_steps, eval_loading, train_loading
 from launch.mixture.datasets import Mixture
 from launch.mixture.outlook import outlook
 from launch.places import Mounts
-from tests.launch.maxtext.batches import Answer, Case, answers, case
+from tests.launch.checks.batches import Answer, Case, answers, case
 from tests.support.command import run_command
 from tests.support.corpora import TOKENIZER, write_parquet
 from tests.support.trainable_mixes import training_config

@@ -13,8 +13,8 @@ import pytest
 import yaml
 from maxtext.input_pipeline.grain_data_processing import pretrain_preprocessing_pipeline
 
+from launch.checks.forged_ends import forged_ends
 from launch.config.training import TrainingConfig, load_training_config
-from launch.maxtext.forged_ends import forged_ends
 from launch.maxtext.tokenizer import TrainingTokenizer, find_tokenizer
 from launch.mixture.datasets import Mixture, read_mixture
 from tests.support.command import run_command

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from beam_pipelines.tables.training import budget_comment
+from launch.checks.budget import Budget, budget, flops_a_token, parameters
+from launch.checks.checked_job import CheckedJob
 from launch.config.prices import Price
 from launch.job import TrainingJob
-from launch.maxtext.budget import Budget, budget, flops_a_token, parameters
-from launch.maxtext.checked_job import CheckedJob
 from launch.mixture.datasets import Component, Mixture, Records
 from transforms.arrayrecord.index import index_bytes
 from transforms.dataset.manifest import Manifest

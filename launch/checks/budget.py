@@ -8,10 +8,10 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any, TypedDict
 
+from launch.checks.checked_job import CheckedJob
+from launch.checks.exact_order import ExactOrder
+from launch.checks.steps import data_steps, train_loading, trained_tokens
 from launch.config.prices import Price
-from launch.maxtext.checked_job import CheckedJob
-from launch.maxtext.exact_order import ExactOrder
-from launch.maxtext.steps import data_steps, train_loading, trained_tokens
 from launch.mixture.outlook import outlook
 from launch.mixture.readers import Readers
 from transforms.arrayrecord.index import index_bytes, read_seconds

@@ -21,13 +21,13 @@ from launch.blend.check import PROGRAM, write_order
 from launch.blend.plan import BlendPlan, Split, SplitPlan, maxtext_files, split_plan
 from launch.blend.supply import Phase, Supply, dataset_plans, locate, shortages, supplies
 from launch.blend.write import order_folder
+from launch.checks.evaluation import interval_findings
+from launch.checks.findings import common_findings
 from launch.config.finding import Finding
 from launch.config.training import DataConfig, TrainingConfig
 from launch.job import Command, JobFile, TrainingJob, Value
 from launch.maxtext.checkpoints import run_folder
-from launch.maxtext.checks import common_findings
 from launch.maxtext.command import FILES, config_file
-from launch.maxtext.evaluation import interval_findings
 from launch.mixture.datasets import Mixture, Shares
 from launch.mixture.repeats import RESEARCH, WORTHWHILE_PASSES
 from launch.places import Place

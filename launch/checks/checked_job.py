@@ -1,7 +1,7 @@
 """From a training config to the job that it asks for, checked before anything is paid for.
 
 MaxText itself reads the job's command (`launch.maxtext.settings`), and what it makes of it is held against the data and
-its tokenizer (`launch.maxtext.checks`).
+its tokenizer (`launch.checks.findings`).
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from launch.checks import exact_order, findings
+from launch.checks.resume import check_resume, order_of
 from launch.config.finding import Finding
 from launch.config.training import SET_BY, TrainingConfig
 from launch.job import JobFile, TrainingJob, Value
-from launch.maxtext import checks, exact_order
 from launch.maxtext.command import FILES
 from launch.maxtext.model import find_model, shipped_models
-from launch.maxtext.resume import check_resume, order_of
 from launch.maxtext.settings import read as read_settings
 from launch.maxtext.tokenizer import TrainingTokenizer, find_tokenizer
 from launch.mixture.datasets import Mixture, Shares, read_mixture
@@ -40,7 +40,7 @@ class CheckedJob:
         settings: all of MaxText's settings for it by name, derived ones included.
         mixture, shares: what it trains on.
         hosts: how many machines train.
-        reading: what the order of its data hangs on; see `launch.maxtext.resume`.
+        reading: what the order of its data hangs on; see `launch.checks.resume`.
         order: of the sequences, to be written before the run; None where MaxText draws.
     """
 
@@ -88,7 +88,7 @@ def checked_job(
     files = (JobFile(_MIXTURE, weights, "the mixture's weights"),)
     job = _job(config, place, tokenizer, data, extra or {}, files)
     settings = _settings(config, job, devices)
-    found = checks.findings(
+    found = findings.findings(
         config.parameters,
         settings,
         mixture,

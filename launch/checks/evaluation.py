@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from launch.checks.steps import data_steps, eval_loading
 from launch.config.finding import Finding
-from launch.maxtext.steps import data_steps, eval_loading
 from launch.mixture.datasets import Mixture, Shares
 
 

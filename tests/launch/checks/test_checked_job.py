@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from launch.checks.checked_job import CheckedJob, checked_job
 from launch.config.training import load_training_config
 from launch.job import Value
-from launch.maxtext.checked_job import CheckedJob, checked_job
 from launch.maxtext.command import arguments
 from launch.places import Mounts
 from tests.support.corpora import TOKENIZER
