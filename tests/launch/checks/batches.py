@@ -1,8 +1,8 @@
 """How many batches MaxText's own input pipeline gives each host of a run: its functions, in a process of their own.
 
 JAX has one process here, which is told that it is one of several: by its number MaxText chooses records and the size of
-a batch. Nothing else of its pipeline is changed, unless workers are to be threads instead of processes: these read the
-same records in the same order (Grain's own way where Python has no lock), and start at once.
+a batch. And workers are threads instead of processes, which is Grain's own way where Python has no lock: these read the
+same parts of the records, and start at once. Nothing else of the pipeline is changed.
 """
 
 from __future__ import annotations
@@ -30,22 +30,20 @@ class Case:
         hosts: how many there are.
         devices: of all hosts.
         evaluation: whether the batches of an evaluation are meant, else those of the training.
-        processes: whether workers are processes, as in a run, else threads.
     """
 
     arguments: Sequence[str]
     hosts: int
     devices: int
     evaluation: bool = False
-    processes: bool = False
 
 
-def case(job: TrainingJob, folder: Path, *, hosts: int, devices: int, **more: bool) -> Case:
+def case(job: TrainingJob, folder: Path, *, hosts: int, devices: int, evaluation: bool) -> Case:
     """A question about a job, whose files are written into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for file in job.files:
         file.write(folder)
-    return Case(config_arguments(job, str(folder)), hosts, devices, **more)
+    return Case(config_arguments(job, str(folder)), hosts, devices, evaluation)
 
 
 @dataclass(frozen=True)
@@ -90,8 +88,7 @@ def _count(asked: Mapping[str, Any]) -> dict[str, Any]:
     def threads(ds: Any, num_workers: int = 0, buffer_size: int = 1, **_: Any) -> Any:
         return prefetch.multithread_prefetch(ds, num_threads=num_workers, buffer_size=buffer_size)
 
-    if not asked["processes"]:
-        process_prefetch.multiprocess_prefetch = threads
+    process_prefetch.multiprocess_prefetch = threads
     quiet = ("skip_jax_distributed_system=true", "log_config=false")
     config = pyconfig._initialize_pydantic(["", *asked["arguments"], *quiet])
     settings = json.loads(config.model_dump_json())

@@ -107,17 +107,9 @@ def test_the_steps_of_ids(tmp_path: Path) -> None:
             assert steps == there
 
 
-def question(
-    job: TrainingJob,
-    folder: Path,
-    hosts: int,
-    parameters: Mapping[str, Any],
-    evaluation: bool,
-    *,
-    processes: bool = False,
-) -> Case:
+def question(job: TrainingJob, folder: Path, hosts: int, parameters: Mapping[str, Any], evaluation: bool) -> Case:
     changed = dataclasses.replace(job, parameters={**job.parameters, **parameters})
-    return case(changed, folder / "job", hosts=hosts, devices=hosts, evaluation=evaluation, processes=processes)
+    return case(changed, folder / "job", hosts=hosts, devices=hosts, evaluation=evaluation)
 
 
 def test_the_steps_of_texts(tmp_path: Path) -> None:
