@@ -6,7 +6,6 @@ import dataclasses
 import io
 import json
 import re
-import shutil
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -547,7 +546,7 @@ def test_a_corpus_with_more_of_a_pair_than_is_counted_is_refused(tmp_path: Path,
         BroetchenError, match=r"the pair .* occurs more than 20,000 times, after 0\.00 GB .* --max-bytes"
     ):
         train(SAMPLE, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    assert list((tmp_path / "out").iterdir()) == []
     # What is expected was said before.
     (warning,) = (record.message for record in caplog.records if "likely too large to train on" in record.message)
     fitting = parse_size(warning.partition("--max-bytes ")[2].partition(" ")[0])
@@ -573,25 +572,20 @@ def test_a_word_that_is_too_long_is_left_out_and_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("eos", ["<|eos|>", "<|bos|>", "<|endoftext|>"])
-def test_what_is_trained_can_be_built_and_trained_with(tmp_path: Path, eos: str) -> None:
+@pytest.mark.parametrize(("eos", "written"), [("<|bos|>", "tokens"), ("<|endoftext|>", "text")])
+def test_what_is_trained_can_be_built_and_trained_with(tmp_path: Path, eos: str, written: str) -> None:
     """Without a word on padding, of which MaxText has a model learn nothing."""
     done = run_command(
         "train-tokenizer", SAMPLE, "--vocab-size=2000", f"--eos-token={eos}", "--output", tmp_path / "tokenizer"
     )
     assert done.returncode == 0, done.stderr
     assert load_tokenizer(str(tmp_path / "tokenizer")).vocab_size == 2000
-    for written in ("tokens", "text"):
-        build_mix(
-            tmp_path,
-            tokenizer={"path": str(tmp_path / "tokenizer")},
-            records={"format": written, **({"max_tokens": 64, "add_eos": True} if written == "tokens" else {})},
-        )
-        path = training_config(tmp_path, model="tiny-llama")
-        ready = run_command("train", path, "--dry-run", "--set", "parameters.vocab_size=2048")
-        assert ready.returncode == 0, ready.stderr
-        assert "padding" not in ready.stderr
-        shutil.rmtree(tmp_path / "mix")
+    records = {"format": written, **({"max_tokens": 64, "add_eos": True} if written == "tokens" else {})}
+    build_mix(tmp_path, tokenizer={"path": str(tmp_path / "tokenizer")}, records=records)
+    path = training_config(tmp_path, model="tiny-llama")
+    ready = run_command("train", path, "--dry-run", "--set", "parameters.vocab_size=2048")
+    assert ready.returncode == 0, ready.stderr
+    assert "padding" not in ready.stderr
 
 
 def test_padding_is_not_the_end(tmp_path: Path) -> None:
