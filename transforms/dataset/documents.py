@@ -101,12 +101,14 @@ class DocumentHasher:
         self._hash, self._pending = xxhash.xxh3_64(), False
         self._found: list[int] = []
 
-    def add_ids(self, ids: Ids) -> None:
-        """Takes the next record."""
+    def add_ids(self, ids: Ids, *, goes_on: bool = False) -> None:
+        """Takes the next record, or a part of it that does not end it."""
         if self._pending and ids[0] == self._bos_id and not (len(ids) == 1 and self._bos_id == self._eos_id):
             self._finish()
         self._hash.update(np.ascontiguousarray(ids))
         self._pending = True
+        if goes_on:
+            return
         # Without an EOS it is the next BOS that ends a document, and without either each record stands alone.
         if ids[-1] == self._eos_id if self._eos_id is not None else self._bos_id is None:
             self._finish()

@@ -220,7 +220,7 @@ def _records(
         return
     if check.format == "megatron":
         with PairReader(local, index_path(check.path)) as pair:
-            yield from (_checked_ids(check, ids, counter, hasher) for ids in pair.between(0, len(pair)))
+            yield from _documents(check, pair, counter, hasher)
         return
     # Grain takes a second to import, and only this step needs it.
     import grain.python as grain
@@ -249,13 +249,58 @@ def _checked_ids(
 ) -> int | str:
     if not 0 < len(ids) <= check.max_tokens:
         return f"{len(ids):,} ids, not 1 to {check.max_tokens:,}"
-    if ids.min() < 0 or ids.max() >= check.vocab_size:
-        return (
-            f"an id outside the vocabulary: {ids.min()} to {ids.max()}, and the vocabulary ends at {check.vocab_size}"
-        )
+    if problem := _unknown_ids(check, ids):
+        return problem
     if hasher:
         hasher.add_ids(ids)
     return (counter and counter.add(ids)) or len(ids)
+
+
+def _unknown_ids(check: ShardCheck, ids: Ids) -> str | None:
+    if ids.min() >= 0 and ids.max() < check.vocab_size:
+        return None
+    return f"an id outside the vocabulary: {ids.min()} to {ids.max()}, and the vocabulary ends at {check.vocab_size}"
+
+
+def _documents(
+    check: ShardCheck, pair: PairReader, counter: DocumentCounter | None, hasher: DocumentHasher | None
+) -> Iterator[int | str]:
+    """As `_records`, of a pair; a document of any length takes a few MB."""
+    tokens, problem, outline = 0, None, _Outline((check.bos_id, check.eos_id))
+    for ids, goes_on in pair.parts():
+        problem = problem or _unknown_ids(check, ids)
+        tokens += len(ids)
+        if hasher:
+            hasher.add_ids(ids, goes_on=goes_on)
+        if counter:
+            outline.add(ids, goes_on=goes_on)
+        if goes_on:
+            continue
+        if counter:
+            problem = counter.add(outline.ids()) or problem
+        yield problem or tokens
+        tokens, problem, outline = 0, None, _Outline((check.bos_id, check.eos_id))
+
+
+class _Outline:
+    """What counts of the ids of a document of any length: both ends, and a BOS or EOS between them."""
+
+    def __init__(self, marks: Iterable[int | None]) -> None:
+        self._marks = [token for token in marks if token is not None]
+        self._first, self._within, self._last = (np.empty(0, np.int64) for _ in range(3))
+
+    def add(self, ids: Ids, *, goes_on: bool) -> None:
+        """Takes the next part of the document."""
+        if not len(self._first):
+            self._first, ids = ids[:1], ids[1:]
+        if not goes_on:
+            self._last, ids = ids[-1:], ids[:-1]
+        if len(self._within) < 2:
+            self._within = np.concatenate([self._within, ids[np.isin(ids, self._marks)][:2]])
+
+    def ids(self) -> Ids:
+        """A document that is counted alike."""
+        return np.concatenate([self._first, self._within, self._last])
 
 
 def _text_records(

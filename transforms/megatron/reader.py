@@ -16,6 +16,7 @@ from transforms.files.untrusted import check_regular
 from transforms.megatron.index import HEAD_BYTES, LENGTH, POINTER, IndexHead, index_path
 
 _DOCUMENTS_AT_ONCE = 1 << 16
+# A multiple of the size of an id.
 _BYTES_AT_ONCE = 4 << 20
 
 
@@ -90,20 +91,42 @@ class PairReader:
         Raises:
             BroetchenError: a file was changed since it was opened.
         """
-        itemsize = self._head.ids.itemsize
+        for begin, ends in self._stretches(first, last):
+            yield from np.split(self._ids_at(begin, int(ends[-1])), (ends[:-1] - begin) // self._head.ids.itemsize)
+
+    def parts(self) -> Iterator[tuple[npt.NDArray[np.int64], bool]]:
+        """All ids, in parts of one document and at most a few MB: int64 [ids], and whether the document goes on.
+
+        Raises:
+            BroetchenError: a file was changed since it was opened.
+        """
+        for begin, ends in self._stretches(0, len(self)):
+            if len(ends) > 1:
+                several = self._ids_at(begin, int(ends[-1]))
+                for ids in np.split(several, (ends[:-1] - begin) // self._head.ids.itemsize):
+                    yield ids, False
+                continue
+            for at in range(begin, int(ends[0]), _BYTES_AT_ONCE):
+                behind = min(at + _BYTES_AT_ONCE, int(ends[0]))
+                yield self._ids_at(at, behind), behind < ends[0]
+
+    def _stretches(self, first: int, last: int) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
+        """Some documents at a time: where they begin in the file of ids and where each ends, in bytes.
+
+        They are as many as fit into a few MB, and one at least.
+        """
         for start in range(first, last, _DOCUMENTS_AT_ONCE):
             stop = min(last, start + _DOCUMENTS_AT_ONCE)
-            sizes = itemsize * self._lengths(start, stop).astype(np.int64)
-            ends = int(self._pointers(start, start + 1)[0]) + np.cumsum(sizes)
-            begins = ends - sizes
-            number = 0
-            while number < len(sizes):
-                # As many as fit, and one at least.
-                behind = max(number + 1, int(np.searchsorted(ends, begins[number] + _BYTES_AT_ONCE, side="right")))
-                ids = self._read(self._ids, self._path, int(begins[number]), int(ends[behind - 1] - begins[number]))
-                several = np.frombuffer(ids, self._head.ids).astype(np.int64)
-                yield from np.split(several, (ends[number : behind - 1] - begins[number]) // itemsize)
-                number = behind
+            sizes = self._head.ids.itemsize * self._lengths(start, stop).astype(np.int64)
+            begin = int(self._pointers(start, start + 1)[0])
+            ends = begin + np.cumsum(sizes)
+            while len(ends):
+                several = max(1, int(np.searchsorted(ends, begin + _BYTES_AT_ONCE, side="right")))
+                yield begin, ends[:several]
+                begin, ends = int(ends[several - 1]), ends[several:]
+
+    def _ids_at(self, begin: int, end: int) -> npt.NDArray[np.int64]:
+        return np.frombuffer(self._read(self._ids, self._path, begin, end - begin), self._head.ids).astype(np.int64)
 
     def _lengths(self, first: int, last: int) -> npt.NDArray[np.integer]:
         return self._array(LENGTH, self._head.lengths_at, first, last)
