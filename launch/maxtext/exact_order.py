@@ -78,6 +78,8 @@ class ExactOrder:
             job: with `parameters` of this module.
         """
         base = next((file.name for file in job.files if file.name.endswith(".yml")), "base.yml")
+        # A model file may have that name.
+        config = _CONFIG if base != _CONFIG else f"over-{_CONFIG}"
         datasets = {
             f"grain_{split}_files": maxtext_files(of_split, split, self.located)
             for split, of_split in self.plan.splits.items()
@@ -87,7 +89,7 @@ class ExactOrder:
             job,
             parameters=kept | {"blend_index_dir": self.located},
             files=(
-                config_file(_CONFIG, base, datasets, "the datasets, over the model"),
+                config_file(config, base, datasets, "the datasets, over the model"),
                 *job.files,
                 JobFile(PROGRAM.name, PROGRAM.read_text(encoding="utf-8"), "checks the order of the sequences"),
             ),

@@ -306,5 +306,5 @@ def test_an_index_of_other_documents_is_no_order(tmp_path: Path):
     blend = write(tmp_path)
     path = tmp_path / "german" / "train-00000-of-00003.idx"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(BroetchenError, match="train-00000-of-00003.idx: it has"):
+    with pytest.raises(BroetchenError, match=r"train-00000-of-00003\.idx: it has"):
         write_blend(blend.plan, str(tmp_path / "other"))
