@@ -167,7 +167,8 @@ def index_folder(split: Split, name: str) -> str:
 def schedule_files(split: Split) -> tuple[str, str]:
     """The two files of the schedule: the number of each sequence's dataset, and its number in that dataset.
 
-    The names tell MaxText which split they are of (`_find_index_pair_in_dir` in `_megatron_blending.py`).
+    The names tell MaxText which split they are of (`_find_index_pair_in_dir` in
+    `maxtext/input_pipeline/_megatron_blending.py`).
     """
     begin = f"order-BlendedDataset-{split}-"
     return f"{begin}dataset_index.npy", f"{begin}dataset_sample_index.npy"

@@ -1,7 +1,7 @@
 """`data.order: exact`: MaxText reads datasets of Megatron's format (`grain_file_type=mmap_npy`) by a schedule of ours.
 
 What MaxText does with each setting was read from `maxtext/input_pipeline/grain_data_processing.py` and
-`_mmap_datasource.py`, 0.2.5. It never packs nor pads here: each sequence is full, and documents are told apart by EOS.
+`maxtext/input_pipeline/_mmap_datasource.py`, 0.2.5. It never packs nor pads here: each sequence is full, and documents are told apart by EOS.
 """
 
 from __future__ import annotations
@@ -80,6 +80,8 @@ class ExactOrder:
             job: with `parameters` of this module.
         """
         base = next((file.name for file in job.files if file.name.endswith(".yml")), "base.yml")
+        # A model file may have that name.
+        config = _CONFIG if base != _CONFIG else f"over-{_CONFIG}"
         datasets = {
             f"grain_{split}_files": maxtext_files(of_split, split, self.located)
             for split, of_split in self.plan.splits.items()
@@ -89,7 +91,7 @@ class ExactOrder:
             job,
             parameters=kept | {"blend_index_dir": self.located},
             files=(
-                config_file(_CONFIG, base, datasets, "the datasets, over the model"),
+                config_file(config, base, datasets, "the datasets, over the model"),
                 *job.files,
                 JobFile(PROGRAM.name, PROGRAM.read_text(encoding="utf-8"), "checks the order of the sequences"),
             ),

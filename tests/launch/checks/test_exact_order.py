@@ -9,18 +9,22 @@ from typing import Any
 
 import pytest
 
+from beam_pipelines.jobs.step import show_step
 from launch.blend.plan import BlendPlan, split_plan
 from launch.blend.supply import Phase, locate, shortages, supplies
 from launch.checks.checked_job import checked_job
 from launch.checks.exact_order import ExactOrder, findings, mean_shares, phases_of
 from launch.config.training import load_training_config
+from launch.job import TrainingJob
 from launch.maxtext.command import arguments
+from launch.maxtext.settings import read
 from launch.mixture.datasets import Component, Mixture, Records
-from launch.places import LocalPlace, Mounts
+from launch.places import LocalPlace, MountedPlace, Mounts
 from tests.support.command import run_command
 from tests.support.order_datasets import numbered_documents, write_dataset
 from tests.support.trainable_mixes import build_mix, training_config
 from transforms.errors import UsageError
+from transforms.files import storage
 
 WHOLE = (Phase(Fraction(1), {"german": Fraction(2, 3), "english": Fraction(1, 3)}),)
 SETTINGS: Mapping[str, Any] = {
@@ -161,8 +165,6 @@ def test_fifteen_thousand_shards_are_no_argument(tmp_path: Path):
     train = split_plan([8], [{"german": Fraction(1)}], [dataset])
     plan = BlendPlan(length=4, batch=8, seed=0, shuffle=True, eos_id=0, splits={"train": train})
     order = ExactOrder(plan, str(tmp_path / "run"), str(tmp_path / "run" / "order" / "x"), "/data/order/x")
-    from launch.job import TrainingJob
-
     job = order.job(TrainingJob("run", {"grain_train_files": "/unknown", "steps": 1}, ()))
     words = arguments(job, "/files")
     assert max(map(len, words)) < 1000
@@ -288,15 +290,13 @@ def test_maxtext_reads_the_job_as_it_was_meant(built: Path, tmp_path: Path):
     }
     assert {key: done.settings[key] for key in settings} == settings
     # What MaxText reads in the end has the datasets from the config file.
-    from launch.maxtext.settings import read
-
     read_again = read(done.job, 1)
     assert read_again.problems == ()
     assert read_again.settings["grain_train_files"].count("/mix/german/train-00000-of-00001") == 1
     assert read_again.settings["blend_index_dir"] == done.order.located
     done.order.write()
     assert Path(done.order.folder, "blend.json").exists()
-    shown = run_command("show", built / "mix" / "german", "--step", "0", "--run", path, "--json")
+    shown = run_command("show", built / "mix" / "german", "--step", "1", "--run", path, "--json")
     assert shown.returncode == 0, shown.stderr
     assert '"dataset": "german"' in shown.stdout
     assert '"dataset": "english"' not in shown.stdout
@@ -304,3 +304,30 @@ def test_maxtext_reads_the_job_as_it_was_meant(built: Path, tmp_path: Path):
     assert (shown.returncode, "none of the datasets of that training" in shown.stderr) == (2, True)
     shown = run_command("show", built / "mix", "--step", "3", "--run", path)
     assert (shown.returncode, "the training has steps 0 to 2" in shown.stderr) == (2, True)
+
+
+@pytest.mark.slow
+def test_an_order_of_datasets_in_a_bucket_is_written_there(built: Path, gcs_prefix: str, tmp_path: Path):
+    for source in (built / "mix").rglob("*"):
+        if source.is_file():
+            storage.write_bytes(f"{gcs_prefix}/mix/{source.relative_to(built / 'mix')}", source.read_bytes())
+    path = training_config(
+        tmp_path,
+        {"steps": 3, "per_device_batch_size": 1},
+        data={"outputs": f"{gcs_prefix}/mix", "order": "exact"},
+        output=f"{gcs_prefix}/training",
+    )
+    place = MountedPlace("a TPU VM")
+    done = checked_job(load_training_config(path), place, 4)
+    assert done.order is not None
+    mounted = gcs_prefix.replace("gs://", "/mnt/broetchen/")
+    assert done.order.located == f"{mounted}/training/a-run/order/{done.order.plan.digest()[:16]}"
+    datasets = next(file.content for file in done.job.files if file.name == "order.yml")
+    assert f"{done.order.located}/train/german|{mounted}/mix/german/train-00000-of-00001,8" in datasets
+    assert arguments(done.job, "/job")[:3] == ("/job/check_order.py", done.order.located, done.order.plan.digest())
+    done.order.write()
+    parts = list(show_step(f"{gcs_prefix}/mix", str(path), 2))
+    assert sum(part.last_token - part.first_token for part in parts) == 4 * 64
+    assert {part.folder for part in parts} <= {f"{gcs_prefix}/mix/{name}" for name in ("german", "english")}
+    # What lies there already is not written again.
+    done.order.write()
