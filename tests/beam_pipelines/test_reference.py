@@ -16,7 +16,7 @@ from jsonschema import ValidationError as JsonSchemaError
 
 from beam_pipelines import reference
 from beam_pipelines.config.mix import MixConfig
-from launch.config.training import TrainingConfig, load_training_config
+from launch.config.training import PhaseConfig, TrainingConfig, load_training_config
 from tests.support.command import run_command
 from tests.support.documents import DOCUMENTS, ROOT
 from transforms.config.document import Kind
@@ -123,14 +123,23 @@ def training_examples() -> Iterator[tuple[str, str]]:
         yield from ((key, example) for example in field.examples or ())
         for section in sections(field.annotation):
             for inner, its in section.model_fields.items():
-                yield from ((f"{key}.{inner}", example) for example in its.examples or ())
+                for example in its.examples or ():
+                    yield _phase(inner, example) if section is PhaseConfig else (f"{key}.{inner}", example)
+
+
+def _phase(key: str, example: str) -> tuple[str, str]:
+    """A phase is not a key, but a part of a list."""
+    phase = {"until": "100%", "shares": "{web: 1}"} | {key: example}
+    last = "" if phase["until"] == "100%" else ", {until: 100%, shares: {web: 1}}"
+    return "data.phases", f"[{{until: {phase['until']}, shares: {phase['shares']}}}{last}]"
 
 
 @pytest.mark.parametrize(("key", "example"), list(training_examples()))
 def test_an_example_of_a_training_config_is_taken(tmp_path: Path, key: str, example: str) -> None:
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump(TRAINING))
-    load_training_config(path, overrides={key: example})
-    content = open_document(Kind("training config", "", floats=True), path, {key: example}).data
+    overrides = {key: example} | ({"data.order": "exact"} if key == "data.phases" else {})
+    load_training_config(path, overrides=overrides)
+    content = open_document(Kind("training config", "", floats=True), path, overrides).data
     schema = json.loads((ROOT / "launch/configs/training.schema.json").read_text())
     Draft202012Validator(schema).validate(content)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import itertools
 import json
 from collections.abc import Iterator
@@ -12,7 +13,6 @@ from pathlib import Path
 import grain.python as grain
 import numpy as np
 import pytest
-from absl import flags
 from maxtext.input_pipeline import _mmap_datasource as datasource
 from maxtext.input_pipeline.grain_data_processing import _apply_mapdataset_transforms
 
@@ -22,7 +22,7 @@ from launch.blend.look_up import parts_of_step
 from launch.blend.plan import Blend, BlendPlan, maxtext_files, split_plan
 from launch.blend.programs.check_order import WrongOrder, check
 from launch.blend.write import find_blend, write_blend
-from tests.support.order_datasets import EOS, numbered_documents, write_dataset
+from tests.support.megatron.datasets import EOS, numbered_documents, write_dataset
 from transforms.errors import BroetchenError
 
 LENGTH, BATCH, STEPS = 32, 8, 50
@@ -102,7 +102,7 @@ def test_the_order_is_the_same_for_any_number_of_hosts(blend: Blend, root: Path)
 
 @pytest.mark.slow
 def test_workers_change_nothing(blend: Blend, root: Path):
-    flags.FLAGS(["a program"])  # Grain's workers ask for them.
+    importlib.import_module("absl.flags").FLAGS(["a program"])  # Grain's workers ask for them.
     # As MaxText has it: workers before batches (`_mmap_pretrain_pipeline`).
     dataset = pipeline(blend, root, 1, 2).map(_text).mp_prefetch(grain.MultiprocessingOptions(num_workers=2))
     assert np.array_equal(np.array(list(dataset)), all_hosts(blend, root, 2)[1::2])

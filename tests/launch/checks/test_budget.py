@@ -92,6 +92,7 @@ def test_what_a_token_takes() -> None:
 def test_the_figures_of_a_run() -> None:
     found = figures(price=Price(Decimal("10"), "the config"))
     assert (found.steps, found.tokens, found.readers.count, found.hosts) == (1000, 1000 * 256 * 2048, 6, 2)
+    assert found.data_steps is not None
     assert found.data_steps > 3000
     # Both have half of the tokens, and a record of the one has a quarter of the other's.
     assert [one.tokens for one in found.datasets] == [pytest.approx(found.tokens / 2, rel=0.01)] * 2

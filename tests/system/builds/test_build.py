@@ -21,7 +21,7 @@ from beam_pipelines.jobs.build import build
 from beam_pipelines.jobs.verify import verify
 from tests.support.corpora import BOS, EOS, TOKENIZER, documents_of, reference_ids, write_parquet
 from tests.support.examples import at_most
-from tests.support.megatron_files import write_pair
+from tests.support.megatron.pairs import write_pair
 from tests.support.reading import read_ids, read_pairs, read_texts
 from tests.support.small_builds import follow_split
 from transforms.arrayrecord.records import Format

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.corpora import write_parquet
-from tests.support.megatron_files import write_pair
+from tests.support.megatron.pairs import write_pair
 from transforms.arrayrecord.example import encode_ids, encode_texts
 from transforms.arrayrecord.records import Format
 from transforms.arrayrecord.writer import ShardWriter

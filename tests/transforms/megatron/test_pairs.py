@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from maxtext.input_pipeline._mmap_datasource import MMapIndexedDataset, create_mmap_npy_source
 
-from tests.support.megatron_files import write_pair
+from tests.support.megatron.pairs import write_pair
 from transforms.checksums import mark_of
 from transforms.dataset.reader import ShardReader
 from transforms.errors import BroetchenError

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from launch.blend.plan import DatasetPlan, ShardPlan
-from tests.support.megatron_files import write_pair
+from tests.support.megatron.pairs import write_pair
 
 EOS = 0
 
