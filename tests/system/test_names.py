@@ -33,6 +33,7 @@ PLAIN_TEXTS = [
 #: modules of other projects that are not installed here
 FOREIGN = {
     "core/splits.py",
+    "megatron/core/datasets/indexed_dataset.py",
     "nanochat/tokenizer.py",
     "preprocess_data.py",
     "src/encoder.py",

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.transforms.megatron.reference_pairs import write_pair
+from tests.support.megatron.pairs import write_pair
 from transforms.checksums import mark_of
 from transforms.dataset.documents import DocumentHasher
 from transforms.dataset.findings import FileCheck
