@@ -1,7 +1,8 @@
 """`data.order: exact`: MaxText reads datasets of Megatron's format (`grain_file_type=mmap_npy`) by a schedule of ours.
 
 What MaxText does with each setting was read from `maxtext/input_pipeline/grain_data_processing.py` and
-`maxtext/input_pipeline/_mmap_datasource.py`, 0.2.5. It never packs nor pads here: each sequence is full, and documents are told apart by EOS.
+`maxtext/input_pipeline/_mmap_datasource.py`, 0.2.5. It never packs nor pads here: each sequence is full, and documents
+are told apart by EOS.
 """
 
 from __future__ import annotations

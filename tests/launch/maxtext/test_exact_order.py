@@ -21,7 +21,7 @@ from launch.maxtext.settings import read
 from launch.mixture.datasets import Component, Mixture, Records
 from launch.places import LocalPlace, MountedPlace, Mounts
 from tests.support.command import run_command
-from tests.support.order_datasets import numbered_documents, write_dataset
+from tests.launch.blend.order_datasets import numbered_documents, write_dataset
 from tests.support.trainable_mixes import build_mix, training_config
 from transforms.errors import UsageError
 from transforms.files import storage
