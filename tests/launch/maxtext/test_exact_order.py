@@ -20,8 +20,8 @@ from launch.maxtext.exact_order import ExactOrder, findings, mean_shares, phases
 from launch.maxtext.settings import read
 from launch.mixture.datasets import Component, Mixture, Records
 from launch.places import LocalPlace, MountedPlace, Mounts
-from tests.support.command import run_command
 from tests.launch.blend.order_datasets import numbered_documents, write_dataset
+from tests.support.command import run_command
 from tests.support.trainable_mixes import build_mix, training_config
 from transforms.errors import UsageError
 from transforms.files import storage
