@@ -43,7 +43,7 @@ _SERVER = (
     # Another process at the same address is to be an error.
     ("grpc.so_reuseport", 0),
 )
-_POOL = "broetchen_cluster.WorkerPool"
+_POOL = "broetchen-worker-pool"
 
 type Answer = dict[str, Any]
 

@@ -38,7 +38,7 @@ _POLL_S = 2.0
 _CANCELLED_S = 600.0
 _UNANSWERED_S = 600.0
 # A job service is one process on one machine: what it has not answered by then, it hardly will.
-_SERVICE_UNANSWERED_S = 30.0
+_SERVICE_UNANSWERED_S = 20.0
 _LOST_S, _LOOK_S = 15.0, 5.0
 
 
@@ -128,8 +128,8 @@ def follow(job: RemoteJob, arguments: Sequence[str]) -> None:
     """Waits for the end of a job that another process has started.
 
     Raises:
-        BroetchenError: it did not succeed, or its service does not answer: Dataflow for ten minutes, another for half
-            a minute.
+        BroetchenError: it did not succeed, or its service does not answer: Dataflow for ten minutes, another for some
+            20 seconds.
         KeyboardInterrupt: the user stopped it; the job goes on.
     """
     _LOGGER.warning("%s builds the same there already: it is followed, and no other is started", job)

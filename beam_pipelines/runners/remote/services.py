@@ -32,6 +32,8 @@ ENDED = frozenset({"DONE", "FAILED", "CANCELLED", "DRAINED", "UPDATED"})
 # Prepared, and not begun.
 _NOT_BEGUN = "STOPPED"
 _ANSWER_S = 30.0
+# A job service is one process on one machine, which may be gone without a word.
+_SERVICE_ANSWER_S = 10.0
 _READY_S = 10.0
 IN_THIS_PROCESS = "embed"
 """The endpoint of a job service that Beam starts within the process itself."""
@@ -211,7 +213,9 @@ class _JobService:
     def _asked(self, question: str, request: Any) -> Any:
         with grpc.insecure_channel(self._job.endpoint) as channel:
             try:
-                return getattr(beam_job_api_pb2_grpc.JobServiceStub(channel), question)(request, timeout=_ANSWER_S)
+                return getattr(beam_job_api_pb2_grpc.JobServiceStub(channel), question)(
+                    request, timeout=_SERVICE_ANSWER_S
+                )
             except grpc.RpcError as error:
                 reason = f"its service does not say whether it has ended ({_reason(error)})"
                 raise CannotTellError(self._job, reason) from error
