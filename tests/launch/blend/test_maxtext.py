@@ -22,11 +22,7 @@ from launch.blend.look_up import parts_of_step
 from launch.blend.plan import Blend, BlendPlan, maxtext_files, split_plan
 from launch.blend.programs.check_order import WrongOrder, check
 from launch.blend.write import find_blend, write_blend
-<<<<<<< HEAD
 from tests.support.megatron.datasets import EOS, numbered_documents, write_dataset
-=======
-from tests.launch.blend.order_datasets import EOS, numbered_documents, write_dataset
->>>>>>> h-e
 from transforms.errors import BroetchenError
 
 LENGTH, BATCH, STEPS = 32, 8, 50

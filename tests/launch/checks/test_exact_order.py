@@ -20,12 +20,8 @@ from launch.maxtext.command import arguments
 from launch.maxtext.settings import read
 from launch.mixture.datasets import Component, Mixture, Records
 from launch.places import LocalPlace, MountedPlace, Mounts
-from tests.launch.blend.order_datasets import numbered_documents, write_dataset
 from tests.support.command import run_command
-<<<<<<< HEAD:tests/launch/checks/test_exact_order.py
 from tests.support.megatron.datasets import numbered_documents, write_dataset
-=======
->>>>>>> h-e:tests/launch/maxtext/test_exact_order.py
 from tests.support.trainable_mixes import build_mix, training_config
 from transforms.errors import UsageError
 from transforms.files import storage
