@@ -105,8 +105,9 @@ def test_of_the_same_tokens_as_many_as_a_plain_loop_counts(data: st.DataObject, 
     """The second dataset has other files before those of the first."""
     both = [*more, *files]
     first, second = data.draw(splits_of(files)), data.draw(splits_of(both))
-    one = manifest_of(files, first, footers="abcd")
-    other = manifest_of(both, second, footers="01234567"[: len(more)] + "abcd")
+    ids = st.sampled_from(["tokens", "megatron"])
+    one = manifest_of(files, first, footers="abcd", written=data.draw(ids))
+    other = manifest_of(both, second, footers="01234567"[: len(more)] + "abcd", written=data.draw(ids))
     held = {(file + len(more), group, place) for file, group, place in members(files, first, "eval")}
     amount = len(held & members(both, second, "train"))
     found = [overlap for overlap in held_out_in_train({"one": one, "other": other}) if overlap.held_out == "one"]
