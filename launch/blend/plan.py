@@ -115,6 +115,23 @@ class BlendPlan(_Part):
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
+    def beginning(self) -> str:
+        """SHA-256 of all that decides the order of the training but its length: orders that share it begin alike.
+
+        Where phases end, follows from the length, so that orders of several phases begin alike only if they end alike.
+        """
+        train = self.splits["train"]
+        decides = {
+            "length": self.length,
+            "batch": self.batch,
+            "seed": self.seed,
+            "shuffle": self.shuffle,
+            "ends": train.ends()[:-1],
+            "shares": [list(phase.shares) for phase in train.phases],
+            "datasets": [[one.name, *(shard.sha256 for shard in one.shards)] for one in train.datasets],
+        }
+        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
 
 class BlendFile(_Part):
     """A file of a written order, by its path in the folder."""

@@ -117,7 +117,7 @@ def _in_exact_order(
     with config.blamed("data"):
         order = exact_order.exact_order(config, settings, mixture, phases, place)
     shares = exact_order.mean_shares(phases, [one.name for one in mixture.components])
-    reading = order_of(settings, mixture, shares, hosts, order.plan.digest())
+    reading = order_of(settings, mixture, shares, hosts, order.plan.beginning())
     _report(config, (), check_resume(config, settings, hosts, reading))
     return CheckedJob(order.job(job), settings, mixture, shares, hosts, reading, order)
 

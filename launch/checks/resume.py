@@ -44,7 +44,6 @@ _REORDERS = {
     "sequences": "so the batches from here on are others",
     "max_target_length": "so the sequences from here on are others",
     "grain_packing_type": "so the sequences from here on are others",
-    "order": "so from here on some sequences may come twice, and others never",
 }
 
 # How a config asks for what a state shows.
@@ -165,7 +164,7 @@ def order_of(
         settings: all of MaxText's.
         mixture, shares: the data.
         hosts: the machines that train.
-        exact: digest of the plan of an exact order; None where MaxText draws.
+        exact: what the beginning of an exact order hangs on (`BlendPlan.beginning`); None where MaxText draws.
     """
     weights = {one.name: one.weight for one in outlook(mixture.components, shares).components}
     return {
@@ -186,9 +185,12 @@ def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[s
     """What changes the order of the data between two starts: for each the key of the config, and what comes of it."""
     for key, what in _REORDERS.items():
         if key in then and then[key] != now[key] and None not in (then[key], now[key]):
-            name = {"sequences": "per_device_batch_size", "order": "data.order"}.get(key, key)
+            name = "per_device_batch_size" if key == "sequences" else key
             unit = " sequences a machine" if key == "sequences" else ""
             yield name, f"{shown(now[key])}{unit}, and it was {shown(then[key])} up to the last checkpoint: {what}"
+    if None not in (then.get("order"), now["order"]) and then["order"] != now["order"]:
+        what = "is another one than up to the last checkpoint: some sequences may come twice, and others never"
+        yield "data.order", f"the exact order {what}"
     before = then.get("datasets")
     if not isinstance(before, Mapping):
         return
@@ -240,7 +242,17 @@ def check_resume(
     for key, what in changes(note, order):
         _LOGGER.warning("%s: %s: %s", config.name, key, what)
     found = () if then is None else obstacles(step, then, settings, hosts)
-    return [Problem(("name",) if key == "name" else ("parameters", key), what) for key, what in found]
+    problems = [Problem(("name",) if key == "name" else ("parameters", key), what) for key, what in found]
+    if note and (note.get("order") is None) != (order["order"] is None):
+        was = "in another way than" if note.get("order") is None else "by"
+        problems.append(
+            Problem(
+                ("data", "order"),
+                f"the checkpoint of step {step} was written while the data was read {was} `order: exact`, and MaxText "
+                "cannot go on from it in the other way; set it as it was, or give this run another `name`",
+            )
+        )
+    return problems
 
 
 def note_order(config: TrainingConfig, order: Mapping[str, Any]) -> None:

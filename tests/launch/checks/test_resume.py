@@ -31,6 +31,7 @@ ORDER: dict[str, Any] = {
     "sequences": 8,
     "max_target_length": 128,
     "grain_packing_type": "first_fit",
+    "order": None,
     "datasets": {"german": {"fingerprint": "01", "weight": 1.5}, "english": {"fingerprint": "02", "weight": 2.5}},
 }
 # As MaxText 0.2.5 has written them.
@@ -224,3 +225,22 @@ def test_the_command_refuses_and_warns(tmp_path: Path) -> None:
     warned = run_command("train", path, "--dry-run")
     assert warned.returncode == 0
     assert "a-run: data_shuffle_seed: 0, and it was 3 up to the last checkpoint" in warned.stderr
+
+
+def test_another_way_to_read_is_refused_and_another_exact_order_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = load_training_config(training_config(tmp_path))
+    run = str(tmp_path / "training" / "a-run")
+    exact = ORDER | {"order": "01"}
+    for noted, now in ((ORDER, exact), (exact, ORDER)):
+        storage.write_bytes(f"{run}/order.json", json.dumps({"starts": [{"after": -1, **noted}]}).encode())
+        checkpoint(run, 3, {})
+        (problem,) = check_resume(config, SETTINGS, 1, now)
+        assert problem.loc == ("data", "order")
+        assert "cannot go on from it in the other way" in problem.what
+        assert check_resume(config, SETTINGS, 1, noted) == []
+    assert caplog.messages == []
+    storage.write_bytes(f"{run}/order.json", json.dumps({"starts": [{"after": -1, **exact}]}).encode())
+    assert check_resume(config, SETTINGS, 1, exact | {"order": "02"}) == []
+    assert "a-run: data.order: the exact order is another one than up to the last checkpoint: some" in caplog.text
