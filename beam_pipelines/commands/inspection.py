@@ -138,7 +138,7 @@ def show(
     output: Annotated[
         str,
         typer.Argument(
-            metavar="URI", help="One built dataset, local or gs://…; with [bold]--step[/] a folder of them, too."
+            metavar="URI", help="One built dataset, local or gs://…; with [bold]--step[/] also a folder of them."
         ),
     ],
     record: Annotated[
@@ -181,7 +181,7 @@ def show(
     if step is not None and run is not None:
         for option, given in (("--record", record), ("--id", value), ("--column", column), ("-n", number)):
             if given is not None:
-                raise UsageError(f"{option} says which records, and --step, too: give one of them")
+                raise UsageError(f"{option} says which records, and so does --step: give one of them")
         if ids or split is not None:
             raise UsageError(f"{'--ids' if ids else '--split'} does not go with --step; leave it out")
         from beam_pipelines.jobs.step import show_step
