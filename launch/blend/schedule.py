@@ -45,7 +45,7 @@ def order(sequences: int, shares: Sequence[Fraction]) -> Iterator[Numbers]:
         ValueError: shares do not add up to 1, are negative, or are too many.
 
     >>> next(order(10, [Fraction(1, 2), Fraction(3, 10), Fraction(1, 5)])).tolist()
-    [0, 1, 0, 2, 0, 1, 0, 2, 0, 1]
+    [0, 1, 0, 2, 0, 1, 0, 1, 0, 2]
     """
     if sum(shares) != 1 or min(shares) < 0 or len(shares) > MOST_DATASETS:
         raise ValueError(f"{len(shares)} shares are no parts of a whole")

@@ -53,9 +53,6 @@ def findings(
     yield from _ignored(settings, mixture, tokenizer)
     yield from step_findings(settings, mixture, shares, hosts, asked="steps" in written)
     yield from evaluation_findings(settings, mixture, shares, hosts, evaluates=evaluates)
-    for overlap in held_out_in_train(mixture.manifests):
-        yield Finding("data.outputs", str(overlap), fatal=False)
-    yield from _checkpoints(settings)
 
 
 def common_findings(written: Mapping[str, Any], settings: Mapping[str, Any], mixture: Mixture) -> Iterator[Finding]:

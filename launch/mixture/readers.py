@@ -113,7 +113,7 @@ def least_tokens(parts: Sequence[Part], counts: Sequence[int], longest: int | No
 
     >>> part = Part("a", 100, 10, 300)
     >>> least_tokens([part], [10], 64), least_tokens([part], [20], 64), least_tokens([part], [20], 64, dealt_to=2)
-    (300, 600, 252)
+    (300, 600, 302)
     """
     sure, expected, variance = 0, 0.0, 0.0
     for part, count in zip(parts, counts, strict=True):

@@ -136,5 +136,5 @@ def test_what_each_format_is(record_format: Format, is_text: bool, extension: st
 
 def test_there_is_no_other_format() -> None:
     wrong = {"format": "csv", "max_tokens": 4, "bos_id": None, "eos_id": 1}
-    with pytest.raises(pydantic.ValidationError, match="'tokens', 'text' or 'parquet'"):
+    with pytest.raises(pydantic.ValidationError, match="'tokens', 'text', 'parquet' or 'megatron'"):
         pydantic.TypeAdapter(RecordSpec).validate_python(wrong)

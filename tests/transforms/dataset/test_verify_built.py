@@ -148,7 +148,8 @@ def test_documents_of_text_are_its_records(copied: Callable[[str], Path], name: 
 
     change_manifest(output, change)
     shard = manifest_json(output)["splits"]["train"]["shards"][1]
-    line = f"a: {shard['file']}: {shard['documents']} documents in {shard['records']} records; of text each is one"
+    counted = f"{shard['documents']} documents in {shard['records']} records"
+    line = f"a: {shard['file']}: {counted}; in format {name} each is one"
     assert line in told(output, "problem")
 
 
