@@ -7,7 +7,7 @@ import io
 from rich.console import Console
 
 from beam_pipelines.console.layout import NO_LIMIT, cell, new_table
-from launch.checks.budget import UTILIZATION, Budget
+from launch.checks.budget import UTILIZATION, Budget, DataBudget
 from transforms.quantities import format_size
 
 
@@ -28,25 +28,26 @@ def budget_comment(name: str, found: Budget) -> str:
 
 
 def _rows(found: Budget) -> list[tuple[str, str, str]]:
+    data = found.data
     rows = [
-        ("steps", f"{found.steps:,}", _lasting(found)),
-        ("tokens", f"{found.tokens:,}", f"{found.tokens // found.steps:,} a step{_unless(found)}"),
-        ("readers", f"{found.readers.count:,}", found.readers.shown().partition(" (")[2].rstrip(")")),
+        ("steps", f"{found.steps:,}", _lasting(data)),
+        ("tokens", f"{data.tokens:,}", f"{data.tokens // found.steps:,} a step{_unless(data)}"),
+        ("readers", f"{data.readers.count:,}", data.readers.shown().partition(" (")[2].rstrip(")")),
     ]
-    for one in found.datasets:
+    for one in data.datasets:
         has = (
             f"its {one.records:,} documents lie one behind the other"
             if one.a_reader is None
             else f"of {one.records:,} records each reader has {one.a_reader:,} or more"
         )
         rows.append((f"  {one.name}", f"{one.passes:.2f} passes", f"{one.tokens:,} tokens are read; {has}"))
-    if found.host_reads is None:
+    if data.host_reads is None:
         rows.append(("memory", "0 bytes", "for indexes: the order's files are mapped, and read as they are needed"))
     else:
-        held = f"for indexes of ArrayRecord on each host, in {found.index_processes:,} processes"
-        rows.append(("memory", format_size(found.index_bytes), held))
-        most = f"{found.host_reads:,.0f}"
-        can = f"a step takes {found.step_records:,}; with a core for each worker it reads {most} at most"
+        held = f"for indexes of ArrayRecord on each host, in {data.index_processes:,} processes"
+        rows.append(("memory", format_size(data.index_bytes), held))
+        most = f"{data.host_reads:,.0f}"
+        can = f"a step takes {data.step_records:,}; with a core for each worker it reads {most} at most"
         needed = "unknown" if found.needed_reads is None else f"{found.needed_reads:,.0f}"
         rows.append(("records a second", needed, f"that each host needs: {can}"))
     if found.parameters is None:
@@ -57,16 +58,14 @@ def _rows(found: Budget) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _lasting(found: Budget) -> str:
-    return (
-        "the order is for just these"
-        if found.data_steps is None
-        else f"the data has {found.data_steps:,} or a few more"
-    )
+def _lasting(data: DataBudget) -> str:
+    if data.data_steps is None:
+        return "the order is for just these"
+    return f"the data has {data.data_steps:,} or a few more"
 
 
-def _unless(found: Budget) -> str:
-    return ", and each sequence is full" if found.data_steps is None else ", where packing leaves no room unused"
+def _unless(data: DataBudget) -> str:
+    return ", and each sequence is full" if data.data_steps is None else ", where packing leaves no room unused"
 
 
 def _time(found: Budget) -> list[tuple[str, str, str]]:

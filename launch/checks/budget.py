@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any, TypedDict
+from typing import Any
 
 from launch.checks.checked_job import CheckedJob
 from launch.checks.exact_order import ExactOrder
@@ -45,12 +45,11 @@ class DatasetBudget:
 
 
 @dataclass(frozen=True)
-class Budget:
-    """What a run comes to.
+class DataBudget:
+    """What a run reads.
 
     Attributes:
         datasets: what is read of each, in the order of the mixture.
-        steps: of the run.
         data_steps: that the data has at least; None in an exact order, which is for just these steps.
         tokens: that all steps read, of full sequences.
         readers: the processes that read.
@@ -59,14 +58,9 @@ class Budget:
         step_records: records a step, on all hosts.
         host_reads: records a second that the readers of one host can read at random, each with a core of its own; None
             in an exact order, of which that was not measured.
-        parameters: of the model; None where they cannot be counted from the settings.
-        step_seconds: that a step takes at `UTILIZATION`; None where the chips or the parameters are not known.
-        hosts: machines that train.
-        price: of an hour; None where it is not known, or nothing is paid.
     """
 
     datasets: tuple[DatasetBudget, ...]
-    steps: int
     data_steps: int | None
     tokens: int
     readers: Readers
@@ -74,6 +68,23 @@ class Budget:
     index_processes: int
     step_records: int
     host_reads: float | None
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a run comes to.
+
+    Attributes:
+        data: what it reads.
+        steps: of the run.
+        parameters: of the model; None where they cannot be counted from the settings.
+        step_seconds: that a step takes at `UTILIZATION`; None where the chips or the parameters are not known.
+        hosts: machines that train.
+        price: of an hour; None where it is not known, or nothing is paid.
+    """
+
+    data: DataBudget
+    steps: int
     parameters: int | None
     step_seconds: float | None
     hosts: int
@@ -82,7 +93,7 @@ class Budget:
     @property
     def tokens_a_second(self) -> float | None:
         """On all chips."""
-        return None if self.step_seconds is None else self.tokens / self.steps / self.step_seconds
+        return None if self.step_seconds is None else self.data.tokens / self.steps / self.step_seconds
 
     @property
     def hours(self) -> float | None:
@@ -92,7 +103,7 @@ class Budget:
     @property
     def needed_reads(self) -> float | None:
         """Records a second that one host needs."""
-        return None if self.step_seconds is None else self.step_records / self.hosts / self.step_seconds
+        return None if self.step_seconds is None else self.data.step_records / self.hosts / self.step_seconds
 
     @property
     def total_price(self) -> Decimal | None:
@@ -123,26 +134,11 @@ def budget(checked: CheckedJob, *, peak_tflops: float | None, price: Price | Non
     step_seconds = None
     if flops is not None and peak_tflops:
         step_seconds = float(step_tokens * flops / (Fraction(peak_tflops) * 10**12 * UTILIZATION))
-    read = _drawn(checked) if checked.order is None else _in_order(checked, checked.order)
-    return Budget(
-        **read, steps=settings["steps"], parameters=counted, step_seconds=step_seconds, hosts=checked.hosts, price=price
-    )
+    data = _drawn(checked) if checked.order is None else _in_order(checked, checked.order)
+    return Budget(data, settings["steps"], counted, step_seconds, checked.hosts, price)
 
 
-class _Read(TypedDict):
-    """What is read, as `Budget` has it."""
-
-    datasets: tuple[DatasetBudget, ...]
-    data_steps: int | None
-    tokens: int
-    readers: Readers
-    index_bytes: int
-    index_processes: int
-    step_records: int
-    host_reads: float | None
-
-
-def _drawn(checked: CheckedJob) -> _Read:
+def _drawn(checked: CheckedJob) -> DataBudget:
     """What is read of records of ArrayRecord."""
     settings, mixture = checked.settings, checked.mixture
     found = outlook(mixture.components, checked.shares, settings["num_epoch"])
@@ -163,7 +159,7 @@ def _drawn(checked: CheckedJob) -> _Read:
     step_tokens = settings["global_batch_size_to_train_on"] * settings["max_target_length"]
     packed = loading.packs or loading.cuts
     processes = settings["grain_worker_count"] + 1
-    return _Read(
+    return DataBudget(
         datasets=tuple(
             DatasetBudget(
                 name=one.name,
@@ -184,12 +180,12 @@ def _drawn(checked: CheckedJob) -> _Read:
     )
 
 
-def _in_order(checked: CheckedJob, order: ExactOrder) -> _Read:
+def _in_order(checked: CheckedJob, order: ExactOrder) -> DataBudget:
     """What is read in an exact order: sequences, each of them full."""
     settings, plan = checked.settings, order.plan
     records = {one.name: one.records for one in checked.mixture.components}
     workers = max(1, settings["grain_worker_count"])
-    return _Read(
+    return DataBudget(
         datasets=tuple(
             DatasetBudget(
                 name=one.name,

@@ -91,39 +91,39 @@ def test_what_a_token_takes() -> None:
 
 def test_the_figures_of_a_run() -> None:
     found = figures(price=Price(Decimal("10"), "the config"))
-    assert (found.steps, found.tokens, found.readers.count, found.hosts) == (1000, 1000 * 256 * 2048, 6, 2)
-    assert found.data_steps is not None
-    assert found.data_steps > 3000
+    assert (found.steps, found.data.tokens, found.data.readers.count, found.hosts) == (1000, 1000 * 256 * 2048, 6, 2)
+    assert found.data.data_steps is not None
+    assert found.data.data_steps > 3000
     # Both have half of the tokens, and a record of the one has a quarter of the other's.
-    assert [one.tokens for one in found.datasets] == [pytest.approx(found.tokens / 2, rel=0.01)] * 2
-    assert [one.passes for one in found.datasets] == [pytest.approx(0.328, rel=0.01)] * 2
-    assert [one.a_reader for one in found.datasets] == [266_666, 66_666]
-    assert found.step_records == pytest.approx(256 * 2048 / 800, rel=0.01)
-    assert found.index_bytes == 4 * (index_bytes(1_600_000, 8, 1) + index_bytes(400_000, 4, 1))
+    assert [one.tokens for one in found.data.datasets] == [pytest.approx(found.data.tokens / 2, rel=0.01)] * 2
+    assert [one.passes for one in found.data.datasets] == [pytest.approx(0.328, rel=0.01)] * 2
+    assert [one.a_reader for one in found.data.datasets] == [266_666, 66_666]
+    assert found.data.step_records == pytest.approx(256 * 2048 / 800, rel=0.01)
+    assert found.data.index_bytes == 4 * (index_bytes(1_600_000, 8, 1) + index_bytes(400_000, 4, 1))
     seconds = 256 * 2048 * flops_a_token(SETTINGS, 176_179_968) / (1000e12 * 0.4)
     assert found.step_seconds == pytest.approx(seconds)
     assert found.hours == pytest.approx(1000 * seconds / 3600)
     assert found.tokens_a_second == pytest.approx(256 * 2048 / seconds)
-    assert found.needed_reads == pytest.approx(found.step_records / 2 / seconds)
+    assert found.needed_reads == pytest.approx(found.data.step_records / 2 / seconds)
     assert found.total_price is not None
     assert float(found.total_price) == pytest.approx(10 * 1000 * seconds / 3600)
     # 200,000 records a file in one, 100,000 in the other; of five reads, four are of the first.
-    assert found.host_reads == pytest.approx(3 / ((4 * 0.38e-3 + 0.19e-3) / 5), rel=0.05)
+    assert found.data.host_reads == pytest.approx(3 / ((4 * 0.38e-3 + 0.19e-3) / 5), rel=0.05)
 
 
 def test_the_trainer_alone_reads_without_workers_and_groups_have_one_offset() -> None:
     alone = figures({"grain_worker_count": 0})
-    assert (alone.readers.count, alone.index_processes) == (2, 1)
-    assert figures({"grain_worker_count": 0}, group=16).index_bytes == index_bytes(1_600_000, 8, 16) + index_bytes(
+    assert (alone.data.readers.count, alone.data.index_processes) == (2, 1)
+    assert figures({"grain_worker_count": 0}, group=16).data.index_bytes == index_bytes(1_600_000, 8, 16) + index_bytes(
         400_000, 4, 16
     )
-    assert figures(group="a lie").index_bytes == figures(group=None).index_bytes == figures().index_bytes
+    assert figures(group="a lie").data.index_bytes == figures(group=None).data.index_bytes == figures().data.index_bytes
 
 
 def test_records_are_sequences_without_packing() -> None:
     found = figures({"packing": False})
-    assert found.step_records == 256
-    assert found.tokens == pytest.approx(1000 * 256 * 800, rel=0.01)
+    assert found.data.step_records == 256
+    assert found.data.tokens == pytest.approx(1000 * 256 * 800, rel=0.01)
     assert found.tokens_a_second is not None
 
 
