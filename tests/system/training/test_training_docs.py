@@ -53,7 +53,7 @@ def working(tmp_path_factory: pytest.TempPathFactory, gcs_bucket: str) -> Path:
     build(load_config(str(ROOT / "mix_configs" / "demo.yaml")), str(folder / "demo-output"), quiet=True)
     ordered = load_config(str(ROOT / "mix_configs" / "demo.yaml"), overrides={"records.format": "megatron"})
     build(ordered, str(folder / "train-demo" / "mix"), quiet=True)
-    for path in sorted((folder / "demo-output").glob("*/*.json")):
+    for path in sorted(path for path in (folder / "demo-output").glob("*/*") if path.is_file()):
         content = path.read_bytes()
         if path.name == "manifest.json":
             manifest = json.loads(content)
