@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,6 +16,7 @@ from launch.blend.write import write_blend
 from launch.checks.exact_order import FORMAT, kept_parameters
 from launch.job import Value
 from launch.maxtext.command import config_file
+from launch.mixture.shards import check_shards
 from launch.places import Mounts
 from transforms.errors import UsageError
 from transforms.files import storage
@@ -85,6 +87,7 @@ def write_order_files(
             f"--blend is for datasets of `records.format: {FORMAT}`, and these are of {mixture.records.format}; build "
             "them in that format, or write --output"
         )
+    check_shards(mixture, ("train",))
     phases = (Phase(Fraction(1), mixture.shares(None if shares is None else parse_shares(shares))),)
     found = supplies(mixture.components, phases, steps * batch, length, epochs)
     if short := next(shortages(found, phases, batch, length), None):
@@ -113,9 +116,11 @@ def write_order_files(
     config = config_file(CONFIG, "base.yml", parameters, "")
     storage.write_bytes(posixpath.join(folder, CONFIG), config.content.encode())
     storage.write_bytes(posixpath.join(folder, PROGRAM.name), PROGRAM.read_bytes())
+    words = ("python", f"{located}/{PROGRAM.name}", located, plan.digest(), "-m", "maxtext.trainers.pre_train.train")
+    # MaxText would lay out an order of its own for another number of sequences.
     command = (
-        f"python {located}/{PROGRAM.name} {located} {plan.digest()} -m maxtext.trainers.pre_train.train "
-        f"{located}/{CONFIG} …"
+        f"{shlex.join((*words, f'{located}/{CONFIG}'))} …, with per_device_batch_size × devices × "
+        f"gradient_accumulation_steps = {batch}, and the steps as they are"
     )
     return OrderSummary(
         folder=posixpath.join(folder, MANIFEST),

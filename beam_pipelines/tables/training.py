@@ -36,7 +36,7 @@ def _rows(found: Budget) -> list[tuple[str, str, str]]:
     ]
     for one in data.datasets:
         has = (
-            f"its {one.records:,} documents lie one behind the other"
+            f"documents lie one behind the other ({one.records:,})"
             if one.a_reader is None
             else f"of {one.records:,} records each reader has {one.a_reader:,} or more"
         )

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from launch.blend.plan import MANIFEST, Blend, BlendPlan
-from launch.blend.write import note_order, order_folder, write_blend
+from launch.blend.write import order_folder, write_blend
 from transforms.errors import BroetchenError, one_line
 from transforms.files import storage
 from transforms.files.scratch import temporary_folder
@@ -50,7 +50,7 @@ def check_blend(blend: Blend, folder: str) -> str:
 
 
 def write_order(plan: BlendPlan, run: str) -> str:
-    """Writes the order of a run into a folder below the run's, unless it is there, checks it, and notes it there.
+    """Writes the order of a run into a folder below the run's, unless it is there, and checks it.
 
     Returns:
         What the check found.
@@ -59,9 +59,7 @@ def write_order(plan: BlendPlan, run: str) -> str:
         BroetchenError: see `write_blend` and `check_blend`.
     """
     folder = order_folder(run, plan.digest())
-    found = check_blend(write_blend(plan, folder), folder)
-    note_order(run, folder)
-    return found
+    return check_blend(write_blend(plan, folder), folder)
 
 
 def _run(arguments: list[str]) -> str:

@@ -9,6 +9,7 @@ import bisect
 import contextlib
 import itertools
 import posixpath
+import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -94,16 +95,19 @@ def parts_of_step(blend: Blend, folder: str, step: int, split: Split = "train") 
 class _Array:
     """An .npy file, of which rows are read."""
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, path: str, dimensions: int = 1) -> None:
+        self._path, self._dimensions = path, dimensions
 
     def __enter__(self) -> _Array:
         check_regular(self._path)
         self._file = open_source(self._path)
         try:
-            np.lib.format.read_magic(self._file)
-            self._shape, _, self._kind = np.lib.format.read_array_header_1_0(self._file)
-        except ValueError as error:
+            if np.lib.format.read_magic(self._file) != (1, 0):
+                raise ValueError("it is of another version")
+            self._shape, by_columns, self._kind = np.lib.format.read_array_header_1_0(self._file)
+            if len(self._shape) != self._dimensions or by_columns or self._kind.kind not in "iu":
+                raise ValueError("it is of another form")
+        except (ValueError, SyntaxError, tokenize.TokenError) as error:
             self._file.close()
             raise BroetchenError(
                 f"{self._path}: is no array ({error}); start the run again, which writes it"
@@ -139,7 +143,8 @@ class _Dataset(contextlib.ExitStack):
     def __enter__(self) -> _Dataset:
         super().__enter__()
         self._documents, self._starts, self._order = (
-            self.enter_context(_Array(f"{self._begin}-{what}_index.npy")) for what in ("document", "sample", "shuffle")
+            self.enter_context(_Array(f"{self._begin}-{what}_index.npy", dimensions))
+            for what, dimensions in (("document", 1), ("sample", 2), ("shuffle", 1))
         )
         return self
 

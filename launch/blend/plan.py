@@ -92,6 +92,12 @@ class SplitPlan(_Part):
         return [phase.fractions() for phase in self.phases]
 
 
+def _with_train(splits: Mapping[Split, SplitPlan]) -> Mapping[Split, SplitPlan]:
+    if "train" not in splits:
+        raise ValueError("it has no train split")
+    return splits
+
+
 class BlendPlan(_Part):
     """All that decides the bytes of an order.
 
@@ -108,7 +114,7 @@ class BlendPlan(_Part):
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**32)]
     shuffle: bool
     eos_id: Annotated[int, pydantic.Field(ge=-1, lt=2**32)]
-    splits: Mapping[Split, SplitPlan]
+    splits: Annotated[Mapping[Split, SplitPlan], pydantic.AfterValidator(_with_train)]
 
     def digest(self) -> str:
         """SHA-256 of the plan."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,6 +14,7 @@ from launch.mixture.datasets import Component, Mixture
 from launch.places import GS, Place
 from transforms.budget.repeats import exact
 from transforms.errors import UsageError
+from transforms.files import storage
 
 # What separates paths in MaxText's `grain_train_files`; it knows no quotes.
 _SEPARATORS = "|:;"
@@ -41,6 +43,7 @@ class Supply:
         available: in so many passes.
         lasts: sequences of the whole order for which it lasts surely.
         phase: the number of the phase, from 0, in which it runs dry; None where it does not.
+        by_config: whether its own config says how often it may be read (`max_repeats`).
     """
 
     name: str
@@ -50,6 +53,7 @@ class Supply:
     available: int
     lasts: int
     phase: int | None
+    by_config: bool = False
 
     def passes(self, length: int) -> Fraction:
         """How often it is read."""
@@ -72,7 +76,8 @@ def supplies(
         available = samples.available(math.floor(one.tokens * repeats), length)
         lasts = schedule.last_sequence(ends, rows, number, available)
         dry = next((phase for phase, end in enumerate(ends) if lasts < end), None)
-        found.append(Supply(one.name, one.tokens, repeats, taken, available, lasts, dry))
+        by_config = one.max_repeats is not None
+        found.append(Supply(one.name, one.tokens, repeats, taken, available, lasts, dry, by_config))
     return found
 
 
@@ -83,11 +88,17 @@ def shortages(found: Sequence[Supply], phases: Sequence[Phase], batch: int, leng
             continue
         where = f" in phase {one.phase + 1}" if len(phases) > 1 else ""
         often = "once" if one.repeats == 1 else f"{float(one.repeats):g} times at most"
-        needed = math.ceil(one.passes(length))
+        # The last sequence needs a token behind it, as its last target.
+        needed = math.ceil(Fraction(one.taken * length + 1, one.tokens))
+        allow = (
+            f"build it with `max_repeats: {needed}`"
+            if one.by_config
+            else f"allow {needed} passes (`num_epoch: {needed}`)"
+        )
         yield (
             f"{one.name} runs dry after {one.lasts // batch:,} steps{where}: its {one.tokens:,} tokens, read {often}, "
             f"are {one.available:,} sequences of {length}, and its shares take {one.taken:,}; write fewer `steps`, "
-            f"give it a smaller share, or allow {needed} passes (`num_epoch: {needed}`, or `max_repeats`)"
+            f"give it a smaller share, or {allow}"
         )
 
 
@@ -106,10 +117,16 @@ def dataset_plans(mixture: Mixture, split: Split, place: Place) -> list[DatasetP
                 f"{one.name} has no {split} split ({one.folder}); build it with {split}_tokens, leave the dataset out, "
                 "or do without evaluation"
             )
+        stems = [shard.file.removesuffix(ENDING) for shard in entry.shards]
+        if stems != sorted(stems):
+            raise UsageError(
+                f"{one.name}: MaxText reads shards in the order of their names, and its manifest has those of {split} "
+                f"in another one ({one.folder}); build it again, with larger `shards.target_size`"
+            )
         plans.append(
             DatasetPlan(
                 name=one.name,
-                folder=one.folder,
+                folder=os.path.abspath(one.folder) if storage.is_local(one.folder) else one.folder,
                 located=locate(one.folder, place),
                 tokens=entry.tokens,
                 sequences=1,

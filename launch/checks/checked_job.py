@@ -6,13 +6,14 @@ its tokenizer (`launch.checks.findings`).
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from launch.checks import exact_order, findings
-from launch.checks.resume import check_resume, order_of
+from launch.checks.resume import check_resume, note_order, order_of
 from launch.config.finding import Finding
 from launch.config.training import SET_BY, TrainingConfig
 from launch.job import JobFile, TrainingJob, Value
@@ -51,6 +52,12 @@ class CheckedJob:
     hosts: int
     reading: Mapping[str, Any]
     order: exact_order.ExactOrder | None = None
+
+    def note(self, config: TrainingConfig) -> None:
+        """Notes in the run's folder in which order it reads, once it has begun."""
+        if self.order is not None:
+            self.order.note()
+        note_order(config, self.reading)
 
 
 def checked_job(
@@ -100,7 +107,7 @@ def checked_job(
     )
     reading = order_of(settings, mixture, shares, hosts)
     _report(config, found, check_resume(config, settings, hosts, reading))
-    return CheckedJob(job, settings, mixture, shares, hosts, reading)
+    return CheckedJob(_settled(job, settings), settings, mixture, shares, hosts, reading)
 
 
 def _in_exact_order(
@@ -119,7 +126,7 @@ def _in_exact_order(
     shares = exact_order.mean_shares(phases, [one.name for one in mixture.components])
     reading = order_of(settings, mixture, shares, hosts, order.plan.beginning())
     _report(config, (), check_resume(config, settings, hosts, reading))
-    return CheckedJob(order.job(job), settings, mixture, shares, hosts, reading, order)
+    return CheckedJob(order.job(_settled(job, settings)), settings, mixture, shares, hosts, reading, order)
 
 
 def _job(
@@ -171,6 +178,11 @@ def _settings(config: TrainingConfig, job: TrainingJob, devices: int) -> Mapping
             [Problem(_loc(key), what + ours * (key == "model_name")) for key, what in reading.problems]
         )
     return reading.settings
+
+
+def _settled(job: TrainingJob, settings: Mapping[str, Any]) -> TrainingJob:
+    """The job with the number of steps that MaxText makes of what was written: 1e4, or -1 for that of the schedule."""
+    return dataclasses.replace(job, parameters={**job.parameters, "steps": settings["steps"]})
 
 
 def _loc(key: str | None) -> Loc:

@@ -30,7 +30,7 @@ def evaluation_findings(
     yield from interval_findings(settings, evaluates=evaluates)
     if evaluates:
         yield from _steps(settings, mixture, shares, hosts)
-        yield from _left_out(settings)
+        yield from left_out_findings(settings)
 
 
 def interval_findings(settings: Mapping[str, Any], *, evaluates: bool) -> Iterator[Finding]:
@@ -73,7 +73,8 @@ def _steps(settings: Mapping[str, Any], mixture: Mixture, shares: Shares, hosts:
     yield Finding("eval_steps", f"{steps} are more than the eval splits have: {has}; {advice}, or {more}")
 
 
-def _left_out(settings: Mapping[str, Any]) -> Iterator[Finding]:
+def left_out_findings(settings: Mapping[str, Any]) -> Iterator[Finding]:
+    """What of each batch is read, and not evaluated."""
     batch, evaluated = settings["global_batch_size_to_load"], settings["micro_batch_size_to_eval_on"]
     if evaluated < batch:
         needed = settings["per_device_batch_size"] * settings["gradient_accumulation_steps"]

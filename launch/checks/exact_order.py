@@ -21,8 +21,8 @@ from launch.blend import schedule
 from launch.blend.check import PROGRAM, write_order
 from launch.blend.plan import BlendPlan, Split, SplitPlan, maxtext_files, split_plan
 from launch.blend.supply import Phase, Supply, dataset_plans, locate, shortages, supplies
-from launch.blend.write import order_folder
-from launch.checks.evaluation import interval_findings
+from launch.blend.write import note_order, order_folder
+from launch.checks.evaluation import interval_findings, left_out_findings
 from launch.checks.findings import common_findings
 from launch.config.finding import Finding
 from launch.config.training import DataConfig, TrainingConfig
@@ -108,6 +108,14 @@ class ExactOrder:
         sequences = self.plan.splits["train"].sequences
         _LOGGER.info("the exact order of %s sequences is in %s", f"{sequences:,}", self.folder)
         _LOGGER.info("%s", write_order(self.plan, self.run))
+
+    def note(self) -> None:
+        """Notes that the run follows this order, for `show --step`; once the run has begun.
+
+        Raises:
+            BroetchenError: it cannot be written.
+        """
+        note_order(self.run, self.folder)
 
     def script_lines(self, folder: str) -> list[str]:
         """The same for a shell script, with the plan in a folder that is there."""
@@ -251,8 +259,10 @@ def findings(
         mixture, phases: the data.
         evaluates: whether the config asks for evaluation.
     """
-    yield from common_findings(written, settings, mixture)
+    yield from common_findings(written, settings, mixture, evaluates=evaluates)
     yield from interval_findings(settings, evaluates=evaluates)
+    if settings["steps"] < 1:
+        return
     for key, suited in _UNSUITED.items():
         if settings[key] not in suited:
             yield Finding(key, f"{settings[key]} does not go with `order: exact`; remove it")
@@ -271,13 +281,27 @@ def findings(
             "write `reset_attention_mask: false`, with which a document sees the one before it",
         )
     batch, length = settings["global_batch_size_to_load"], settings["max_target_length"]
+    sequences = settings["steps"] * batch
+    if empty := _empty_phase(phases, sequences):
+        yield Finding(
+            "data.phases",
+            f"phase {empty} has none of the {sequences:,} sequences; write more `steps`, or a later `until`",
+        )
+        return
     if not settings["reuse_example_batch"]:
-        found = supplies(mixture.components, phases, settings["steps"] * batch, length, max(1, settings["num_epoch"]))
+        found = supplies(mixture.components, phases, sequences, length, max(1, settings["num_epoch"]))
         for shortage in shortages(found, phases, batch, length):
             yield Finding("steps", shortage)
         yield from _repeats(found, length)
     if evaluates:
         yield from _evaluation(settings, mixture, phases)
+        yield from left_out_findings(settings)
+
+
+def _empty_phase(phases: Sequence[Phase], sequences: int) -> int | None:
+    """The number, from 1, of the first phase that has no sequence; None where all have some."""
+    ends = [0, *schedule.phase_ends(sequences, [phase.until for phase in phases])]
+    return next((number for number in range(1, len(ends)) if ends[number] == ends[number - 1]), None)
 
 
 def _repeats(found: Sequence[Supply], length: int) -> Iterator[Finding]:

@@ -43,7 +43,7 @@ def findings(
         evaluates: whether the config asks for evaluation.
         allows_special_strings: whether texts may hold strings that MaxText takes for special tokens.
     """
-    yield from common_findings(written, settings, mixture)
+    yield from common_findings(written, settings, mixture, evaluates=evaluates)
     if mixture.records.format == "tokens":
         yield from _token_records(settings, mixture)
     else:
@@ -51,20 +51,37 @@ def findings(
     for what in forged_ends(mixture, tokenizer, evaluates=evaluates, allowed=allows_special_strings):
         yield Finding("data.special_strings", what, fatal=not allows_special_strings)
     yield from _ignored(settings, mixture, tokenizer)
+    if settings["steps"] < 1 or any(True for _ in _workers(settings, evaluates=evaluates)):
+        return
     yield from step_findings(settings, mixture, shares, hosts, asked="steps" in written)
     yield from evaluation_findings(settings, mixture, shares, hosts, evaluates=evaluates)
 
 
-def common_findings(written: Mapping[str, Any], settings: Mapping[str, Any], mixture: Mixture) -> Iterator[Finding]:
+def common_findings(
+    written: Mapping[str, Any], settings: Mapping[str, Any], mixture: Mixture, *, evaluates: bool
+) -> Iterator[Finding]:
     """What is found about a run, whatever way its datasets are read."""
     for key, example in (("steps", "1000"), ("per_device_batch_size", "32")):
         if key not in written:
             what = f"is missing, and MaxText's {settings[key]} is hardly meant; add `{key}: {example}`"
             yield Finding(key, what)
+    if settings["steps"] < 1:
+        yield Finding("steps", f"{settings['steps']} trains nothing; write 1 or more")
+    yield from _workers(settings, evaluates=evaluates)
     yield from _vocabulary(settings, mixture)
     for overlap in held_out_in_train(mixture.manifests):
         yield Finding("data.outputs", str(overlap), fatal=False)
     yield from _checkpoints(settings)
+
+
+def _workers(settings: Mapping[str, Any], *, evaluates: bool) -> Iterator[Finding]:
+    for key in ("grain_worker_count", *(["grain_worker_count_eval"] if evaluates else [])):
+        if settings[key] < 0:
+            yield Finding(
+                key,
+                f"{settings[key]} leaves it to each host how many workers read, so that nobody knows beforehand which "
+                "steps have data, and no checkpoint can be gone on from by another number; write a number, such as 2",
+            )
 
 
 def _vocabulary(settings: Mapping[str, Any], mixture: Mixture) -> Iterator[Finding]:

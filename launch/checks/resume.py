@@ -229,10 +229,15 @@ def check_resume(
         step = max(checkpoint_steps(run), default=None)
         if step is None or step >= settings["steps"] - 1:
             return []
-        then, note = last_readers(run, step), order_before(_read_note(run), step)
+        then = last_readers(run, step)
     except BroetchenError as error:
         _LOGGER.warning("%s: whether it can go on from its checkpoints is not known: %s", config.name, error)
         return []
+    try:
+        note = order_before(_read_note(run), step)
+    except BroetchenError as error:
+        _LOGGER.warning("%s: whether it goes on in the same order is not known: %s", config.name, error)
+        note = {}
     if then is not None and settings["grain_worker_count"] < 0:
         _LOGGER.warning(
             "%s: grain_worker_count: each machine chooses it by itself, and the checkpoint of step %d was written with "
@@ -243,8 +248,10 @@ def check_resume(
         _LOGGER.warning("%s: %s: %s", config.name, key, what)
     found = () if then is None else obstacles(step, then, settings, hosts)
     problems = [Problem(("name",) if key == "name" else ("parameters", key), what) for key, what in found]
-    if note and (note.get("order") is None) != (order["order"] is None):
-        was = "in another way than" if note.get("order") is None else "by"
+    # Where no start has noted anything, the state may tell: only records that are drawn are packed.
+    was_exact = note.get("order") is not None if note else None if then is None or then.packing is None else False
+    if was_exact is not None and was_exact != (order["order"] is not None):
+        was = "by" if was_exact else "in another way than"
         problems.append(
             Problem(
                 ("data", "order"),
@@ -261,7 +268,12 @@ def note_order(config: TrainingConfig, order: Mapping[str, Any]) -> None:
     try:
         step = max(checkpoint_steps(run), default=-1)
         # What starts since then have noted, no checkpoint is from.
-        earlier = [one for one in _read_note(run) if one["after"] < step]
+        try:
+            noted = _read_note(run)
+        except BroetchenError as error:
+            _LOGGER.warning("%s: its note is written again: %s", config.name, error)
+            noted = []
+        earlier = [one for one in noted if one["after"] < step]
         starts = [*earlier, {"after": step, **order}]
         storage.write_bytes(_note(run), f"{json.dumps({'starts': starts}, indent=1, sort_keys=True)}\n".encode())
     except BroetchenError as error:

@@ -182,14 +182,6 @@ def step_findings(
         hosts: processes of JAX.
         asked: whether the config says how many steps there are to be.
     """
-    for key in ("grain_worker_count", "grain_worker_count_eval"):
-        if settings[key] < 0:
-            yield Finding(
-                key,
-                f"{settings[key]} leaves it to each host how many workers read, so that nobody knows beforehand which "
-                "steps have data, and no checkpoint can be gone on from by another number; write a number, such as 2",
-            )
-            return
     if settings["reuse_example_batch"] or not asked:
         return
     found = outlook(mixture.components, shares, settings["num_epoch"])

@@ -23,7 +23,6 @@ from rich.console import Console
 from launch import shell_script
 from launch.checks.budget import DryRun, budget
 from launch.checks.checked_job import CheckedJob, checked_job
-from launch.checks.resume import note_order
 from launch.config.training import LocalConfig, TrainingConfig
 from launch.job import Command, TrainingJob, Value
 from launch.local import environment
@@ -87,7 +86,7 @@ class Local:
             if checked.order is not None:
                 checked.order.write()
             _write_files(job, folder / "job")
-            note_order(self._config, checked.reading)
+            checked.note(self._config)
             if done >= 0:
                 _LOGGER.info("%s: goes on from the checkpoint of step %d", job.name, done)
             self._train([str(python), *arguments(job, str(folder / "job"))], job, folder, lock)
@@ -110,6 +109,7 @@ class Local:
         print(f"run          {self._config.name}: {f'running, process {owner}' if owner else 'not running'}")
         history = self._events(folder).read()
         steps, saved = self._config.parameters.get("steps"), checkpoint_steps(str(folder))
+        steps = int(steps) if isinstance(steps, float) and steps.is_integer() else steps
         unsaved = ""
         if history.steps:
             last = history.steps[-1]
@@ -118,8 +118,8 @@ class Local:
             print(f"last step    {last.number} of {steps}: loss {last.loss:.3f}{pace}")
             if owner is None and last.number not in saved:
                 unsaved = f"; {saved_steps(last.number, max(saved, default=None))}"
-            if owner is None and (ending := ending_of(_log(folder))).is_early:
-                print(f"ended early  {ending.reason()}")
+        if owner is None and _log(folder).exists() and (ending := ending_of(_log(folder))).is_early:
+            print(f"ended early  {ending.reason()}")
         print(f"checkpoints  {', '.join(map(str, saved)) or 'none'}{unsaved}")
 
     def logs(self, *, follow: bool = False) -> None:

@@ -22,7 +22,7 @@ from transforms.files import storage
 from transforms.files.errors import explained
 
 # What a build calls a shard, or a file beside one.
-_SHARD = re.compile(r".+-\d{5,}-of-\d{5,}(\.[A-Za-z0-9_]+)+")
+_SHARD = re.compile(r"[^.].*-\d{5,}-of-\d{5,}(\.[A-Za-z0-9_]+)+")
 _MOST_SAID = 5
 _AT_ONCE = 8
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from launch import shell_script
 from launch.checks.budget import DryRun
 from launch.checks.checked_job import CheckedJob
-from launch.checks.resume import note_order
 from launch.config.tpu import TpuVmConfig
 from launch.config.training import TrainingConfig
 from launch.job import Command, JobFile
@@ -69,13 +68,13 @@ class TpuVm(TpuTarget[TpuVmConfig]):
         if checked.order is not None:
             checked.order.write()
         self._slice.secure(yes=yes)
-        note_order(self._config, checked.reading)
         try:
             self._set_up(files)
         except GcloudError as error:
             if error.kind == "unreachable" and self._slice.is_preempted(self._slice.request()):
                 raise PreemptedError(f"{self._name}: {PREEMPTED}") from error
             raise
+        checked.note(self._config)
         _LOGGER.info("%s: all machines are set up; `logs --follow` shows the trainer's log", self._name)
 
     def dry_run(self) -> DryRun:

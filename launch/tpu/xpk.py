@@ -16,7 +16,6 @@ from pathlib import Path
 from launch import processes, shell_script
 from launch.checks.budget import DryRun
 from launch.checks.checked_job import CheckedJob
-from launch.checks.resume import note_order
 from launch.config.tpu import XpkConfig
 from launch.config.training import TrainingConfig
 from launch.job import Command, JobFile, TrainingJob
@@ -66,11 +65,11 @@ class Xpk(TpuTarget[XpkConfig]):
         if self._is_listed("RUNNING") or self._is_listed("QUEUED"):
             _LOGGER.info("%s: the workload is in the cluster already", self._name)
             return
-        if checked.order is not None:
-            checked.order.write()
         slices = f"{self._section.num_slices} slices" if self._section.num_slices > 1 else "A slice"
         what = f"{slices} {self._section.accelerator}{' spot' if self._section.spot else ''} in {self._section.zone}"
         ask_about_cost(f"{what}, as nodes of {self._section.cluster}", self._section.price(), yes=yes)
+        if checked.order is not None:
+            checked.order.write()
         for bucket in self._place.buckets:
             if not self._has_storage(bucket):
                 self._run(self._attach_command(bucket, size))
@@ -82,8 +81,8 @@ class Xpk(TpuTarget[XpkConfig]):
                 raise UsageError(f"{scratch!r}: {what}; set TMPDIR to a path without special characters")
             folder = Path(scratch) / self._folder
             write_folder(folder, files)
-            note_order(self._config, checked.reading)
             self._show(self._create_command(str(folder)))
+        checked.note(self._config)
         _LOGGER.info("%s: the workload is in the cluster; `logs --follow` shows its log", self._name)
 
     def dry_run(self) -> DryRun:

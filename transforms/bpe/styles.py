@@ -112,7 +112,7 @@ def special_tokens(eos_token: str = EOS_TOKEN, more: Iterable[str] = ()) -> tupl
         )
     tokens = tuple(dict.fromkeys((*SPECIAL_TOKENS, eos_token, *more, PAD_TOKEN)))
     if not all(token.strip() for token in tokens):
-        raise UsageError("a special token is empty or only spaces; name it like <|pad|>")
+        raise UsageError("a special token is empty or only spaces; name it like <|more|>")
     return tokens
 
 

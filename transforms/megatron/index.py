@@ -26,6 +26,8 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from transforms.errors import UsageError
+
 _MAGIC = b"MMIDIDX\x00\x00"
 _VERSION = 1
 _HEAD = struct.Struct("<9sQBQQ")
@@ -36,6 +38,7 @@ POINTER: np.dtype[np.integer] = np.dtype("<i8")
 _CODES: dict[int, np.dtype[np.integer]] = {4: np.dtype("<i4"), 8: np.dtype("<u2")}
 # From this number of ids on they take 4 bytes: Megatron's `DType.optimal_dtype`.
 _SMALL_VOCABULARY = 65_500
+_LARGEST_VOCABULARY = 2**31
 _DOCUMENTS_AT_ONCE = 1 << 16
 
 Lengths = npt.NDArray[np.integer]
@@ -47,9 +50,17 @@ def id_type(vocab_size: int) -> np.dtype[np.integer]:
     It is the rule of Megatron's `preprocess_data.py`, which goes by the number of ids that the tokenizer has, added
     tokens included.
 
+    Raises:
+        UsageError: ids of so many do not fit.
+
     >>> id_type(65_499).name, id_type(65_500).name
     ('uint16', 'int32')
     """
+    if vocab_size > _LARGEST_VOCABULARY:
+        raise UsageError(
+            f"a vocabulary of {vocab_size:,} ids does not go into Megatron's format, whose ids have 4 bytes with a "
+            "sign; write records.format: tokens"
+        )
     return _CODES[8 if vocab_size < _SMALL_VOCABULARY else 4]
 
 

@@ -58,10 +58,15 @@ def _read(folder: Path, digest: str) -> Any:
             raise WrongOrder(f"{path} is no order")
         blend = json.loads(path.read_bytes())
         text = json.dumps(blend["plan"], sort_keys=True, separators=(",", ":"))
+        names = {file["file"] for file in blend["files"]}
+        # A schedule takes two files, and each dataset three.
+        wanted = sum(2 + 3 * len(split["datasets"]) for split in blend["plan"]["splits"].values())
     except FileNotFoundError as error:
         raise WrongOrder(f"{path} is not there, so that there is no order to follow") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WrongOrder(f"{path} cannot be read: {error}") from error
+    if len(names) != wanted:
+        raise WrongOrder(f"{path} names {len(names)} files, and such an order has {wanted}")
     if hashlib.sha256(text.encode()).hexdigest() != digest:
         raise WrongOrder(f"{path} is of another order than this training wants")
     return blend
@@ -106,6 +111,8 @@ def _check_indices(folder: Path, plan: Any, split: str, of_split: Any, number: i
                 f"{one['located']}: the {split} shards of {one['name']} have {tokens:,} tokens in {documents:,} "
                 f"documents, and the order is of {one['tokens']:,} in {wanted:,}"
             )
+        if prefixes != sorted(prefixes):
+            raise WrongOrder(f"{one['located']}: MaxText reads the shards of {one['name']} in another order")
         prefixes = found
     needed = of_split["sequences"]
     if len(of_split["datasets"]) > 1:

@@ -53,6 +53,11 @@ SETTINGS: Mapping[str, Any] = {
     "num_epoch": 1,
     "eval_interval": -1,
     "eval_steps": -1,
+    "grain_worker_count": 1,
+    "grain_worker_count_eval": 1,
+    "per_device_batch_size": 8,
+    "gradient_accumulation_steps": 1,
+    "micro_batch_size_to_eval_on": 8,
 }
 WRITTEN = {"steps": 10, "per_device_batch_size": 8}
 
@@ -105,7 +110,7 @@ def test_a_dataset_that_runs_dry_is_named_with_its_numbers():
     data = mixture(tokens=4097)
     assert found(data, steps=15)["steps"] == (
         "german runs dry after 12 steps: its 4,097 tokens, read once, are 64 sequences of 64, and its shares take 80; "
-        "write fewer `steps`, give it a smaller share, or allow 2 passes (`num_epoch: 2`, or `max_repeats`)"
+        "write fewer `steps`, give it a smaller share, or allow 2 passes (`num_epoch: 2`)"
     )
     assert found(data, steps=12) == {}
     assert found(data, steps=15, num_epoch=2) == {}

@@ -347,7 +347,17 @@ def test_every_reader_needs_records_of_every_dataset() -> None:
 
 @pytest.mark.parametrize("key", ["grain_worker_count", "grain_worker_count_eval"])
 def test_nobody_chooses_workers_later(key: str) -> None:
-    assert "write a number, such as 2" in only(found({key: -1}), key, fatal=True)
+    asked = {key: -1, "eval_interval": 5}
+    assert "write a number, such as 2" in only(found(asked, evaluates=True), key, fatal=True)
+    # Those of an evaluation do not matter where there is none.
+    assert list(found({key: -1})) == ([] if key == "grain_worker_count_eval" else [key])
+
+
+@pytest.mark.parametrize("steps", [0, -1])
+def test_a_training_has_a_step(steps: int) -> None:
+    assert only({"steps": found({"steps": steps})["steps"]}, "steps", fatal=True) == (
+        f"{steps} trains nothing; write 1 or more"
+    )
 
 
 def test_the_steps_have_one_with_a_checkpoint() -> None:

@@ -198,8 +198,14 @@ def test_the_last_checkpoint_counts(output: str, tmp_path: Path, caplog: pytest.
         assert check_resume(config, SETTINGS | {"grain_worker_count": 2}, 2, other) == []
     assert caplog.messages == []
     storage.write_bytes(f"{run}/order.json", b"{")
-    assert check_resume(config, SETTINGS, 1, ORDER) == []
+    # A note that cannot be read hides no obstacle, and the next start writes it again.
+    assert [problem.loc for problem in check_resume(config, SETTINGS, 1, ORDER)] == [
+        ("name",),
+        ("parameters", "grain_worker_count"),
+    ]
     assert "order.json: is not what a start wrote" in caplog.text
+    note_order(config, other)
+    assert json.loads(storage.read_bytes(f"{run}/order.json"))["starts"][0]["data_shuffle_seed"] == 9
 
 
 @pytest.mark.parametrize("states", [{}, {"process_0.json": ALONE}, {"process_0-of-1.json": b"{"}, {"a.json": b""}])
@@ -241,6 +247,15 @@ def test_another_way_to_read_is_refused_and_another_exact_order_warned_of(
         assert "cannot go on from it in the other way" in problem.what
         assert check_resume(config, SETTINGS, 1, noted) == []
     assert caplog.messages == []
+    # Where no start has noted anything, the state may tell: only records that are drawn are packed.
+    storage.delete([f"{run}/order.json"])
+    exact_state = {"next_index": 8}
+    for state, now, refused in ((ALONE, exact, 1), (ALONE, ORDER, 0), (exact_state, ORDER, 0), (exact_state, exact, 0)):
+        checkpoint(run, 3, {"process_0-of-1.json": state})
+        problems = check_resume(config, SETTINGS | {"grain_worker_count": 0}, 1, now)
+        assert [problem.loc for problem in problems] == [("data", "order")] * refused
+    checkpoint(run, 3, {"process_0-of-1.json": b"{"})
+    caplog.clear()
     storage.write_bytes(f"{run}/order.json", json.dumps({"starts": [{"after": -1, **exact}]}).encode())
     assert check_resume(config, SETTINGS, 1, exact | {"order": "02"}) == []
     assert "a-run: data.order: the exact order is another one than up to the last checkpoint: some" in caplog.text
