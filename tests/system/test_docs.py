@@ -34,7 +34,7 @@ COMMANDS = [(document, command) for document in DOCUMENTS for command in command
 #: what stands for something that only the reader has
 PLACEHOLDER = re.compile(r"[A-Z]{4,}|…")
 #: run where they are described, or by nobody but a person who pays for it
-ELSEWHERE = {"train", "demo", "cluster"}
+ELSEWHERE = {"train", "demo", "cluster", "init"}
 
 
 def name_of(item: tuple[Path, list[str]]) -> str:
@@ -60,7 +60,12 @@ def arguments_of(command: list[str]) -> list[str] | None:
 
 def is_local(document: Path, command: list[str]) -> bool:
     arguments = arguments_of(command) or ["train"]
-    return arguments[0] not in ELSEWHERE and not PLACEHOLDER.search(" ".join(arguments))
+    if arguments[0] in ELSEWHERE or any(argument.startswith("--job_endpoint") for argument in arguments):
+        return False
+    # What a step held is known of a training, and an exact order is of datasets in Megatron's format.
+    return (
+        document.name != "exact-order.md" and "--step" not in arguments and not PLACEHOLDER.search(" ".join(arguments))
+    )
 
 
 SYNOPSES = [
