@@ -1,4 +1,7 @@
-"""`python -m launch.blend PLAN RUN` writes the order of a plan below a run's folder, and lets MaxText check it."""
+"""`python -m launch.blend PLAN RUN` writes an order below a run's folder, lets MaxText check it, and notes it there.
+
+The script of a dry run does so right before the trainer.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import sys
 
 from launch.blend.check import write_order
 from launch.blend.plan import BlendPlan
+from launch.blend.write import note_order, order_folder
 from transforms.errors import BroetchenError
 from transforms.files import storage
 
@@ -14,7 +18,9 @@ def main() -> None:
     """See the module."""
     plan, run = sys.argv[1:]
     try:
-        print(write_order(BlendPlan.model_validate_json(storage.read_bytes(plan)), run))
+        wanted = BlendPlan.model_validate_json(storage.read_bytes(plan))
+        print(write_order(wanted, run))
+        note_order(run, order_folder(run, wanted.digest()))
     except (BroetchenError, ValueError) as error:
         sys.exit(f"{run}: the order cannot be written: {error}")
 

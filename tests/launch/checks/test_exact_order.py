@@ -301,6 +301,10 @@ def test_maxtext_reads_the_job_as_it_was_meant(built: Path, tmp_path: Path):
     assert read_again.settings["blend_index_dir"] == done.order.located
     done.order.write()
     assert Path(done.order.folder, "blend.json").exists()
+    # Only a run that has begun follows it.
+    waiting = run_command("show", built / "mix" / "german", "--step", "1", "--run", path)
+    assert (waiting.returncode, "was not written yet" in waiting.stderr) == (1, True)
+    done.order.note()
     shown = run_command("show", built / "mix" / "german", "--step", "1", "--run", path, "--json")
     assert shown.returncode == 0, shown.stderr
     assert '"dataset": "german"' in shown.stdout
@@ -331,6 +335,7 @@ def test_an_order_of_datasets_in_a_bucket_is_written_there(built: Path, gcs_pref
     assert f"{done.order.located}/train/german|{mounted}/mix/german/train-00000-of-00001,8" in datasets
     assert arguments(done.job, "/job")[:3] == ("/job/check_order.py", done.order.located, done.order.plan.digest())
     done.order.write()
+    done.order.note()
     parts = list(show_step(f"{gcs_prefix}/mix", str(path), 2))
     assert sum(part.last_token - part.first_token for part in parts) == 4 * 64
     assert {part.folder for part in parts} <= {f"{gcs_prefix}/mix/{name}" for name in ("german", "english")}
