@@ -17,12 +17,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from launch.blend.lengths import read_lengths
 from launch.blend.plan import Blend, DatasetPlan, Split, index_folder, index_hashes, schedule_files
 from launch.blend.supply import ENDING
 from transforms.errors import BroetchenError
-from transforms.files import storage
 from transforms.files.untrusted import check_regular
-from transforms.megatron.index import HEAD_BYTES, LENGTH, IndexHead, index_path
 from transforms.parquet.source_files import open_source
 
 
@@ -167,15 +166,4 @@ class _Dataset(contextlib.ExitStack):
 
     def _size(self, record: int) -> int:
         shard, document = self.place(record)
-        path = index_path(posixpath.join(self._plan.folder, shard))
-        check_regular(path)
-        with open_source(path) as file:
-            try:
-                head = IndexHead.parse(file.read(HEAD_BYTES), storage.size(path))
-            except ValueError as error:
-                raise BroetchenError(f"{path}: {error}; see what broetchen verify says") from error
-            file.seek(head.lengths_at + LENGTH.itemsize * document)
-            content = file.read(LENGTH.itemsize)
-        if len(content) != LENGTH.itemsize:
-            raise BroetchenError(f"{path}: ends too early; see what broetchen verify says")
-        return int(np.frombuffer(content, LENGTH)[0])
+        return int(read_lengths(posixpath.join(self._plan.folder, shard), document, 1)[0])

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pydantic
 
 from launch.blend import samples
+from launch.blend.lengths import read_lengths
 from launch.blend.npy_file import new_npy
 from launch.blend.plan import (
     MANIFEST,
@@ -32,9 +33,7 @@ from launch.blend.plan import (
 from launch.blend.schedule import phased_order, places
 from transforms.errors import BroetchenError, one_line
 from transforms.files import storage
-from transforms.files.untrusted import check_regular, parse_json, read_bounded
-from transforms.megatron.index import HEAD_BYTES, LENGTH, IndexHead, index_path
-from transforms.parquet.source_files import open_source
+from transforms.files.untrusted import parse_json, read_bounded
 
 _MOST_BYTES = 256 << 20
 _LAST = "order/last.txt"
@@ -176,24 +175,9 @@ def document_sizes(one: DatasetPlan) -> npt.NDArray[np.int32]:
     found = np.empty(sum(shard.documents for shard in one.shards), np.int32)
     done = 0
     for shard in one.shards:
-        path = index_path(posixpath.join(one.folder, f"{shard.stem}.bin"))
-        check_regular(path)
-        with open_source(path) as file:
-            try:
-                head = IndexHead.parse(file.read(HEAD_BYTES), storage.size(path))
-            except ValueError as error:
-                raise BroetchenError(f"{path}: {error}; see what broetchen verify says") from error
-            if head.documents != shard.documents:
-                raise BroetchenError(
-                    f"{path}: tells of {head.documents:,} documents, and the manifest of {shard.documents:,}; see what "
-                    "broetchen verify says"
-                )
-            file.seek(head.lengths_at)
-            content = file.read(LENGTH.itemsize * head.documents)
-        if len(content) != LENGTH.itemsize * head.documents:
-            raise BroetchenError(f"{path}: ends too early; see what broetchen verify says")
-        found[done : done + head.documents] = np.frombuffer(content, LENGTH)
-        done += head.documents
+        path = posixpath.join(one.folder, f"{shard.stem}.bin")
+        found[done : done + shard.documents] = read_lengths(path, 0, shard.documents, shard.documents)
+        done += shard.documents
     if len(found) and int(found.min()) < 1:
         raise BroetchenError(f"{one.folder}: a document has no tokens; see what broetchen verify says")
     return found
