@@ -118,7 +118,7 @@ with waiting_workers(2) as workers:
     assert len(forks) == 2, forks
     options = pipeline_options(["--direct_running_mode=multi_processing", "--direct_num_workers=3"])
     # wants more than there are
-    assert workers.pipeline(options).runner._start is FreshWorker
+    assert workers.pipeline(options).runner._listening.start is FreshWorker
     options = pipeline_options([])
     workers.pipeline(options)  # is for this process alone
     assert options.view_as(DirectOptions).direct_running_mode == "in_memory"

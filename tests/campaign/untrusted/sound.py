@@ -25,6 +25,7 @@ PATTERN = "corpus/*.parquet"
 
 _FORMATS: tuple[Format, ...] = get_args(Format)
 _NEWER = {"rows", "filtered"}
+_NEWER_IN_SPLITS = ("passes", "beside", "trace", "documents_with_special_strings")
 
 
 def write_corpus(path: Path, word: str) -> None:
@@ -124,10 +125,9 @@ def as_first(manifest: dict[str, Any]) -> dict[str, Any]:
     """A manifest as one of the first format version."""
     found = {key: value for key, value in manifest.items() if key not in _NEWER} | {"format_version": 1}
     for split in found["splits"].values():
-        split.pop("passes", None)
-        for shard in split["shards"]:
-            shard.pop("beside", None)
-            shard.pop("trace", None)
+        for entry in (split, *split["shards"]):
+            for newer in _NEWER_IN_SPLITS:
+                entry.pop(newer, None)
     found["config"]["records"].pop("trace", None)
     found["config"]["dataset"].pop("trace_columns", None)
     for source in found["source"]:
