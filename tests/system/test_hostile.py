@@ -15,6 +15,7 @@ from tests.campaign.hostile_parquet import write_sound
 from tests.campaign.hostile_worker import Worker, run_case
 from tests.campaign.untrusted.endings import check_shown, command
 from tests.campaign.untrusted.sound import copied, secrets
+from transforms.arrayrecord.records import Format
 from transforms.dataset.splits import open_dataset
 
 
@@ -30,7 +31,7 @@ def test_no_hostile_input_ends_in_anything_but_an_error_of_ours_or_a_sound_datas
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("record_format", ["tokens", "text"])
 def test_a_manifest_that_is_not_harmed_is_read_by_every_command(
-    tmp_path: Path, record_format: str, version: int
+    tmp_path: Path, record_format: Format, version: int
 ) -> None:
     """So that what the campaign's cases end in is due to the harm."""
     output = copied(tmp_path, record_format, version)

@@ -21,7 +21,7 @@ _READ_RECORDS = 5
 
 
 def _harmed(chance: random.Random, folder: Path) -> tuple[Path, list[str]]:
-    output = copied(folder, chance.choice(["tokens", "tokens", "text", "parquet"]), chance.choice([1, 2]))
+    output = copied(folder, chance.choice(["tokens", "tokens", "text", "parquet", "megatron"]), chance.choice([1, 2]))
     harm_output(chance, output, folder / "outside")
     return output, secrets(folder)
 

@@ -8,7 +8,7 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
 
@@ -23,7 +23,6 @@ SECRET = "Geheimnis 7d1c"
 
 PATTERN = "corpus/*.parquet"
 
-_FORMATS: tuple[Format, ...] = get_args(Format)
 _NEWER = {"rows", "filtered"}
 _NEWER_IN_SPLITS = ("passes", "beside", "trace", "documents_with_special_strings")
 
@@ -47,18 +46,31 @@ def _run(*arguments: str | Path) -> None:
 
 @functools.cache
 def _place() -> Path:
-    """Sound outputs by format, what is outside of them, and a ledger; made once a process, read by nobody else."""
+    """The corpora of all sound outputs; made once a process, read by nobody else."""
     folder = Path(tempfile.mkdtemp(prefix="untrusted-"))
     for dataset in ("a", "b"):
         write_corpus(folder / dataset / "0.parquet", f"Straße {dataset}")
     write_corpus(folder / "secret" / "0.parquet", SECRET)
     write_corpus(folder / "corpus" / "0.parquet", "Zählen")
-    for record_format in _FORMATS:
-        _build(folder, record_format, ("a", "b"), folder / record_format)
-        _build(folder, record_format, ("secret",), folder / "outside" / record_format)
-        (folder / "outside" / record_format / "secret.txt").write_text(f"{SECRET}\n" * 9)
-    _run("count", folder / PATTERN, "--tokenizer", TOKENIZER, "--ledger", folder / "ledger")
     return folder
+
+
+@functools.cache
+def _sound(record_format: Format) -> tuple[Path, Path]:
+    """A sound output of a format, and what is outside of it."""
+    folder = _place()
+    output, outside = folder / record_format, folder / "outside" / record_format
+    _build(folder, record_format, ("a", "b"), output)
+    _build(folder, record_format, ("secret",), outside)
+    (outside / "secret.txt").write_text(f"{SECRET}\n" * 9)
+    return output, outside
+
+
+@functools.cache
+def _sound_ledger() -> Path:
+    ledger = _place() / "ledger"
+    _run("count", _place() / PATTERN, "--tokenizer", TOKENIZER, "--ledger", ledger)
+    return ledger
 
 
 def _build(folder: Path, record_format: Format, datasets: tuple[str, ...], output: Path) -> None:
@@ -83,10 +95,11 @@ def _build(folder: Path, record_format: Format, datasets: tuple[str, ...], outpu
     _run("build", config, "--output", output, "--quiet")
 
 
-def copied(folder: Path, record_format: str, version: int) -> Path:
+def copied(folder: Path, record_format: Format, version: int) -> Path:
     """A sound output in `folder` with manifests of a format version, and beside it what is outside of it."""
-    shutil.copytree(_place() / record_format, folder / "out")
-    shutil.copytree(_place() / "outside" / record_format, folder / "outside")
+    output, outside = _sound(record_format)
+    shutil.copytree(output, folder / "out")
+    shutil.copytree(outside, folder / "outside")
     training_config(folder, data={"outputs": "out"})
     for path in (folder / "out").glob(f"*/{NAME}"):
         content = json.loads(path.read_bytes())
@@ -98,9 +111,9 @@ def copied(folder: Path, record_format: str, version: int) -> Path:
 
 def copied_ledger(folder: Path) -> Path:
     """A sound ledger in `folder`, and the files that it counts."""
-    shutil.copytree(_place() / "ledger", folder / "ledger")
+    shutil.copytree(_sound_ledger(), folder / "ledger")
     shutil.copytree(_place() / "corpus", folder / "corpus")
-    shutil.copytree(_place() / "outside" / "tokens", folder / "outside")
+    shutil.copytree(_sound("tokens")[1], folder / "outside")
     return folder / "ledger"
 
 
