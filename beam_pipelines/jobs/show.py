@@ -8,7 +8,6 @@ import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from transforms.arrayrecord.records import holds_ids
 from transforms.dataset.manifest import SplitEntry
 from transforms.dataset.splits import BuiltDataset, open_dataset
 from transforms.dataset.trace import RECORD, find_records, origin_of
@@ -114,13 +113,12 @@ def _found(
 
 
 def _columns(dataset: BuiltDataset, column: str | None) -> Sequence[str]:
-    config = dataset.manifest.config
-    if not config["records"].get("trace"):
+    if not dataset.manifest.is_traced:
         raise BroetchenError(
             f"{dataset.folder}: has no trace to find documents by; show records by --record, or build it with "
             "records: {trace: true} and trace_columns"
         )
-    columns: Sequence[str] = config["dataset"].get("trace_columns", ())
+    columns = dataset.manifest.trace_columns
     if not columns:
         raise BroetchenError(
             f"{dataset.folder}: its trace has no columns of the source to find documents by; show records by --record, "
@@ -147,7 +145,7 @@ def _shown(
     record = sum(shard.records for shard in shards[: place[0]]) + place[1]
     found = dataset[split][record]
     ids = None
-    if with_ids or holds_ids(dataset.manifest.record_format):
+    if with_ids or dataset.manifest.holds_ids:
         ids = tuple(found.ids.tolist())
     return ShownRecord(
         dataset=dataset.manifest.dataset,

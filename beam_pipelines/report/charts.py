@@ -149,9 +149,8 @@ def _draw_documents(report: OutputReport, look: Look) -> Figure:
         axes.stairs(counts, edges, fill=True, color=look.accent)
         # Above the bars is room for a label.
         axes.set_ylim(0, 1.5 * counts.max(initial=0) or 1)
-        if one.manifest.config["records"]["format"] == "tokens":
-            cut = one.manifest.config["records"]["max_tokens"]
-            axes.axvline(cut, color=look.muted, linewidth=1, linestyle=(0, (3, 2)))
+        if one.manifest.record_format == "tokens":
+            axes.axvline(one.manifest.max_tokens, color=look.muted, linewidth=1, linestyle=(0, (3, 2)))
         if (median := lengths.quantile(_HALF)) is not None:
             axes.axvline(median, color=look.ink, linewidth=1.4)
             axes.annotate(

@@ -165,9 +165,9 @@ def _read_dataset(folder: str, manifest: Manifest, length: int, batch: int) -> D
         obstacle = "It is text in parquet, which is for training a tokenizer"
     elif record_format == "megatron":
         obstacle = "It is in Megatron's format, of which trainers read one document after another, without packing"
-    elif record_format == "tokens" and manifest.config["records"]["max_tokens"] > length:
+    elif record_format == "tokens" and manifest.max_tokens > length:
         obstacle = (
-            f"Records of up to {manifest.config['records']['max_tokens']:,} ids do not fit into sequences of "
+            f"Records of up to {manifest.max_tokens:,} ids do not fit into sequences of "
             f"{length:,}, at which MaxText would stop"
         )
     elif length * max(*_OTHER_BATCHES, batch) > _MOST_POSITIONS:

@@ -213,15 +213,15 @@ def _component(name: str, folder: str, manifest: Manifest) -> Component:
         eval_shards=len(evaluation.shards) if evaluation else 0,
         passes=train.passes,
         missing=train.missing,
-        max_repeats=manifest.config["dataset"].get("max_repeats"),
+        max_repeats=manifest.max_repeats,
     )
 
 
 def _common_records(chosen: Mapping[str, tuple[str, Manifest]]) -> Records:
     """What all records have in common; a `UsageError` names what is not common to all."""
     first_name, (first_folder, first) = next(iter(chosen.items()))
-    wanted = _traits(first)
-    if wanted["records.format"] == "parquet":
+    wanted, record_format = _traits(first), first.record_format
+    if record_format == "parquet":
         raise UsageError(
             f"{first_folder}: its shards are parquet files, which no mixture of MaxText's takes; build it with "
             "records.format tokens or text"
@@ -233,10 +233,9 @@ def _common_records(chosen: Mapping[str, tuple[str, Manifest]]) -> Records:
                     f"{name} and {first_name} do not go together: {trait} is {value} for the one ({folder}), and "
                     f"{wanted[trait]} for the other ({first_folder}); build one of them anew"
                 )
-    records = first.config["records"]
     return Records(
-        format=records["format"],
-        max_tokens=int(records["max_tokens"]) if records["format"] == "tokens" else None,
+        format=record_format,
+        max_tokens=first.max_tokens if record_format == "tokens" else None,
         bos_id=first.tokenizer.bos_id,
         eos_id=first.tokenizer.eos_id,
     )
@@ -244,15 +243,15 @@ def _common_records(chosen: Mapping[str, tuple[str, Manifest]]) -> Records:
 
 def _traits(manifest: Manifest) -> dict[str, object]:
     """What has to be the same in all datasets of a mixture, by what an error calls it."""
-    records, tokenizer = manifest.config["records"], manifest.tokenizer
-    traits = {
-        "records.format": records["format"],
+    tokenizer = manifest.tokenizer
+    traits: dict[str, object] = {
+        "records.format": manifest.record_format,
         "the tokenizer's sha256": tokenizer.sha256,
         "tokenizer.special_tokens": tokenizer.special_tokens,
         "the BOS id of records.add_bos": tokenizer.bos_id,
         "the EOS id of records.add_eos": tokenizer.eos_id,
     }
-    return traits | {"records.max_tokens": records["max_tokens"]} if records["format"] == "tokens" else traits
+    return traits | {"records.max_tokens": manifest.max_tokens} if manifest.record_format == "tokens" else traits
 
 
 def _listed(names: Iterable[str]) -> str:

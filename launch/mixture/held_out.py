@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 
-from transforms.arrayrecord.records import holds_ids
 from transforms.dataset.consistency import stream_length, stream_order
 from transforms.dataset.manifest import Manifest
 
@@ -114,7 +113,7 @@ def _overlap(
 
 
 def _unit(manifest: Manifest) -> str:
-    return "tokens" if holds_ids(manifest.record_format) else "documents"
+    return "tokens" if manifest.holds_ids else "documents"
 
 
 def _doubtful_documents(manifest: Manifest) -> int:

@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transforms.arrayrecord.records import holds_ids
 from transforms.dataset.manifest import Manifest, manifest_path, read_manifest
 from transforms.dataset.reader import ShardReader
 from transforms.errors import BroetchenError, UsageError
@@ -167,7 +166,7 @@ def _manifests(folder: str) -> dict[str, Manifest]:
 
 def _built_part(folder: str, manifest: Manifest, split: str) -> TextPart | None:
     written = manifest.record_format
-    if holds_ids(written):
+    if manifest.holds_ids:
         raise UsageError(
             f"{folder}: was built as ids, which hold no text; build it with records.format: text, or name its source"
         )
@@ -181,7 +180,7 @@ def _built_part(folder: str, manifest: Manifest, split: str) -> TextPart | None:
     shown = tuple(f"{manifest.dataset}/{shard.file}" for shard in shards)
     if written == "text":
         return TextPart(manifest.dataset, paths, shown, sizes, None, None)
-    column = str(manifest.config["dataset"]["text_column"])
+    column = manifest.text_column
     footers = [read_footer(path, size, column) for path, size in zip(paths, sizes, strict=True)]
     text_bytes = sum(group.text_bytes for footer in footers for group in footer.row_groups)
     return TextPart(manifest.dataset, paths, shown, sizes, column, text_bytes)

@@ -138,7 +138,7 @@ def choose_row_groups(
 def _checks_of(
     folder: str, manifest: Manifest, chosen: Iterable[tuple[int, int]], opened: Callable[[str], str]
 ) -> Iterator[SourceCheck]:
-    records, tokenizer = manifest.config["records"], tokenizer_of(folder, manifest)
+    tokenizer = tokenizer_of(folder, manifest)
     starts = [found.start for found in stream_order(manifest.source)]
     shards = list(_pieces(folder, manifest))
     possible = source_documents(manifest) or range(1)
@@ -155,9 +155,7 @@ def _checks_of(
         entry: SourceEntry = manifest.source[number]
         start = entry.starts[place] if comparable else None
         end = next((later for later in starts if start is not None and later > start), stream_length(manifest))
-        within = (
-            range((start or 0) - slack, end + slack) if not holds_ids(records["format"]) else range(start or 0, end)
-        )
+        within = range(start or 0, end) if manifest.holds_ids else range((start or 0) - slack, end + slack)
         yield SourceCheck(
             folder=folder,
             shown=entry.path,
@@ -179,8 +177,8 @@ def _checks_of(
             splits=tuple(_split_ends(manifest)),
             put_back=put_back,
             exhausted=any(split.missing or split.passes for split in manifest.splits.values()),
-            format=records["format"],
-            text_column=manifest.config["dataset"]["text_column"],
+            format=manifest.record_format,
+            text_column=manifest.text_column,
             max_tokens=manifest.max_tokens,
             bos_id=manifest.tokenizer.bos_id,
             eos_id=manifest.tokenizer.eos_id,
@@ -190,7 +188,7 @@ def _checks_of(
 
 
 def _unit(manifest: Manifest) -> str:
-    return "tokens" if holds_ids(manifest.record_format) else "records"
+    return "tokens" if manifest.holds_ids else "records"
 
 
 def _pieces(folder: str, manifest: Manifest) -> Iterator[Piece]:

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from transforms.arrayrecord.records import holds_ids
 from transforms.budget import repeats
 from transforms.dataset.manifest import Manifest, ShardEntry, SourceEntry, SplitEntry
 from transforms.errors import listed
@@ -44,8 +43,7 @@ def unchecked_of(folder: str, manifest: Manifest) -> list[str]:
     if manifest.format_version == 1:
         found.append(f"{folder}: where row groups begin, and what their texts are: format version 1 does not say it")
     splits = manifest.splits.values()
-    is_text = manifest.config["records"]["format"] in ("text", "parquet")
-    if is_text and any(split.documents_with_special_strings is None for split in splits):
+    if not manifest.holds_ids and any(split.documents_with_special_strings is None for split in splits):
         found.append(
             f"{folder}: how many documents hold the string of a special token: an earlier version of Brötchen did not "
             "count them"
@@ -59,7 +57,7 @@ def _split_problems(name: str, manifest: Manifest) -> Iterator[str]:
     if total != split.tokens or (split.passes is None and total + split.missing != split.budget):
         yield f"{name} adds up to {total:,} tokens, and the manifest says {split.tokens:,} of {split.budget:,}"
     if split.passes is not None:
-        yield from _pass_problems(name, split, split.passes, manifest.config["dataset"].get("max_repeats", 1))
+        yield from _pass_problems(name, split, split.passes, manifest.max_repeats or 1)
     for part in ("documents", "records", "bytes"):
         found = sum(getattr(entry, part) for entry in split.shards)
         if found != getattr(split, part):
@@ -127,7 +125,7 @@ def source_documents(manifest: Manifest) -> range | None:
     A document that ends one split and begins the next counts in both; one that was put back may be in none.
     """
     adds = manifest.tokenizer.bos_id is not None or manifest.tokenizer.eos_id is not None
-    if holds_ids(manifest.record_format) and not adds:
+    if manifest.holds_ids and not adds:
         return None  # One without tokens counts in some shards, and not in others.
     splits = manifest.splits.values()
     counted, put_back = sum(split.documents for split in splits), sum(split.documents_put_back for split in splits)
@@ -227,7 +225,7 @@ def stream_order(source: Sequence[SourceEntry]) -> list[SourceRange]:
 
 def stream_length(manifest: Manifest) -> int:
     """Where the stream of a dataset ends, in the unit of `SourceEntry.starts`."""
-    if holds_ids(manifest.record_format):
+    if manifest.holds_ids:
         return sum(split.tokens for split in manifest.splits.values())
     possible = source_documents(manifest)
     assert possible is not None
@@ -265,7 +263,7 @@ def _texts_of(entry: SourceEntry) -> Mapping[int, str]:
 
 def _shared_shards(manifest: Manifest, *, of_one_text: bool) -> Iterator[str]:
     """Shards of one checksum: of row groups that hold the same texts, or, which cannot be, of others."""
-    unit = "tokens" if holds_ids(manifest.record_format) else "records"
+    unit = "tokens" if manifest.holds_ids else "records"
     places, position = defaultdict[str, list[tuple[int, ShardEntry]]](list), 0
     for split in manifest.splits.values():
         for entry in split.shards:

@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict, get_args
 import pydantic
 from pydantic_core import CoreSchema, core_schema
 
-from transforms.arrayrecord.records import MOST_TOKENS, Format
+from transforms.arrayrecord.records import MOST_TOKENS, Format, holds_ids
 from transforms.budget.repeats import MOST_REPEATS
 from transforms.errors import BroetchenError, one_line, without_controls
 from transforms.files import storage
@@ -236,13 +236,39 @@ class Manifest(_Part):
 
     @property
     def record_format(self) -> Format:
+        """Of its shards."""
         found: Format = self.config["records"]["format"]
         return found
+
+    @property
+    def holds_ids(self) -> bool:
+        """Whether its shards hold ids; else they hold text."""
+        return holds_ids(self.record_format)
 
     @property
     def max_tokens(self) -> int:
         """Ids that a record of ids may have."""
         return int(self.config["records"].get("max_tokens", MOST_TOKENS))
+
+    @property
+    def text_column(self) -> str:
+        """The column of the source, and of shards in parquet, that holds the text."""
+        return str(self.config["dataset"]["text_column"])
+
+    @property
+    def is_traced(self) -> bool:
+        """Whether each shard has a trace."""
+        return bool(self.config["records"].get("trace"))
+
+    @property
+    def trace_columns(self) -> tuple[str, ...]:
+        """Columns of the source that traces hold."""
+        return tuple(self.config["dataset"].get("trace_columns", ()))
+
+    @property
+    def max_repeats(self) -> float | None:
+        """How often a training may read a source that is smaller than its budget; None where it may not be smaller."""
+        return self.config["dataset"].get("max_repeats")
 
     @pydantic.field_validator("config")
     @classmethod

@@ -99,9 +99,9 @@ class SplitRecords:
     """
 
     def __init__(self, folder: str, manifest: Manifest, split: str) -> None:
-        entry, records = manifest.splits[split], manifest.config["records"]
+        entry = manifest.splits[split]
         self._name, self._tokens, self._folder = f"{manifest.dataset}/{split}", entry.tokens, folder
-        self._format, self._text_column = records["format"], manifest.config["dataset"]["text_column"]
+        self._format, self._text_column = manifest.record_format, manifest.text_column
         self._shards = [(posixpath.join(folder, shard.file), shard.records, shard.bytes) for shard in entry.shards]
         self._ends = list(itertools.accumulate(shard.records for shard in entry.shards))
         self._fingerprint = manifest.fingerprint

@@ -8,7 +8,6 @@ import json
 
 from tokenizers import Tokenizer
 
-from transforms.arrayrecord.records import holds_ids
 from transforms.dataset.manifest import Manifest, tokenizer_of
 from transforms.encoding.pool import tokenizer_file
 from transforms.errors import BroetchenError
@@ -40,7 +39,7 @@ def tokenizer_problems(folder: str, manifest: Manifest) -> list[str]:
 def why_not_recounted(folder: str, manifest: Manifest) -> str | None:
     """Why the documents in shards of ids cannot be counted, or None where they can."""
     entry = manifest.tokenizer
-    if not holds_ids(manifest.record_format):
+    if not manifest.holds_ids:
         return None
     added = [token for token in (entry.bos_id, entry.eos_id) if token is not None]
     if not added:

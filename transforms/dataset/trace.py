@@ -27,7 +27,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from transforms.arrayrecord.records import holds_ids
 from transforms.dataset.consistency import stream_order
 from transforms.dataset.findings import FileCheck, held_against
 from transforms.dataset.manifest import Manifest, ShardEntry
@@ -108,14 +107,13 @@ def trace_problems(folder: str, manifest: Manifest) -> list[str]:
     problems = []
     found = {path for path, _ in list_files(trace_folder(folder), "*")}
     named = set()
-    is_traced = bool(manifest.config["records"].get("trace"))
     for split in manifest.splits.values():
         for shard in split.shards:
             if shard.trace is not None:
                 named.add(posixpath.join(folder, shard.trace.file))
-            if is_traced and (shard.trace is None or shard.trace.file != trace_name(shard.file)):
+            if manifest.is_traced and (shard.trace is None or shard.trace.file != trace_name(shard.file)):
                 problems.append(f"{folder}/{shard.file}: has no trace of its name in the manifest, and its config has")
-            if not is_traced and shard.trace is not None:
+            if not manifest.is_traced and shard.trace is not None:
                 problems.append(f"{folder}/{shard.file}: has a trace, and by its config none")
     problems += [f"{path}: missing" for path in sorted(named - found)]
     problems += [f"{path}: not in the manifest" for path in sorted(found - named)]
@@ -231,8 +229,8 @@ class TraceCheck:
 def trace_checks(folder: str, manifest: Manifest) -> Mapping[str, TraceCheck]:
     """What to check of each trace of a dataset, by the shard's file."""
     checks, position = {}, 0
-    is_text = not holds_ids(manifest.record_format)
-    columns = tuple(manifest.config["dataset"].get("trace_columns", ()))
+    is_text = not manifest.holds_ids
+    columns = manifest.trace_columns
     ranges = stream_order(manifest.source)
     starts = [found.start for found in ranges]
     for split in manifest.splits.values():

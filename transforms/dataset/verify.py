@@ -109,9 +109,8 @@ def shard_checks(folder: str, manifest: Manifest, engine: Engine, *, recount: bo
     Raises:
         BroetchenError: the manifest names a tokenizer that may not be read.
     """
-    records, tokenizer = manifest.config["records"], manifest.tokenizer
-    spec = tokenizer_of(folder, manifest)
-    framed = holds_ids(records["format"]) and (tokenizer.bos_id is not None or tokenizer.eos_id is not None)
+    tokenizer, spec = manifest.tokenizer, tokenizer_of(folder, manifest)
+    framed = manifest.holds_ids and (tokenizer.bos_id is not None or tokenizer.eos_id is not None)
     recounted = recount and framed and tokenizer.special_tokens == "text"
     traces = trace_checks(folder, manifest)
     for name, split in manifest.splits.items():
@@ -123,8 +122,8 @@ def shard_checks(folder: str, manifest: Manifest, engine: Engine, *, recount: bo
                 records=entry.records,
                 size=entry.bytes,
                 sha256=entry.sha256,
-                format=records["format"],
-                text_column=manifest.config["dataset"]["text_column"],
+                format=manifest.record_format,
+                text_column=manifest.text_column,
                 max_tokens=manifest.max_tokens,
                 vocab_size=tokenizer.vocab_size,
                 tokenizer=spec,
@@ -137,7 +136,7 @@ def shard_checks(folder: str, manifest: Manifest, engine: Engine, *, recount: bo
                 ),
                 split=name,
                 trace=traces.get(entry.file),
-                with_special=None if holds_ids(records["format"]) else entry.documents_with_special_strings,
+                with_special=None if manifest.holds_ids else entry.documents_with_special_strings,
             )
 
 

@@ -97,8 +97,7 @@ def text_records(path: str, shard: ShardEntry, run: Run, folder: str, manifest: 
         UsageError: the tokenizer cannot be loaded.
     """
     tokenizer, number = tokenizer_of(folder, manifest), run.first
-    record_format, text_column = manifest.config["records"]["format"], manifest.config["dataset"]["text_column"]
-    with ShardReader(path, record_format, text_column, expected=shard.records) as reader:
+    with ShardReader(path, manifest.record_format, manifest.text_column, expected=shard.records) as reader:
         for texts in reader.texts(run.first, run.last):
             with borrow_encoder(tokenizer, "auto") as encoder:
                 encoded = encoder.encode(texts)

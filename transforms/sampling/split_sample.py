@@ -14,7 +14,6 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from transforms.arrayrecord.records import holds_ids
 from transforms.counting.text_count import Lengths
 from transforms.dataset.manifest import Manifest
 from transforms.dataset.reader import row_group_ends
@@ -89,26 +88,24 @@ def sample_split(
         BroetchenError: a shard is missing or damaged, or has not as many records as the manifest says.
         UsageError: the tokenizer, by which text is counted, cannot be loaded.
     """
-    entry, records = manifest.splits[split], manifest.config["records"]
-    tokenizer, is_ids = manifest.tokenizer, holds_ids(records["format"])
+    entry, tokenizer = manifest.splits[split], manifest.tokenizer
     framing = Framing(tokenizer.bos_id, tokenizer.eos_id, manifest.max_tokens)
-    most_tokens = most_tokens or (_MOST_IDS if is_ids else _MOST_TEXT_TOKENS)
+    most_tokens = most_tokens or (_MOST_IDS if manifest.holds_ids else _MOST_TEXT_TOKENS)
     most = max(1, min(most_records, most_tokens * entry.records // max(1, entry.tokens)))
     paths = [posixpath.join(folder, shard.file) for shard in entry.shards]
     found = _Found(min(most, entry.records), excerpts)
     runs = spread_runs([shard.records for shard in entry.shards], most)
     if not storage.is_local(folder) and entry.records > most:
         runs = in_few_shards([shard.records for shard in entry.shards], most, _COPIED_SHARDS)
-    if records["format"] == "parquet" and entry.records > most:
-        text_column = manifest.config["dataset"]["text_column"]
-        runs = at_row_groups(runs, lambda shard: row_group_ends(paths[shard], text_column), most)
+    if manifest.record_format == "parquet" and entry.records > most:
+        runs = at_row_groups(runs, lambda shard: row_group_ends(paths[shard], manifest.text_column), most)
     for run in runs:
         shard, path = entry.shards[run.shard], paths[run.shard]
         found.add(
             shard.file,
             run,
             id_records(path, manifest.record_format, shard, run, framing)
-            if is_ids
+            if manifest.holds_ids
             else text_records(path, shard, run, folder, manifest),
         )
     return SplitSample(
@@ -116,7 +113,7 @@ def sample_split(
         documents=Lengths.of(np.array(found.documents, np.int64)),
         excerpts=tuple(found.excerpts),
         whole=entry.records <= most,
-        exact=records["format"] != "tokens" or framing.exact,
+        exact=manifest.record_format != "tokens" or framing.exact,
     )
 
 

@@ -67,7 +67,7 @@ MOMENTS = [
 ]
 
 
-@pytest.mark.parametrize("config", ["plain", "traced", "megatron"], indirect=True, scope="module")
+@pytest.mark.parametrize("config", ["traced", "megatron"], indirect=True, scope="module")
 def test_killed_at_ten_random_moments(config: Path, reference: dict[str, str], tmp_path: Path) -> None:
     chance = random.Random(20)
     state = State(tmp_path / "out")
