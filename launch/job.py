@@ -1,4 +1,4 @@
-"""What a training job is, whatever machine it runs on: MaxText's parameters, and the files beside it.
+"""A training job, whatever machine it runs on: MaxText's parameters, and the files beside it.
 
 A target turns a job into commands. Commands are lists of arguments from here on: no name ever reaches a shell.
 """

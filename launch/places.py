@@ -13,7 +13,7 @@ from transforms.errors import UsageError
 from transforms.files import storage
 
 GS = "gs://"
-"""What the names in buckets begin with."""
+"""The prefix of names in buckets."""
 
 MOUNT_ROOT = "/mnt/broetchen"
 """Where buckets are mounted on TPUs' machines."""

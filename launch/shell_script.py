@@ -23,7 +23,7 @@ def command_lines(command: Command) -> str:
 
 
 def file_lines(folder: str, file: JobFile) -> str:
-    """What writes a file: its content as it is, which no shell looks into."""
+    """The lines that write a file: its content as it is, which no shell looks into."""
     end = "END_OF_FILE"
     while end in file.content.split("\n"):
         end += "_"

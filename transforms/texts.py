@@ -19,7 +19,7 @@ BATCH_TEXT_BYTES = 1 << 20
 NULL, EMPTY, NOT_TEXT, TOO_LONG = "null", "empty", "not_text", "too_long"
 FILTERED = "filtered"
 KINDS = ("document", NULL, EMPTY, NOT_TEXT, TOO_LONG, FILTERED)
-"""What a row is, by its number in `TextBatch.kinds`."""
+"""The kinds of rows, by their numbers in `TextBatch.kinds`."""
 SKIPPED = KINDS[1:-1]
 """Rows that hold no text; those that a filter leaves out are none of them."""
 

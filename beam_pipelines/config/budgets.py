@@ -34,7 +34,7 @@ class DatasetBudget:
 def budget_problems(
     total: Any, shares: Mapping[str, Any], tokens: Mapping[str, Any], datasets: int
 ) -> Iterator[Problem]:
-    """What is wrong between the budgets of a mix, each of which may be of a wrong type.
+    """The contradictions between the budgets of a mix, each of which may be of a wrong type.
 
     Args:
         total: `total_tokens`, or None.

@@ -88,7 +88,7 @@ class TokenizerConfig(Section):
 
 
 class RecordsConfig(Section):
-    """What one record of a shard holds."""
+    """The content of one record of a shard."""
 
     format: Literal["tokens", "text", "parquet", "megatron"] = Field(
         default="tokens",

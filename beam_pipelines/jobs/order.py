@@ -27,7 +27,7 @@ CONFIG = "maxtext.yml"
 
 @dataclass(frozen=True)
 class OrderSummary:
-    """What was written.
+    """An order that was written.
 
     Attributes:
         folder: of the order.

@@ -1,4 +1,4 @@
-"""What a report says of a built output: manifests, a bounded look into the train splits, their packing, file times."""
+"""The data of a report on an output: manifests, a bounded look into the train splits, their packing, file times."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ from transforms.errors import BroetchenError
 SOCKETS = ("control", "data", "state", "logging")
 """The names of the sockets."""
 RUNNING_MODE = "sockets"
-"""What `direct_running_mode` is to be for this runner: none of Beam's own, for which it would start workers itself."""
+"""The value of `direct_running_mode` for this runner: none of Beam's own, for which it would start workers itself."""
 
 _URN = "broetchen:env:local_worker:v1"
 # As Beam's own servers have them: messages of any size, and clients that ask as often as they like for a sign of life.
@@ -61,7 +61,7 @@ _ENDED_S = 10.0
 
 @dataclasses.dataclass(frozen=True)
 class WorkerOrder:
-    """What a worker is told: its name, and the addresses, for gRPC, of its control and its log."""
+    """A worker's start: its name, and the addresses, for gRPC, of its control and its log."""
 
     worker_id: str
     control: str
@@ -176,7 +176,7 @@ class LocalEngine(Engine):
 
 @dataclasses.dataclass(frozen=True)
 class _Listening:
-    """What an engine gives to its server; see there."""
+    """The arguments of an engine for its server; see there."""
 
     listen: Callable[[str], str]
     start: Callable[[WorkerOrder], Worker]

@@ -1,4 +1,4 @@
-"""What a flex template starts: `broetchen build`, whose launcher can pass nothing but options.
+"""The program that a flex template starts: `broetchen build`, whose launcher can pass nothing but options.
 
     python beam_pipelines/serve/flex_template.py --config=gs://… --output=gs://… [options of `broetchen build`]
 

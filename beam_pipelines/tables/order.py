@@ -1,4 +1,4 @@
-"""What `broetchen mix --blend` shows: a row for each dataset of an exact order."""
+"""The table of `broetchen mix --blend`: a row for each dataset of an exact order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `broetchen train --dry-run` shows before its script: what the run reads, takes and costs."""
+"""The table of `broetchen train --dry-run`, before its script: what the run reads, takes and costs."""
 
 from __future__ import annotations
 

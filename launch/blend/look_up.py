@@ -1,4 +1,4 @@
-"""What a step of a training in an exact order trained on: documents, by arithmetic in the order's files.
+"""The documents that a step of a training in an exact order trained on, by arithmetic in the order's files.
 
 Only what is asked for is read: a few numbers of each file, wherever it lies.
 """

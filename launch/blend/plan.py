@@ -1,4 +1,4 @@
-"""What an exact order is made of: all that decides its bytes, as plain data, and what MaxText will look for.
+"""The plan of an exact order: all that decides its bytes, as plain data, and what MaxText will look for.
 
 MaxText finds the files of a dataset's order by a hash over the paths of its shards, as they are on the machine that
 trains, and over how many epochs it would need by its own arithmetic (`compute_index_hash` and its neighbours in
@@ -218,7 +218,7 @@ def _prefixes(dataset: DatasetPlan) -> Iterator[str]:
 
 
 def index_hashes(plan: SplitPlan, length: int, seed: int) -> list[str]:
-    """What the names of each dataset's index files begin with, in MaxText's eyes."""
+    """The prefix of each dataset's index files, as MaxText names them."""
     # In floats, as MaxText has it.
     weights = np.array([one.sequences for one in plan.datasets], np.float64)
     weights = weights / np.sum(weights)

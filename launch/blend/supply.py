@@ -33,7 +33,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Supply:
-    """What an order takes of a dataset, in sequences.
+    """The sequences that an order takes of a dataset.
 
     Attributes:
         name: of the dataset.
@@ -63,7 +63,7 @@ class Supply:
 def supplies(
     components: Sequence[Component], phases: Sequence[Phase], sequences: int, length: int, epochs: int
 ) -> list[Supply]:
-    """What an order of so many sequences takes of each dataset's train split.
+    """The sequences that an order of a length takes of each dataset's train split.
 
     Args:
         epochs: how often a dataset may be read whose config does not say (`max_repeats`).
@@ -82,7 +82,7 @@ def supplies(
 
 
 def shortages(found: Sequence[Supply], phases: Sequence[Phase], batch: int, length: int) -> Iterator[str]:
-    """What is to be said of each dataset that runs dry."""
+    """A sentence for each dataset that runs dry."""
     for one in found:
         if one.phase is None:
             continue

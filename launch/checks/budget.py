@@ -1,4 +1,4 @@
-"""What a run will read, take and cost, in figures, before it starts. Pure arithmetic; what is assumed is named."""
+"""The figures of a run before it starts: what it reads, takes and costs. Pure arithmetic; assumptions are named."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LIKE_LLAMA = frozenset({"llama2", "mistral", "default"})
 
 @dataclass(frozen=True)
 class DatasetBudget:
-    """What is read of one dataset.
+    """The part of one dataset that is read.
 
     Attributes:
         name: of the dataset.
@@ -46,7 +46,7 @@ class DatasetBudget:
 
 @dataclass(frozen=True)
 class DataBudget:
-    """What a run reads.
+    """The data that a run reads.
 
     Attributes:
         datasets: what is read of each, in the order of the mixture.
@@ -72,7 +72,7 @@ class DataBudget:
 
 @dataclass(frozen=True)
 class Budget:
-    """What a run comes to.
+    """The totals of a run.
 
     Attributes:
         data: what it reads.
@@ -113,7 +113,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class DryRun:
-    """What a run would do: the figures, and a script that does the same by hand."""
+    """A run as planned: its figures, and a script that does the same by hand."""
 
     budget: Budget
     script: str
@@ -139,7 +139,7 @@ def budget(checked: CheckedJob, *, peak_tflops: float | None, price: Price | Non
 
 
 def _drawn(checked: CheckedJob) -> DataBudget:
-    """What is read of records of ArrayRecord."""
+    """The data that is read from records of ArrayRecord."""
     settings, mixture = checked.settings, checked.mixture
     found = outlook(mixture.components, checked.shares, settings["num_epoch"])
     loading = train_loading(settings, mixture, found, checked.hosts)
@@ -181,7 +181,7 @@ def _drawn(checked: CheckedJob) -> DataBudget:
 
 
 def _in_order(checked: CheckedJob, order: ExactOrder) -> DataBudget:
-    """What is read in an exact order: sequences, each of them full."""
+    """The data that is read in an exact order: sequences, each of them full."""
     settings, plan = checked.settings, order.plan
     records = {one.name: one.records for one in checked.mixture.components}
     workers = max(1, settings["grain_worker_count"])
@@ -220,7 +220,7 @@ def parameters(settings: Mapping[str, Any]) -> int | None:
 
 
 def flops_a_token(settings: Mapping[str, Any], counted: int) -> int:
-    """What training on a token takes: 6 for each parameter that multiplies, and causal attention.
+    """The operations that training on a token takes: 6 for each parameter that multiplies, and causal attention.
 
     As `calculate_tflops_training_per_device` in `maxtext/utils/maxtext_utils.py` (0.2.5) counts it.
     """

@@ -201,7 +201,7 @@ def _output(config: TrainingConfig, place: Place) -> str:
 
 
 def _data_parameters(config: TrainingConfig, mixture: Mixture, shares: Shares, place: Place) -> dict[str, Value]:
-    """What of MaxText's parameters follows from the data; the config may say otherwise of the last ones."""
+    """MaxText's parameters that follow from the data; the config may say otherwise of the last ones."""
     text = mixture.records.format == "text"
     evaluation = {"grain_eval_files": eval_files(mixture.components, shares, place)} if config.data.eval else {}
     return {

@@ -74,7 +74,7 @@ def _steps(settings: Mapping[str, Any], mixture: Mixture, shares: Shares, hosts:
 
 
 def left_out_findings(settings: Mapping[str, Any]) -> Iterator[Finding]:
-    """What of each batch is read, and not evaluated."""
+    """The rows of each batch that are read and not evaluated."""
     batch, evaluated = settings["global_batch_size_to_load"], settings["micro_batch_size_to_eval_on"]
     if evaluated < batch:
         needed = settings["per_device_batch_size"] * settings["gradient_accumulation_steps"]

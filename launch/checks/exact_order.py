@@ -179,7 +179,7 @@ def mean_shares(phases: Sequence[Phase], names: Sequence[str]) -> Shares:
 
 
 def parameters(mixture: Mixture, *, evaluates: bool) -> dict[str, Value]:
-    """What of MaxText's parameters follows from the data; the config may say otherwise of the last ones."""
+    """MaxText's parameters that follow from the data; the config may say otherwise of the last ones."""
     return {
         # Known once MaxText has said how large its batches are; until then it has to see that there are some.
         "grain_train_files": _UNKNOWN,

@@ -60,7 +60,7 @@ def findings(
 def common_findings(
     written: Mapping[str, Any], settings: Mapping[str, Any], mixture: Mixture, *, evaluates: bool
 ) -> Iterator[Finding]:
-    """What is found about a run, whatever way its datasets are read."""
+    """The findings about a run, whatever way its datasets are read."""
     for key, example in (("steps", "1000"), ("per_device_batch_size", "32")):
         if key not in written:
             what = f"is missing, and MaxText's {settings[key]} is hardly meant; add `{key}: {example}`"

@@ -17,7 +17,7 @@ ALLOW = "special_strings: allow"
 
 
 def forged_ends(mixture: Mixture, tokenizer: TrainingTokenizer, *, evaluates: bool, allowed: bool) -> Iterator[str]:
-    """What speaks against training on text as MaxText tokenizes it, and what to do; nothing for records of ids.
+    """The objections to training on text as MaxText tokenizes it, and what to do; nothing for records of ids.
 
     Args:
         mixture: the datasets.
@@ -58,7 +58,7 @@ def forged_ends(mixture: Mixture, tokenizer: TrainingTokenizer, *, evaluates: bo
 
 
 def _advice(*first: str, allowed: bool) -> str:
-    """What can be done, where something is to be."""
+    """The remedies, where there are any."""
     if allowed:
         return ""
     ways = [

@@ -70,7 +70,7 @@ class Readers:
 
 
 def readers_of(processes: int, state: Mapping[str, Any]) -> Readers:
-    """What the state of a process's iterator tells.
+    """The state of a process's iterator, as far as it is used.
 
     >>> readers_of(1, {"parent": {}, "next_row": 0, "counter": 8})
     Readers(processes=1, workers=0, packing='whole')
@@ -158,7 +158,7 @@ def _machines(count: int) -> str:
 def order_of(
     settings: Mapping[str, Any], mixture: Mixture, shares: Shares, hosts: int, exact: str | None = None
 ) -> dict[str, Any]:
-    """What the order of the data hangs on, beside what a checkpoint says, in JSON's types.
+    """The settings that the order of the data depends on, beside those in a checkpoint, in JSON's types.
 
     Args:
         settings: all of MaxText's.
@@ -182,7 +182,7 @@ def order_of(
 
 
 def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What changes the order of the data between two starts: for each the key of the config, and what comes of it."""
+    """The changes of the data's order between two starts: for each the key of the config, and its effect."""
     for key, what in _REORDERS.items():
         if key in then and then[key] != now[key] and None not in (then[key], now[key]):
             name = "per_device_batch_size" if key == "sequences" else key
@@ -214,7 +214,7 @@ def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[s
 def check_resume(
     config: TrainingConfig, settings: Mapping[str, Any], hosts: int, order: Mapping[str, Any]
 ) -> list[Problem]:
-    """What keeps a run from going on from its last checkpoint. Of what changes the order of the data, it warns.
+    """The obstacles to going on from a run's last checkpoint. Changes of the data's order are warned of.
 
     Where its checkpoints cannot be looked at from here, it warns of that.
 
@@ -298,7 +298,7 @@ def _note(run: str) -> str:
 
 
 def _read_note(run: str) -> list[Mapping[str, Any]]:
-    """What the starts of a run have noted."""
+    """The notes that the starts of a run have written."""
     path = _note(run)
     if not storage.exists(path):
         return []

@@ -55,7 +55,7 @@ class Loading:
 
 @dataclass(frozen=True)
 class DataSteps:
-    """What the data has.
+    """The steps that the data has.
 
     Attributes:
         steps: at least so many, on every host.
@@ -129,7 +129,7 @@ def _loading(
 
 
 def data_steps(loading: Loading) -> DataSteps:
-    """What the data has by a loading: at least so many steps, and mostly few more.
+    """The steps that the data has by a loading: at least so many steps, and mostly few more.
 
     More there are as packing leaves room unused, and as records differ by less than is provided for.
     """
@@ -174,7 +174,7 @@ def trained_tokens(settings: Mapping[str, Any], loading: Loading, found: Outlook
 def step_findings(
     settings: Mapping[str, Any], mixture: Mixture, shares: Shares, hosts: int, *, asked: bool
 ) -> Iterator[Finding]:
-    """What is found about the steps of the training, and the readers.
+    """The findings about the steps of the training, and the readers.
 
     Args:
         settings: all of MaxText's.

@@ -1,4 +1,4 @@
-"""What the name of a TPU slice says: `v4-32`, `v6e-8`.
+"""The meaning of a TPU slice's name: `v4-32`, `v6e-8`.
 
 The number in a name is one of TensorCores for v4 and v5p, which have two in each chip, and one of chips for v5e and v6e
 (https://cloud.google.com/tpu/docs/v4, …/v5p, …/v5e, …/v6e). Either way JAX sees one device for each chip: the two cores

@@ -1,4 +1,4 @@
-"""What is found about a run: which key of its config it hangs on, and what is to be said."""
+"""A finding about a run: the key of its config that it depends on, and a message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What TPUs cost: Google's list prices per chip and hour, in US dollars.
+"""Prices of TPUs: Google's list prices per chip and hour, in US dollars.
 
 They are the on-demand prices of Google's billing catalog, as collected by
 https://github.com/skypilot-org/skypilot-catalog (catalogs/v8/gcp/vms.csv, commit 006059e0f18a), looked up on

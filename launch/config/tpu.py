@@ -102,7 +102,7 @@ Image = Annotated[
 
 
 class TpuConfig(Section):
-    """What both ways to TPUs share."""
+    """The keys that both ways to TPUs share."""
 
     accelerator: AcceleratorName = Field(
         description="The slice. For v4 and v5p the number counts TensorCores, two a chip, else chips.",
@@ -143,7 +143,7 @@ class TpuConfig(Section):
         return self.slice().machines
 
     def price(self) -> Price | None:
-        """What the config says that it costs, else the list price; None where neither is known."""
+        """The price in the config, else the list price; None where neither is known."""
         if self.price_per_hour is not None:
             return Price(self.price_per_hour, CONFIG_SOURCE)
         return list_price(self.slice(), self.zone, spot=self.spot)
@@ -226,7 +226,7 @@ class XpkConfig(TpuConfig):
         return -(-self.slice().chips // CHIPS_PER_HOST) * self.num_slices
 
     def price(self) -> Price | None:
-        """What the config says that it costs, else the list price of all slices; None where neither is known."""
+        """The price in the config, else the list price of all slices; None where neither is known."""
         price = super().price()
         if price is None or self.price_per_hour is not None:
             return price

@@ -42,7 +42,7 @@ TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class MaxTextLogits:
-    """What MaxText's model says of token ids, which its export is to say, too.
+    """The answer of MaxText's model to token ids; its export has to give the same.
 
     Attributes:
         checkpoint: the model.
@@ -59,7 +59,7 @@ class MaxTextLogits:
 
 @dataclass(frozen=True)
 class ExportCheck:
-    """What transformers made of an export.
+    """The results of transformers with an export.
 
     Attributes:
         model: the class that transformers took.

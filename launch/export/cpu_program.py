@@ -15,7 +15,7 @@ _SHOWN_LINES = 20
 
 
 def cpu_arguments(job: TrainingJob, folder: Path, parameters: Mapping[str, Value]) -> tuple[str, ...]:
-    """What one of MaxText's programs gets: `CONFIG KEY=VALUE…`, for the processor. The job's files are written.
+    """The arguments of one of MaxText's programs: `CONFIG KEY=VALUE…`, for the processor. The job's files are written.
 
     Args:
         job: the model, and its parameters.

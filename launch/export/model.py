@@ -62,7 +62,7 @@ _STRETCHED = {
 
 @dataclass(frozen=True)
 class ExportedModel:
-    """What of a training config an exported model follows from.
+    """The part of a training config that decides an exported model.
 
     Attributes:
         job: MaxText's model file and parameters, without any data.
@@ -79,7 +79,7 @@ class ExportedModel:
 
 
 def exported_model(config: TrainingConfig) -> ExportedModel:
-    """What is to be exported.
+    """A model to export.
 
     Raises:
         UsageError: the conversion would not give the model that was trained.

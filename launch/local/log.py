@@ -1,4 +1,4 @@
-"""What a run has logged: MaxText's own metrics, from the event files that it writes for TensorBoard.
+"""The log of a run: MaxText's own metrics, from the event files that it writes for TensorBoard.
 
 MaxText's `metrics_file` will not do: its first step of evaluation empties it (`write_metrics_locally` in
 `maxtext/common/metric_logger.py`, 0.2.5), and its log has losses to three decimals. Event files are appended to, have
@@ -58,7 +58,7 @@ class Step:
 
 @dataclass(frozen=True)
 class History:
-    """What a run has logged.
+    """The values that a run has logged.
 
     Attributes:
         steps: by their numbers.

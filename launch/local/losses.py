@@ -1,4 +1,4 @@
-"""What became of the loss, as a table and as a plot."""
+"""The course of the loss, as a table and as a plot."""
 
 from __future__ import annotations
 

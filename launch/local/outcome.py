@@ -1,4 +1,4 @@
-"""What became of a run: the cause of a crash, and whether its steps were all done, and saved."""
+"""The outcome of a run: the cause of a crash, and whether its steps were all done, and saved."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TAIL_BYTES = 1 << 20
 
 
 def ending_of(log: Path, *, offset: int | None = None) -> Ending:
-    """What a log says of the trainer's end.
+    """The trainer's end, as a log tells it.
 
     Args:
         log: the file, which need not be there.

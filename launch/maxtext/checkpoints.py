@@ -14,7 +14,7 @@ _COMMITTED = re.compile(r".*/checkpoints/(\d+)/commit_success\.txt")
 
 
 def run_folder(config: TrainingConfig) -> str:
-    """What a run writes is here: a local path or gs://…."""
+    """The folder that a run writes to: a local path or gs://…."""
     return storage.join(config.output_directory(), config.name)
 
 

@@ -61,7 +61,7 @@ def _escaped(character: str) -> str:
 
 
 def arguments(job: TrainingJob, files_folder: str) -> tuple[str, ...]:
-    """What follows `python` on the command line of a job whose files are in `files_folder`."""
+    """The arguments of `python` on the command line of a job whose files are in `files_folder`."""
     before = (str(_placed(word, files_folder)) for word in job.before)
     return (*before, "-m", TRAINER, *config_arguments(job, files_folder))
 

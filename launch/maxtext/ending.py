@@ -66,7 +66,7 @@ _TARGET = "Target loss "
 
 @dataclass(frozen=True)
 class Ending:
-    """What a log says of a trainer's end.
+    """A trainer's end, as a log tells it.
 
     Attributes:
         last_step: the last that was completed; None where there is none.
@@ -115,7 +115,7 @@ class Ending:
         return said or "MaxText does not say why"
 
     def errors(self) -> list[str]:
-        """What is to be said of a crash: its cause, the error that followed, and that of another process."""
+        """The lines about a crash: its cause, the error that followed, and that of another process."""
         found = [error for error in (self.cause, self.error) if error is not None]
         if len(found) > 1 and found[0].partition(": ")[2][:_COMPARED] in found[1]:
             found = found[1:]  # it repeats its cause
@@ -203,7 +203,7 @@ class LogReader:
 
     @staticmethod
     def _kind_by(before: str) -> str:
-        """What a traceback is about, by the line before it."""
+        """The subject of a traceback, by the line before it."""
         if before.startswith(_NOISE):
             return "noise"
         if before == _CAUSE_OF:

@@ -1,4 +1,4 @@
-"""What the key `model` of a training config stands for: a model file, shipped or the user's, or a model of MaxText's.
+"""The meaning of the key `model` of a training config: a model file, shipped or the user's, or a model of MaxText's.
 
 A model file is a config of MaxText's in YAML that begins from `base_config: base.yml`. It becomes MaxText's config
 file, since its `model_name` is a closed list; all parameters of the command line are laid over it.

@@ -1,4 +1,4 @@
-"""What MaxText makes of a command: its own reading of the parameters, in a process of its own.
+"""MaxText's settings for a command: its own reading of the parameters, in a process of its own.
 
 The installed MaxText is asked, not a copy of its schema: the command line is read by `pyconfig`, as the trainer reads
 it. That needs neither the trainer's environment nor its devices, only some three seconds. It is a process apart since
@@ -120,7 +120,7 @@ def _answer(arguments: Sequence[str], keys: Sequence[str]) -> dict[str, Any]:
 
 
 def _index_problems(option: str | None) -> list[tuple[str | None, str]]:
-    """What the installed reader of ArrayRecord has against a `grain_index_storage_option`.
+    """The objection of the installed reader of ArrayRecord to a `grain_index_storage_option`.
 
     MaxText hands it on unseen (`get_datasets` in `maxtext/input_pipeline/grain_data_processing.py`, 0.2.5), and how the
     reader takes it changes with its version; so a file of one record is opened by that very function, and read.
@@ -201,7 +201,7 @@ def _refusal(key: str, found: Sequence[Any], known: Mapping[str, Any]) -> str:
 
 
 def _said(found: Sequence[Any]) -> str:
-    """What pydantic says of one parameter, whose type may be a choice of several."""
+    """Pydantic's message about one parameter, whose type may be a choice of several."""
     messages = (_short(one["msg"].removeprefix("Value error, ")) for one in found)
     return " or ".join(dict.fromkeys(message[:1].lower() + message[1:] for message in messages))
 

@@ -91,7 +91,7 @@ def _find(path: str, mixture: Mixture) -> TrainingTokenizer:
 
 
 def _uncounted(settings: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> tuple[str, ...]:
-    """What transformers makes tokens of (`TokenizersBackend`, 5.24) beside those that tokenizer.json calls special."""
+    """Strings that transformers (`TokenizersBackend`, 5.24) makes tokens of beside those special in tokenizer.json."""
     special = {token["content"] for token in special_tokens(tokenizer)}
     # Those that are not special are tokens wherever text is encoded, by a build as well.
     added = {token["content"] for token in tokenizer.get("added_tokens") or []}

@@ -53,7 +53,7 @@ class Component:
 
 @dataclass(frozen=True)
 class Records:
-    """What the records of all components have in common. `max_tokens` is None where records are whole documents.
+    """The traits that the records of all components share. `max_tokens` is None where records are whole documents.
 
     `bos_id` and `eos_id` are None where the records have none: `add_bos` and `add_eos` are false then.
     """
@@ -218,7 +218,7 @@ def _component(name: str, folder: str, manifest: Manifest) -> Component:
 
 
 def _common_records(chosen: Mapping[str, tuple[str, Manifest]]) -> Records:
-    """What all records have in common; a `UsageError` names what is not common to all."""
+    """The traits that all records share; a `UsageError` names one that they do not."""
     first_name, (first_folder, first) = next(iter(chosen.items()))
     wanted, record_format = _traits(first), first.record_format
     if record_format == "parquet":
@@ -242,7 +242,7 @@ def _common_records(chosen: Mapping[str, tuple[str, Manifest]]) -> Records:
 
 
 def _traits(manifest: Manifest) -> dict[str, object]:
-    """What has to be the same in all datasets of a mixture, by what an error calls it."""
+    """The traits that all datasets of a mixture must share, by their names in errors."""
     tokenizer = manifest.tokenizer
     traits: dict[str, object] = {
         "records.format": manifest.record_format,

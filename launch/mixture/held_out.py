@@ -1,4 +1,4 @@
-"""Whether what one dataset of a mixture holds out is trained on in another: the same row groups of the same files.
+"""Overlaps between datasets of a mixture: one holds out what another trains on, the same row groups of the same files.
 
 A manifest says of each row group where it begins in the dataset's stream, in tokens or, of text, in documents, and the
 splits are parts of that stream. So two datasets of which a file is the same are compared row group by row group.
@@ -22,7 +22,7 @@ Group = tuple[int, str, int]
 
 @dataclasses.dataclass(frozen=True)
 class Overlap:
-    """What a dataset holds out and another one trains on.
+    """Documents that a dataset holds out and another one trains on.
 
     Attributes:
         held_out, trained: the names of the two.
@@ -51,7 +51,7 @@ class Overlap:
 
 @dataclasses.dataclass(frozen=True)
 class _Part:
-    """What a split has of a row group: from `first` to `last` of its tokens or documents, or `all` of it.
+    """The part of a row group in a split: from `first` to `last` of its tokens or documents, or `all` of it.
 
     `last` is excluded.
     """
@@ -63,7 +63,9 @@ class _Part:
 
 
 def held_out_in_train(manifests: Mapping[str, Manifest]) -> list[Overlap]:
-    """What datasets hold out and others train on, for each pair. Of manifests of format version 1 nothing is known.
+    """The overlaps of each pair of datasets, of which one holds out what the other trains on.
+
+    Manifests of format version 1 do not tell enough to find any.
 
     Args:
         manifests: by the names of the datasets.

@@ -1,4 +1,4 @@
-"""What becomes of a mixture: the shares that Grain's integers give, which component ends first, and when.
+"""The outlook of a mixture: the shares that Grain's integers give, which component ends first, and when.
 
 Grain draws records in an order that is fixed, so that all of it follows from the integers of `weights` and the records
 that there are. Exact arithmetic, without I/O.
@@ -20,7 +20,7 @@ _TOGETHER = Fraction(1, 100)
 
 @dataclass(frozen=True)
 class ComponentOutlook:
-    """What becomes of one component.
+    """The outlook of one component.
 
     Attributes:
         wanted: its share of the tokens, as asked for.
@@ -53,7 +53,7 @@ class ComponentOutlook:
 
 @dataclass(frozen=True)
 class Outlook:
-    """What becomes of a mixture, read `epochs` times at most (MaxText's `num_epoch`).
+    """The outlook of a mixture, read `epochs` times at most (MaxText's `num_epoch`).
 
     Attributes:
         components: in the order of the mixture file.
@@ -135,7 +135,7 @@ def last_draw(integers: Sequence[int], available: Sequence[int]) -> tuple[int, .
 
 
 def outlook(components: Sequence[Component], shares: Shares, epochs: int = 1) -> Outlook:
-    """What becomes of a mixture of these components, each read `epochs` times at most."""
+    """The outlook of a mixture of these components, each read `epochs` times at most."""
     integers = wanted_integers(record_weights(components, shares))
     weights, expected = written_weights(integers), token_shares(integers, components)
     # Grain draws from named components in the order of their names.

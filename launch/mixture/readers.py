@@ -1,4 +1,4 @@
-"""What each reader of a mixture reads: every host has several, and each mixes a part of the records of its own.
+"""The share of each reader of a mixture: every host has several, and each mixes a part of the records of its own.
 
 MaxText deals out the records of ArrayRecord, not files: host `h` of `H` gets each `H`-th record of a component, from
 `h` on, and worker `w` of its `W` each `W`-th of these (`_apply_mapdataset_transforms` in
@@ -62,7 +62,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Reading:
-    """What one reader reads of each component until one has no more, in the order of the parts.
+    """The records that one reader reads of each component until one has no more, in the order of the parts.
 
     Attributes:
         drawn: records of each part.
@@ -74,7 +74,7 @@ class Reading:
 
 
 def readings(parts: Sequence[Part], epochs: int, readers: Readers) -> list[list[Reading]]:
-    """What the workers of each host read, host by host.
+    """The records that the workers of each host read, host by host.
 
     Args:
         parts: in the order in which Grain draws.

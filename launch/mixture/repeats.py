@@ -18,7 +18,7 @@ _SLACK = Fraction(101, 100)
 
 
 def beyond_their_configs(found: Outlook, tokens: int) -> list[str]:
-    """What is to be said of the components that a training of `tokens` reads more often than `max_repeats` allows."""
+    """Messages about the components that a training of `tokens` reads more often than `max_repeats` allows."""
     return [
         f"{one.name} is read {float(passes):.2f} times, and its config allows {most:g} (max_repeats)"
         for one, passes in _passes(found, tokens)
@@ -27,7 +27,7 @@ def beyond_their_configs(found: Outlook, tokens: int) -> list[str]:
 
 
 def beyond_what_is_worthwhile(found: Outlook, tokens: int) -> list[str]:
-    """What is to be said of the components that a training of `tokens` reads more than four times."""
+    """Messages about the components that a training of `tokens` reads more than four times."""
     return [
         f"{one.name} is read {float(passes):.2f} times: beyond {WORTHWHILE_PASSES} passes repeated tokens are worth "
         f"less and less ({RESEARCH})"

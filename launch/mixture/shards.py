@@ -60,7 +60,7 @@ def _shown(component: Component) -> str:
 
 
 def shard_problems(manifest: Manifest, splits: Sequence[str], sizes: Mapping[str, int | None]) -> Iterator[str]:
-    """What is wrong with the shards of a dataset, for each of them.
+    """The faults of the shards of a dataset, for each of them.
 
     Args:
         manifest: of the dataset.

@@ -29,7 +29,7 @@ _BATCH_RECORDS = 256
 
 @dataclass(frozen=True)
 class Simulation:
-    """What came out.
+    """The result of a simulation.
 
     Attributes:
         records, tokens: that were drawn, by component.
@@ -147,7 +147,7 @@ def _source(folder: str, shards: Sequence[ShardEntry]) -> Iterator[grain.ArrayRe
 
 
 def _token_counter(mixture: Mixture) -> Callable[[Sequence[bytes]], list[int]]:
-    """What counts the tokens of records, as the manifests do: in `text` format, without any BOS or EOS."""
+    """A function that counts the tokens of records, as the manifests do: in `text` format, without any BOS or EOS."""
     if mixture.records.format == "tokens":
         return lambda records: [len(decode_ids(record, FEATURE)) for record in records]
     first = mixture.components[0]

@@ -71,7 +71,7 @@ def _between(integers: Mapping[str, int], smallest: str, fraction: float) -> dic
 
 
 def grain_integers(weights: Mapping[str, float]) -> dict[str, int]:
-    """What Grain makes of the weights of a mixture file, after MaxText has divided them by their sum, in floats."""
+    """Grain's integers for the weights of a mixture file, after MaxText has divided them by their sum, in floats."""
     total = sum(weights.values())
     parts = {name: weight / total for name, weight in weights.items()}
     scale = _SMALLEST / min(parts.values())
@@ -102,7 +102,7 @@ def eval_weights(components: Sequence[Component], shares: Shares) -> dict[str, F
 
 
 def eval_integers(components: Sequence[Component], shares: Shares) -> dict[str, int]:
-    """What Grain makes of the weights of evaluation files, after MaxText has rounded them to four decimals.
+    """Grain's integers for the weights of evaluation files, after MaxText has rounded them to four decimals.
 
     Raises:
         UsageError: see `eval_weights`.

@@ -104,7 +104,7 @@ KINDS = tuple(kind.name for kind in _KINDS)
 
 
 def explain(errors: str) -> tuple[str, str]:
-    """What kind of error gcloud's messages tell of, and what to do about it.
+    """The kind of error that gcloud's messages tell of, and the remedy.
 
     >>> explain("ERROR: (gcloud.x) Quota limit 'TPUV6EPerProjectPerZoneForTPUAPI' has been exceeded. Limit: 0")[0]
     'quota'
@@ -136,7 +136,7 @@ class Gcloud:
         return Command(("gcloud", "compute", "tpus", *arguments, *self._options), purpose)
 
     def run(self, command: Command) -> str:
-        """What the command prints.
+        """The output of the command.
 
         Raises:
             GcloudError: it failed.
@@ -152,7 +152,7 @@ class Gcloud:
         _checked(command, processes.show(command))
 
     def json(self, command: Command) -> Any:
-        """What the command, which has `--format=json`, answers.
+        """The answer of the command, which has `--format=json`.
 
         Raises:
             GcloudError: it failed.
@@ -187,7 +187,7 @@ def _checked(command: Command, outcome: processes.Outcome) -> str:
 
 
 def retried[T](attempt: Callable[[], T], *, times: int, kinds: tuple[str, ...], wait: Callable[[], None]) -> T:
-    """What `attempt` returns; it is made up to `times` times where gcloud fails by one of `kinds`."""
+    """The result of `attempt`, which is made up to `times` times where gcloud fails by one of `kinds`."""
     for _ in range(times - 1):
         try:
             return attempt()

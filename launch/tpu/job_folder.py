@@ -12,7 +12,7 @@ from launch.maxtext import ending
 from launch.maxtext.command import arguments
 
 LOCK = Path(__file__).parents[1] / "requirements" / "trainer_requirements_tpu.lock"
-"""What is installed on the machines: MaxText for TPUs, and all that it needs, by version and hash."""
+"""The packages for the machines: MaxText for TPUs, and all that it needs, by version and hash."""
 
 UV_LOCK = LOCK.with_name("uv_requirements.lock")
 """uv, which installs that, by version and hash."""
@@ -21,7 +21,7 @@ LOCK_NAME = "trainer.lock"
 """Its name in the folder."""
 
 RUNNER = JobFile("ending.py", Path(ending.__file__).read_text(encoding="utf-8"), "runs MaxText, and says how it ended")
-"""What runs the trainer on the machines, so that a training that ends early is a failure."""
+"""The program that runs the trainer on the machines, so that a training that ends early is a failure."""
 
 
 def write_folder(folder: Path, files: Iterable[JobFile]) -> None:

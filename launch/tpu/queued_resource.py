@@ -26,7 +26,7 @@ _WAITING = {
 }
 _ANEW = "`start` requests it anew, and the run goes on from its last checkpoint"
 PREEMPTED = f"it was preempted; {_ANEW}"
-"""What is said of a slice that was taken away."""
+"""The words for a slice that was taken away."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class QueuedResource:
         )
 
     def explained(self) -> str:
-        """What its state means, and what to do, in parentheses; "" where it is ready."""
+        """The meaning of its state, and the remedy, in parentheses; "" where it is ready."""
         if self.state in _WAITING:
             return f" ({_WAITING[self.state]})"
         if self.state in GONE:

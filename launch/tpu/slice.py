@@ -206,7 +206,7 @@ class TpuSlice:
         time.sleep(self._poll_s)
 
     def create_command(self) -> Command:
-        """What makes the request."""
+        """The command that makes the request."""
         section = self._config
         options = {
             "--node-id": self.name,
@@ -228,7 +228,7 @@ class TpuSlice:
         return self._gcloud.command("queued-resources", "delete", self.name, "--force", purpose=what)
 
     def state_command(self) -> Command:
-        """What prints the state of the request, and nothing else."""
+        """The command that prints the state of the request, and nothing else."""
         return self._gcloud.command(
             "queued-resources",
             "describe",

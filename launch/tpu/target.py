@@ -1,4 +1,4 @@
-"""What both ways to TPUs share: the run's name in Google Cloud, its folder there, and buckets that are mounted."""
+"""Common parts of both ways to TPUs: the run's name in Google Cloud, its folder there, and buckets that are mounted."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class TpuTarget[SectionT: TpuConfig]:
         return checked_job(self._config, self._place, chips, hosts=self._section.hosts())
 
     def _dry_run(self, checked: CheckedJob, script: str, slices: int = 1) -> DryRun:
-        """What a checked job would take on so many slices, and a script that does it by hand."""
+        """The figures of a checked job on so many slices, and a script that does it by hand."""
         accelerator = self._section.slice()
         peak = accelerator.generation.tflops * accelerator.chips * slices
         return DryRun(budget(checked, peak_tflops=peak, price=self._section.price()), script)

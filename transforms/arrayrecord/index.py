@@ -1,4 +1,4 @@
-"""What a reader of ArrayRecord holds in memory of its open files, and what a read takes. Pure arithmetic."""
+"""The memory that a reader of ArrayRecord keeps for its open files, and the cost of a read. Pure arithmetic."""
 
 from __future__ import annotations
 

@@ -321,7 +321,7 @@ class WriteToArrayRecord(beam.PTransform[beam.PCollection[bytes], beam.PCollecti
         return start | "Finish" >> beam.ParDo(_Finish(self._layout), beam.pvalue.AsList(names)).with_output_types(str)
 
     def display_data(self) -> dict[str, Any]:
-        """What the runner's pages show of this step."""
+        """The text that the runner's pages show for this step."""
         return {
             "file_pattern": f"{self._layout.prefix}{self._layout.template}{self._layout.suffix}",
             "num_shards": self._num_shards,

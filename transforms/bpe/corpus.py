@@ -153,7 +153,7 @@ def _portable(pattern: str) -> str:
 
 
 def _name(location: str) -> str:
-    """What to call the files at a location: the last part of its path that has no wildcard."""
+    """A name for the files at a location: the last part of its path that has no wildcard."""
     parts = [part for part in location.split("/") if part and not is_wild(part)]
     return unquoted(parts[-1]).removesuffix(_SUFFIX) if parts else "corpus"
 
@@ -207,7 +207,7 @@ def spread_sample(parts: Iterable[TextPart], sample_bytes: int) -> list[str]:
 
 @dataclasses.dataclass(frozen=True)
 class PartCount:
-    """What was read of a part: documents, and bytes of UTF-8."""
+    """The size of the part that was read: documents, and bytes of UTF-8."""
 
     documents: int
     bytes: int
@@ -255,12 +255,12 @@ class TextStream:
 
     @property
     def counts(self) -> Mapping[str, PartCount]:
-        """What was read so far of each part."""
+        """The sizes so far of each part."""
         return self._counts
 
     @property
     def total(self) -> PartCount:
-        """What was read so far of all parts."""
+        """The size so far of all parts."""
         counts = self._counts.values()
         return PartCount(sum(count.documents for count in counts), sum(count.bytes for count in counts))
 

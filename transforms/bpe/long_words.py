@@ -65,7 +65,7 @@ class WithoutLongWords:
             yield pa.array(kept, pa.large_string())
 
     def _parts(self, text: str) -> list[str] | None:
-        """What is between the long words of a document; None where it has none."""
+        """The text between the long words of a document; None where it has none."""
         text = self._style.given_back(text)
         if not len(_with_gap(pa.array([text], pa.large_string()), self._most)):
             return None

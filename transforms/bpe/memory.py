@@ -44,7 +44,7 @@ def memory_needed(words: int) -> int:
 
 
 def memory_warning(sample: Sequence[str], text_bytes: int, available: int) -> str | None:
-    """What to say of a corpus that is likely too large for `available` bytes of memory; None where it fits."""
+    """A message about a corpus that is likely too large for `available` bytes of memory; None where it fits."""
     needed = memory_needed(distinct_words(sample, text_bytes))
     if needed <= available:
         return None

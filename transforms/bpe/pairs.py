@@ -174,7 +174,7 @@ def first_merge(tokenizer: Tokenizer) -> bytes | None:
 def overflow_warning(
     style: TokenizerStyle, sample: Sequence[str], text_bytes: int, most: int = MOST_OCCURRENCES
 ) -> str | None:
-    """What to say of a corpus of `text_bytes`, of which there is a sample, that is likely too large; None if it is not.
+    """A message about a corpus of `text_bytes` that is likely too large, by a sample of it; None if it is not.
 
     Args:
         style: of the tokenizer.

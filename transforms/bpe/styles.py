@@ -76,7 +76,7 @@ class TokenizerStyle:
         return tokenizer
 
     def given_back(self, text: str) -> str:
-        """What must come of encoding and decoding `text`: the text, as far as the style leaves it as it is."""
+        """The text that encoding and decoding `text` must give: `text`, as far as the style leaves it as it is."""
         if self.nfkc:
             text = _NFKC.normalize_str(text)
         return f" {text}" if self.prefix_space and not text.startswith(" ") else text

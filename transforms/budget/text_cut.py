@@ -51,7 +51,7 @@ class DocumentSpan:
 
 @dataclasses.dataclass(frozen=True)
 class TextCut:
-    """What one split takes, in order, and what it leaves to the next.
+    """The documents that one split takes, in order, and those that it leaves to the next.
 
     `put_back` are documents that the cut had to skip, since no cut of theirs gave the budget; they lead `rest`.
     """

@@ -1,5 +1,7 @@
-"""What a shard file holds, and how a part of one becomes another: ids or text in ArrayRecord, text in parquet, or ids
-in Megatron's format."""
+"""The content of shard files, and how a part of one becomes another.
+
+It is ids or text in ArrayRecord, text in parquet, or ids in Megatron's format.
+"""
 
 from __future__ import annotations
 

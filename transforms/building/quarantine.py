@@ -1,4 +1,4 @@
-"""What becomes of source rows that are no documents: a failed build, or a file of them, with reasons, at the dataset.
+"""Source rows that are no documents end in a failed build, or a file of them, with reasons, at the dataset.
 
 A shard whose rows are all documents has no such file. Of the others it lies with the unfinished work, and at the end
 under `<dataset>/_quarantine/`, where no pattern of shard names finds it; readers that walk through folders pass over
@@ -84,7 +84,7 @@ class QuarantineWriter:
         self._writer.write(pa.table([*where, *left_out.columns], schema=SCHEMA))
 
     def close(self) -> WrittenShard | None:
-        """What was written, or None where no row was left out."""
+        """The files that were written, or None where no row was left out."""
         return self._writer.close() if self._writer else None
 
     def __enter__(self) -> Self:

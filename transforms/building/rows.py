@@ -1,4 +1,4 @@
-"""What a manifest says of the source: rows, left-out rows and texts, up to the document of the cut and no further.
+"""The source in a manifest: rows, left-out rows and texts, up to the document of the cut and no further.
 
 How far beyond it a build has read, depends on its rounds, its engine and on builds before it. The manifest does not.
 """
@@ -90,7 +90,7 @@ def tell_rows(spec: DatasetSpec, task: RowsTask) -> ShardRows | None:
 
 
 def _told_by_old(spec: DatasetSpec, task: RowsTask, work: WorkFolder) -> ShardRows:
-    """What the manifest says of a shard that was taken over: all of it is used, and none is the last of a dataset."""
+    """The entry of a shard that was taken over: all of it is used, and none is the last of a dataset."""
     count, old = task.count, work.old_shard(task.count)
     starts = tuple(task.before + start for start in old.starts)
     quarantine = publish_quarantine(spec, work, count, sum(count.skipped.values()))

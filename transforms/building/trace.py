@@ -164,7 +164,7 @@ class TraceFile:
         self._bytes = int(ends[-1]) if len(ends) else self._bytes
 
     def close(self) -> WrittenShard:
-        """What was written. May be called again, and then only answers."""
+        """The traces that were written. May be called again, and then only answers."""
         self._take_up()
         if self._waiting and (sum(map(len, self._waiting)) or not self._records):
             self._end_row_group()
@@ -239,7 +239,7 @@ class TraceWriter:
         self._file.write(pa.table(columns))
 
     def close(self) -> WrittenShard | None:
-        """What was written, or None where the dataset has no traces."""
+        """The traces that were written, or None where the dataset has none."""
         return self._file.close() if self._file else None
 
     def __enter__(self) -> Self:

@@ -18,7 +18,7 @@ NAME = "mix.yaml"
 
 @dataclasses.dataclass(frozen=True)
 class CardMix:
-    """What a card is made of, beside the manifests.
+    """The facts for a card, beside the manifests.
 
     Attributes:
         config: the mix config in plain JSON types, complete and in its order, as `mix.yaml` is to have it.

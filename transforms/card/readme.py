@@ -45,7 +45,7 @@ class SplitFacts:
 
 @dataclasses.dataclass(frozen=True)
 class DatasetFacts:
-    """What a card tells of a finished dataset: of its manifest what does not grow with the dataset.
+    """The part of a card about a finished dataset: those facts of its manifest that do not grow with the dataset.
 
     Attributes:
         files: of the source, of which something may be in the dataset.

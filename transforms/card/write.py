@@ -87,7 +87,7 @@ def _finished(output: str, mix: CardMix) -> Iterator[DatasetFacts]:
 
 
 def _read(path: str) -> bytes | None:
-    """What lies there; None where nothing does, and nothing of it where it is no regular file or a huge one."""
+    """The content of a file; None where there is none, and empty where it is no regular file or a huge one."""
     try:
         check_regular(path)
     except BroetchenError:

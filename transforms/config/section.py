@@ -27,7 +27,7 @@ from transforms.errors import UsageError
 from transforms.quantities import shown
 
 UNSHOWN = "\0"
-"""What the tags of a union begin with, which pydantic puts among the keys; in YAML no key can."""
+"""The prefix of the tags of a union, which pydantic puts among the keys; in YAML no key can."""
 
 _MAX_NAME = 100
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -111,7 +111,7 @@ class Section(BaseModel):
 
     @classmethod
     def _sentence(cls, error: ErrorDetails) -> str:
-        """What pydantic found, as a sentence with the value and the fix."""
+        """Pydantic's finding, as a sentence with the value and the fix."""
         context, value = error.get("ctx", {}), shown(error["input"])
         match error["type"]:
             case "broetchen":
@@ -154,7 +154,7 @@ def _line_error(problem: Problem) -> InitErrorDetails:
 
 
 def unknown_key(key: str, known: Mapping[str, Any]) -> str:
-    """What to say of a key that is not among the `known`: the one that may have been meant."""
+    """A hint for a key that is not among the `known`: the one that may have been meant."""
     near = difflib.get_close_matches(key, known, n=1)
     advice = f"did you mean `{near[0]}`?" if near else "remove it"
     return f"is not a key that exists here; {advice} (keys: {', '.join(known)})"

@@ -44,7 +44,7 @@ _MOST_SAID = 100
 
 @dataclasses.dataclass(frozen=True)
 class Counted:
-    """What a count depends on, and nothing else: not the folder, so that a copy of the source is known too.
+    """The key of a count: all that it depends on. The folder is not in it, so that a copy of the source is known.
 
     Attributes:
         name: of the source file, without its folder.
@@ -90,7 +90,7 @@ class Counted:
 
 
 class _UnsoundError(Exception):
-    """What is wrong with an entry, to stand after its path."""
+    """The fault of an entry, to stand after its path."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a count of texts holds: documents, their tokens, their bytes, and how long the documents are.
+"""The count of texts: documents, their tokens, their bytes, and how long the documents are.
 
 Mean, median and percentiles of tokens per document come from a histogram of lengths, so they are exact and yet can be
 merged: adding histograms is associative and commutative. A histogram has an entry for each distinct length. Documents
@@ -155,7 +155,7 @@ class TextCount:
 
     @classmethod
     def from_plain(cls, plain: Any) -> TextCount:
-        """What `to_plain` gave.
+        """The count that `to_plain` gave.
 
         Raises:
             ValueError: `plain` is not of that form, or its numbers contradict each other.

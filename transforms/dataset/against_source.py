@@ -207,7 +207,7 @@ def _split_ends(manifest: Manifest) -> Iterator[int]:
 
 
 def source_findings(check: SourceCheck) -> list[Finding]:
-    """What is found of one row group: that its file has changed, or that the dataset holds something else.
+    """The findings about one row group: that its file has changed, or that the dataset holds something else.
 
     A source that has changed is no fault of the dataset, which could not be held against it then: a problem, where the
     texts of the row group are others, and a warning, where they are the same.

@@ -20,7 +20,7 @@ _MANY_TOKENS = 256
 
 
 def manifest_problems(folder: str, manifest: Manifest) -> list[str]:
-    """What contradicts itself in a manifest."""
+    """The contradictions within a manifest."""
     return [
         *(f"{folder}: {problem}" for name in manifest.splits for problem in _split_problems(name, manifest)),
         *(f"{folder}{problem}" for problem in _budget_problems(manifest)),
@@ -32,13 +32,13 @@ def manifest_problems(folder: str, manifest: Manifest) -> list[str]:
 
 
 def manifest_warnings(folder: str, manifest: Manifest) -> list[str]:
-    """What a build can write, and hardly anybody wants: the same content twice."""
+    """Warnings of a sound manifest that hardly anybody wants: the same content twice."""
     found = [*_repeated_sources(manifest), *_shared_shards(manifest, of_one_text=True)]
     return [f"{folder}: {warning}" for warning in found]
 
 
 def unchecked_of(folder: str, manifest: Manifest) -> list[str]:
-    """What a manifest of an older version does not say, so that it cannot be held against anything."""
+    """The facts that a manifest of an older version does not say, so that they cannot be checked."""
     found = []
     if manifest.format_version == 1:
         found.append(f"{folder}: where row groups begin, and what their texts are: format version 1 does not say it")

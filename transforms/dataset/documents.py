@@ -82,7 +82,7 @@ class DocumentCounter:
 
     @property
     def shown(self) -> str:
-        """What `possible` is, to stand before "documents"."""
+        """The range `possible` in words, to stand before "documents"."""
         if not self.possible:
             by_bos, by_eos = self._begun + (not self._first[0]), self._ended + (not self._last_ends)
             return f"by BOS {by_bos:,} and by EOS {by_eos:,}"

@@ -1,4 +1,4 @@
-"""What a check of a dataset finds, and the check that all files have in common: size and SHA-256."""
+"""The findings of a check of a dataset, and the check that all files have in common: size and SHA-256."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def size_problem(path: str, found: int, said: int) -> str:
 
 
 def file_problems(check: FileCheck) -> list[str]:
-    """What is wrong with a file by its size and checksum; nothing is said of one that is not there."""
+    """The faults of a file by its size and checksum; a missing file has none."""
     if not storage.exists(check.path):
         return []  # `dataset_problems` has said so
     try:

@@ -1,4 +1,4 @@
-"""What lies where a dataset is: files that are missing, of another size, left over, or of no finished dataset.
+"""The files in a dataset's folder: those that are missing, of another size, left over, or of no finished dataset.
 
 And the digest of an output, which stands for all of its manifests.
 """
@@ -29,7 +29,7 @@ _TOKENIZER = re.compile(r"tokenizer-[0-9a-f]{12}")
 
 
 def dataset_problems(folder: str, manifest: Manifest) -> list[str]:
-    """What is wrong with a dataset as its manifest and its list of files show it, before any record is read."""
+    """The faults of a dataset as its manifest and its list of files show it, before any record is read."""
     problems = manifest_problems(folder, manifest)
     extension = file_extension(manifest.record_format)
     for name, split in manifest.splits.items():
@@ -79,7 +79,7 @@ def size_problems(folder: str, manifest: Manifest) -> list[str]:
 
 
 def quick_findings(folder: str, manifest: Manifest) -> Iterator[Finding]:
-    """What is found of a dataset by names, sizes and its manifest alone."""
+    """The findings about a dataset by names, sizes and its manifest alone."""
     problems = [*dataset_problems(folder, manifest), *quarantine_problems(folder, manifest)]
     problems += [*trace_problems(folder, manifest), *size_problems(folder, manifest)]
     try:
@@ -94,7 +94,7 @@ def quick_findings(folder: str, manifest: Manifest) -> Iterator[Finding]:
 
 
 def leftovers(output: str, manifests: Mapping[str, Manifest]) -> list[str]:
-    """What lies at an output and belongs to no finished dataset there; nothing of it is read.
+    """The files at an output that belong to no finished dataset there; none of them is read.
 
     Args:
         output: a folder of datasets, or the one dataset of `manifests`.

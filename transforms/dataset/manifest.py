@@ -88,7 +88,7 @@ class _Dataset(TypedDict):
 
 
 class _Config(TypedDict):
-    """What readers of a manifest take from its config; there is more in it."""
+    """The part of its config that readers of a manifest use; there is more in it."""
 
     records: _Records
     dataset: _Dataset

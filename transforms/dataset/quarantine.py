@@ -37,7 +37,7 @@ def quarantine_name(ordinal: int) -> str:
 
 
 def quarantine_problems(folder: str, manifest: Manifest) -> list[str]:
-    """What is wrong with the files of left-out rows as manifest and folder show them, before any is read."""
+    """The faults of the files of left-out rows as manifest and folder show them, before any is read."""
     problems = []
     entries = manifest.quarantine
     found = dict(list_files(quarantine_folder(folder), "*"))
@@ -70,13 +70,13 @@ class QuarantineCheck:
 
 
 def quarantine_checks(folder: str, manifest: Manifest) -> Iterator[QuarantineCheck]:
-    """What to check of each file of left-out rows of a dataset."""
+    """The checks of each file of left-out rows of a dataset."""
     for entry in manifest.quarantine:
         yield QuarantineCheck(posixpath.join(folder, entry.file), entry.rows, entry.bytes, entry.sha256)
 
 
 def quarantine_file_problems(check: QuarantineCheck) -> list[str]:
-    """What is wrong with one file of left-out rows: its size, checksum and rows by reason. Empty if it is sound."""
+    """The faults of one file of left-out rows: its size, checksum and rows by reason. Empty if it is sound."""
     if not storage.exists(check.path):
         return []  # `quarantine_problems` has said so
     problems: list[str] = []

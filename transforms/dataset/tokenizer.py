@@ -16,7 +16,7 @@ from transforms.tokenizer.spec import TokenizerSpec
 
 
 def tokenizer_problems(folder: str, manifest: Manifest) -> list[str]:
-    """What is wrong with the tokenizer beside a dataset: it is gone, another one, or has other ids."""
+    """The fault of the tokenizer beside a dataset: it is gone, another one, or has other ids."""
     entry = manifest.tokenizer
     try:
         spec = tokenizer_of(folder, manifest)

@@ -103,7 +103,7 @@ def traced_columns(where: str, names: Sequence[str], text_column: str) -> tuple[
 
 
 def trace_problems(folder: str, manifest: Manifest) -> list[str]:
-    """What is wrong with the traces of a dataset as manifest and folder show them, before any is read."""
+    """The faults of the traces of a dataset as manifest and folder show them, before any is read."""
     problems = []
     found = {path for path, _ in list_files(trace_folder(folder), "*")}
     named = set()
@@ -129,7 +129,7 @@ def trace_sizes(manifest: Manifest) -> Iterator[tuple[str, int]]:
 
 
 def origin_of(folder: str, shard: ShardEntry, record: int) -> dict[str, Any] | None:
-    """What the trace of a shard tells of a record, by column; None where the shard has no trace.
+    """The trace of a record, by column; None where the shard has no trace.
 
     Raises:
         BroetchenError: the trace is missing or damaged, or none of this shard.
@@ -227,7 +227,7 @@ class TraceCheck:
 
 
 def trace_checks(folder: str, manifest: Manifest) -> Mapping[str, TraceCheck]:
-    """What to check of each trace of a dataset, by the shard's file."""
+    """The check of each trace of a dataset, by the shard's file."""
     checks, position = {}, 0
     is_text = not manifest.holds_ids
     columns = manifest.trace_columns
@@ -258,7 +258,7 @@ def trace_checks(folder: str, manifest: Manifest) -> Mapping[str, TraceCheck]:
 
 
 def trace_file_problems(check: TraceCheck) -> list[str]:
-    """What is wrong with one trace: its size, checksum, rows, and where it says that they come from. Empty if sound."""
+    """The faults of one trace: its size, checksum, rows, and where it says that they come from. Empty if sound."""
     if not storage.exists(check.path):
         return []  # `trace_problems` has said so
     problems: list[str] = []

@@ -32,7 +32,7 @@ class ByteLevelForm:
 
 
 def byte_level_form(tokenizer: Mapping[str, Any]) -> ByteLevelForm:
-    """What a tokenizer.json is, as far as gigatoken encodes alike.
+    """The parts of a tokenizer.json that gigatoken encodes alike.
 
     Raises:
         GigatokenUnfitError: it would not surely; says why.

@@ -55,7 +55,7 @@ _CALL_BYTES = 2 << 20
 
 
 class Encoder(Protocol):
-    """What every engine does."""
+    """The interface of every engine."""
 
     name: str  # of the engine: "tokenizers", "gigatoken"
 

@@ -1,4 +1,4 @@
-"""What gigatoken can be given of a tokenizer.json, so that it surely gives the ids of `tokenizers`.
+"""The part of a tokenizer.json for gigatoken, chosen so that it surely gives the ids of `tokenizers`.
 
 gigatoken reads less of a tokenizer.json than `tokenizers` does and ignores much of what it does not know. So only
 settings of model, pre-tokenizer and normalizer that the tests have compared are accepted, and what the engine would do
@@ -40,7 +40,7 @@ _A_DIGIT = re.compile("[0-9]")
 
 @dataclass(frozen=True)
 class GigatokenInput:
-    """What is left of a tokenizer for gigatoken, and what is to be done outside of it.
+    """The part of a tokenizer for gigatoken, and the steps that are done outside of it.
 
     Attributes:
         json: a tokenizer.json without added tokens and whatever no text can reach.
@@ -76,7 +76,7 @@ class GigatokenInput:
 
 @functools.lru_cache(maxsize=4)  # a quarter of a second for 65,536 entries, and both encoders of a tokenizer need it
 def gigatoken_input(tokenizer: TokenizerFile, special_tokens: SpecialTokens) -> GigatokenInput:
-    """What gigatoken can be given of a tokenizer so that it encodes alike.
+    """The part of a tokenizer that gigatoken encodes alike.
 
     Args:
         tokenizer: the tokenizer.

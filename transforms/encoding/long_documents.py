@@ -33,7 +33,7 @@ PIECE_BYTES = 1 << 20
 """About how long the pieces are."""
 
 LARGEST_PIECE = 16 << 20
-"""What cannot be cut and is longer than this is not encoded: it would take gigabytes."""
+"""A piece that cannot be cut and is longer than this is not encoded: it would take gigabytes."""
 
 _NORMALIZERS: Final = frozenset({"NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "BertNormalizer"})
 _AT_CUTS: Final = frozenset({"Whitespace", "WhitespaceSplit", "BertPreTokenizer"})

@@ -67,7 +67,7 @@ def warm_encoder(spec: TokenizerSpec, engine: Engine) -> None:
 
 @functools.lru_cache(maxsize=64)  # To find a tokenizer unfit for gigatoken takes a tenth of a second each time.
 def expected_engine(spec: TokenizerSpec, wanted: Engine) -> ChosenEngine:
-    """What will probably encode, from the tokenizer's settings alone: no encoder is made, and no thread started.
+    """The engine that will probably encode, by the tokenizer's settings alone: no encoder is made, no thread started.
 
     Raises:
         BroetchenError: the tokenizer's file is not the one that the build was started with.

@@ -79,7 +79,7 @@ def is_sentencepiece(tokenizer: Mapping[str, Any]) -> bool:
 
 
 def sentencepiece_form(tokenizer: Mapping[str, Any]) -> SentencePieceForm:
-    """What a tokenizer.json is, as far as gigatoken encodes alike.
+    """The parts of a tokenizer.json that gigatoken encodes alike.
 
     Raises:
         GigatokenUnfitError: it would not surely; says why.

@@ -49,7 +49,7 @@ PROVEN_SPLITS: dict[str, tuple[str, ...]] = {
 
 
 Digits = Literal["pairs", "single"]
-"""What is done of numbers outside of an engine: it splits them into single digits, which are merged to pairs again; or
+"""The handling of numbers outside of an engine: it splits them into single digits, which are merged to pairs again; or
 it is given every digit by itself."""
 
 NANOCHAT_SPLIT = (
@@ -59,7 +59,7 @@ NANOCHAT_SPLIT = (
 
 
 def _greedy(pattern: str) -> str:
-    """What a possessive pattern is without that: here it only spares steps back that find nothing."""
+    """A possessive pattern without its possessive marks: here it only spares steps back that find nothing."""
     return pattern.replace("?+", "?").replace("++", "+")
 
 

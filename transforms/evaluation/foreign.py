@@ -145,7 +145,7 @@ FOREIGN_ENCODERS: Mapping[str, type[TiktokenEncoder] | type[SentencePieceEncoder
 
 
 def foreign_kind(data: bytes) -> ForeignKind:
-    """What a file that is no JSON must be, by its first line: ranks of `tiktoken`, or else a model of SentencePiece.
+    """The kind of a file that is no JSON, by its first line: ranks of `tiktoken`, or else a model of SentencePiece.
 
     >>> foreign_kind(b"IQ== 0\\nIg== 1"), foreign_kind(b"\\x0a\\x0e\\x0a\\x05<unk>")
     ('tiktoken', 'sentencepiece')

@@ -1,4 +1,4 @@
-"""What is measured of a tokenizer: metrics as pure functions of a text's statistics and the vocabulary.
+"""The metrics of a tokenizer, as pure functions of a text's statistics and the vocabulary.
 
 `docs/evaluation.md` has the same definitions, with advice on how to read them.
 """

@@ -126,7 +126,7 @@ def _load(given: str) -> LoadedTokenizer:
 
 
 def _short_name(path: str) -> str:
-    """What to call a tokenizer: the last part of its path that tells one from others.
+    """A name for a tokenizer: the last part of its path that tells one from others.
 
     >>> [_short_name(path) for path in ("a/qwen/tokenizer.json", "b/neox.json", "owner/name@1a2b", "c/nanochat/")]
     ['qwen', 'neox', 'name', 'nanochat']

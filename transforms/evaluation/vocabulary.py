@@ -1,4 +1,4 @@
-"""What an evaluation has to know of a tokenizer's vocabulary."""
+"""The facts about a tokenizer's vocabulary for an evaluation."""
 
 from __future__ import annotations
 

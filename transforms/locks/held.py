@@ -27,7 +27,7 @@ class HeldLock:
 
     @property
     def token(self) -> str | None:
-        """What the lock holds as long as nobody has taken it over; None where there is nothing to look at."""
+        """The content of the lock as long as nobody has taken it over; None where there is nothing to look at."""
         return self._owner.token if self._owner else None
 
     def note(self, job: RemoteJob) -> None:

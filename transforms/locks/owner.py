@@ -1,4 +1,4 @@
-"""Who holds a lock: which process, on which machine, and whether it still runs, as far as this machine can tell."""
+"""The owner of a lock: which process, on which machine, and whether it still runs, as far as this machine can tell."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def read_owner(data: bytes) -> LockOwner | None:
 
 
 def _system() -> str:
-    """What is the same for all processes that see each other by number, where /proc tells it."""
+    """A value that is the same for all processes that see each other by number, where /proc tells it."""
     try:
         return f"{_BOOT.read_text().strip()} {os.readlink(_PID_NAMESPACE)}"
     except OSError:

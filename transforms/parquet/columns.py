@@ -32,7 +32,7 @@ def decode_schema(text: str) -> pa.Schema:
 def choose_columns(
     schemas: Sequence[tuple[str, pa.Schema]], names: Sequence[str], text_column: str
 ) -> list[tuple[str, pa.Schema]]:
-    """What of the schemas of files is among the columns that are wanted, in the order of each.
+    """The wanted columns in the schemas of files, in the order of each.
 
     Args:
         schemas: (path, schema) of each file; at least one.

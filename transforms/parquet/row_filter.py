@@ -74,7 +74,7 @@ class RowFilter:
 
     @property
     def identity(self) -> str:
-        """What decides which rows pass, as JSON: not where the excluded values lie."""
+        """The conditions that decide which rows pass, as JSON: not where the excluded values lie."""
         exclude = self.exclude and {"column": self.exclude.column, "sha256": self.exclude.sha256}
         return json.dumps({"filters": self.alternatives, "exclude": exclude}, sort_keys=True, ensure_ascii=False)
 

@@ -339,7 +339,7 @@ class _OpenedFile:
             stored, read = 0, read + len(texts)
 
     def _decoded(self, group: int, metadata: pq.RowGroupMetaData) -> Iterator[pa.RecordBatch]:
-        """What the file holds, in few rows at a time; what is wrong with it is told from what is wrong with others."""
+        """The rows of the file, few at a time; its own faults are told from those of others."""
         rows, read = self._step_rows(metadata), 0
         batches = self._parquet.iter_batches(rows, [group], self._columns, use_threads=False)
         times = self._times(group, rows, metadata)

@@ -1,4 +1,4 @@
-"""What footers alone say of a source: whether it has the bytes that its budget takes, before any text is read."""
+"""A bound on a source by footers alone: whether it has the bytes that its budget takes, before any text is read."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def warn_of_footers(spec: DatasetSpec, source: Iterable[SourceFile]) -> None:
 
 
 def footer_problem(spec: DatasetSpec, source: Iterable[SourceFile]) -> str | None:
-    """What is to be said of a source by its footers; None where it has a byte and more for each token that is wanted.
+    """A message about a source by its footers; None where it has a byte and more for each token that is wanted.
 
     Of a source of 64 MiB and more: 3 bytes.
     """

@@ -35,7 +35,7 @@ Group = tuple[int, int]
 
 
 def differences(manifest: Manifest, spec: DatasetSpec) -> list[str]:
-    """What keeps a dataset from being one of the same shards as another size of it would have, the source left aside.
+    """The settings that keep a dataset from having the shards of another size of it, the source left aside.
 
     Returns:
         a line each, which names a key of the config, or a library.
@@ -81,7 +81,7 @@ def _shown(value: Any) -> str:
 
 
 def source_differences(manifest: Manifest, spec: DatasetSpec, plan: DatasetPlan) -> Iterator[str]:
-    """What keeps the source of a dataset from being the beginning of the one that is planned, a line each."""
+    """The differences that keep the source of a dataset from being the beginning of the planned one, a line each."""
     indices = {spec.shown_path(file.path): index for index, file in enumerate(plan.files)}
     for entry in manifest.source:
         if entry.path not in indices:
@@ -113,7 +113,7 @@ def rows_are_told(manifest: Manifest) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class _Told:
-    """What a manifest says of a row group."""
+    """The facts about a row group in a manifest."""
 
     start: int
     text: str

@@ -79,7 +79,7 @@ def sampled_ratio(
 
 
 def expect(sizes: Sequence[int], counted: Sequence[int], sampled: Ratio, missing: int) -> tuple[list[float], float]:
-    """What to expect of shards by those before them that were counted, and by the sample.
+    """An estimate for shards, by those before them that were counted and by the sample.
 
     The level is that of the counted ones. What follows may be of another kind: so far as the sample shows that, beyond
     what chance makes of it, it is expected.

@@ -138,7 +138,7 @@ def _is_local(file: SourceFile) -> bool:
 
 @dataclasses.dataclass
 class _Look:
-    """What was seen of one row group.
+    """The sample of one row group.
 
     Attributes:
         share: of the sample that it stands for.
@@ -198,7 +198,7 @@ class _Look:
 def _look_at(
     spec: DatasetSpec, source: Sequence[SourceFile], chosen: dict[tuple[int, int], float]
 ) -> tuple[list[_Look], dict[tuple[int, int], BroetchenError]]:
-    """What was seen of each, in the same order, and why the first of a file that could not be seen could not."""
+    """The sample of each, in the same order, and the reason why the first of a file could not be sampled."""
     by_file: dict[int, list[int]] = defaultdict(list)
     for file, group in chosen:
         by_file[file].append(group)

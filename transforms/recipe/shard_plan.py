@@ -49,7 +49,7 @@ class PlannedShard:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ShardLimits:
-    """What a shard of more than one row group may hold, by the footers.
+    """The bounds of a shard of more than one row group, by the footers.
 
     Attributes:
         text_bytes: before compression.

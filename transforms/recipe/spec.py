@@ -1,4 +1,4 @@
-"""What a dataset is built from: the resolved config of one dataset, as the pipeline's steps need it."""
+"""The specification of a dataset: the resolved config of one dataset, as the pipeline's steps need it."""
 
 from __future__ import annotations
 

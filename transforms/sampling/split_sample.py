@@ -49,7 +49,7 @@ class Excerpt:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SplitSample:
-    """What was found in a split.
+    """The sample of a split.
 
     Attributes:
         records: int64 [records read], the tokens of each record, in the order of the split.
@@ -118,7 +118,7 @@ def sample_split(
 
 
 class _Found:
-    """What runs have brought so far. Chooses documents for excerpts: the next ones after evenly spread records."""
+    """The sample so far. Chooses documents for excerpts: the next ones after evenly spread records."""
 
     def __init__(self, expected_records: int, excerpts: int) -> None:
         self._wanted = [number * expected_records // excerpts for number in range(excerpts)]
