@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 import apache_beam as beam
 
 from beam_pipelines.config.mix import MixConfig, load_config
-from beam_pipelines.console.progress import follow_build
+from beam_pipelines.console.build_progress import follow_build
 from beam_pipelines.jobs.specs import card_mix, chosen_datasets, dataset_specs, keep_tokenizer, load_config_tokenizer
 from beam_pipelines.runners.dataflow import check_reachable
 from beam_pipelines.runners.job import job_options, run_job
@@ -100,7 +100,7 @@ def build(
         except JobGoesOnError as other:
             if other.job.build != what:
                 raise
-            with follow_build(specs, quiet=quiet):
+            with follow_build(specs, quiet=quiet, begun=True):
                 follow(other.job, beam_arguments)
             _clear_lock(output, goes_on)
         else:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
 from beam_pipelines.config.mix import MixConfig
-from beam_pipelines.console import terminal
+from beam_pipelines.console.progress import bar
 from beam_pipelines.jobs.specs import chosen_datasets
 from transforms.errors import BroetchenError, UsageError
 from transforms.files.hub_copy import Advance, copy_verified, wrong_copy
 from transforms.files.hub_path import SCHEME
 from transforms.parquet.source_files import expand_sources
+from transforms.progress.display import BYTES
 
 _PARALLEL = 4
 
@@ -77,14 +75,14 @@ def _of_each[T](
 ) -> list[T]:
     stopped = threading.Event()
     with (
-        _progress(what, sum(file.size for file in found), quiet) as show,
+        bar(what, sum(file.size for file in found), BYTES, quiet=quiet) as shown,
         ThreadPoolExecutor(_PARALLEL, thread_name_prefix=what) as pool,
     ):
 
         def advance(amount: int) -> None:
             if stopped.is_set():  # Nobody asks for this file any more.
                 raise BroetchenError("stopped")
-            show(amount)
+            shown.advance(amount)
 
         done = [pool.submit(work, file.source, file.target, file.size, advance) for file in found]
         try:
@@ -93,18 +91,3 @@ def _of_each[T](
             stopped.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-@contextlib.contextmanager
-def _progress(what: str, total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
-    console = terminal.console()
-    columns = (
-        TextColumn(what),
-        BarColumn(),
-        DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda amount: progress.advance(task, amount)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from beam_pipelines.config.mix import load_config
-from beam_pipelines.console import terminal
+from beam_pipelines.console.progress import bar
 from launch.mixture.datasets import Mixture, read_mixture
 from launch.mixture.file import eval_files, mixture_json, train_mixture
 from launch.mixture.held_out import held_out_in_train
@@ -21,6 +18,7 @@ from launch.mixture.shards import check_shards
 from launch.places import Mounts
 from transforms.errors import UsageError
 from transforms.files import storage
+from transforms.progress.display import counted
 from transforms.quantities import parse_percent
 
 if TYPE_CHECKING:
@@ -119,8 +117,8 @@ def write_mixture(
         from launch.mixture.simulation import simulate
 
         weights = {one.name: one.weight for one in found.components}
-        with _progress(simulated, quiet) as advance:
-            simulation = simulate(mixture, weights, simulated, epochs=epochs, advance=advance)
+        with bar("drawing records", simulated, counted("records"), quiet=quiet) as shown:
+            simulation = simulate(mixture, weights, simulated, epochs=epochs, advance=shown.advance)
     if output is not None:
         storage.write_bytes(output, train.encode())
     if eval_output is not None and evaluation is not None:
@@ -183,12 +181,3 @@ def _training(mixture: Mixture, steps: int | None, batch: int | None, length: in
     if length is None:
         raise UsageError("--batch: the datasets are text, whose records are of any length; name --length, too")
     return Training(steps, batch, length)
-
-
-@contextlib.contextmanager
-def _progress(total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
-    console = terminal.console()
-    columns = (TextColumn("drawing records"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as progress:
-        task = progress.add_task("drawing records", total=total)
-        yield lambda count: progress.advance(task, count)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
-
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-from beam_pipelines.console import terminal
+from beam_pipelines.console.progress import bar
 from beam_pipelines.report.charts import charts
 from beam_pipelines.report.data import DEFAULT_BATCH, OutputReport, read_report
 from beam_pipelines.report.page import render_report
 from transforms.files import storage
+from transforms.progress.display import counted
 
 
 def write_report(
@@ -35,8 +31,8 @@ def write_report(
         BroetchenError: there is no finished dataset, a shard is missing or damaged, or a file cannot be written.
         UsageError: the tokenizer of a dataset of text cannot be loaded.
     """
-    with _progress(quiet) as advance:
-        report = read_report(output, length=length, batch=batch, advance=advance)
+    with bar("reading samples", None, counted("samples"), quiet=quiet) as shown:
+        report = read_report(output, length=length, batch=batch, advance=shown.advance)
         drawn = charts(report)
         rendered = render_report(report, drawn)
     storage.write_bytes(page, rendered.encode())
@@ -44,12 +40,3 @@ def write_report(
         for chart in drawn:
             storage.write_bytes(storage.join(png_folder, f"{chart.name}.png"), chart.png())
     return report
-
-
-@contextlib.contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    console = terminal.console()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as progress:
-        task = progress.add_task("reading samples", total=None)
-        yield lambda done, total: progress.update(task, advance=done, total=total)

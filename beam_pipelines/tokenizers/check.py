@@ -10,10 +10,11 @@ from typing import Any
 import pyarrow as pa
 from tokenizers import Tokenizer
 
-from beam_pipelines.console.progress import text_progress
-from beam_pipelines.tokenizers.corpus import Corpus, description
+from beam_pipelines.console.progress import bar
+from beam_pipelines.tokenizers.corpus import Corpus, description, followed
 from transforms.bpe.corpus import PartCount, TextStream
 from transforms.bpe.styles import TokenizerStyle, check_round_trip
+from transforms.progress.display import BYTES
 
 HELD_OUT_EVERY = 100
 """Of so many documents, the last is kept out, as long as these make no more than 16 MiB of text."""
@@ -112,8 +113,8 @@ def _check_texts(
 ) -> int:
     """The tokens that all the texts make."""
     tokens = documents = 0
-    with text_progress("checking", None, quiet=quiet) as bar:
-        for batch in bar.follow(batches, then="checking"):
+    with bar("checking", None, BYTES, quiet=quiet) as shown:
+        for batch in followed(batches, shown, then="checking"):
             for texts in itertools.batched(batch.to_pylist(), _CHECKED_DOCUMENTS):
                 tokens += check_round_trip(tokenizer, style, texts, documents)
                 documents += len(texts)

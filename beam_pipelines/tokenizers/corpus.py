@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
+
+import pyarrow as pa
 
 from beam_pipelines.config.mix import MixConfig
 from beam_pipelines.jobs.specs import chosen_datasets, row_filter
 from transforms.bpe.corpus import TextPart, TextStream, find_parts, is_portable, parquet_part
 from transforms.errors import UsageError
+from transforms.progress.display import Bar
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +70,14 @@ def corpus_at(location: str, datasets: Sequence[str] = (), text_column: str = "t
     parts = [part for name, part in known.items() if not datasets or name in datasets]
     evaluation = [part for part in find_parts(location, text_column, "eval") if not datasets or part.name in datasets]
     return Corpus(parts, {part.name: Fraction(sum(part.sizes)) for part in parts}, evaluation)
+
+
+def followed(batches: Iterable[pa.LargeStringArray], bar: Bar, *, then: str) -> Iterator[pa.LargeStringArray]:
+    """The batches as they are read, which a bar counts in bytes; `then` is done after the last."""
+    for batch in batches:
+        yield batch
+        bar.advance(batch.nbytes)
+    bar.state(then)
 
 
 def description(parts: Sequence[TextPart], stream: TextStream) -> dict[str, Any]:

@@ -12,9 +12,9 @@ import logging
 import time
 from collections.abc import Sequence
 
-from beam_pipelines.console.progress import text_progress
+from beam_pipelines.console.progress import bar
 from beam_pipelines.tokenizers.check import HeldOut, RoundTrip, check_tokenizer
-from beam_pipelines.tokenizers.corpus import Corpus, description
+from beam_pipelines.tokenizers.corpus import Corpus, description, followed
 from beam_pipelines.tokenizers.folder import check_output, tokenizer_files, write_files
 from transforms.bpe import train as bpe
 from transforms.bpe.corpus import PartCount, TextPart, TextStream, spread_sample
@@ -32,6 +32,7 @@ from transforms.bpe.styles import (
 )
 from transforms.budget.apportion import apportion
 from transforms.errors import UsageError
+from transforms.progress.display import BYTES
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -113,8 +114,8 @@ def train_tokenizer(
     stream, kept = TextStream(corpus.parts, limits), HeldOut()
     total = max_bytes or _total(corpus.parts)
     pairs = PairCounts(form, total, MOST_OCCURRENCES)
-    with text_progress("reading", total, quiet=quiet) as bar:
-        batches = bar.follow(stream, then="merging")
+    with bar("reading", total, BYTES, quiet=quiet) as shown:
+        batches = followed(stream, shown, then="merging")
         if not corpus.evaluation:
             batches = kept.kept_out(batches)
         words = WithoutLongWords(form, batches)

@@ -22,6 +22,7 @@ from launch.config.training import TrainingConfig
 from launch.job import Command
 from launch.places import LocalPlace
 from launch.processes import last_lines, run_logged
+from transforms.cache import cache_folder
 from transforms.errors import BroetchenError, UsageError
 from transforms.files.own_file import open_own
 
@@ -104,15 +105,6 @@ class PythonEnvironment:
                         f"{last_lines(log, _SHOWN_LINES)}"
                     )
             return self.python
-
-
-def cache_folder() -> Path:
-    """Where environments are kept: $BROETCHEN_CACHE, or broetchen/ in $XDG_CACHE_HOME or ~/.cache."""
-    if own := os.environ.get("BROETCHEN_CACHE"):
-        return Path(own).expanduser().absolute()
-    shared = os.environ.get("XDG_CACHE_HOME")
-    # The XDG specification has relative paths ignored.
-    return (Path(shared) if shared and os.path.isabs(shared) else Path.home() / ".cache") / "broetchen"
 
 
 def compiled_folder() -> str:

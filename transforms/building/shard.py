@@ -26,6 +26,7 @@ from transforms.errors import BroetchenError
 from transforms.files.staged import check_space
 from transforms.parquet.columns import decode_schema
 from transforms.parquet.texts import read_files
+from transforms.progress.tally import Tally
 from transforms.recipe.plan import check_versions
 from transforms.recipe.shard_plan import OldShard, ShardTask
 from transforms.recipe.spec import DatasetSpec
@@ -52,14 +53,15 @@ def build_shard(spec: DatasetSpec, task: ShardTask, *, with_rows: bool = False) 
         return take_over(spec, work, task, task.old)
     attempt = new_attempt()
     check_space(work.shard(task.ordinal, attempt), spec.file_bytes(task.text_bytes))
-    try:
-        check_probe(spec.tokenizer, task.engine, task.probe)
-        with borrow_encoder(spec.tokenizer, task.engine) as encoder:
-            count = _write_shard(spec, work, task, attempt, encoder)
-    except EnginesDifferError as error:
-        work.distrust(error.engine, str(error))
-        raise BroetchenError(str(error)) from error  # by the class that runners hand back in words
-    return work.finish(count)
+    with Tally(work.tally(task.ordinal, attempt)) as tally:
+        try:
+            check_probe(spec.tokenizer, task.engine, task.probe)
+            with borrow_encoder(spec.tokenizer, task.engine) as encoder:
+                count = _write_shard(spec, work, task, attempt, encoder, tally)
+        except EnginesDifferError as error:
+            work.distrust(error.engine, str(error))
+            raise BroetchenError(str(error)) from error  # by the class that runners hand back in words
+        return work.finish(count)
 
 
 def _serves(spec: DatasetSpec, task: ShardTask, done: ShardCount) -> bool:
@@ -79,7 +81,9 @@ def _may_take_over(spec: DatasetSpec, work: WorkFolder, old: OldShard) -> bool:
     return not bad_rows and work.distrusted(TAKEN_OVER) is None
 
 
-def _write_shard(spec: DatasetSpec, work: WorkFolder, task: ShardTask, attempt: str, encoder: Encoder) -> ShardCount:
+def _write_shard(
+    spec: DatasetSpec, work: WorkFolder, task: ShardTask, attempt: str, encoder: Encoder, tally: Tally
+) -> ShardCount:
     rows: list[npt.NDArray[np.void]] = []
     skipped: Counter[str] = Counter()
     tokens = text_bytes = 0
@@ -123,6 +127,7 @@ def _write_shard(spec: DatasetSpec, work: WorkFolder, task: ShardTask, attempt: 
                 first_row += batch.rows
                 batch_tokens = int(lengths.sum())
                 tokens += batch_tokens
+                tally.add(batch_tokens)
                 text_bytes += batch.text_bytes
                 _count_metrics(spec.name, batch, batch_tokens)
                 if task.stop_after is not None and tokens >= task.stop_after:

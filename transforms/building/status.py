@@ -2,69 +2,156 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import posixpath
-from pathlib import Path
+import re
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from transforms.budget.token_budget import ShardCount
-from transforms.building.work_folder import Budgets
+from transforms.building.work_folder import Budgets, Publication
 from transforms.coders import from_json
-from transforms.dataset.manifest import NAME, Manifest, read_manifest
+from transforms.dataset.manifest import NAME, Manifest, manifest_path, read_manifest
 from transforms.errors import BroetchenError, one_line
 from transforms.files import storage
 from transforms.files.listing import list_files
+from transforms.progress.tally import parse_tally
 from transforms.recipe.spec import DatasetSpec
 
-# Until a shard of the dataset is finished, what a token takes in a file; only a progress bar hangs on it.
-_TYPICAL_BYTES_PER_TOKEN = 1.7
+_COUNT = re.compile(r"shard-\d+\.json")
+_TALLY = re.compile(r"shard-(\d+)-([0-9a-f]{12})\.tally")
+
+Phase = Literal["planning", "planned", "encoding", "publishing", "finished"]
+"""What a build does with a dataset; one that is planned waits for the others' plans, or for a worker."""
 
 
 @dataclasses.dataclass(frozen=True)
 class DatasetStatus:
-    """`tokens` counts finished shards and, on a local disk, an estimate of the unfinished; at most the budget.
+    """How far a running build is with a dataset.
 
-    `taken_over` are those of them that came from another dataset, without any work to speak of (`build --grow`).
+    Attributes:
+        tokens: of finished shards, and what workers have noted of those that they write; at most the budget.
+        shards: that are finished.
+        phase: see `Phase`.
+        taken_over: of the tokens, those that came from another dataset, without work to speak of (`build --grow`).
+        encoded: tokens that were encoded since the first look: those of this build, beyond the budget as well.
+        published: files that have their final names while the dataset is published, and how many are to be renamed.
     """
 
     tokens: int
     shards: int
-    finished: bool
+    phase: Phase
     taken_over: int = 0
+    encoded: int = 0
+    published: tuple[int, int] = (0, 0)
+
+    @property
+    def finished(self) -> bool:
+        """Whether its manifest is there."""
+        return self.phase == "finished"
 
 
 class StatusReader:
-    """Reads the status of one dataset again and again; each finished shard's count is fetched once."""
+    """Reads the status of one dataset again and again, from the files of its unfinished work.
 
-    def __init__(self, spec: DatasetSpec) -> None:
-        self._spec = spec
-        self._counts: dict[str, ShardCount] = {}
+    What lies there at the first look is an earlier build's: only what is written after it says how far this one is, and
+    which of the work that lies there serves it. Each finished shard's count is fetched once.
+
+    Args:
+        spec: of the dataset.
+        begun: whether the build may have begun before the first look, as a job that another process has started.
+    """
+
+    def __init__(self, spec: DatasetSpec, *, begun: bool = False) -> None:
+        self._spec, self._begun = spec, begun
+        self._before: set[tuple[str, int]] | None = None
+        self._old: dict[str, str | None] = {}
+        # The folder of this build's work, once its budgets are written there.
+        self._folder: str | None = None
+        # By path: the size of a count, and what it says.
+        self._counts: dict[str, tuple[int, ShardCount]] = {}
+        self._names: tuple[str, frozenset[str]] = "", frozenset()
+        self._manifest: tuple[str | None, DatasetProgress] | None = None
 
     def read(self) -> DatasetStatus:
-        spec = self._spec
-        for path, _ in list_files(spec.work_root, "*/shard-*.json"):
-            if path not in self._counts:
-                self._counts[path] = _read(ShardCount, path)
-        taken_over = min(spec.need, sum(count.tokens for count in self._counts.values() if not count.has_rows))
-        if (manifest := read_manifest(spec.folder)) is not None:
-            done = _finished(manifest)
-            return DatasetStatus(done.tokens, done.shards, finished=True, taken_over=taken_over)
-        tokens = sum(count.tokens for count in self._counts.values())
-        file_bytes = sum(count.file.bytes for count in self._counts.values())
-        rate = file_bytes / tokens if tokens and file_bytes else _TYPICAL_BYTES_PER_TOKEN
-        expected = tokens + round(self._unfinished_bytes() / rate)
-        return DatasetStatus(min(spec.need, expected), len(self._counts), finished=False, taken_over=taken_over)
+        """The status now.
 
-    def _unfinished_bytes(self) -> int:
-        if not storage.is_local(self._spec.work_root):
-            return 0
-        total = 0
-        for path in Path(self._spec.work_root).glob("*/.shard-*"):
-            try:
-                total += path.stat().st_size
-            except FileNotFoundError:  # finished meanwhile
+        Raises:
+            BroetchenError: a file is damaged, or has gone while it was read.
+        """
+        files = list_files(self._spec.work_root, "*/*")
+        counts = [(path, size) for path, size in files if _COUNT.fullmatch(posixpath.basename(path))]
+        notes = [path for path, _ in files if posixpath.basename(path).startswith(("budgets-", "publication-"))]
+        if self._before is None:
+            self._before = set(counts)
+            self._old = {} if self._begun else {path: storage.version(path) for path in notes}
+        if self._folder is None:
+            budgets = (path for path in notes if posixpath.basename(path).startswith("budgets-") and self._is_new(path))
+            self._folder = next(map(posixpath.dirname, budgets), None)
+        for path, size in counts:
+            if posixpath.dirname(path) == self._folder and self._counts.get(path, (None,))[0] != size:
+                self._counts[path] = size, _read(ShardCount, path)
+        there = {path for path, _ in counts}
+        standing = {count.ordinal: count for path, (_, count) in self._counts.items() if path in there}
+        being_written = self._being_written(files, standing)
+        encoded = sum(being_written.values()) + sum(
+            count.tokens
+            for path, (size, count) in self._counts.items()
+            if count.has_rows and (path, size) not in self._before
+        )
+        taken_over = min(self._spec.need, sum(count.tokens for _, count in self._counts.values() if not count.has_rows))
+        if (done := self._finished()) is not None:
+            return DatasetStatus(done.tokens, done.shards, "finished", taken_over, encoded)
+        tokens = sum(count.tokens for count in standing.values()) + sum(
+            max(0, written - (standing[ordinal].tokens if ordinal in standing else 0))
+            for ordinal, written in being_written.items()
+        )
+        phase: Phase = "planning" if self._folder is None else "encoding" if encoded else "planned"
+        published = (0, 0)
+        for path in notes:
+            is_publication = posixpath.basename(path).startswith("publication-")
+            if is_publication and posixpath.dirname(path) == self._folder and self._is_new(path):
+                phase, published = "publishing", self._published(path)
+        return DatasetStatus(min(self._spec.need, tokens), len(standing), phase, taken_over, encoded, published)
+
+    def _is_new(self, path: str) -> bool:
+        version = storage.version(path)
+        return version is None or version != self._old.get(path)
+
+    def _being_written(self, files: Iterable[tuple[str, int]], standing: Mapping[int, ShardCount]) -> dict[int, int]:
+        """Tokens of shards that are being written, by ordinal; of several attempts, of the one that has most."""
+        written: dict[int, int] = {}
+        for path, _ in files:
+            match = _TALLY.fullmatch(posixpath.basename(path))
+            if match is None or posixpath.dirname(path) != self._folder:
                 continue
-        return total
+            ordinal = int(match[1])
+            if ordinal in standing and standing[ordinal].attempt == match[2]:
+                continue  # It has just been finished.
+            # A file that has gone meanwhile is that of a shard that has just been finished, or given up.
+            with contextlib.suppress(BroetchenError):
+                tally = parse_tally(storage.read_bytes(path))
+                written[ordinal] = max(written.get(ordinal, 0), tally.done if tally else 0)
+        return written
+
+    def _published(self, publication: str) -> tuple[int, int]:
+        if self._names[0] != publication:
+            names = _read(Publication, publication).names.values()
+            self._names = publication, frozenset(map(posixpath.basename, names))
+        names_there = map(posixpath.basename, storage.list_marks(self._spec.folder))
+        return len(self._names[1].intersection(names_there)), len(self._names[1])
+
+    def _finished(self) -> DatasetProgress | None:
+        """What the manifest says, which is read once."""
+        version = storage.version(manifest_path(self._spec.folder))
+        if version is not None and self._manifest is not None and self._manifest[0] == version:
+            return self._manifest[1]
+        manifest = read_manifest(self._spec.folder)
+        if manifest is None:
+            return None
+        self._manifest = version, _finished(manifest)
+        return self._manifest[1]
 
 
 State = Literal["tokenizing", "publishing", "finished", "failed: source exhausted"]

@@ -10,6 +10,7 @@ and source lies in the same folder:
                                                                         the format has one
                                         bad-rows-00007-<attempt>.parquet  the rows that it left out, if they are kept
                                         trace-00007-<attempt>.parquet   its trace, if there is to be one
+                                        shard-00007-<attempt>.tally     how many tokens it has while it is written
                                         shard-00007.json                its `ShardCount`
                                         budgets-<fingerprint>.json      the tokens that each split is to have
                                         publication-<fingerprint>.json  which file each finished shard is renamed to
@@ -120,6 +121,10 @@ class WorkFolder:
     def trace(self, ordinal: int, attempt: str) -> str:
         """The file of a shard's trace."""
         return self._file(f"trace-{ordinal:05d}-{attempt}.parquet")
+
+    def tally(self, ordinal: int, attempt: str) -> str:
+        """The file in which a worker notes how far a shard is (`transforms.progress.tally`)."""
+        return self._file(f"shard-{ordinal:05d}-{attempt}.tally")
 
     def _rows(self, ordinal: int, attempt: str) -> str:
         return self._file(f"shard-{ordinal:05d}-{attempt}.rows")

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from launch.local.environment import PythonEnvironment, cache_folder, generation, trainer
+from launch.local.environment import PythonEnvironment, generation, trainer
 from tests.support.documents import ROOT
+from transforms.cache import cache_folder
 from transforms.errors import BroetchenError
 
 

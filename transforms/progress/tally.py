@@ -1,0 +1,182 @@
+"""What each worker has done, in a small file of its own, for whoever shows progress.
+
+Beam's metrics would be the first thought: its local engine gives them only once a job has ended. A file in a folder
+that the workers and the command share works on every runner; where they share none, nothing is counted.
+
+A file holds one line of three numbers: what is done, what there is to do as far as this worker knows, and their sum,
+by which a reader tells a line that is half written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import posixpath
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Self
+
+from transforms.errors import BroetchenError
+from transforms.files import storage
+from transforms.files.listing import list_files
+from transforms.files.own_file import open_own
+
+EXTENSION = "tally"
+
+_LOCAL_INTERVAL_S, _REMOTE_INTERVAL_S = 0.25, 10.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Tallied:
+    """What is done, and what there is to do, in the unit of the job."""
+
+    done: int = 0
+    expected: int = 0
+
+
+class Tally:
+    """Counts the work of one worker, and notes it in a file: at once, then four times a second, remote every 10 s.
+
+    Counting never fails and never waits: where the file cannot be written, nothing is noted, and a remote one is
+    written by a thread of its own. Used by one thread.
+
+    Args:
+        path: of the file, whose folder is there; None notes nothing.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with Tally(f"{folder}/a.tally") as tally:
+        ...         tally.add(7)
+        ...         TallyReader(folder).read().done
+        7
+    """
+
+    def __init__(self, path: str | None) -> None:
+        self.done = self.expected = 0
+        self._path = path
+        self._is_local = path is not None and storage.is_local(path)
+        self._writing: threading.Thread | None = None
+        self._next = 0.0
+
+    def add(self, done: int) -> None:
+        """Counts work that is done."""
+        self.done += done
+        self._note_in_time()
+
+    def expect(self, amount: int) -> None:
+        """Counts work that is to be done, by any worker."""
+        self.expected += amount
+        self._note_in_time()
+
+    @contextlib.contextmanager
+    def element(self, size: int) -> Iterator[Callable[[int], None]]:
+        """Gives a function that counts parts of an element; with the end of the block, `size` is counted in all.
+
+        Parts are often known by another measure than the whole, as bytes of text by what a footer says of them.
+        """
+        left = size
+
+        def add(done: int) -> None:
+            nonlocal left
+            done = min(done, left)
+            left -= done
+            self.add(done)
+
+        yield add
+        self.done += left
+        if self._is_local:
+            self._note()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Deletes the file."""
+        if self._writing is not None:
+            self._writing.join()
+        path, self._path = self._path, None
+        if path is not None and self._next:
+            with contextlib.suppress(BroetchenError, OSError):
+                storage.delete([path])
+
+    def _note_in_time(self) -> None:
+        if self._path is not None and time.monotonic() >= self._next:
+            self._note()
+
+    def _note(self) -> None:
+        if self._path is None:
+            return
+        self._next = time.monotonic() + (_LOCAL_INTERVAL_S if self._is_local else _REMOTE_INTERVAL_S)
+        # All lines are of one length, so that a shorter one leaves nothing of a longer one.
+        line = b"%020d %020d %020d\n" % (self.done, self.expected, self.done + self.expected)
+        if self._is_local:
+            self._write_local(line)
+        elif self._writing is None or not self._writing.is_alive():
+            self._writing = threading.Thread(target=_write_remote, args=(self._path, line), name="tally", daemon=True)
+            self._writing.start()
+
+    def _write_local(self, line: bytes) -> None:
+        assert self._path is not None
+        try:
+            descriptor = open_own(self._path)
+            try:
+                os.pwrite(descriptor, line, 0)
+            finally:
+                os.close(descriptor)
+        except (BroetchenError, OSError):  # No folder that is shared, no space: the work goes on.
+            self._path = None
+
+
+def _write_remote(path: str, line: bytes) -> None:
+    with contextlib.suppress(Exception):  # of any kind that a filesystem's client knows: the next one may work
+        storage.write_bytes(path, line)
+
+
+_own = threading.local()
+
+
+def worker_tally(folder: str | None) -> Tally:
+    """The tally of this thread of this process in a folder that workers share; one that notes nothing for None."""
+    key = os.getpid(), folder
+    if getattr(_own, "key", None) != key:
+        path = None if folder is None else posixpath.join(folder, f"{uuid.uuid4().hex}.{EXTENSION}")
+        _own.key, _own.tally = key, Tally(path)
+    tally: Tally = _own.tally
+    return tally
+
+
+def parse_tally(content: bytes) -> Tallied | None:
+    """What a tally's file says; None where it is half written, or none.
+
+    >>> parse_tally(b"7 9 16"), parse_tally(b"7 9 1")
+    (Tallied(done=7, expected=9), None)
+    """
+    parts = content[:100].split()
+    if len(parts) != 3 or not all(part.isdigit() for part in parts):
+        return None
+    done, expected, check = map(int, parts)
+    return Tallied(done, expected) if done + expected == check else None
+
+
+class TallyReader:
+    """Reads all tallies of a folder again and again; a tally only grows, so what was read once stays."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._known: dict[str, Tallied] = {}
+
+    def read(self) -> Tallied:
+        """The sum of all.
+
+        Raises:
+            BroetchenError: the folder cannot be listed.
+        """
+        for path, _ in list_files(self._folder, f"*.{EXTENSION}"):
+            with contextlib.suppress(BroetchenError):
+                if (found := parse_tally(storage.read_bytes(path))) is not None:
+                    self._known[path] = found
+        return Tallied(sum(one.done for one in self._known.values()), sum(one.expected for one in self._known.values()))
