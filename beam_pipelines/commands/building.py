@@ -88,6 +88,7 @@ def build(
             overwrite=overwrite,
             grow=grow,
             beam_arguments=context.args,
+            quiet=quiet,
         )
         print_dry_run(terminal.output(), found, output)
         return
@@ -155,6 +156,7 @@ def plan(
     source_root: SourceRoot = None,
     output_format: TableFormat = "table",
     ledger: Ledger = None,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Show what a build would read and write, from footers and a small sample, or from counts in a ledger."""
@@ -163,7 +165,7 @@ def plan(
     from beam_pipelines.jobs import plan as job
     from beam_pipelines.tables.sources import print_plan
 
-    outlooks = job.plan(mix, datasets=dataset or (), engine=engine, ledger=ledger)
+    outlooks = job.plan(mix, datasets=dataset or (), engine=engine, ledger=ledger, quiet=quiet)
     print_plan(terminal.output(), outlooks, output_format)
 
 
@@ -227,4 +229,4 @@ def demo(
     summary = build_demo(output, engine=engine, beam_arguments=context.args, quiet=quiet)
     console = terminal.output()
     print_build(console, summary, output)
-    print_verified(console, verify(output, beam_arguments=context.args))
+    print_verified(console, verify(output, beam_arguments=context.args, quiet=quiet))

@@ -40,6 +40,7 @@ def count(
     settings: Settings = None,
     output_format: TableFormat = "table",
     output: Annotated[str | None, typer.Option(metavar="FILE", help="Write the same to a file, too.")] = None,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Count subtokens: of a config's sources, of parquet files, or of what was built. All of each is read.
@@ -60,6 +61,7 @@ def count(
         engine=engine,
         ledger=ledger,
         beam_arguments=context.args,
+        quiet=quiet,
     )
     print_counts(terminal.output(), counts, output_format)
     if output is not None:
@@ -95,10 +97,16 @@ def verify(
         typer.Option(metavar="HEX", help="The digest of the manifests, as an earlier run printed it at its end."),
     ] = None,
     engine: EngineOption = "auto",
+    fresh: Annotated[
+        bool,
+        typer.Option("--fresh", help="Read all shards, also those that a run that was stopped has found sound."),
+    ] = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Read everything back with Grain's reader and hold it against the manifests.
 
+    A run that was stopped is simply run again: what it has found sound is read again only where it has changed.
     Warns of texts that stand in train and eval both, of content that is there twice, and of leftovers, and says what it
     cannot find; see docs/verify.md.
     """
@@ -112,7 +120,16 @@ def verify(
     against = job.AgainstSource.chosen(against_source, seed, config, source_root) if against_source else None
     if against:
         terminal.say(f"{against.row_groups:,} row groups are chosen by --seed {against.seed}")
-    found = job.verify(output, engine=engine, quick=quick, against=against, digest=digest, beam_arguments=context.args)
+    found = job.verify(
+        output,
+        engine=engine,
+        quick=quick,
+        against=against,
+        digest=digest,
+        beam_arguments=context.args,
+        go_on=not fresh,
+        quiet=quiet,
+    )
     console = terminal.output()
     if found.template is not None:
         terminal.print_as_is(console, f"The template of the job is {found.template}; nothing was read yet")

@@ -105,6 +105,7 @@ def eval_tokenizer(
     plot: Annotated[str | None, typer.Option(metavar="FILE", help="Draw a plot: a .png or .svg.")] = None,
     json_file: Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write all results as JSON.")] = None,
     output_format: TableFormat = "table",
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Evaluate tokenizers on text, by language or dataset: fertility, compression, Rényi efficiency, speed and more.
@@ -125,6 +126,7 @@ def eval_tokenizer(
         with_public=with_public,
         engine=engine,
         beam_arguments=context.args,
+        quiet=quiet,
     )
     tables.print_evaluation(terminal.output(), evaluation, output_format)
     if json_file is not None:

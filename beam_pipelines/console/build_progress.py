@@ -43,7 +43,7 @@ def follow_build(specs: Sequence[DatasetSpec], *, quiet: bool, begun: bool = Fal
 def build_frame(statuses: Mapping[str, DatasetStatus], need: Mapping[str, int]) -> Frame:
     """What there is to say of datasets that need so many tokens."""
     work = {name: work_of(status, need[name]) for name, status in statuses.items()}
-    rows = [Row(name, *work[name], note=_note(status)) for name, status in statuses.items()]
+    rows = [Row(name, *work[name], note=_note(status), ended=status.finished) for name, status in statuses.items()]
     done, of = (sum(numbers) for numbers in zip(*work.values(), strict=True))
     finished, state = sum(status.finished for status in statuses.values()), _state(statuses)
     amount = f"{format_short(done)} of {format_short(of)} tokens ({100 * done / max(1, of):.0f} %)"

@@ -25,9 +25,7 @@ def bar(name: str, total: float | None, unit: Unit, *, quiet: bool) -> contextli
 
 
 @contextlib.contextmanager
-def follow_tallies(
-    shown: Display, folder: str, doing: str, unit: Unit, *, quiet: bool, total: int | None = None
-) -> Iterator[None]:
+def follow_tallies(shown: Display, folder: str, doing: str, unit: Unit, *, total: int | None = None) -> Iterator[None]:
     """Shows the sum of the tallies in a folder while the block runs. Starts a thread.
 
     Args:
@@ -35,12 +33,8 @@ def follow_tallies(
         folder: that the workers share.
         doing: what they do, as "reading".
         unit: of the tallies.
-        quiet: to look at nothing.
         total: what there is to do; None where the workers find out.
     """
-    if quiet:
-        yield
-        return
     reader = TallyReader(folder)
 
     def look() -> Frame:

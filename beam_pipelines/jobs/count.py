@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import posixpath
@@ -11,6 +12,7 @@ import apache_beam as beam
 from apache_beam.pvalue import AsDict
 
 from beam_pipelines.config.mix import MixConfig
+from beam_pipelines.console.progress import display, follow_tallies
 from beam_pipelines.jobs.specs import chosen_datasets, keep_tokenizer, row_filter
 from beam_pipelines.runners.job import job_folder, run_job
 from beam_pipelines.runners.local import stored_tokens, work_seconds
@@ -24,6 +26,8 @@ from transforms.files import storage
 from transforms.files.listing import list_files
 from transforms.parquet.row_filter import RowFilter
 from transforms.patterns import is_wild
+from transforms.progress.display import BYTES, Display
+from transforms.progress.tally import worker_tally
 from transforms.tokenizer.file import TokenizerFile, load_tokenizer
 from transforms.tokenizer.spec import Engine, SpecialTokens, TokenizerSpec
 
@@ -147,6 +151,7 @@ def count(
     engine: Engine = "auto",
     ledger: str | None = None,
     beam_arguments: Sequence[str] = (),
+    quiet: bool = True,
 ) -> dict[str, TextCount]:
     """Counts all of `what`, in one pipeline.
 
@@ -156,6 +161,8 @@ def count(
         datasets: of configs and built outputs, only these.
         tokenizer, text_column: for parquet files; the others name theirs.
         ledger: a folder of counts for the sources, which is looked up and filled; see `transforms.counting.ledger`.
+        beam_arguments: options of Beam.
+        quiet: to show no progress.
 
     Returns:
         The counts by name, in the order of `what`: a source by its dataset, a split as `<dataset>/<split>`, parquet
@@ -175,7 +182,10 @@ def count(
         )
     if datasets and len(patterns) == len(what):
         raise UsageError(f"--dataset {datasets[0]}: parquet files have no datasets; leave it out")
-    with job_folder(beam_arguments, "count") as scratch:
+    with (
+        display("count", BYTES, quiet=quiet, first="looking through what is to be counted") as shown,
+        job_folder(beam_arguments, "count") as scratch,
+    ):
         counting = Counting(engine, scratch)
         for one in what:
             if isinstance(one, MixConfig) or _is_config(one):
@@ -184,7 +194,7 @@ def count(
                 counting.add_parquet(one, tokenizer, text_column)
             else:
                 counting.add_built(one, datasets)
-        return _run(counting, scratch, ledger, beam_arguments)
+        return _run(counting, scratch, ledger, beam_arguments, None if quiet else shown)
 
 
 def _is_config(what: str) -> bool:
@@ -198,19 +208,27 @@ def _is_parquet(what: str) -> bool:
     return is_wild(what) and not (_is_config(what) or os.path.isdir(what) or list_files(what, f"*/{NAME}"))
 
 
-def _run(counting: Counting, scratch: str, ledger: str | None, beam_arguments: Sequence[str]) -> dict[str, TextCount]:
+def _run(
+    counting: Counting, scratch: str, ledger: str | None, beam_arguments: Sequence[str], shown: Display | None
+) -> dict[str, TextCount]:
     result = posixpath.join(scratch, "counts.json")
+    tallies = None if shown is None else scratch
     ready = run_job(beam_arguments, work_s=counting.work_s(), prepare=counting.warm_encoders)
-    with ready as job, job.pipeline() as pipeline:
+    # The workers find out how much text there is.
+    followed = contextlib.nullcontext() if shown is None else follow_tallies(shown, scratch, "counting", BYTES)
+    built_bytes = sum(built.shard.size for built in counting.shards)
+    with ready as job, followed, job.pipeline() as pipeline:
+        worker_tally(tallies).expect(built_bytes)
         of_sources = (
             pipeline
             | "Sources" >> beam.Create(list(counting.specs), reshuffle=False).with_output_types(str)
-            | "CountTokens" >> CountTokens(counting.specs, None if ledger is None else CountLedger(ledger.rstrip("/")))
+            | "CountTokens"
+            >> CountTokens(counting.specs, None if ledger is None else CountLedger(ledger.rstrip("/")), tallies)
         )
         of_shards = (
             pipeline
             | "Shards" >> beam.Create(counting.shards, reshuffle=False).with_output_types(BuiltShard)
-            | "CountBuiltShards" >> CountBuiltShards()
+            | "CountBuiltShards" >> CountBuiltShards(tallies)
         )
         counts = (of_sources, of_shards) | beam.Flatten()
         _ = pipeline | "Once" >> beam.Create([result]) | "Write" >> beam.Map(_write_counts, AsDict(counts))

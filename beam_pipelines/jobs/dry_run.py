@@ -58,6 +58,7 @@ def dry_run(
     overwrite: bool = False,
     grow: str | None = None,
     beam_arguments: Sequence[str] = (),
+    quiet: bool = True,
 ) -> DryRun:
     """Checks a build with the arguments of `beam_pipelines.jobs.build.build`, and plans it.
 
@@ -76,7 +77,7 @@ def dry_run(
     check_free(output, asked_with(beam_arguments))
     _check_service(specs, beam_arguments, options)
     plans: dict[str, DatasetPlan] = {}
-    outlooks = plan(config, datasets=datasets, engine=engine, on_plan=plans.__setitem__)
+    outlooks = plan(config, datasets=datasets, engine=engine, on_plan=plans.__setitem__, quiet=quiet)
     finished, replaced = [], {}
     for spec in specs:
         try:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from beam_pipelines.config.mix import MixConfig
+from beam_pipelines.console.progress import display
 from beam_pipelines.jobs.specs import chosen_datasets, dataset_specs, keep_tokenizer, load_config_tokenizer
 from transforms.arrayrecord.index import index_bytes
 from transforms.budget.repeats import expected_passes
@@ -19,6 +20,7 @@ from transforms.counting.text_count import TextCount
 from transforms.files.scratch import temporary_folder
 from transforms.megatron.index import id_type, index_size
 from transforms.parquet.footer import SourceFile
+from transforms.progress.display import Frame, Row, counted
 from transforms.recipe.footer_bound import warn_of_footers
 from transforms.recipe.plan import DatasetPlan, plan_dataset, read_source
 from transforms.recipe.spec import DatasetSpec
@@ -96,28 +98,45 @@ def plan(
     engine: Engine = "auto",
     ledger: str | None = None,
     on_plan: Callable[[str, DatasetPlan], None] = lambda _name, _plan: None,
+    quiet: bool = True,
 ) -> list[DatasetOutlook]:
     """The outlook of `datasets`, or of all in the config.
 
     Args:
         ledger: a folder of counts, as `broetchen count --ledger` fills it: row groups that it knows are not estimated.
         on_plan: is given the name of each dataset, and its plan.
+        quiet: to show no progress.
 
     Raises:
         UsageError: the config, the tokenizer or the engine cannot be used.
         BroetchenError: a source is missing or damaged.
     """
     names = chosen_datasets(config, datasets)
-    tokenizer = load_config_tokenizer(config)
-    with temporary_folder("plan") as scratch:
+    with (
+        display("plan", counted("datasets"), quiet=quiet, first="loading the tokenizer") as shown,
+        temporary_folder("plan") as scratch,
+    ):
+        tokenizer = load_config_tokenizer(config)
         keep_tokenizer(tokenizer, scratch)
         specs = dataset_specs(config, names, tokenizer, output=scratch, engine=engine, overwrite=False)
         counts = None if ledger is None else CountLedger(ledger.rstrip("/"))
-        sources = [read_source(spec) for spec in specs]
+        sources = []
+        for done, spec in enumerate(specs):
+            shown.show(_step("reading footers", spec.name, done, len(specs)))
+            sources.append(read_source(spec))
         # Of all datasets, before the text of any is read.
         for spec, footers in zip(specs, sources, strict=True):
             warn_of_footers(spec, footers)
-        return [_outlook(spec, footers, counts, on_plan) for spec, footers in zip(specs, sources, strict=True)]
+        outlooks = []
+        for done, (spec, footers) in enumerate(zip(specs, sources, strict=True)):
+            shown.show(_step("sampling and measuring", spec.name, done, len(specs)))
+            outlooks.append(_outlook(spec, footers, counts, on_plan))
+        return outlooks
+
+
+def _step(doing: str, dataset: str, done: int, of: int) -> Frame:
+    doing = f"{doing}: {dataset}"
+    return Frame(doing, Row("plan", done, of, doing), line=f"{doing}, {done + 1} of {of}")
 
 
 def _outlook(

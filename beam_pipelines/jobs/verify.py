@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.metadata
 import json
+import logging
 import os
 import posixpath
 import random
@@ -15,8 +17,11 @@ import apache_beam as beam
 from apache_beam.pvalue import AsList
 
 from beam_pipelines.config.mix import source_path
+from beam_pipelines.console.progress import display, follow_tallies
 from beam_pipelines.runners.job import job_folder, run_job
 from beam_pipelines.runners.local import work_seconds
+from beam_pipelines.runners.remote.run import remote_runner
+from transforms.cache import cache_folder
 from transforms.dataset.against_source import SourceCheck, VerifyAgainstSource, choose_row_groups
 from transforms.dataset.findings import Finding, raise_problems
 from transforms.dataset.inventory import leftovers, output_digest, quick_findings
@@ -26,11 +31,14 @@ from transforms.dataset.tokenizer import why_not_recounted
 from transforms.dataset.verify import ShardCheck, VerifyShards, known_findings, shard_checks
 from transforms.errors import BroetchenError, UsageError, one_line
 from transforms.files import storage
+from transforms.progress.display import TOKENS, Display
+from transforms.progress.memory import Memory, memory_folder
 from transforms.tokenizer.spec import Engine
 
 # In one process, start-up left out; measured on shards of ids.
 _TOKENS_PER_S = 23_000_000
 _SEEDS = 2**32
+_LOGGER = logging.getLogger(__name__)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -99,6 +107,8 @@ def verify(
     against: AgainstSource | None = None,
     digest: str | None = None,
     beam_arguments: Sequence[str] = (),
+    go_on: bool = False,
+    quiet: bool = True,
 ) -> Verification:
     """Reads everything under `output` back.
 
@@ -108,6 +118,10 @@ def verify(
         quick: to look at names, sizes and manifests alone, and read no shard.
         against: to hold row groups of the sources against the datasets, too.
         digest: of the manifests, as an earlier run told it.
+        beam_arguments: options of Beam.
+        go_on: not to read again what a run that was stopped has found sound, and to remember what this one finds until
+            its end; see `transforms.progress.memory`. On this machine alone.
+        quiet: to show no progress.
 
     Raises:
         UsageError: `digest` is none, or `quick` and `against` do not go together.
@@ -120,17 +134,39 @@ def verify(
     if quick and against:
         raise UsageError("--quick reads nothing, and --against-source reads the source: give one of them")
     output = output.rstrip("/") or "/"
+    with display("verify", TOKENS, quiet=quiet or quick, first=f"looking through {output}") as shown:
+        return _verified(output, engine, quick, against, digest, beam_arguments, go_on, None if quiet else shown)
+
+
+def _verified(
+    output: str,
+    engine: Engine,
+    quick: bool,
+    against: AgainstSource | None,
+    digest: str | None,
+    beam_arguments: Sequence[str],
+    go_on: bool,
+    shown: Display | None,
+) -> Verification:
     manifests = find_manifests(output)
     found_digest = output_digest(manifests)
     findings = [Finding("warning", text) for text in leftovers(output, manifests)]
     if digest not in (None, found_digest):
         findings.append(Finding("problem", f"{output}: the digest of its manifests is {found_digest}, not {digest}"))
-    template = None
+    template, remembered = None, 0
     if quick:
         findings += [found for folder, manifest in manifests.items() for found in quick_findings(folder, manifest)]
         raise_problems(found.text for found in findings if found.kind == "problem")
     else:
-        findings, template = _run(output, manifests, findings, engine, against, beam_arguments)
+        memory = None
+        if go_on and remote_runner(beam_arguments) is None:
+            memory = Memory(
+                memory_folder(cache_folder(), "verify", [os.path.abspath(output), found_digest, _versions()])
+            )
+            memory.begin()
+        findings, template, remembered = _run(
+            output, manifests, findings, engine, against, beam_arguments, memory, shown
+        )
     warnings, unchecked = (
         tuple(sorted({found.text for found in findings if found.kind == kind})) for kind in ("warning", "unchecked")
     )
@@ -139,14 +175,24 @@ def verify(
         found_digest,
         warnings,
         unchecked,
-        blind=tuple(_blind(quick=quick, against=against, digest=digest)),
+        blind=tuple(_blind(quick=quick, against=against, digest=digest, remembered=remembered)),
         template=template,
     )
 
 
-def _blind(*, quick: bool, against: AgainstSource | None, digest: str | None) -> Iterator[str]:
+def _versions() -> str:
+    """Of all that reads a shard: what another version has found is not taken over."""
+    libraries = ("broetchen", "array-record", "grain", "gigatoken", "numpy", "pyarrow", "tokenizers")
+    return " ".join(f"{name} {importlib.metadata.version(name)}" for name in libraries)
+
+
+def _blind(*, quick: bool, against: AgainstSource | None, digest: str | None, remembered: int) -> Iterator[str]:
     if quick:
         yield "what is in the files (leave out --quick)"
+    if remembered:
+        yield (
+            f"what a disk has changed by itself in {remembered:,} shards since an earlier run read them (--fresh reads all)"
+        )
     if digest is None:
         yield "shards and manifest replaced together (keep the digest elsewhere, and give it by --digest)"
     if against is None:
@@ -162,8 +208,10 @@ def _run(
     engine: Engine,
     against: AgainstSource | None,
     beam_arguments: Sequence[str],
-) -> tuple[list[Finding], str | None]:
-    """All findings, and where the job was staged, if it was.
+    memory: Memory | None,
+    shown: Display | None,
+) -> tuple[list[Finding], str | None, int]:
+    """All findings, where the job was staged, if it was, and how many shards an earlier run has found sound.
 
     Raises:
         BroetchenError: there are problems among them.
@@ -177,13 +225,30 @@ def _run(
         known += unchecked
     work_s = sum(work_seconds(check.tokens, _TOKENS_PER_S, check.expected_engine()) for check in checks)
     work_s += sum(work_seconds(check.tokens, _TOKENS_PER_S, "tokenizers") for check in sources)
-    with job_folder(beam_arguments, "verify", output) as scratch:
+    there = memory.paths() if memory else set()
+    remembered = sum(check.path in there for check in checks)
+    total = sum(check.tokens for check in checks if check.path not in there)
+    if remembered:
+        _LOGGER.info(
+            "verify: a run that was stopped has found %s of %s shards sound; of these, only those are read again that "
+            "have changed since (--fresh reads all)",
+            f"{remembered:,}",
+            f"{len(checks):,}",
+        )
+    with contextlib.ExitStack() as stack:
+        scratch = stack.enter_context(job_folder(beam_arguments, "verify", output))
         result = posixpath.join(scratch, "findings.json")
-        with run_job(beam_arguments, work_s=work_s, output=output) as job, job.pipeline() as pipeline:
+        if memory:
+            # Where the job comes to its end, whatever it finds, the next run reads everything.
+            stack.callback(lambda: memory.forget() if storage.exists(result) else None)
+        job = stack.enter_context(run_job(beam_arguments, work_s=work_s, output=output))
+        if shown:
+            stack.enter_context(follow_tallies(shown, scratch, "reading", TOKENS, total=total))
+        with job.pipeline() as pipeline:
             in_shards = (
                 pipeline
                 | "Shards" >> beam.Create(checks, reshuffle=False).with_output_types(ShardCheck)
-                | "VerifyShards" >> VerifyShards()
+                | "VerifyShards" >> VerifyShards(None if shown is None else scratch, memory)
             )
             in_quarantine = (
                 pipeline
@@ -202,8 +267,8 @@ def _run(
                 | "Tell" >> beam.Map(_tell, AsList(found), result)
             )
         if job.template:
-            return known, job.template
-        return [*known, *_told(result)], None
+            return known, job.template, remembered
+        return [*known, *_told(result)], None, remembered
 
 
 def _shard_checks(folder: str, manifest: Manifest, engine: Engine) -> list[ShardCheck]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -14,6 +15,7 @@ import apache_beam as beam
 import pyarrow as pa
 
 from beam_pipelines.config.mix import load_config
+from beam_pipelines.console.progress import display, follow_tallies
 from beam_pipelines.jobs.specs import chosen_datasets, keep_tokenizer, row_filter
 from beam_pipelines.runners.job import job_folder, run_job
 from beam_pipelines.runners.local import stored_tokens, work_seconds
@@ -32,6 +34,7 @@ from transforms.evaluation.tokenizers import (
 )
 from transforms.files import storage
 from transforms.parquet.read import TextSource
+from transforms.progress.display import BYTES
 from transforms.tokenizer.file import TokenizerFile
 from transforms.tokenizer.spec import ChosenEngine, Engine
 
@@ -139,6 +142,7 @@ def evaluate(
     with_public: bool = False,
     engine: Engine = "auto",
     beam_arguments: Sequence[str] = (),
+    quiet: bool = True,
 ) -> Evaluation:
     """Evaluates tokenizers on parquet text.
 
@@ -149,24 +153,30 @@ def evaluate(
         with_public: adds the tokenizers in MaxText's package (`PUBLIC_TOKENIZERS`), as far as they load.
         engine: what encodes for a tokenizer.json; "auto" takes gigatoken where it gives the same ids on a sample.
         beam_arguments: options of Beam.
+        quiet: to show no progress.
 
     Raises:
         UsageError: a tokenizer cannot be loaded, there is no data or tokenizer, or the engine cannot be used.
         BroetchenError: data is missing, damaged, or holds no text.
     """
     groups = {group.name: group for group in read_groups(data, text_column)}
-    loaded, left_out = load_tokenizers(tokenizers, with_public=with_public)
-    with (
-        job_folder(beam_arguments, "eval") as scratch,
-        run_job(beam_arguments, work_s=_work_s(loaded, groups.values(), engine)) as job,
-    ):
+    with contextlib.ExitStack() as stack:
+        shown = stack.enter_context(display("eval-tokenizer", BYTES, quiet=quiet, first="loading tokenizers"))
+        loaded, left_out = load_tokenizers(tokenizers, with_public=with_public)
+        scratch = stack.enter_context(job_folder(beam_arguments, "eval"))
+        job = stack.enter_context(run_job(beam_arguments, work_s=_work_s(loaded, groups.values(), engine)))
+        shown.say("comparing engines on a sample")
         samples = [sample_texts(group) for group in groups.values()]
         ready = {one.name: _make_ready(one, scratch, engine, samples) for one in loaded}
+        tallies = None if quiet else scratch
+        if tallies:
+            # The workers find out how much text there is, which each tokenizer encodes.
+            stack.enter_context(follow_tallies(shown, tallies, "evaluating", BYTES))
         with job.pipeline() as pipeline:
             _ = (
                 pipeline
                 | "Groups" >> beam.Create(list(groups))
-                | "EvaluateTokenizers" >> EvaluateTokenizers(ready, groups)
+                | "EvaluateTokenizers" >> EvaluateTokenizers(ready, groups, tallies)
                 | "Write" >> beam.Map(_write_statistics, scratch)
             )
         coder = StatisticsCoder()

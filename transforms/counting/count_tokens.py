@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import apache_beam as beam
 import numpy as np
@@ -28,6 +28,7 @@ from transforms.parquet.footer import SourceFile
 from transforms.parquet.read import ReadFooters, TextSource
 from transforms.parquet.row_filter import RowFilter
 from transforms.parquet.texts import read_texts
+from transforms.progress.tally import worker_tally
 from transforms.tokenizer.spec import ChosenEngine, Engine, TokenizerSpec
 
 _LOGGER = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ _LOGGER = logging.getLogger(__name__)
 _PART_TEXT_BYTES = 32 << 20
 _SAMPLE_TEXT_BYTES = 256 << 10
 
+_TOLD_RECORDS = 256
 _KNOWN = "known"
 
 
@@ -135,8 +137,8 @@ def _tokens_of(
 class _LookUp(beam.DoFn):
     """Looks up what the ledger knows of a file; the rest becomes parts."""
 
-    def __init__(self, specs: Mapping[str, CountSpec], ledger: CountLedger | None) -> None:
-        self._specs, self._ledger = specs, ledger
+    def __init__(self, specs: Mapping[str, CountSpec], ledger: CountLedger | None, tallies: str | None) -> None:
+        self._specs, self._ledger, self._tallies = specs, ledger, tallies
 
     def process(self, element: tuple[str, SourceFile]) -> Iterator[_Part | TaggedOutput[str, tuple[str, TextCount]]]:
         name, source = element
@@ -146,26 +148,38 @@ class _LookUp(beam.DoFn):
             known = self._ledger.find(spec.counted(source), source)
             yield TaggedOutput(_KNOWN, (name, TextCount.sum(known.values())))
         missing = [group for group in range(len(source.row_groups)) if group not in known]
+        worker_tally(self._tallies).expect(text_bytes_of(source, missing))
         for members in lay_out_parts(source, missing, _PART_TEXT_BYTES):
             yield _Part(name, source, members)
 
 
+def text_bytes_of(source: SourceFile, row_groups: Iterable[int]) -> int:
+    """Bytes of text in row groups, as the footer says."""
+    return sum(source.row_groups[group].wanted_bytes for group in row_groups)
+
+
 class _CountPart(beam.DoFn):
-    def __init__(self, specs: Mapping[str, CountSpec], ledger: CountLedger | None) -> None:
-        self._specs, self._ledger = specs, ledger
+    def __init__(self, specs: Mapping[str, CountSpec], ledger: CountLedger | None, tallies: str | None) -> None:
+        self._specs, self._ledger, self._tallies = specs, ledger, tallies
 
     def process(self, part: _Part) -> Iterator[tuple[str, TextCount]]:
         spec = self._specs[part.dataset]
-        counts = count_row_groups(spec, part.source, part.row_groups)
+        with worker_tally(self._tallies).element(text_bytes_of(part.source, part.row_groups)) as counted:
+            counts = count_row_groups(spec, part.source, part.row_groups, counted)
         if self._ledger is not None:
             self._ledger.add(spec.counted(part.source), counts)
         yield part.dataset, TextCount.sum(counts.values())
 
 
-def count_row_groups(spec: CountSpec, source: SourceFile, row_groups: Sequence[int]) -> dict[int, TextCount]:
+def count_row_groups(
+    spec: CountSpec,
+    source: SourceFile,
+    row_groups: Sequence[int],
+    counted: Callable[[int], None] = lambda text_bytes: None,
+) -> dict[int, TextCount]:
     """Counts row groups of one file, each for itself. Memory is bounded by one batch of text.
 
-    Those that the filter rules out are not read.
+    Those that the filter rules out are not read. `counted` is told of the bytes of each batch of text.
 
     Raises:
         BroetchenError: the file is damaged.
@@ -180,6 +194,7 @@ def count_row_groups(spec: CountSpec, source: SourceFile, row_groups: Sequence[i
         batch = encodable(spec.tokenizer, read_batch)
         lengths[group].append(_tokens_of(spec.name, spec.tokenizer, spec.engine, batch.texts))
         text_bytes[group] += batch.text_bytes
+        counted(batch.text_bytes)
         skipped[group] += sum(batch.skipped.values())
         filtered[group] = filtered.get(group, 0) + batch.filtered
     return {
@@ -208,18 +223,21 @@ class CountTokens(beam.PTransform[PCollection[str], PCollection[tuple[str, TextC
     Args:
         specs: the sources to count, by name.
         ledger: where counts are looked up and written down; None counts everything.
+        tallies: a folder that workers share, where they note how many bytes of text they have counted; None for none.
 
     Raises:
         BroetchenError: (when run) a pattern matches nothing, or a file is damaged or has no such column.
         UsageError: (when run) the engine that was asked for cannot be used.
     """
 
-    def __init__(self, specs: Mapping[str, CountSpec], ledger: CountLedger | None = None) -> None:
+    def __init__(
+        self, specs: Mapping[str, CountSpec], ledger: CountLedger | None = None, tallies: str | None = None
+    ) -> None:
         super().__init__()
-        self._specs, self._ledger = dict(specs), ledger
+        self._specs, self._ledger, self._tallies = dict(specs), ledger, tallies
 
     def expand(self, names: PCollection[str]) -> PCollection[tuple[str, TextCount]]:
-        look_up = beam.ParDo(_LookUp(self._specs, self._ledger)).with_output_types(
+        look_up = beam.ParDo(_LookUp(self._specs, self._ledger, self._tallies)).with_output_types(
             _Part, **{_KNOWN: tuple[str, TextCount]}
         )
         sources = {
@@ -235,7 +253,8 @@ class CountTokens(beam.PTransform[PCollection[str], PCollection[tuple[str, TextC
         counted = (
             looked_up["parts"]
             | "SpreadParts" >> beam.Reshuffle()
-            | "Count" >> beam.ParDo(_CountPart(self._specs, self._ledger)).with_output_types(tuple[str, TextCount])
+            | "Count"
+            >> beam.ParDo(_CountPart(self._specs, self._ledger, self._tallies)).with_output_types(tuple[str, TextCount])
         )
         return (known, counted) | beam.Flatten() | "Sum" >> beam.CombinePerKey(SumTextCounts())
 
@@ -247,7 +266,7 @@ def built_shards(folder: str, manifest: Manifest, engine: Engine) -> Iterator[Bu
         yield BuiltShard(f"{manifest.dataset}/{split}", entry.documents, shard)
 
 
-def count_shard(built: BuiltShard) -> TextCount:
+def count_shard(built: BuiltShard, tallies: str | None = None) -> TextCount:
     """Counts a built shard by reading all of it.
 
     Records of ids do not say where documents begin, nor how long their text was: documents are the manifest's, and the
@@ -257,14 +276,25 @@ def count_shard(built: BuiltShard) -> TextCount:
         BroetchenError: the shard is damaged, or holds other tokens than its manifest says.
     """
     shard = built.shard
-    with ShardReader(shard.path, shard.format, shard.text_column) as reader:
+    bytes_per_token = shard.size / max(1, shard.tokens)
+    with (
+        worker_tally(tallies).element(shard.size) as counted,
+        ShardReader(shard.path, shard.format, shard.text_column) as reader,
+    ):
         if holds_ids(shard.format):
-            count = TextCount(built.documents, sum(map(len, reader.ids())), None, None, None, None)
+            tokens = told = 0
+            for number, ids in enumerate(reader.ids(), 1):
+                tokens += len(ids)
+                if number % _TOLD_RECORDS == 0:
+                    counted(round(tokens * bytes_per_token) - told)
+                    told = round(tokens * bytes_per_token)
+            count = TextCount(built.documents, tokens, None, None, None, None)
         else:
             lengths, text_bytes = [np.empty(0, np.int64)], 0
             for texts in reader.texts():
                 lengths.append(_tokens_of(built.name, shard.tokenizer, shard.engine, texts))
                 text_bytes += int(pc.sum(pc.binary_length(texts)).as_py() or 0)
+                counted(round(int(lengths[-1].sum()) * bytes_per_token))
             count = dataclasses.replace(
                 TextCount.of(np.concatenate(lengths), text_bytes, 0), skipped=None, filtered=None
             )
@@ -279,7 +309,8 @@ def count_shard(built: BuiltShard) -> TextCount:
 class CountBuiltShards(beam.PTransform[PCollection[BuiltShard], PCollection[tuple[str, TextCount]]]):
     """PCollection[BuiltShard] in, (name, TextCount) out; see `count_shard`.
 
-    `built_shards` names the shards of a built dataset.
+    `built_shards` names the shards of a built dataset. In the folder `tallies` workers note how many bytes of files
+    they have read.
 
     Example:
         >>> from transforms.tokenizer.file import load_tokenizer
@@ -295,11 +326,18 @@ class CountBuiltShards(beam.PTransform[PCollection[BuiltShard], PCollection[tupl
         edu/train: 41,441 subtokens
     """
 
+    def __init__(self, tallies: str | None = None) -> None:
+        super().__init__()
+        self._tallies = tallies
+
     def expand(self, shards: PCollection[BuiltShard]) -> PCollection[tuple[str, TextCount]]:
+        tallies = self._tallies
         return (
             shards
             | "SpreadShards" >> beam.Reshuffle()
             | "Count"
-            >> beam.Map(lambda shard: (shard.name, count_shard(shard))).with_output_types(tuple[str, TextCount])
+            >> beam.Map(lambda shard: (shard.name, count_shard(shard, tallies))).with_output_types(
+                tuple[str, TextCount]
+            )
             | "Sum" >> beam.CombinePerKey(SumTextCounts())
         )

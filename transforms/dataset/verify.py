@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import posixpath
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import apache_beam as beam
 import numpy as np
@@ -14,7 +15,7 @@ from apache_beam.pvalue import AsDict, TaggedOutput
 
 from transforms.arrayrecord.example import decode_ids, decode_text
 from transforms.arrayrecord.records import FEATURE, Format, holds_ids
-from transforms.coders import register_json_coder
+from transforms.coders import register_json_coder, to_json
 from transforms.dataset.consistency import manifest_warnings, unchecked_of
 from transforms.dataset.documents import DocumentCounter, DocumentHasher, Hashes, Ids, is_among
 from transforms.dataset.findings import FileCheck, Finding, file_problems, held_against
@@ -31,9 +32,13 @@ from transforms.files import storage
 from transforms.files.untrusted import check_regular
 from transforms.megatron.index import index_path
 from transforms.megatron.reader import PairReader
+from transforms.progress.memory import Memory, digest_of
+from transforms.progress.tally import worker_tally
 from transforms.tokenizer.spec import ChosenEngine, Engine, TokenizerSpec
 
 _BATCH_RECORDS = 256
+# A shard of which eval has more is read again: lines of the memory stay below some 200 KB.
+_MOST_REMEMBERED_HASHES = 10_000
 _MOST_PROBLEMS = 5
 
 _TRAIN, _EVAL = "train", "eval"
@@ -82,6 +87,12 @@ class ShardCheck:
     @property
     def path(self) -> str:
         return posixpath.join(self.folder, self.file)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """All files that are read to check it."""
+        trace = () if self.trace is None else (self.trace.path,)
+        return (self.path, *(one.path for one in self.beside), *trace)
 
     def expected_engine(self) -> ChosenEngine | None:
         """What will probably encode the shard's text; None where it holds ids, or its tokenizer cannot be loaded."""
@@ -164,22 +175,33 @@ def shard_problems(check: ShardCheck) -> list[str]:
     return _read_back(check, None)
 
 
-def _read_back(check: ShardCheck, hasher: DocumentHasher | None) -> list[str]:
-    """What is wrong with a shard; `hasher` takes the documents of those that are as they should be."""
+def _read_back(
+    check: ShardCheck, hasher: DocumentHasher | None, counted: Callable[[int], None] = lambda tokens: None
+) -> list[str]:
+    """What is wrong with a shard; `hasher` takes the documents of those that are as they should be.
+
+    `counted` is told of tokens as they are read.
+    """
     beside = [problem for one in check.beside for problem in file_problems(one)]
     beside += trace_file_problems(check.trace) if check.trace is not None else []
     if not storage.exists(check.path):
         return beside  # `dataset_problems` has said so
     try:
         with held_against(FileCheck(check.path, check.size, check.sha256)) as (local, problems):
-            return [*_content_problems(check, local, problems, hasher), *beside]
+            return [*_content_problems(check, local, problems, hasher, counted), *beside]
     except BroetchenError as error:
         return [str(error), *beside]
 
 
-def _content_problems(check: ShardCheck, local: str, before: Sequence[str], hasher: DocumentHasher | None) -> list[str]:
+def _content_problems(
+    check: ShardCheck,
+    local: str,
+    before: Sequence[str],
+    hasher: DocumentHasher | None,
+    counted: Callable[[int], None],
+) -> list[str]:
     problems = list(before)
-    tokens = records = 0
+    tokens = records = told = 0
     counter = DocumentCounter(check.bos_id, check.eos_id) if check.documents is not None else None
     special = None
     try:
@@ -190,6 +212,9 @@ def _content_problems(check: ShardCheck, local: str, before: Sequence[str], hash
             elif len(problems) < _MOST_PROBLEMS:
                 problems.append(f"{check.path}: record {records}: {found}")
             records += 1
+            if records % _BATCH_RECORDS == 0:
+                counted(tokens - told)
+                told = tokens
     except (ValueError, RuntimeError, IndexError, BroetchenError) as error:
         reason = one_line(error) or "no reason is given"
         return [*problems, f"{check.path}: cannot be read after record {records}: {reason}"]
@@ -366,6 +391,9 @@ def _merged(texts: _Texts, parts: Iterable[bytes]) -> tuple[_Texts, bytes]:
 class _VerifyShard(beam.DoFn):
     """Problems, and as `_SHARED` the hashes of eval that stand in a train shard, by the folders of both."""
 
+    def __init__(self, tallies: str | None, memory: Memory | None) -> None:
+        self._tallies, self._memory = tallies, memory
+
     def process(
         self, check: ShardCheck, held_out: Mapping[_Texts, bytes]
     ) -> Iterator[Finding | TaggedOutput[str, _Shared]]:
@@ -378,15 +406,37 @@ class _VerifyShard(beam.DoFn):
                 if texts[1] == check.compared_as
             }
         )
-        hasher = DocumentHasher(check.bos_id, check.eos_id) if comparable else None
-        yield from (Finding("problem", text) for text in _read_back(check, hasher))
-        if not hasher:
+        key = _memory_key(check, comparable) if self._memory else ""
+        known = self._memory.recall(key, check.files) if self._memory else None
+        if known is not None:
+            yield from (TaggedOutput(_SHARED, shared) for shared in _shared_of(check, comparable, known))
             return
-        found = np.unique(hasher.hashes())
-        for texts, hashes in comparable.items():
-            shared = found[is_among(found, hashes)]
-            if len(shared):
-                yield TaggedOutput(_SHARED, ((texts, check.folder), shared.tobytes()))
+        seen = self._memory.look(check.files) if self._memory else None
+        hasher = DocumentHasher(check.bos_id, check.eos_id) if comparable else None
+        with worker_tally(self._tallies).element(check.tokens) as counted:
+            problems = _read_back(check, hasher, counted)
+        yield from (Finding("problem", text) for text in problems)
+        found = np.unique(hasher.hashes()) if hasher else np.empty(0, np.uint64)
+        shared = {texts: found[is_among(found, hashes)] for texts, hashes in comparable.items()}
+        if self._memory and not problems and sum(map(len, shared.values())) <= _MOST_REMEMBERED_HASHES:
+            self._memory.keep(key, seen, [shared[texts].tolist() for texts in sorted(comparable)])
+        for texts, hashes in shared.items():
+            if len(hashes):
+                yield TaggedOutput(_SHARED, ((texts, check.folder), hashes.tobytes()))
+
+
+def _memory_key(check: ShardCheck, comparable: Mapping[_Texts, Hashes]) -> str:
+    """Stands for all that decides what reading a shard finds, but for the bytes of its files."""
+    parts = [to_json(check), *(f"{texts} {digest_of(comparable[texts])}" for texts in sorted(comparable))]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _shared_of(check: ShardCheck, comparable: Mapping[_Texts, Hashes], known: object) -> Iterator[_Shared]:
+    """What an earlier run found of eval's hashes in a shard: a list for each eval split that it is compared with."""
+    assert isinstance(known, list)
+    for texts, hashes in zip(sorted(comparable), known, strict=True):
+        if hashes:
+            yield (texts, check.folder), np.array(hashes, np.uint64).tobytes()
 
 
 def _shared_texts(element: tuple[tuple[_Texts, str], Iterable[bytes]], held_out: Mapping[_Texts, bytes]) -> Finding:
@@ -407,6 +457,10 @@ class VerifyShards(beam.PTransform[beam.PCollection[ShardCheck], beam.PCollectio
     are held in memory, 8 bytes a document, and train streams by.
 
     `shard_checks` makes the checks of a built dataset.
+
+    Args:
+        tallies: a folder that workers share, where they note how many tokens they have read; None for none.
+        memory: what an earlier run, that was stopped, has found sound; None reads all.
 
     Example:
         >>> import tempfile
@@ -429,6 +483,10 @@ class VerifyShards(beam.PTransform[beam.PCollection[ShardCheck], beam.PCollectio
         >>> folder.cleanup()
     """
 
+    def __init__(self, tallies: str | None = None, memory: Memory | None = None) -> None:
+        super().__init__()
+        self._tallies, self._memory = tallies, memory
+
     def expand(self, checks: beam.PCollection[ShardCheck]) -> beam.PCollection[Finding]:
         spread = checks | "SpreadShards" >> beam.Reshuffle()
         held_out = AsDict(
@@ -437,7 +495,9 @@ class VerifyShards(beam.PTransform[beam.PCollection[ShardCheck], beam.PCollectio
             | "ByDataset" >> beam.GroupByKey()
             | "Sort" >> beam.MapTuple(_merged).with_output_types(tuple[_Texts, bytes])
         )
-        verify = beam.ParDo(_VerifyShard(), held_out).with_output_types(Finding, **{_SHARED: _Shared})
+        verify = beam.ParDo(_VerifyShard(self._tallies, self._memory), held_out).with_output_types(
+            Finding, **{_SHARED: _Shared}
+        )
         verified = spread | "Verify" >> verify.with_outputs(_SHARED, main="problems")
         shared = (
             verified[_SHARED]

@@ -26,6 +26,7 @@ from transforms.parquet.footer import SourceFile, read_footer
 from transforms.parquet.read import ReadFooters, TextSource
 from transforms.parquet.source_files import expand_sources
 from transforms.parquet.texts import read_texts
+from transforms.progress.tally import worker_tally
 from transforms.texts import TextBatch
 
 # Text of one element: enough that its counts, of the size of a vocabulary, are small beside it.
@@ -35,8 +36,8 @@ _SAMPLE_TEXT_BYTES = 64 << 10
 # Words that are remembered to be whole or not: some 20 MB.
 _REMEMBERED_WORDS = 200_000
 
-# (tokenizer, group, file, its row groups)
-_Task = tuple[str, str, str, list[int]]
+# (tokenizer, group, file, its row groups, their bytes of text)
+_Task = tuple[str, str, str, list[int], int]
 
 Pair = tuple[str, str]
 """The names of a tokenizer and a group."""
@@ -121,20 +122,24 @@ def evaluate_texts(texts: pa.LargeStringArray, encoder: Encoder, whole_words: Wh
 
 
 class _Evaluate(beam.DoFn):
-    def __init__(self, tokenizers: Mapping[str, EvaluatedTokenizer], groups: Mapping[str, TextSource]) -> None:
+    def __init__(
+        self, tokenizers: Mapping[str, EvaluatedTokenizer], groups: Mapping[str, TextSource], tallies: str | None
+    ) -> None:
         self._tokenizers = tokenizers
         self._groups = groups
+        self._tallies = tallies
 
     def process(self, task: _Task) -> Iterator[tuple[Pair, TokenStatistics]]:
-        name, group, path, row_groups = task
+        name, group, path, row_groups, size = task
         tokenizer = self._tokenizers[name]
         total = TokenStatistics()
-        with tokenizer.lend() as encoder:
+        with worker_tally(self._tallies).element(size) as counted, tokenizer.lend() as encoder:
             whole_words = WholeWords(encoder, tokenizer.vocabulary)
             encoder.encode(pa.array(["a"], pa.large_string()))  # some make tables at their first call
             source = self._groups[group]
             for _, batch in read_texts(path, row_groups, source.text_column, rows=source.rows):
                 total += evaluate_texts(_texts_of(batch), encoder, whole_words)
+                counted(batch.text_bytes)
         yield (name, group), total
 
 
@@ -162,12 +167,20 @@ class EvaluateTokenizers(beam.PTransform[beam.PCollection[str], beam.PCollection
     Args:
         tokenizers: what to evaluate, by name.
         groups: the data, by name.
+        tallies: a folder that workers share, where they note the bytes of text that they have evaluated, each as often
+            as there are tokenizers; None for none.
     """
 
-    def __init__(self, tokenizers: Mapping[str, EvaluatedTokenizer], groups: Mapping[str, TextSource]) -> None:
+    def __init__(
+        self,
+        tokenizers: Mapping[str, EvaluatedTokenizer],
+        groups: Mapping[str, TextSource],
+        tallies: str | None = None,
+    ) -> None:
         super().__init__()
         self._tokenizers = dict(tokenizers)
         self._groups = dict(groups)
+        self._tallies = tallies
 
     def expand(self, names: beam.PCollection[str]) -> beam.PCollection[tuple[Pair, TokenStatistics]]:
         return (
@@ -177,12 +190,17 @@ class EvaluateTokenizers(beam.PTransform[beam.PCollection[str], beam.PCollection
             | "Tasks" >> beam.FlatMapTuple(self._tasks).with_output_types(_Task)
             | "SpreadTasks" >> beam.Reshuffle()
             | "Evaluate"
-            >> beam.ParDo(_Evaluate(self._tokenizers, self._groups)).with_output_types(tuple[Pair, TokenStatistics])
+            >> beam.ParDo(_Evaluate(self._tokenizers, self._groups, self._tallies)).with_output_types(
+                tuple[Pair, TokenStatistics]
+            )
             | "Sum" >> beam.CombinePerKey(SumStatistics()).with_output_types(tuple[Pair, TokenStatistics])
         )
 
     def _tasks(self, group: str, file: SourceFile) -> Iterator[_Task]:
         wanted = file.wanted_groups
-        for run in row_group_runs([file.row_groups[number].text_bytes for number in wanted]):
+        sizes = [file.row_groups[number].text_bytes for number in wanted]
+        worker_tally(self._tallies).expect(sum(sizes) * len(self._tokenizers))
+        for run in row_group_runs(sizes):
             for tokenizer in self._tokenizers:
-                yield tokenizer, group, file.path, [wanted[place] for place in run]
+                numbers = [wanted[place] for place in run]
+                yield tokenizer, group, file.path, numbers, sum(sizes[place] for place in run)

@@ -69,12 +69,14 @@ class Row:
     Attributes:
         done, total: in the unit of the display; of a total of None nobody knows.
         note: what is said behind the bar.
+        ended: whether nothing is left to do there, not even work that is not counted.
     """
 
     name: str
     done: float
     total: float | None
     note: str = ""
+    ended: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -273,8 +275,7 @@ class _Bars:
     def __call__(self, frame: Frame, pace: str, left_s: float | None) -> None:
         rows = [*frame.parts, frame.whole]
         while len(self._tasks) < len(rows):
-            fields = dict.fromkeys(("percent", "note", "pace", "left"), "")
-            self._tasks.append(self._progress.add_task("", total=None, **fields))
+            self._tasks.append(self._progress.add_task("", total=None, percent="", note="", pace="", left=""))
         for task, row in zip(self._tasks, rows, strict=False):
             is_whole = row is frame.whole
             name = escape(without_controls(row.name))
@@ -297,16 +298,15 @@ class _Lines:
     def __init__(self, title: str, unit: Unit) -> None:
         self._title, self._unit = title, unit
         self._state = ""
-        self._notes: dict[str, str] = {}
+        self._ended: dict[str, bool] = {}
         self._next = time.monotonic() + _LINE_INTERVAL_S
 
     def __call__(self, frame: Frame, pace: str, left_s: float | None) -> None:
         for row in frame.parts:
-            is_done = row.total is not None and row.done >= row.total
-            # Of a part that was done before the first look there is nothing to say.
-            if is_done and self._notes.get(row.name, row.note) != row.note:
+            # Of a part that had ended before the first look there is nothing to say.
+            if row.ended and not self._ended.setdefault(row.name, row.ended):
                 _LOGGER.info("%s: %s", row.name, row.note)
-            self._notes[row.name] = row.note
+            self._ended[row.name] = row.ended
         now = time.monotonic()
         if frame.state != self._state:
             self._state = frame.state

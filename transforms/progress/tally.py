@@ -59,18 +59,19 @@ class Tally:
         self.done = self.expected = 0
         self._path = path
         self._is_local = path is not None and storage.is_local(path)
-        self._writing: threading.Thread | None = None
+        self._waiting: threading.Timer | None = None
         self._next = 0.0
 
     def add(self, done: int) -> None:
         """Counts work that is done."""
         self.done += done
-        self._note_in_time()
+        if self._path is not None and time.monotonic() >= self._next:
+            self._note()
 
     def expect(self, amount: int) -> None:
         """Counts work that is to be done, by any worker."""
         self.expected += amount
-        self._note_in_time()
+        self._note()
 
     @contextlib.contextmanager
     def element(self, size: int) -> Iterator[Callable[[int], None]]:
@@ -88,52 +89,51 @@ class Tally:
 
         yield add
         self.done += left
-        if self._is_local:
-            self._note()
+        self._note()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         """Deletes the file."""
-        if self._writing is not None:
-            self._writing.join()
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting.join()
         path, self._path = self._path, None
         if path is not None and self._next:
             with contextlib.suppress(BroetchenError, OSError):
                 storage.delete([path])
 
-    def _note_in_time(self) -> None:
-        if self._path is not None and time.monotonic() >= self._next:
-            self._note()
-
     def _note(self) -> None:
         if self._path is None:
             return
-        self._next = time.monotonic() + (_LOCAL_INTERVAL_S if self._is_local else _REMOTE_INTERVAL_S)
-        # All lines are of one length, so that a shorter one leaves nothing of a longer one.
-        line = b"%020d %020d %020d\n" % (self.done, self.expected, self.done + self.expected)
         if self._is_local:
-            self._write_local(line)
-        elif self._writing is None or not self._writing.is_alive():
-            self._writing = threading.Thread(target=_write_remote, args=(self._path, line), name="tally", daemon=True)
-            self._writing.start()
+            self._next = time.monotonic() + _LOCAL_INTERVAL_S
+            self._write_local(self._path)
+        elif self._waiting is None or not self._waiting.is_alive():
+            self._waiting = threading.Timer(max(0.0, self._next - time.monotonic()), self._write_remote, (self._path,))
+            self._waiting.daemon = True
+            self._next = time.monotonic() + _REMOTE_INTERVAL_S
+            self._waiting.start()
 
-    def _write_local(self, line: bytes) -> None:
-        assert self._path is not None
+    def _line(self) -> bytes:
+        # All lines are of one length, so that a shorter one leaves nothing of a longer one.
+        done, expected = self.done, self.expected
+        return b"%020d %020d %020d\n" % (done, expected, done + expected)
+
+    def _write_local(self, path: str) -> None:
         try:
-            descriptor = open_own(self._path)
+            descriptor = open_own(path)
             try:
-                os.pwrite(descriptor, line, 0)
+                os.pwrite(descriptor, self._line(), 0)
             finally:
                 os.close(descriptor)
         except (BroetchenError, OSError):  # No folder that is shared, no space: the work goes on.
             self._path = None
 
-
-def _write_remote(path: str, line: bytes) -> None:
-    with contextlib.suppress(Exception):  # of any kind that a filesystem's client knows: the next one may work
-        storage.write_bytes(path, line)
+    def _write_remote(self, path: str) -> None:
+        with contextlib.suppress(Exception):  # of any kind that a filesystem's client knows: the next one may work
+            storage.write_bytes(path, self._line())
 
 
 _own = threading.local()
