@@ -127,7 +127,8 @@ def verify(
         against=against,
         digest=digest,
         beam_arguments=context.args,
-        go_on=not fresh,
+        remember=True,
+        fresh=fresh,
         quiet=quiet,
     )
     console = terminal.output()

@@ -212,6 +212,7 @@ def _run(
     counting: Counting, scratch: str, ledger: str | None, beam_arguments: Sequence[str], shown: Display | None
 ) -> dict[str, TextCount]:
     result = posixpath.join(scratch, "counts.json")
+    known = None if ledger is None else CountLedger(ledger.rstrip("/"))
     tallies = None if shown is None else scratch
     ready = run_job(beam_arguments, work_s=counting.work_s(), prepare=counting.warm_encoders)
     # The workers find out how much text there is.
@@ -222,8 +223,7 @@ def _run(
         of_sources = (
             pipeline
             | "Sources" >> beam.Create(list(counting.specs), reshuffle=False).with_output_types(str)
-            | "CountTokens"
-            >> CountTokens(counting.specs, None if ledger is None else CountLedger(ledger.rstrip("/")), tallies)
+            | "CountTokens" >> CountTokens(counting.specs, known, tallies)
         )
         of_shards = (
             pipeline

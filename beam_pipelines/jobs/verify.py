@@ -107,7 +107,8 @@ def verify(
     against: AgainstSource | None = None,
     digest: str | None = None,
     beam_arguments: Sequence[str] = (),
-    go_on: bool = False,
+    remember: bool = False,
+    fresh: bool = False,
     quiet: bool = True,
 ) -> Verification:
     """Reads everything under `output` back.
@@ -119,8 +120,9 @@ def verify(
         against: to hold row groups of the sources against the datasets, too.
         digest: of the manifests, as an earlier run told it.
         beam_arguments: options of Beam.
-        go_on: not to read again what a run that was stopped has found sound, and to remember what this one finds until
-            its end; see `transforms.progress.memory`. On this machine alone.
+        remember: not to read again what a run that was stopped has found sound, and to remember until its end what this
+            one finds; see `transforms.progress.memory`. Where a service runs the job, nothing is remembered.
+        fresh: to forget what an earlier run has found, and read all again.
         quiet: to show no progress.
 
     Raises:
@@ -135,7 +137,9 @@ def verify(
         raise UsageError("--quick reads nothing, and --against-source reads the source: give one of them")
     output = output.rstrip("/") or "/"
     with display("verify", TOKENS, quiet=quiet or quick, first=f"looking through {output}") as shown:
-        return _verified(output, engine, quick, against, digest, beam_arguments, go_on, None if quiet else shown)
+        return _verified(
+            output, engine, quick, against, digest, beam_arguments, remember, fresh, None if quiet else shown
+        )
 
 
 def _verified(
@@ -145,7 +149,8 @@ def _verified(
     against: AgainstSource | None,
     digest: str | None,
     beam_arguments: Sequence[str],
-    go_on: bool,
+    remember: bool,
+    fresh: bool,
     shown: Display | None,
 ) -> Verification:
     manifests = find_manifests(output)
@@ -159,11 +164,8 @@ def _verified(
         raise_problems(found.text for found in findings if found.kind == "problem")
     else:
         memory = None
-        if go_on and remote_runner(beam_arguments) is None:
-            memory = Memory(
-                memory_folder(cache_folder(), "verify", [os.path.abspath(output), found_digest, _versions()])
-            )
-            memory.begin()
+        if remember and remote_runner(beam_arguments) is None:
+            memory = _memory(output, found_digest, fresh=fresh)
         findings, template, remembered = _run(
             output, manifests, findings, engine, against, beam_arguments, memory, shown
         )
@@ -180,6 +182,16 @@ def _verified(
     )
 
 
+def _memory(output: str, digest: str, *, fresh: bool) -> Memory:
+    """What an earlier run has found of these very manifests, if it was stopped."""
+    place = os.path.abspath(output) if storage.is_local(output) else output
+    memory = Memory(memory_folder(cache_folder(), "verify", [place, digest, _versions()]))
+    if fresh:
+        memory.forget()
+    memory.begin()
+    return memory
+
+
 def _versions() -> str:
     """Of all that reads a shard: what another version has found is not taken over."""
     libraries = ("broetchen", "array-record", "grain", "gigatoken", "numpy", "pyarrow", "tokenizers")
@@ -191,7 +203,8 @@ def _blind(*, quick: bool, against: AgainstSource | None, digest: str | None, re
         yield "what is in the files (leave out --quick)"
     if remembered:
         yield (
-            f"what a disk has changed by itself in {remembered:,} shards since an earlier run read them (--fresh reads all)"
+            f"what a disk has changed by itself in {remembered:,} shards since an earlier run read them "
+            "(--fresh reads all)"
         )
     if digest is None:
         yield "shards and manifest replaced together (keep the digest elsewhere, and give it by --digest)"

@@ -249,12 +249,11 @@ class CountTokens(beam.PTransform[PCollection[str], PCollection[tuple[str, TextC
             | "ReadFooters" >> ReadFooters()
             | "LookUp" >> look_up.with_outputs(_KNOWN, main="parts")
         )
-        known = looked_up[_KNOWN]
+        known, count_parts = looked_up[_KNOWN], beam.ParDo(_CountPart(self._specs, self._ledger, self._tallies))
         counted = (
             looked_up["parts"]
             | "SpreadParts" >> beam.Reshuffle()
-            | "Count"
-            >> beam.ParDo(_CountPart(self._specs, self._ledger, self._tallies)).with_output_types(tuple[str, TextCount])
+            | "Count" >> count_parts.with_output_types(tuple[str, TextCount])
         )
         return (known, counted) | beam.Flatten() | "Sum" >> beam.CombinePerKey(SumTextCounts())
 
@@ -332,12 +331,13 @@ class CountBuiltShards(beam.PTransform[PCollection[BuiltShard], PCollection[tupl
 
     def expand(self, shards: PCollection[BuiltShard]) -> PCollection[tuple[str, TextCount]]:
         tallies = self._tallies
+
+        def count(shard: BuiltShard) -> tuple[str, TextCount]:
+            return shard.name, count_shard(shard, tallies)
+
         return (
             shards
             | "SpreadShards" >> beam.Reshuffle()
-            | "Count"
-            >> beam.Map(lambda shard: (shard.name, count_shard(shard, tallies))).with_output_types(
-                tuple[str, TextCount]
-            )
+            | "Count" >> beam.Map(count).with_output_types(tuple[str, TextCount])
             | "Sum" >> beam.CombinePerKey(SumTextCounts())
         )

@@ -183,16 +183,14 @@ class EvaluateTokenizers(beam.PTransform[beam.PCollection[str], beam.PCollection
         self._tallies = tallies
 
     def expand(self, names: beam.PCollection[str]) -> beam.PCollection[tuple[Pair, TokenStatistics]]:
+        evaluate = beam.ParDo(_Evaluate(self._tokenizers, self._groups, self._tallies))
         return (
             names
             | "Sources" >> beam.Map(self._groups.__getitem__).with_output_types(TextSource)
             | "ReadFooters" >> ReadFooters()
             | "Tasks" >> beam.FlatMapTuple(self._tasks).with_output_types(_Task)
             | "SpreadTasks" >> beam.Reshuffle()
-            | "Evaluate"
-            >> beam.ParDo(_Evaluate(self._tokenizers, self._groups, self._tallies)).with_output_types(
-                tuple[Pair, TokenStatistics]
-            )
+            | "Evaluate" >> evaluate.with_output_types(tuple[Pair, TokenStatistics])
             | "Sum" >> beam.CombinePerKey(SumStatistics()).with_output_types(tuple[Pair, TokenStatistics])
         )
 

@@ -1,16 +1,17 @@
-"""What a run that was stopped has found sound, in the user's own cache, so that the next one need not read it again.
+"""What a run that was stopped has found sound, in the user's own cache, so that the next need not read it again.
 
-It lies in the cache of the user (`transforms.cache`) and never beside what is checked, where whoever writes a damaged file
-could write that it is sound. A file is taken for one that was read only while all of this holds:
+It lies in the cache of the user (`transforms.cache`) and never beside what is checked, where whoever writes a damaged
+file could write that it is sound. A file is taken for one that was read only while all of this holds:
 
 * its version is the same (`storage.version`): on a local disk device, inode, size, and the times of the last write and
   of the last change, of which the second cannot be set back; on ``gs://`` the generation;
 * its version was the same before and after it was read, and on a local disk its last change was ten seconds ago by
   then, so that no write can hide within the grain of the clock;
 * all that was expected of it is the same, which the key stands for;
-* it was read less than a week ago. Bytes that a disk changes by itself leave no trace but in the bytes.
+* it was read less than a week ago: bytes that a disk changes by itself leave no trace elsewhere.
 
-Other filesystems tell no version, and nothing is remembered of them. Whatever is damaged or not this user's is left out.
+Other filesystems tell no version, and nothing is remembered of them. Whatever is damaged, or not this user's, is left
+out.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ KEPT_S = 7 * 86400
 """How long what was found counts, in seconds."""
 
 _SETTLED_S = 10.0
+# What was read later than now was read by another clock.
+_SKEW_S = 60.0
 _MOST_BYTES = 256 << 20
 
 
@@ -100,7 +103,7 @@ class Memory:
             BroetchenError: a file cannot be looked up.
         """
         record = self._records().get(key)
-        if record is None or record.files.keys() != set(files) or not -_SETTLED_S < time.time() - record.at < KEPT_S:
+        if record is None or record.files.keys() != set(files) or not -_SKEW_S < time.time() - record.at < KEPT_S:
             return None
         return record.value if all(storage.version(path) == record.files[path] for path in files) else None
 

@@ -60,6 +60,7 @@ class Tally:
         self._path = path
         self._is_local = path is not None and storage.is_local(path)
         self._waiting: threading.Timer | None = None
+        self._writing = threading.Lock()
         self._next = 0.0
 
     def add(self, done: int) -> None:
@@ -96,10 +97,11 @@ class Tally:
 
     def __exit__(self, *_: object) -> None:
         """Deletes the file."""
-        if self._waiting is not None:
-            self._waiting.cancel()
-            self._waiting.join()
-        path, self._path = self._path, None
+        waiting = self._waiting
+        if waiting is not None:
+            waiting.cancel()
+        with self._writing:
+            path, self._path = self._path, None
         if path is not None and self._next:
             with contextlib.suppress(BroetchenError, OSError):
                 storage.delete([path])
@@ -110,8 +112,8 @@ class Tally:
         if self._is_local:
             self._next = time.monotonic() + _LOCAL_INTERVAL_S
             self._write_local(self._path)
-        elif self._waiting is None or not self._waiting.is_alive():
-            self._waiting = threading.Timer(max(0.0, self._next - time.monotonic()), self._write_remote, (self._path,))
+        elif self._waiting is None:
+            self._waiting = threading.Timer(max(0.0, self._next - time.monotonic()), self._write_remote)
             self._waiting.daemon = True
             self._next = time.monotonic() + _REMOTE_INTERVAL_S
             self._waiting.start()
@@ -131,9 +133,11 @@ class Tally:
         except (BroetchenError, OSError):  # No folder that is shared, no space: the work goes on.
             self._path = None
 
-    def _write_remote(self, path: str) -> None:
-        with contextlib.suppress(Exception):  # of any kind that a filesystem's client knows: the next one may work
-            storage.write_bytes(path, self._line())
+    def _write_remote(self) -> None:
+        self._waiting = None  # What is counted from now on needs another one.
+        with self._writing, contextlib.suppress(Exception):  # of any kind that a client knows: the next one may work
+            if self._path is not None:
+                storage.write_bytes(self._path, self._line())
 
 
 _own = threading.local()
