@@ -50,7 +50,7 @@ def build_frame(statuses: Mapping[str, DatasetStatus], need: Mapping[str, int]) 
     published = f"{finished} of {_datasets(len(statuses))} published"
     return Frame(
         state,
-        Row("all", done, of, f"{state}, {published}"),
+        Row("all", done, of, f"{state}, {finished}/{_datasets(len(statuses))}"),
         parts=rows,
         work=sum(status.encoded for status in statuses.values()),
         line=f"{state}: {amount}, {published}",

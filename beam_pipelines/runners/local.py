@@ -14,6 +14,7 @@ from transforms.tokenizer.spec import ChosenEngine
 # What a second process costs: an encoder of its own, and the engine's way between processes.
 _WORK_WORTH_PROCESSES_S = 2.0
 _MEMORY_PER_WORKER = 1 << 30
+_MEMORY_OF_ONE = 512 << 20
 # What `tokenizers` encodes in one process, whatever is done with the ids then; see docs/benchmarks.md.
 _REFERENCE_TOKENS_PER_S = 500_000
 # A byte of parquet, compressed as it is and with other columns in it, holds about half a token.
@@ -49,10 +50,33 @@ def local_workers(arguments: Sequence[str], work_s: float) -> list[str]:
     """
     if any(argument.startswith(("--direct_", "--runner")) for argument in arguments):
         return []
-    workers = min(os.cpu_count() or 1, psutil.virtual_memory().available // _MEMORY_PER_WORKER)
-    if work_s < _WORK_WORTH_PROCESSES_S or workers < 2:
+    workers = worthwhile_processes(work_s)
+    if workers < 2:
         return []
     return ["--direct_running_mode=multi_processing", f"--direct_num_workers={workers}"]
+
+
+def worthwhile_processes(work_s: float) -> int:
+    """How many worker processes a local run takes by itself: one a processor, as far as memory and work go.
+
+    Args:
+        work_s: about how many seconds the work takes in one process.
+    """
+    if work_s < _WORK_WORTH_PROCESSES_S:
+        return 1
+    return max(1, min(os.cpu_count() or 1, psutil.virtual_memory().available // _MEMORY_PER_WORKER))
+
+
+def build_memory(processes: int) -> int:
+    """About how many bytes of memory a build takes at its peak on this machine, as docs/benchmarks.md has measured it.
+
+    Text that is passed on with all columns, as `vocab` does, takes a fifth more.
+
+    >>> build_memory(1) >> 20, build_memory(2) >> 20
+    (512, 1228)
+    """
+    # Beside the workers, the process that runs Beam's engine; ours is both where there is one.
+    return _MEMORY_OF_ONE if processes == 1 else round((processes + 1) * 0.4 * (1 << 30))
 
 
 def local_parallelism(options: PipelineOptions) -> int:

@@ -13,6 +13,7 @@ from beam_pipelines.console.terminal import print_as_is
 from beam_pipelines.jobs.dry_run import DryRun
 from beam_pipelines.jobs.plan import DatasetOutlook
 from beam_pipelines.runners.dataflow import PRICES_OF, dataflow_cost
+from beam_pipelines.runners.local import build_memory, worthwhile_processes
 from transforms.counting.text_count import TextCount
 from transforms.quantities import format_estimate, format_short, format_size
 
@@ -76,6 +77,7 @@ def print_plan(console: Console, outlooks: Sequence[DatasetOutlook], output_form
             f"A training that reads all of it holds an index of about {format_size(index)} in each worker process of "
             f"Grain's, and has about {sum(outlook.shards for outlook in outlooks):,} shards open there."
         )
+    console.print(_local_note(outlooks))
     scratch = max(outlook.scratch_bytes for outlook in outlooks)
     console.print(f"With the output in a bucket, each process takes up to {format_size(scratch)} of local disk.")
     console.print(
@@ -95,6 +97,20 @@ def print_plan(console: Console, outlooks: Sequence[DatasetOutlook], output_form
     for outlook in outlooks:
         if (what := _shortfall(outlook)) is not None:
             console.print(what)
+
+
+def _local_note(outlooks: Sequence[DatasetOutlook]) -> str:
+    """What all of it takes on this machine: time, disk and memory."""
+    seconds = sum(outlook.seconds for outlook in outlooks)
+    processes = worthwhile_processes(seconds)
+    written = sum(outlook.written_bytes for outlook in outlooks)
+    # Of each dataset, a shard at a cut lies there twice until it is published.
+    disk = written + sum(outlook.scratch_bytes // 2 for outlook in outlooks)
+    return (
+        f"On this machine: about {_duration(seconds / processes)} in {processes} "
+        f"process{'' if processes == 1 else 'es'}, {format_size(disk)} of disk at the output, and "
+        f"{format_size(build_memory(processes))} of memory."
+    )
 
 
 def _id_note(outlooks: Sequence[DatasetOutlook]) -> str:

@@ -76,7 +76,8 @@ def built(mix: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert result.returncode == 0, result.stderr
     # The table on the one, all else on the other.
     assert all(f" {dataset} " in result.stdout for dataset in TOKENS)
-    assert sorted(result.stderr.splitlines()) == [
+    assert result.stderr.startswith("build: planning 3 datasets\n")
+    assert sorted(line for line in result.stderr.splitlines() if not line.startswith("build: ")) == [
         "a: 3.05K tokens, published",
         "b: 2.05K tokens, published",
         "c: 1.05K tokens, published",
@@ -146,7 +147,7 @@ def test_build_takes_chosen_datasets_settings_and_options_of_beam_in_any_order(m
 
 @pytest.mark.slow
 def test_verify_says_that_all_is_sound(built: Path) -> None:
-    result = run_command("verify", built, *THREADS)
+    result = run_command("verify", built, *THREADS, "--quiet")
     assert (result.returncode, result.stderr) == (0, "")
     assert len(re.findall(r"^ [abc] .* sound", result.stdout, re.MULTILINE)) == 3
     assert run_command("verify", built / "b").stdout.count("sound") == 1
@@ -160,7 +161,7 @@ def expected_counts(folder: Path) -> dict[str, int]:
 
 
 def test_count_prints_json(mix: Path, folder: Path) -> None:
-    result = run_command("count", mix, "--format", "json")
+    result = run_command("count", mix, "--format", "json", "--quiet")
     assert (result.returncode, result.stderr) == (0, "")
     counts = {row["dataset"]: row["subtokens"] for row in json.loads(result.stdout)}
     expected = expected_counts(folder)
@@ -168,7 +169,7 @@ def test_count_prints_json(mix: Path, folder: Path) -> None:
 
 
 def test_count_prints_csv_of_what_is_built(built: Path) -> None:
-    result = run_command("count", built, "--format", "csv")
+    result = run_command("count", built, "--format", "csv", "--quiet")
     assert (result.returncode, result.stderr) == (0, "")
     counts = {row["dataset"]: int(row["subtokens"]) for row in csv.DictReader(io.StringIO(result.stdout))}
     each = {f"{name}/{split}": n for name, tokens in TOKENS.items() for split, n in (("train", tokens), ("eval", 50))}
@@ -176,7 +177,7 @@ def test_count_prints_csv_of_what_is_built(built: Path) -> None:
 
 
 def test_plan_prints_json_and_a_table(mix: Path) -> None:
-    result = run_command("plan", mix, "--dataset=a", "--dataset=b", "--format=json")
+    result = run_command("plan", mix, "--dataset=a", "--dataset=b", "--format=json", "--quiet")
     assert (result.returncode, result.stderr) == (0, "")
     assert {row["dataset"]: row["need"] for row in json.loads(result.stdout)} == {"a": 3050, "b": 2050}
     changes = ("--set", "datasets.a.tokens=1M", "--set", "shards.max_records=1")
@@ -266,7 +267,7 @@ def test_a_command_leaves_out_what_it_does_not_use_of_beam() -> None:
 def test_a_terminal_shows_bars_and_a_table_that_fits(mix: Path, tmp_path: Path) -> None:
     code, shown = run_on_terminal("build", mix, "--output", tmp_path / "out", "--engine=tokenizers", columns=80)
     assert code == 0
-    assert re.search(r"^all .*━ +100 % 3/3 datasets", shown, re.MULTILINE)
+    assert re.search(r"^all .*━ +100 % finishing, 3/3 datasets", shown, re.MULTILINE)
     assert re.search(r"^a .*━ +100 % 3\.05K tokens, published", shown, re.MULTILINE)
     table = shown[shown.index(" dataset ") :]
     assert "…" not in table
@@ -280,7 +281,8 @@ def test_ctrl_c_ends_with_one_line_and_the_next_run_goes_on(folder: Path, tmp_pa
     arguments = ["build", str(config), "--output", str(tmp_path / "out"), "--engine=tokenizers"]
     code, shown = run_on_terminal(*arguments, columns=100, interrupt_at=" tok/s ")
     assert code == 130, shown
-    assert re.search(r"^long .*\d % [\d.]+[KM] tokens, \d+ shards +[\d.]+[KM] tok/s ", shown, re.MULTILINE)
+    assert re.search(r"^long .*\d % [\d.]+[KM] tokens, encoding, \d+ shards", shown, re.MULTILINE)
+    assert re.search(r"^all .*\d % encoding, 0/1 dataset +[\d.]+[KM] tok/s +\d+ (s|min) left", shown, re.MULTILINE)
     assert shown.rstrip().splitlines()[-1] == "broetchen: stopped; run the same command again to go on"
     assert "Traceback" not in shown
     assert not (tmp_path / "out" / "long" / "manifest.json").exists()
@@ -295,7 +297,7 @@ def check_error(result: Any, code: int, message: str) -> None:
     assert re.search(message, result.stderr), result.stderr
     assert result.stdout == ""
     assert "Traceback" not in result.stderr
-    assert result.stderr.startswith("broetchen: ")
+    assert re.search(r"^broetchen: ", result.stderr, re.MULTILINE)
 
 
 WRONG_CONFIGS: dict[str, tuple[Mapping[str, Any], str]] = {
@@ -425,5 +427,6 @@ def test_a_warning_is_one_plain_line_from_wherever_it_comes(folder: Path, tmp_pa
     )
     result = run_command("build", config, "--output", tmp_path / "out", *MODES[mode])
     assert result.returncode == 0, result.stderr
-    (warning,) = [line for line in result.stderr.splitlines() if line != "a: 3.00K tokens, published"]
+    shown = ("build: ", "a: 3.00K tokens, published")
+    (warning,) = [line for line in result.stderr.splitlines() if not line.startswith(shown)]
     assert warning.startswith("dataset a: encoding with tokenizers, which is slower, since gigatoken ")

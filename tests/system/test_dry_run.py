@@ -56,7 +56,7 @@ def tree(folder: Path) -> dict[str, str]:
 @pytest.mark.parametrize("command", ["build", "vocab"])
 def test_the_plan_is_shown_and_nothing_is_written(mix: Path, tmp_path: Path, command: str) -> None:
     before = tree(tmp_path)
-    done = run_command(command, mix, "--output", tmp_path / "not" / "there", "--dry-run")
+    done = run_command(command, mix, "--output", tmp_path / "not" / "there", "--dry-run", "--quiet")
     assert (done.returncode, done.stderr) == (0, "")
     assert " a " in done.stdout
     assert "2,000" in done.stdout

@@ -47,7 +47,7 @@ def test_quick_looks_at_names_sizes_and_manifests_alone(output: Path, tmp_path: 
 @pytest.mark.slow
 def test_a_digest_that_was_kept(output: Path) -> None:
     digest = digest_of(run_command("verify", output, "--quick").stdout)
-    same = run_command("verify", output, THREADS, "--digest", digest.upper())
+    same = run_command("verify", output, THREADS, "--quiet", "--digest", digest.upper())
     assert (same.returncode, same.stderr) == (0, "")
     assert "replaced together" not in same.stdout
     other = run_command("verify", output, "--quick", "--digest", "0" * 64)
@@ -63,12 +63,12 @@ def test_a_digest_that_was_kept(output: Path) -> None:
 @pytest.mark.slow
 def test_against_the_source_by_a_seed_that_is_told(output: Path) -> None:
     mix = output.parent / "mix.yaml"
-    result = run_command("verify", output, THREADS, "--against-source", "4", "--config", mix)
+    result = run_command("verify", output, THREADS, "--quiet", "--against-source", "4", "--config", mix)
     assert result.returncode == 0
     assert re.fullmatch(r"4 row groups are chosen by --seed \d+\n", result.stderr)
     assert "it cannot find: shards and manifest replaced together" in result.stdout
     assert "the same in other row groups than the 4 that were chosen" in result.stdout
-    unknown = run_command("verify", output, THREADS, "--against-source", "4", "--seed", "7")
+    unknown = run_command("verify", output, THREADS, "--quiet", "--against-source", "4", "--seed", "7")
     assert unknown.returncode == 1
     assert re.search(r"out/a: a/[01]\.parquet: there is no a/[01]\.parquet; relative paths start at", unknown.stderr)
     assert "4 row groups are chosen by --seed 7\n" in unknown.stderr

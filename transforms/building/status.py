@@ -15,7 +15,7 @@ from transforms.coders import from_json
 from transforms.dataset.manifest import NAME, Manifest, manifest_path, read_manifest
 from transforms.errors import BroetchenError, one_line
 from transforms.files import storage
-from transforms.files.listing import list_files
+from transforms.files.listing import list_files, look_through
 from transforms.progress.tally import parse_tally
 from transforms.recipe.spec import DatasetSpec
 
@@ -65,12 +65,12 @@ class StatusReader:
 
     def __init__(self, spec: DatasetSpec, *, begun: bool = False) -> None:
         self._spec, self._begun = spec, begun
-        self._before: set[tuple[str, int]] | None = None
+        self._before: set[tuple[str, float]] | None = None
         self._old: dict[str, str | None] = {}
         # The folder of this build's work, once its budgets are written there.
         self._folder: str | None = None
-        # By path: the size of a count, and what it says.
-        self._counts: dict[str, tuple[int, ShardCount]] = {}
+        # By path: when a count was written, and what it says.
+        self._counts: dict[str, tuple[float, ShardCount]] = {}
         self._names: tuple[str, frozenset[str]] = "", frozenset()
         self._manifest: tuple[str | None, DatasetProgress] | None = None
 
@@ -80,25 +80,26 @@ class StatusReader:
         Raises:
             BroetchenError: a file is damaged, or has gone while it was read.
         """
-        files = list_files(self._spec.work_root, "*/*")
-        counts = [(path, size) for path, size in files if _COUNT.fullmatch(posixpath.basename(path))]
-        notes = [path for path, _ in files if posixpath.basename(path).startswith(("budgets-", "publication-"))]
+        files = look_through(self._spec.work_root, "*/*")
+        counts = [(one.path, one.modified) for one in files if _COUNT.fullmatch(posixpath.basename(one.path))]
+        paths = [one.path for one in files]
+        notes = [path for path in paths if posixpath.basename(path).startswith(("budgets-", "publication-"))]
         if self._before is None:
             self._before = set(counts)
             self._old = {} if self._begun else {path: storage.version(path) for path in notes}
         if self._folder is None:
             budgets = (path for path in notes if posixpath.basename(path).startswith("budgets-") and self._is_new(path))
             self._folder = next(map(posixpath.dirname, budgets), None)
-        for path, size in counts:
-            if posixpath.dirname(path) == self._folder and self._counts.get(path, (None,))[0] != size:
-                self._counts[path] = size, _read(ShardCount, path)
+        for path, modified in counts:
+            if posixpath.dirname(path) == self._folder and self._counts.get(path, (None,))[0] != modified:
+                self._counts[path] = modified, _read(ShardCount, path)
         there = {path for path, _ in counts}
         standing = {count.ordinal: count for path, (_, count) in self._counts.items() if path in there}
-        being_written = self._being_written(files, standing)
+        being_written = self._being_written(paths, standing)
         encoded = sum(being_written.values()) + sum(
             count.tokens
-            for path, (size, count) in self._counts.items()
-            if count.has_rows and (path, size) not in self._before
+            for path, (modified, count) in self._counts.items()
+            if count.has_rows and (path, modified) not in self._before
         )
         taken_over = min(self._spec.need, sum(count.tokens for _, count in self._counts.values() if not count.has_rows))
         if (done := self._finished()) is not None:
@@ -119,10 +120,10 @@ class StatusReader:
         version = storage.version(path)
         return version is None or version != self._old.get(path)
 
-    def _being_written(self, files: Iterable[tuple[str, int]], standing: Mapping[int, ShardCount]) -> dict[int, int]:
+    def _being_written(self, paths: Iterable[str], standing: Mapping[int, ShardCount]) -> dict[int, int]:
         """Tokens of shards that are being written, by ordinal; of several attempts, of the one that has most."""
         written: dict[int, int] = {}
-        for path, _ in files:
+        for path in paths:
             match = _TALLY.fullmatch(posixpath.basename(path))
             if match is None or posixpath.dirname(path) != self._folder:
                 continue

@@ -242,7 +242,7 @@ def display(title: str, unit: Unit, *, console: Console, quiet: bool, first: str
         return
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(bar_width=30),
+        BarColumn(bar_width=20),
         TextColumn("{task.fields[percent]}"),
         TextColumn("{task.fields[note]}"),
         TextColumn("{task.fields[pace]}", style="cyan"),

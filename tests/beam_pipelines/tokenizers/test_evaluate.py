@@ -332,7 +332,7 @@ def test_plots_of_other_kinds_are_refused(small: Evaluation, tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_the_command(data: tuple[dict[str, list[str]], list[str]], trained: dict[str, Path], tmp_path: Path) -> None:
-    given = ["eval-tokenizer", f"mine={trained['bpe-german']}", "--data", data[1][1], "--format", "json"]
+    given = ["eval-tokenizer", f"mine={trained['bpe-german']}", "--data", data[1][1], "--format", "json", "--quiet"]
     given += ["--plot", str(tmp_path / "plot.png"), "--json", str(tmp_path / "results.json")]
     done = run_command(*given, module="beam_pipelines")
     assert (done.returncode, done.stderr) == (0, "")

@@ -78,7 +78,7 @@ def test_pairs_in_a_bucket_are_those_in_a_folder(root: str, tmp_path: Path) -> N
     for name, path in expected.items():
         if path.suffix in (".bin", ".idx"):
             assert storage.read_bytes(f"{root}/pairs/{name}") == path.read_bytes(), name
-    result = run_command("verify", f"{root}/pairs")
+    result = run_command("verify", f"{root}/pairs", "--quiet")
     assert (result.returncode, result.stderr) == (0, "")
 
 
@@ -98,7 +98,7 @@ def test_the_manifests_differ_in_the_checksums_of_the_sources_alone(local: Path,
 
 
 def test_the_verify_command_finds_all_of_it_sound(remote: str) -> None:
-    result = run_command("verify", remote)
+    result = run_command("verify", remote, "--quiet")
     assert (result.returncode, result.stderr) == (0, "")
     assert len(re.findall(r"^ \w+ .* sound", result.stdout, re.MULTILINE)) == 5
 

@@ -73,7 +73,7 @@ def test_a_mix_built_through_faults_equals_the_local_one(proxy: FaultProxy, gcs_
     remote = f"{gcs_prefix}/out"
     build(load_config(upload_demo(gcs_prefix), overrides=OVERRIDES), remote, quiet=True)
     check_equal(remote, local)
-    result = run_command("verify", remote)
+    result = run_command("verify", remote, "--quiet")
     assert (result.returncode, result.stderr) == (0, "")
     assert set(proxy.faults) == set(Fault)
 

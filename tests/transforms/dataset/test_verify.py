@@ -729,7 +729,7 @@ def test_the_command_prints_a_line_for_each_problem(tmp_path: Path) -> None:
     (tmp_path / "a" / "train-00001-of-00002.arecord").write_bytes(b"")
     result = run_command("verify", tmp_path, "--direct_running_mode=multi_threading")
     assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr.startswith("broetchen: ")
+    assert "\nbroetchen: " in result.stderr
     assert "Traceback" not in result.stderr
     assert f"{tmp_path}/a/eval-00000-of-00001.arecord: missing\n" in result.stderr
     assert f"{tmp_path}/a/train-00001-of-00002.arecord: 0 bytes, not {SHARD_BYTES:,}\n" in result.stderr

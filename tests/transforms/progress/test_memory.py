@@ -40,7 +40,7 @@ def remember(memory: Memory, shard: Path, value: object = ("found",)) -> None:
 
 def recalled(memory: Memory, shard: Path, key: str = "key") -> object:
     """As the next run does, in another process."""
-    return pickle.loads(pickle.dumps(memory)).recall(key, [str(shard)])  # noqa: S301
+    return pickle.loads(pickle.dumps(memory)).recall(key, [str(shard)])
 
 
 def test_what_was_read_is_recalled(memory: Memory, shard: Path) -> None:
