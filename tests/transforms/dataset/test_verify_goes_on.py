@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import apache_beam as beam
+import numpy as np
 import pytest
 
 from beam_pipelines.jobs import verify as job
@@ -168,9 +169,9 @@ def test_another_eval_is_compared_again(output: Path, read: list[str]) -> None:
         reading._memory_key(train, held)
         for held in (
             {},
-            {(folder, "documents"): reading.np.array([1, 2], reading.np.uint64)},
-            {(folder, "documents"): reading.np.array([1, 3], reading.np.uint64)},
-            {("other", "documents"): reading.np.array([1, 2], reading.np.uint64)},
+            {(folder, "documents"): np.array([1, 2], np.uint64)},
+            {(folder, "documents"): np.array([1, 3], np.uint64)},
+            {("other", "documents"): np.array([1, 2], np.uint64)},
         )
     }
     assert len(keys) == 4

@@ -9,7 +9,6 @@ import threading
 import pytest
 from rich.console import Console
 
-from transforms.progress import display as module
 from transforms.progress.display import BYTES, TOKENS, Frame, Meter, Row, bar, counted, display
 
 
@@ -38,7 +37,7 @@ def test_a_rate_follows_the_last_minutes() -> None:
 def test_lines_where_there_is_no_terminal(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     caplog.set_level(logging.INFO)
     clock = [0.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr("transforms.progress.display.time.monotonic", lambda: clock[0])
     with display("build", TOKENS, console=plain(), quiet=False, first="planning") as shown:
         assert caplog.messages == ["build: planning"]
         for second, done in ((1.0, 0), (2.0, 100), (20.0, 1900), (32.0, 3100)):
@@ -76,7 +75,12 @@ def test_quiet_is_quiet(caplog: pytest.LogCaptureFixture) -> None:
 def test_a_bar_of_one_process(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     with bar("drawing", 30, counted("records"), console=plain(), quiet=False) as shown:
-        threads = [threading.Thread(target=lambda: [shown.advance(1) for _ in range(10)]) for _ in range(3)]
+
+        def count() -> None:
+            for _ in range(10):
+                shown.advance(1)
+
+        threads = [threading.Thread(target=count) for _ in range(3)]
         for thread in threads:
             thread.start()
         for thread in threads:
