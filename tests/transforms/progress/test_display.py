@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import threading
+import time
 
 import pytest
 from rich.console import Console
@@ -37,7 +38,7 @@ def test_a_rate_follows_the_last_minutes() -> None:
 def test_lines_where_there_is_no_terminal(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     caplog.set_level(logging.INFO)
     clock = [0.0]
-    monkeypatch.setattr("transforms.progress.display.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     with display("build", TOKENS, console=plain(), quiet=False, first="planning") as shown:
         assert caplog.messages == ["build: planning"]
         for second, done in ((1.0, 0), (2.0, 100), (20.0, 1900), (32.0, 3100)):

@@ -123,7 +123,7 @@ def test_what_is_too_old_or_from_the_future_does_not_count(
     remember(memory, shard)
     now = time.time()
     for at, counts in ((now, True), (now + module.KEPT_S + 60, False), (now - 3600, False)):
-        monkeypatch.setattr("transforms.progress.memory.time.time", lambda at=at: at)
+        monkeypatch.setattr(time, "time", lambda at=at: at)
         assert (recalled(memory, shard) is not None) == counts
 
 
