@@ -19,7 +19,7 @@ from tests.campaign.hostile_case import Outcome, Wrong
 from tests.support.corpora import TOKENIZER
 from transforms.arrayrecord.example import decode_ids, decode_text
 from transforms.arrayrecord.reader import RecordReader
-from transforms.budget.token_budget import DatasetCut, ShardCount, cut_shards
+from transforms.budget.token_budget import ShardCount, cut_dataset
 from transforms.building.cut import plan_publication
 from transforms.building.datasets import find_finished
 from transforms.building.publish import clear_work, finish_dataset, publish_shard
@@ -80,11 +80,10 @@ def build_by_steps(config: MixConfig, output: str, between: Callable[[], None] =
                 counts[ordinal:] = [build_shard(spec, plan.task(ordinal, stop_after))]
             if len(counts) == before:
                 raise Wrong(f"the same shard is asked for again and again: {tasks}")
-        cut = DatasetCut(tuple(counts), cut_shards([(c.ordinal, c.tokens) for c in counts], spec.budgets))
-        publication = plan_publication(spec, plan, cut)
+        publication = plan_publication(spec, plan, cut_dataset(counts, spec.budgets))
         published = [shard for task in publication.tasks if (shard := publish_shard(spec, task))]
         rows = [told for task in publication.rows if (told := tell_rows(spec, task))]
-        finish_dataset(spec, plan, publication, published, rows)
+        finish_dataset(spec, plan, publication.sums, published, rows)
         clear_work(spec)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from tests.support.corpora import write_parquet
 from tests.support.small_tokenizers import GPT2, byte_level
 from transforms.arrayrecord.records import MOST_TOKENS, Format, RecordSpec, holds_ids
-from transforms.budget.token_budget import DatasetCut, ShardCount, cut_shards
+from transforms.budget.token_budget import ShardCount, cut_dataset
 from transforms.building.cut import PublishPlan, plan_publication
 from transforms.building.shard import build_shard
 from transforms.parquet.footer import read_footer
@@ -68,8 +68,7 @@ class SmallBuild:
 
     def publication(self) -> PublishPlan:
         """As the pipeline's last steps get it."""
-        splits = cut_shards(((count.ordinal, count.tokens) for count in self.counts), self.spec.budgets)
-        return plan_publication(self.spec, self.plan, DatasetCut(self.counts, splits))
+        return plan_publication(self.spec, self.plan, cut_dataset(self.counts, self.spec.budgets))
 
 
 def small_build(

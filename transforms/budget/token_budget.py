@@ -183,6 +183,12 @@ def usable_prefix(counts: Sequence[ShardCount]) -> tuple[ShardCount, ...]:
     return tuple(prefix)
 
 
+def cut_dataset(counts: Iterable[ShardCount], budgets: Mapping[str, int]) -> DatasetCut:
+    """The cut of a dataset: what `budgets` take of the unbroken stream that `counts`, in order, begin with."""
+    stream = usable_prefix(list(counts))
+    return DatasetCut(stream, cut_shards(((count.ordinal, count.tokens) for count in stream), budgets))
+
+
 @beam.typehints.with_input_types(ShardCount)
 @beam.typehints.with_output_types(list[ShardCount])
 class MergeShardCounts(beam.CombineFn):
@@ -214,6 +220,8 @@ class TokenBudget(beam.PTransform[beam.PCollection[tuple[str, ShardCount]], beam
 
     Input: (dataset, ShardCount) for each shard. Output: (dataset, DatasetCut) for each dataset of `budgets` that has
     at least one shard. A dataset that is too short comes out with `missing` set; what to do then is the caller's.
+    A cut holds the counts of all shards, half a kilobyte each; `BuildDatasets`, whose datasets may have 100,000, keeps
+    them in blocks (`transforms.recipe.blocks`) and cuts where it publishes.
 
     Example:
         >>> import apache_beam as beam
@@ -252,6 +260,4 @@ class _CutDataset(beam.DoFn):
         dataset, counts = element
         if dataset not in budgets:
             raise BroetchenError(f"dataset {dataset!r} has counts but no budget; give TokenBudget one for it")
-        stream = usable_prefix(counts)
-        splits = cut_shards(((count.ordinal, count.tokens) for count in stream), budgets[dataset])
-        yield dataset, DatasetCut(stream, splits)
+        yield dataset, cut_dataset(counts, budgets[dataset])

@@ -70,18 +70,31 @@ class PublishTask:
 
 @register_json_coder
 @dataclasses.dataclass(frozen=True)
-class PublishPlan:
-    """All that is published of a dataset: the tasks, and by split what is missing and what a cut of text put back.
+class SplitSums:
+    """What a cut says of splits, by their names.
 
-    `rows` are the shards up to the last one that is used, those among them that hold nothing, too. `once` holds the
-    tokens of the splits that a training is to read several times, since the source holds no more.
+    Attributes:
+        missing: tokens that the source does not hold.
+        put_back: documents that a cut of text has left for the next split.
+        once: tokens of those that a training is to read several times, since the source holds no more.
+    """
+
+    missing: Mapping[str, int]
+    put_back: Mapping[str, int]
+    once: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class PublishPlan:
+    """All that is published of a dataset: the tasks, and what is said of its splits.
+
+    `rows` are the shards up to the last one that is used, and those among them that hold nothing. Each task holds the
+    count of its shard: they travel one by one, and this as a whole never.
     """
 
     tasks: tuple[PublishTask, ...]
     rows: tuple[RowsTask, ...]
-    missing: Mapping[str, int]
-    put_back: Mapping[str, int]
-    once: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    sums: SplitSums
 
 
 def plan_publication(spec: DatasetSpec, plan: DatasetPlan, cut: DatasetCut) -> PublishPlan:
@@ -96,7 +109,7 @@ def plan_publication(spec: DatasetSpec, plan: DatasetPlan, cut: DatasetCut) -> P
         BroetchenError: the source is short, and the config does not keep short sources.
     """
     if manifest_of_build(spec.folder, plan.fingerprint) is not None:
-        return PublishPlan((), (), {}, {})
+        return PublishPlan((), (), SplitSums({}, {}))
     counts = {count.ordinal: count for count in cut.counts}
     found = _contents(spec, plan, cut.counts, cut.splits)
     missing, once = found.missing, found.once
@@ -126,7 +139,7 @@ def plan_publication(spec: DatasetSpec, plan: DatasetPlan, cut: DatasetCut) -> P
     remove_other_manifest(spec.folder)
     exhausted = any(missing.values()) or bool(once)
     rows = _rows_tasks(spec, plan, cut.counts, tasks, exhausted=exhausted)
-    return PublishPlan(tasks, rows, missing, found.put_back, once)
+    return PublishPlan(tasks, rows, SplitSums(missing, found.put_back, once))
 
 
 def work_folder(spec: DatasetSpec, plan: DatasetPlan) -> WorkFolder:
@@ -196,7 +209,7 @@ type _Content = tuple[int, ShardSlice | None, tuple[DocumentSpan, ...]]
 class _Contents:
     """By split: what is published, what is missing, and how many documents a cut of text put back.
 
-    `once` is that of `PublishPlan`.
+    `once` is that of `SplitSums`.
     """
 
     members: Mapping[str, list[_Content]]

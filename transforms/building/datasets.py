@@ -3,7 +3,8 @@
     plan ─► tokenize what is surely needed, in rounds ─► tokenize what is still missing
          ─► combine the counts ─► cut ─► publish ─► manifest ─► card
 
-Each element is a shard or a dataset; the tokens themselves never pass through the pipeline.
+Each element is a shard, or what a dataset says in a few lines; what there is of all its shards travels in blocks
+(`transforms.recipe.blocks`). The tokens themselves never pass through the pipeline.
 """
 
 from __future__ import annotations
@@ -17,10 +18,17 @@ import apache_beam as beam
 from apache_beam.pvalue import AsDict, AsList, AsMultiMap, PCollection, TaggedOutput
 
 from transforms.budget.repeats import expected_passes
-from transforms.budget.token_budget import TAKEN_OVER, DatasetCut, ShardCount, TokenBudget, merge_counts, usable_prefix
+from transforms.budget.token_budget import (
+    TAKEN_OVER,
+    MergeShardCounts,
+    ShardCount,
+    cut_dataset,
+    merge_counts,
+    usable_prefix,
+)
 from transforms.building.cut import (
-    PublishPlan,
     PublishTask,
+    SplitSums,
     missing_text,
     plan_publication,
     shard_that_lacks_rows,
@@ -43,7 +51,8 @@ from transforms.errors import BroetchenError, UsageError
 from transforms.files.listing import list_files
 from transforms.locks.output import check_token
 from transforms.quantities import format_estimate, format_short
-from transforms.recipe.plan import FORMAT_VERSION, DatasetPlan, PlanDatasets
+from transforms.recipe.blocks import GROUPS_PER_BLOCK, SHARDS_PER_BLOCK, Block, in_blocks, of_blocks, shard_block
+from transforms.recipe.plan import FORMAT_VERSION, DatasetPlan, PlanDatasets, PlanHead, PlanPart
 from transforms.recipe.shard_plan import ShardTask, next_shards
 from transforms.recipe.spec import DatasetSpec
 
@@ -56,8 +65,9 @@ _MOST_ERROR = 0.25
 
 _FINISHED = "finished"
 _FAILED = "failed"
-_PLANS = "plans"
+_HEADS = "heads"
 _ROWS = "rows"
+_SUMS = "sums"
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -73,6 +83,8 @@ class BuildResult:
 
 
 Specs = Mapping[str, DatasetSpec]
+Parts = Mapping[Block, Iterable[PlanPart]]
+Counts = Mapping[Block, Iterable[ShardCount]]
 
 
 def find_finished(spec: DatasetSpec, plan: DatasetPlan) -> Manifest | None:
@@ -187,10 +199,10 @@ def _needed(spec: DatasetSpec) -> int:
 
 class _FindFinished(beam.DoFn):
     def process(
-        self, element: tuple[str, DatasetPlan], specs: Specs
-    ) -> Iterator[tuple[str, DatasetPlan] | TaggedOutput[str, BuildResult]]:
-        name, plan = element
-        spec = specs[name]
+        self, element: tuple[str, PlanHead], specs: Specs, parts: Parts
+    ) -> Iterator[tuple[str, PlanHead] | TaggedOutput[str, BuildResult]]:
+        name, head = element
+        spec, plan = specs[name], head.whole(of_blocks(name, parts))
         manifest = find_finished(spec, plan)
         if manifest is None:
             work = work_folder(spec, plan)
@@ -198,18 +210,17 @@ class _FindFinished(beam.DoFn):
             work.write_budgets(spec.budgets)
             _warn_of_shortfall(spec, plan)
             check_old_files(spec, plan)
-            yield name, with_trusted_engine(spec, plan, work)
+            yield name, dataclasses.replace(head, plan=with_trusted_engine(spec, head.plan, work))
         else:
             tokens = sum(split.tokens for split in manifest.splits.values())
             yield TaggedOutput(_FINISHED, BuildResult(name, tokens, built=False))
 
 
 class _NextShards(beam.DoFn):
-    def process(
-        self, element: tuple[str, DatasetPlan], specs: Specs, known: Mapping[str, Iterable[ShardCount]]
-    ) -> Iterator[ShardTask]:
-        name, plan = element
-        spec, counts = specs[name], usable_prefix(merge_counts(known[name]))
+    def process(self, element: tuple[str, PlanHead], specs: Specs, parts: Parts, known: Counts) -> Iterator[ShardTask]:
+        name, head = element
+        spec, plan = specs[name], head.whole(of_blocks(name, parts))
+        counts = usable_prefix(merge_counts(of_blocks(name, known)))
         if wanted := next_shards(plan.shards, counts, plan.ratio, _needed(spec)):
             old = old_shards(spec, plan)
             for ordinal, stop_after in wanted:
@@ -217,8 +228,8 @@ class _NextShards(beam.DoFn):
 
 
 class _BuildShard(beam.DoFn):
-    def process(self, task: ShardTask, specs: Specs) -> Iterator[tuple[str, ShardCount]]:
-        yield task.dataset, build_shard(specs[task.dataset], task)
+    def process(self, task: ShardTask, specs: Specs) -> Iterator[tuple[Block, ShardCount]]:
+        yield shard_block(task.dataset, task.ordinal), build_shard(specs[task.dataset], task)
 
 
 class _CompleteBudget(beam.DoFn):
@@ -229,13 +240,14 @@ class _CompleteBudget(beam.DoFn):
 
     def process(
         self,
-        name: str,
-        plans: Mapping[str, DatasetPlan],
+        element: tuple[str, PlanHead],
         specs: Specs,
-        known: Mapping[str, Iterable[ShardCount]],
-    ) -> Iterator[tuple[str, ShardCount]]:
-        spec, plan = specs[name], plans[name]
-        counts = usable_prefix(merge_counts(known[name]))
+        parts: Parts,
+        known: Counts,
+    ) -> Iterator[tuple[Block, ShardCount]]:
+        name, head = element
+        spec, plan = specs[name], head.whole(of_blocks(name, parts))
+        counts = usable_prefix(merge_counts(of_blocks(name, known)))
         need, old = _needed(spec), old_shards(spec, plan)
         while True:
             while tasks := next_shards(plan.shards, counts, plan.ratio, need):
@@ -244,7 +256,7 @@ class _CompleteBudget(beam.DoFn):
                 task = plan.task(ordinal, need - have)
                 count = build_shard(spec, dataclasses.replace(task, old=old.get(ordinal)))
                 counts = (*counts[:ordinal], count)
-                yield name, count
+                yield shard_block(name, ordinal), count
             if not spec.records.is_text and all(count.has_rows for count in counts):
                 return
             # A runner may do this step again, after the last.
@@ -253,7 +265,7 @@ class _CompleteBudget(beam.DoFn):
             if (lacking := shard_that_lacks_rows(spec, plan, counts)) is not None:
                 count = tokenize_again(spec, plan, counts[lacking])
                 counts = (*counts[:lacking], count, *counts[lacking + 1 :])
-                yield name, count
+                yield shard_block(name, lacking), count
                 continue
             if not spec.records.is_text:
                 return
@@ -287,22 +299,32 @@ class _PlanPublication(beam.DoFn):
         self._token = token
 
     def process(
-        self, element: tuple[str, DatasetCut], specs: Specs, plans: Mapping[str, DatasetPlan]
+        self,
+        element: tuple[str, PlanHead],
+        specs: Specs,
+        parts: Parts,
+        counted: Mapping[Block, Iterable[Sequence[ShardCount]]],
     ) -> Iterator[
-        PublishTask | TaggedOutput[str, str] | TaggedOutput[str, RowsTask] | TaggedOutput[str, tuple[str, PublishPlan]]
+        tuple[Block, PublishTask]
+        | TaggedOutput[str, str]
+        | TaggedOutput[str, tuple[Block, RowsTask]]
+        | TaggedOutput[str, tuple[str, SplitSums]]
     ]:
-        name, cut = element
-        _check_lock(specs[name], self._token)
+        name, head = element
+        spec, plan = specs[name], head.whole(of_blocks(name, parts))
+        _check_lock(spec, self._token)
+        counts = [count for block in of_blocks(name, counted) for count in block]
         try:
-            publication = plan_publication(specs[name], plans[name], cut)
+            publication = plan_publication(spec, plan, cut_dataset(counts, spec.budgets))
         except BroetchenError as error:
             # The other datasets are published all the same; the last step fails the job.
             yield TaggedOutput(_FAILED, str(error))
             return
-        yield from publication.tasks
-        for task in publication.rows:
-            yield TaggedOutput(_ROWS, task)
-        yield TaggedOutput(_PLANS, (name, publication))
+        yield from in_blocks(name, publication.tasks, SHARDS_PER_BLOCK)
+        # What is told of a shard's rows grows with its row groups.
+        for placed in in_blocks(name, publication.rows, GROUPS_PER_BLOCK, lambda task: 1 + len(task.group_rows)):
+            yield TaggedOutput(_ROWS, placed)
+        yield TaggedOutput(_SUMS, (name, publication.sums))
 
 
 def _check_lock(spec: DatasetSpec, token: str | None) -> None:
@@ -315,22 +337,24 @@ class _PublishShard(beam.DoFn):
     def __init__(self, token: str | None) -> None:
         self._token = token
 
-    def process(self, task: PublishTask, specs: Specs) -> Iterator[tuple[str, PublishedShard]]:
+    def process(self, element: tuple[Block, PublishTask], specs: Specs) -> Iterator[tuple[Block, PublishedShard]]:
+        block, task = element
         spec = specs[task.dataset]
         _check_lock(spec, self._token)
         if (published := publish_shard(spec, task)) is not None:
-            yield task.dataset, published
+            yield block, published
 
 
 class _TellRows(beam.DoFn):
     def __init__(self, token: str | None) -> None:
         self._token = token
 
-    def process(self, task: RowsTask, specs: Specs) -> Iterator[tuple[str, ShardRows]]:
+    def process(self, element: tuple[Block, RowsTask], specs: Specs) -> Iterator[tuple[Block, ShardRows]]:
+        block, task = element
         spec = specs[task.dataset]
         _check_lock(spec, self._token)
         if (told := tell_rows(spec, task)) is not None:
-            yield task.dataset, told
+            yield block, told
 
 
 class _FinishDataset(beam.DoFn):
@@ -339,15 +363,17 @@ class _FinishDataset(beam.DoFn):
 
     def process(
         self,
-        element: tuple[str, PublishPlan],
+        element: tuple[str, SplitSums],
         specs: Specs,
-        plans: Mapping[str, DatasetPlan],
-        published: Mapping[str, Iterable[PublishedShard]],
-        rows: Mapping[str, Iterable[ShardRows]],
+        heads: Mapping[str, PlanHead],
+        parts: Parts,
+        published: Mapping[Block, Iterable[PublishedShard]],
+        rows: Mapping[Block, Iterable[ShardRows]],
     ) -> Iterator[BuildResult]:
-        name, publication = element
-        _check_lock(specs[name], self._token)
-        manifest = finish_dataset(specs[name], plans[name], publication, published.get(name, ()), rows.get(name, ()))
+        name, sums = element
+        spec, plan = specs[name], heads[name].whole(of_blocks(name, parts))
+        _check_lock(spec, self._token)
+        manifest = finish_dataset(spec, plan, sums, of_blocks(name, published), of_blocks(name, rows))
         yield BuildResult(name, sum(split.tokens for split in manifest.splits.values()), built=True)
 
 
@@ -416,47 +442,49 @@ class BuildDatasets(beam.PTransform[PCollection[DatasetSpec], PCollection[BuildR
         named = datasets | "Named" >> beam.ParDo(_Named()).with_output_types(tuple[str, DatasetSpec])
         specs = AsDict(named)
         planned = named | "Plan" >> PlanDatasets()
-        find_finished = beam.ParDo(_FindFinished(), specs).with_output_types(
-            tuple[str, DatasetPlan], **{_FINISHED: BuildResult}
+        parts = AsMultiMap(planned.parts)
+        find_finished = beam.ParDo(_FindFinished(), specs, parts).with_output_types(
+            tuple[str, PlanHead], **{_FINISHED: BuildResult}
         )
-        found = planned | "FindFinished" >> find_finished.with_outputs(_FINISHED, main=_PLANS)
-        plans = found[_PLANS]
+        found = planned.heads | "FindFinished" >> find_finished.with_outputs(_FINISHED, main=_HEADS)
+        heads = found[_HEADS]
 
-        counts: list[PCollection[tuple[str, ShardCount]]] = []
-        known: AsMultiMap | defaultdict[str, list[ShardCount]] = defaultdict(list)
+        counts: list[PCollection[tuple[Block, ShardCount]]] = []
+        known: AsMultiMap | defaultdict[Block, list[ShardCount]] = defaultdict(list)
         for number in range(1, _ROUNDS + 1):
-            tasks = plans | f"Round{number}" >> beam.ParDo(_NextShards(), specs, known).with_output_types(ShardTask)
+            next_shards_of = beam.ParDo(_NextShards(), specs, parts, known).with_output_types(ShardTask)
             counts.append(
-                tasks
+                heads
+                | f"Round{number}" >> next_shards_of
                 | f"SpreadRound{number}" >> beam.Reshuffle()
-                | f"TokenizeRound{number}" >> beam.ParDo(_BuildShard(), specs).with_output_types(tuple[str, ShardCount])
+                | f"TokenizeRound{number}"
+                >> beam.ParDo(_BuildShard(), specs).with_output_types(tuple[Block, ShardCount])
             )
             known = AsMultiMap(counts | f"CountsOfRounds{number}" >> beam.Flatten())
         # Of several datasets that lack something, each is completed by itself.
-        names = plans | "Names" >> beam.Keys() | "SpreadNames" >> beam.Reshuffle()
-        missing = names | "CompleteBudget" >> beam.ParDo(
-            _CompleteBudget(), AsDict(plans), specs, known
-        ).with_output_types(tuple[str, ShardCount])
-        budgets = named | "Budgets" >> beam.ParDo(_Budgets()).with_output_types(tuple[str, dict[str, int]])
-        cuts = (*counts, missing) | "AllCounts" >> beam.Flatten() | "TokenBudget" >> TokenBudget(AsDict(budgets))
-        plan_publications = beam.ParDo(_PlanPublication(self._token), specs, AsDict(plans)).with_output_types(
-            PublishTask, **{_FAILED: str, _ROWS: RowsTask, _PLANS: tuple[str, PublishPlan]}
+        spread = heads | "SpreadDatasets" >> beam.Reshuffle()
+        missing = spread | "CompleteBudget" >> beam.ParDo(_CompleteBudget(), specs, parts, known).with_output_types(
+            tuple[Block, ShardCount]
         )
-        publications = cuts | "PlanPublication" >> plan_publications.with_outputs(_FAILED, _ROWS, _PLANS, main="tasks")
+        counted = (*counts, missing) | "AllCounts" >> beam.Flatten() | "Merge" >> beam.CombinePerKey(MergeShardCounts())
+        plan_publications = beam.ParDo(
+            _PlanPublication(self._token), specs, parts, AsMultiMap(counted)
+        ).with_output_types(
+            tuple[Block, PublishTask], **{_FAILED: str, _ROWS: tuple[Block, RowsTask], _SUMS: tuple[str, SplitSums]}
+        )
+        publications = spread | "PlanPublication" >> plan_publications.with_outputs(_FAILED, _ROWS, _SUMS, main="tasks")
         published = (
             publications.tasks
             | "SpreadPublication" >> beam.Reshuffle()
-            | "Publish" >> beam.ParDo(_PublishShard(self._token), specs).with_output_types(tuple[str, PublishedShard])
-            | "ByDataset" >> beam.GroupByKey()
+            | "Publish" >> beam.ParDo(_PublishShard(self._token), specs).with_output_types(tuple[Block, PublishedShard])
         )
         rows = (
             publications[_ROWS]
             | "SpreadRows" >> beam.Reshuffle()
-            | "TellRows" >> beam.ParDo(_TellRows(self._token), specs).with_output_types(tuple[str, ShardRows])
-            | "RowsByDataset" >> beam.GroupByKey()
+            | "TellRows" >> beam.ParDo(_TellRows(self._token), specs).with_output_types(tuple[Block, ShardRows])
         )
-        built = publications[_PLANS] | "Finish" >> beam.ParDo(
-            _FinishDataset(self._token), specs, AsDict(plans), AsDict(published), AsDict(rows)
+        built = publications[_SUMS] | "Finish" >> beam.ParDo(
+            _FinishDataset(self._token), specs, AsDict(heads), parts, AsMultiMap(published), AsMultiMap(rows)
         ).with_output_types(BuildResult)
         results = (found[_FINISHED], built) | "Results" >> beam.Flatten()
         _ = (
@@ -471,9 +499,3 @@ class BuildDatasets(beam.PTransform[PCollection[DatasetSpec], PCollection[BuildR
 class _Named(beam.DoFn):
     def process(self, spec: DatasetSpec) -> Iterator[tuple[str, DatasetSpec]]:
         yield spec.name, spec
-
-
-class _Budgets(beam.DoFn):
-    def process(self, element: tuple[str, DatasetSpec]) -> Iterator[tuple[str, dict[str, int]]]:
-        name, spec = element
-        yield name, dict(spec.budgets)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from transforms.budget import repeats
 from transforms.budget.token_budget import ShardSlice
-from transforms.building.cut import PublishPlan, PublishTask
+from transforms.building.cut import PublishTask, SplitSums
 from transforms.building.formats import id_format, text_format
 from transforms.building.placing import check_in_place, keep_only, manifest_of_build, put_in_place
 from transforms.building.quarantine import PublishedQuarantine
@@ -152,7 +152,7 @@ def documents_within(lengths: npt.NDArray[np.uint32], piece: ShardSlice) -> int:
 def finish_dataset(
     spec: DatasetSpec,
     plan: DatasetPlan,
-    publication: PublishPlan,
+    sums: SplitSums,
     shards: Iterable[PublishedShard],
     rows: Iterable[ShardRows],
 ) -> Manifest:
@@ -168,9 +168,9 @@ def finish_dataset(
         return finished
     shards = list(shards)
     rows = sorted(rows, key=lambda shard: shard.ordinal)
-    manifest = manifest_of(spec, plan, publication, shards, rows)
+    manifest = manifest_of(spec, plan, sums, shards, rows)
     for name, split in manifest.splits.items():
-        expected = publication.once.get(name, split.budget - split.missing)
+        expected = sums.once.get(name, split.budget - split.missing)
         if split.tokens != expected:
             raise BroetchenError(
                 f"dataset {spec.name}: {name} holds {split.tokens:,} tokens, not {expected:,}; "
@@ -204,7 +204,7 @@ def clear_work(spec: DatasetSpec) -> None:
 def manifest_of(
     spec: DatasetSpec,
     plan: DatasetPlan,
-    publication: PublishPlan,
+    sums: SplitSums,
     shards: Sequence[PublishedShard],
     rows: Sequence[ShardRows],
 ) -> Manifest:
@@ -238,7 +238,7 @@ def manifest_of(
             special_tokens=spec.tokenizer.special_tokens,
         ),
         splits={
-            split: _split_entry(spec, publication, split, [shard for shard in shards if shard.split == split])
+            split: _split_entry(spec, sums, split, [shard for shard in shards if shard.split == split])
             for split in spec.budgets
         },
         rows=sum(shard.rows for shard in rows),
@@ -297,9 +297,7 @@ def _trace_entry(shard: PublishedShard) -> TraceEntry | None:
     return TraceEntry(file=trace_name(shard.file), bytes=shard.trace.bytes, sha256=shard.trace.sha256)
 
 
-def _split_entry(
-    spec: DatasetSpec, publication: PublishPlan, split: str, shards: Sequence[PublishedShard]
-) -> SplitEntry:
+def _split_entry(spec: DatasetSpec, sums: SplitSums, split: str, shards: Sequence[PublishedShard]) -> SplitEntry:
     entries = [
         _with_index(
             ShardEntry(
@@ -316,7 +314,7 @@ def _split_entry(
         )
         for shard in sorted(shards, key=lambda shard: shard.index)
     ]
-    budget, missing, once = spec.budgets[split], publication.missing[split], publication.once.get(split)
+    budget, missing, once = spec.budgets[split], sums.missing[split], sums.once.get(split)
     with_special = sum(shard.with_special or 0 for shard in shards) if spec.records.is_text else None
     return SplitEntry(
         budget=budget,
@@ -326,7 +324,7 @@ def _split_entry(
         documents=sum(entry.documents for entry in entries),
         records=sum(entry.records for entry in entries),
         bytes=sum(entry.bytes for entry in entries),
-        documents_put_back=publication.put_back.get(split, 0),
+        documents_put_back=sums.put_back.get(split, 0),
         documents_with_special_strings=with_special,
         shards=entries,
     )

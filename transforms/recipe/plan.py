@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import logging
 import posixpath
@@ -18,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.pvalue import AsDict
+from apache_beam.pvalue import AsDict, DoOutputsTuple, TaggedOutput
 
 from transforms.arrayrecord.records import Format
 from transforms.coders import register_json_coder
@@ -30,6 +31,7 @@ from transforms.parquet.columns import choose_columns, decode_schema, encode_sch
 from transforms.parquet.footer import SourceFile, read_footer
 from transforms.parquet.read import ReadFooters, TextSource
 from transforms.parquet.source_files import expand_sources
+from transforms.recipe.blocks import GROUPS_PER_BLOCK, Block, in_blocks
 from transforms.recipe.footer_bound import warn_of_footers
 from transforms.recipe.ratio import Ratio
 from transforms.recipe.sample import take_sample, within_reach
@@ -39,6 +41,7 @@ from transforms.tokenizer.spec import ChosenEngine
 
 _LOGGER = logging.getLogger(__name__)
 _MOST_TOLD = 3
+_HEADS, _PARTS = "heads", "parts"
 _FOOTER_THREADS = 16
 
 FORMAT_VERSION = NEWEST_FORMAT
@@ -116,6 +119,54 @@ class DatasetPlan:
             stop_after=stop_after,
             columns=self.columns,
         )
+
+
+@register_json_coder
+@dataclasses.dataclass(frozen=True)
+class PlanHead:
+    """A plan without its files and shards, which travel in parts; see `split_plan`.
+
+    Attributes:
+        parts: how many there are.
+    """
+
+    plan: DatasetPlan
+    parts: int
+
+    def whole(self, parts: Iterable[PlanPart]) -> DatasetPlan:
+        """The plan, from all its parts in order.
+
+        Raises:
+            ValueError: some of them are not there.
+        """
+        given = list(parts)
+        if len(given) != self.parts:
+            raise ValueError(f"dataset {self.plan.dataset}: {len(given)} parts of its plan came, of {self.parts}")
+        files = tuple(file for part in given for file in part.files)
+        shards = tuple(shard for part in given for shard in part.shards)
+        return dataclasses.replace(self.plan, files=files, shards=shards)
+
+
+@register_json_coder
+@dataclasses.dataclass(frozen=True)
+class PlanPart:
+    """Consecutive files or shards of a plan."""
+
+    files: tuple[SourceFile, ...] = ()
+    shards: tuple[PlannedShard, ...] = ()
+
+
+def split_plan(plan: DatasetPlan) -> tuple[PlanHead, list[PlanPart]]:
+    """A plan in pieces of a few megabytes at most, one large file aside."""
+    files = _runs(plan.dataset, plan.files)
+    shards = _runs(plan.dataset, plan.shards)
+    parts = [*(PlanPart(files=run) for run in files), *(PlanPart(shards=run) for run in shards)]
+    return PlanHead(dataclasses.replace(plan, files=(), shards=()), len(parts)), parts
+
+
+def _runs[T: (SourceFile, PlannedShard)](dataset: str, things: Sequence[T]) -> list[tuple[T, ...]]:
+    placed = in_blocks(dataset, things, GROUPS_PER_BLOCK, lambda thing: 1 + len(thing.row_groups))
+    return [tuple(thing for _, thing in run) for _, run in itertools.groupby(placed, key=lambda one: one[0])]
 
 
 def _warn_of_doubles(dataset: str, files: Sequence[SourceFile]) -> None:
@@ -267,17 +318,19 @@ def _source_of(name: str, spec: DatasetSpec) -> TextSource:
 class _PlanDataset(beam.DoFn):
     def process(
         self, element: tuple[str, Iterable[SourceFile]], specs: Mapping[str, DatasetSpec]
-    ) -> Iterator[tuple[str, DatasetPlan]]:
+    ) -> Iterator[tuple[str, PlanHead] | TaggedOutput[str, tuple[Block, PlanPart]]]:
         name, source = element
-        yield name, plan_dataset(specs[name], source)
+        head, parts = split_plan(plan_dataset(specs[name], source))
+        for number, part in enumerate(parts):
+            yield TaggedOutput(_PARTS, ((name, number), part))
+        yield name, head
 
 
-class PlanDatasets(
-    beam.PTransform[beam.PCollection[tuple[str, DatasetSpec]], beam.PCollection[tuple[str, DatasetPlan]]]
-):
-    """(name, DatasetSpec) in, (name, DatasetPlan) out. Files are expanded and footers read in parallel.
+class PlanDatasets(beam.PTransform[beam.PCollection[tuple[str, DatasetSpec]], DoOutputsTuple]):
+    """(name, DatasetSpec) in, plans out. Files are expanded and footers read in parallel.
 
-    The names must differ.
+    The names must differ. Plans grow with their sources and so come in parts, by the outputs `heads`, of
+    (name, PlanHead), and `parts`, of ((name, number), PlanPart).
 
     Example:
         >>> from transforms.arrayrecord.records import RecordSpec
@@ -294,19 +347,23 @@ class PlanDatasets(
         ... )
         >>> with beam.Pipeline() as pipeline:
         ...     plans = pipeline | beam.Create([("english", spec)]) | PlanDatasets()
-        ...     shown = plans | beam.MapTuple(lambda name, plan: print(name, len(plan.files), len(plan.shards) > 5))
-        english 2 True
+        ...     parts = plans.parts | beam.MapTuple(lambda key, part: print(key, len(part.files), len(part.shards) > 5))
+        ('english', 0) 2 False
+        ('english', 1) 0 True
 
     Raises:
         BroetchenError: (when run) a source is missing or damaged, or holds no text.
         UsageError: (when run) the engine that was asked for cannot be used.
     """
 
-    def expand(self, named: beam.PCollection[tuple[str, DatasetSpec]]) -> beam.PCollection[tuple[str, DatasetPlan]]:
+    def expand(self, named: beam.PCollection[tuple[str, DatasetSpec]]) -> DoOutputsTuple:
+        plan = beam.ParDo(_PlanDataset(), AsDict(named)).with_output_types(
+            tuple[str, PlanHead], **{_PARTS: tuple[Block, PlanPart]}
+        )
         return (
             named
             | "Sources" >> beam.MapTuple(_source_of).with_output_types(TextSource)
             | "ReadFooters" >> ReadFooters()
             | "ByDataset" >> beam.GroupByKey()
-            | "Plan" >> beam.ParDo(_PlanDataset(), AsDict(named)).with_output_types(tuple[str, DatasetPlan])
+            | "Plan" >> plan.with_outputs(_PARTS, main=_HEADS)
         )

@@ -6,7 +6,7 @@ import dataclasses
 
 from beam_pipelines.config.mix import load_config
 from beam_pipelines.jobs.specs import dataset_specs, keep_tokenizer, load_config_tokenizer
-from transforms.budget.token_budget import DatasetCut, ShardCount, cut_shards
+from transforms.budget.token_budget import ShardCount, cut_dataset
 from transforms.building.cut import PublishPlan, plan_publication, work_folder
 from transforms.building.publish import PublishedShard, finish_dataset, publish_shard
 from transforms.building.rows import ShardRows, tell_rows
@@ -41,8 +41,7 @@ class Steps:
             missing = spec.need - sum(count.tokens for count in counts)
             if missing > 0:
                 counts.append(build_shard(spec, plan.task(ordinal, missing)))
-        splits = cut_shards(((count.ordinal, count.tokens) for count in counts), spec.budgets)
-        return cls(spec, plan, plan_publication(spec, plan, DatasetCut(tuple(counts), splits)))
+        return cls(spec, plan, plan_publication(spec, plan, cut_dataset(counts, spec.budgets)))
 
     def publish(self) -> tuple[list[PublishedShard], list[ShardRows]]:
         published = [publish_shard(self.spec, task) for task in self.publication.tasks]
@@ -50,4 +49,4 @@ class Steps:
         return [shard for shard in published if shard], [rows for rows in told if rows]
 
     def finish(self, published: list[PublishedShard], told: list[ShardRows]) -> None:
-        finish_dataset(self.spec, self.plan, self.publication, published, told)
+        finish_dataset(self.spec, self.plan, self.publication.sums, published, told)

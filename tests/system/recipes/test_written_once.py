@@ -59,7 +59,7 @@ def test_ids_are_held_out_exactly_and_all_others_are_written_once(
     stream = [token for documents in build.documents for text in documents for token in [*small_ids(text), EOS]]
     assert len(stream) == ID_TOKENS
     publication = build.publication()
-    assert (publication.missing, publication.once) == ({"train": 0, "eval": 0}, {"train": ID_TOKENS - 5})
+    assert (publication.sums.missing, publication.sums.once) == ({"train": 0, "eval": 0}, {"train": ID_TOKENS - 5})
     # Of the source all rows are told of, those without a document, too.
     assert [(task.count.ordinal, task.used) for task in publication.rows] == [(o, None) for o in range(len(ROWS))]
     expected = {"eval": stream[-5:], "train": stream[:-5]}
@@ -84,12 +84,12 @@ def test_text_is_held_out_exactly_and_all_other_is_written_once(
     documents = [text for shard in build.documents for text in shard]
     found = written(build)
     assert sum(map(small_count, found["eval"])) == held_out
-    assert build.publication().once == {"train": sum(map(small_count, found["train"]))}
+    assert build.publication().sums.once == {"train": sum(map(small_count, found["train"]))}
     # Each character is there once, and documents are whole, but for the one in which eval begins or ends.
     assert sorted("".join(found["train"] + found["eval"])) == sorted("".join(documents))
     pieces = [text for text in found["train"] + found["eval"] if text not in documents]
     assert pieces == [] or "".join(pieces) in documents or "".join(pieces[::-1]) in documents
-    if not build.publication().put_back["eval"]:
+    if not build.publication().sums.put_back["eval"]:
         assert "".join(found[order[0]] + found[order[1]]) == "".join(documents)
 
 
@@ -97,13 +97,13 @@ def test_text_is_held_out_exactly_and_all_other_is_written_once(
 def test_a_document_whose_end_has_no_cut_stays_in_train(tmp_path: Path, record_format: Format) -> None:
     """Behind "🙂hi" are 7 tokens, and no end of it has the 4 that are missing; the document before it is cut."""
     build = repeated(tmp_path, record_format, {"train": 40, "eval": 11}, 4)
-    assert build.publication().put_back == {"eval": 1}
+    assert build.publication().sums.put_back == {"eval": 1}
     assert written(build) == {"train": ["abab", "cd", "🙂hi", " e"], "eval": ["fgab", "xyz", "vw"]}
 
 
 def test_behind_a_document_that_stays_another_one_may_fit(tmp_path: Path) -> None:
     build = repeated(tmp_path, "text", {"train": 40, "eval": 12}, 4)
-    assert build.publication().put_back == {"eval": 1}
+    assert build.publication().sums.put_back == {"eval": 1}
     assert written(build) == {"train": ["abab", "cd", "🙂hi"], "eval": [" efgab", "xyz", "vw"]}
 
 
@@ -126,9 +126,9 @@ def test_a_budget_beyond_the_most_repeats_is_a_shortfall(tmp_path: Path, record_
         "files, lower the budget, or set on_shortfall: keep or a larger max_repeats"
     )
     kept = repeated(tmp_path, record_format, budgets, 2.5, on_shortfall="keep").publication()
-    assert (kept.missing, kept.once) == ({"train": 1, "eval": 0}, {"train": once})
+    assert (kept.sums.missing, kept.sums.once) == ({"train": 1, "eval": 0}, {"train": once})
     met = repeated(tmp_path, record_format, budgets | {"train": budgets["train"] - 1}, 2.5).publication()
-    assert (met.missing, met.once) == ({"train": 0, "eval": 0}, {"train": once})
+    assert (met.sums.missing, met.sums.once) == ({"train": 0, "eval": 0}, {"train": once})
 
 
 @pytest.mark.parametrize("record_format", FORMATS)
@@ -149,4 +149,4 @@ def test_a_source_that_holds_its_budget_is_built_as_without_repeats(tmp_path: Pa
             for build in (plain, allowed)
         ]
         assert by_content[0] == by_content[1]
-        assert allowed.publication().once == {}
+        assert allowed.publication().sums.once == {}

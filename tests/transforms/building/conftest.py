@@ -20,7 +20,7 @@ from tests.support.corpora import write_parquet
 from tests.support.killed_builds import tree
 from tests.support.small_tokenizers import added_token, byte_level
 from transforms.arrayrecord.records import Format, holds_ids
-from transforms.budget.token_budget import DatasetCut, ShardCount, cut_shards
+from transforms.budget.token_budget import ShardCount, cut_dataset
 from transforms.building.cut import PublishPlan, plan_publication, shard_that_lacks_rows, work_folder
 from transforms.building.datasets import find_finished, tokenize_again
 from transforms.building.grow import check_old_files
@@ -91,8 +91,7 @@ class Build:
 
     def publication(self) -> PublishPlan:
         counts = self.tokenize()
-        splits = cut_shards(((count.ordinal, count.tokens) for count in counts), self.spec.budgets)
-        return plan_publication(self.spec, self.plan, DatasetCut(counts, splits))
+        return plan_publication(self.spec, self.plan, cut_dataset(counts, self.spec.budgets))
 
     def publish(self) -> tuple[PublishPlan, list[PublishedShard], list[ShardRows]]:
         publication = self.publication()
@@ -104,9 +103,14 @@ class Build:
         told = [tell_rows(self.spec, task) for task in publication.rows]
         return [shard for shard in published if shard], [rows for rows in told if rows]
 
+    def finish(
+        self, publication: PublishPlan, published: Sequence[PublishedShard], told: Sequence[ShardRows]
+    ) -> Manifest:
+        return finish_dataset(self.spec, self.plan, publication.sums, published, told)
+
     def run(self) -> Manifest:
         """All of it, unless the dataset is finished."""
-        manifest = find_finished(self.spec, self.plan) or finish_dataset(self.spec, self.plan, *self.publish())
+        manifest = find_finished(self.spec, self.plan) or self.finish(*self.publish())
         clear_work(self.spec)
         return manifest
 

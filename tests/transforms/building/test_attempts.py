@@ -17,7 +17,6 @@ from transforms.budget.token_budget import ShardCount
 from transforms.building import shard as shards
 from transforms.building.cut import work_folder
 from transforms.building.datasets import with_trusted_engine
-from transforms.building.publish import finish_dataset
 from transforms.building.shard import build_shard
 from transforms.building.work_folder import ROW, WorkFolder, sweep_work
 from transforms.coders import from_json
@@ -214,7 +213,7 @@ def test_a_manifest_is_not_written_over_a_shard_that_is_another(make_build: Make
     path = build.folder / parts[1][1].file
     path.write_bytes(path.read_bytes() + b"!")
     with pytest.raises(BroetchenError, match=r"train-00001-of-0000\d\.arecord: is another than was written"):
-        finish_dataset(build.spec, build.plan, *parts)
+        build.finish(*parts)
     assert not Path(manifest_path(build.spec.folder)).exists()
 
 
@@ -223,7 +222,7 @@ def test_a_manifest_is_not_written_over_a_shard_that_is_gone(make_build: MakeBui
     parts = build.publish()
     (build.folder / parts[1][0].file).unlink()
     with pytest.raises(BroetchenError, match=r"train-00000-of-0000\d\.arecord: is gone, so that no manifest"):
-        finish_dataset(build.spec, build.plan, *parts)
+        build.finish(*parts)
 
 
 def test_in_a_bucket_the_checksum_is_looked_at(make_build: MakeBuild, gcs_prefix: str) -> None:
@@ -233,7 +232,7 @@ def test_in_a_bucket_the_checksum_is_looked_at(make_build: MakeBuild, gcs_prefix
     content = storage.read_bytes(path)
     storage.write_bytes(path, content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(BroetchenError, match=r"train-00000-of-0000\d\.arecord: is another than was written"):
-        finish_dataset(build.spec, build.plan, *parts)
+        build.finish(*parts)
     assert not storage.exists(manifest_path(build.spec.folder))
 
 

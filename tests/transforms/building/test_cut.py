@@ -16,7 +16,7 @@ from tests.support.small_builds import EOS, SmallBuild, follow_split, small_buil
 from transforms.arrayrecord.records import Format, holds_ids
 from transforms.budget.text_cut import DocumentSpan
 from transforms.budget.token_budget import ShardCount, ShardSlice
-from transforms.building.cut import PublishPlan, PublishTask, missing_text, work_folder
+from transforms.building.cut import PublishPlan, PublishTask, SplitSums, missing_text, work_folder
 from transforms.building.publish import publish_shard
 from transforms.building.rows import RowsTask
 from transforms.coders import from_json, to_json
@@ -147,8 +147,8 @@ def test_no_text_is_in_two_splits_and_none_is_lost_wherever_they_end(
         for split, budget in build.spec.budgets.items():
             written = texts(build, publication, split)
             waiting, put_back = follow_split(written, waiting, budget, small_count)
-            assert publication.put_back[split] == put_back
-            assert publication.missing[split] == budget - sum(map(small_count, written))
+            assert publication.sums.put_back[split] == put_back
+            assert publication.sums.missing[split] == budget - sum(map(small_count, written))
 
 
 def published(build: SmallBuild) -> dict[str, list[list[int]] | list[str]]:
@@ -183,8 +183,8 @@ def test_published_text_is_the_documents_cut_where_the_splits_end(tmp_path: Path
     """Train and eval end within documents; "🙂" has no part of 2 tokens, so it is passed over, and the next split's."""
     build = small_build(tmp_path, record_format, ROWS).with_budgets({"train": 8, "eval": 6, "test": 9})
     publication = build.publication()
-    assert publication.put_back == {"train": 0, "eval": 1, "test": 0}
-    assert publication.missing == {"train": 0, "eval": 0, "test": 0}
+    assert publication.sums.put_back == {"train": 0, "eval": 1, "test": 0}
+    assert publication.sums.missing == {"train": 0, "eval": 0, "test": 0}
     # What the dataset has of the source: up to "xyz", the third document of shard 2. Shard 3 was not needed.
     assert rows_told(build, publication) == [(0, 0, None), (1, 2, None), (2, 2, 3)]
     assert published(build) == {
@@ -201,9 +201,9 @@ def test_published_ids_are_those_of_the_documents_cut_where_the_splits_end(
 ) -> None:
     build = small_build(tmp_path, record_format, ROWS).with_budgets({"train": 10, "eval": 6, "test": 12})
     publication = build.publication()
-    assert publication.put_back == {}
+    assert publication.sums.put_back == {}
     assert rows_told(build, publication) == [(0, 0, None), (1, 8, None), (2, 8, None), (3, 27, 1)]
-    assert publication.missing == {"train": 0, "eval": 0, "test": 0}
+    assert publication.sums.missing == {"train": 0, "eval": 0, "test": 0}
     stream = [token for documents in build.documents for text in documents for token in [*small_ids(text), EOS]]
     expected = {
         "train-00000-of-00002": stream[:8],
@@ -257,7 +257,7 @@ def test_a_short_source_is_published_where_the_config_keeps_it(
     build = built(record_format)
     kept = build.with_budgets({"train": build.tokens + 5, "eval": 7}, "keep").publication()
     assert contents(kept, "train") == [(0, *WHOLE), (2, *WHOLE), (3, *WHOLE)]
-    assert kept.missing == {"train": 5, "eval": 7}
+    assert kept.sums.missing == {"train": 5, "eval": 7}
     # All that there is was read, what follows the last token as well.
     assert [(ordinal, used) for ordinal, _, used in rows_told(build, kept)] == [(o, None) for o in range(len(ROWS))]
     # What is not short is as it would be with `fail`.
@@ -287,7 +287,7 @@ def test_nothing_is_published_where_no_document_has_a_cut(tmp_path: Path) -> Non
     """But all rows are told of, as of any source that is exhausted."""
     build = small_build(tmp_path, "text", [["🙂"], ["xyz"]]).with_budgets({"train": 1}, "keep")
     publication = build.publication()
-    assert publication == PublishPlan((), publication.rows, missing={"train": 1}, put_back={"train": 2})
+    assert publication == PublishPlan((), publication.rows, SplitSums(missing={"train": 1}, put_back={"train": 2}))
     assert [(task.count, task.before, task.used) for task in publication.rows] == [
         (build.counts[0], 0, None),
         (build.counts[1], 1, None),
@@ -350,7 +350,7 @@ def test_a_task_says_where_in_its_shard_its_content_ends() -> None:
 def test_tasks_and_plans_survive_the_wire(built: Callable[[Format], SmallBuild], record_format: Format) -> None:
     build = built(record_format).with_budgets({"train": 9, "eval": 6})
     publication = build.publication()
-    assert from_json(PublishPlan, to_json(publication)) == publication
+    assert from_json(SplitSums, to_json(publication.sums)) == publication.sums
     for rows in publication.rows:
         assert from_json(RowsTask, to_json(rows)) == rows
     for task in publication.tasks:

@@ -93,6 +93,20 @@ def test_the_demo_has_the_bytes_that_are_written_down(output: Path, written: For
     )
 
 
+def test_blocks_of_shards_decide_no_byte(output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here of two shards each, where a dataset of the demo has one block; manifests are compared, which say all."""
+    for name in ("transforms.recipe.blocks.SHARDS_PER_BLOCK", "transforms.building.datasets.SHARDS_PER_BLOCK"):
+        monkeypatch.setattr(name, 2)
+    for name in ("transforms.recipe.plan.GROUPS_PER_BLOCK", "transforms.building.datasets.GROUPS_PER_BLOCK"):
+        monkeypatch.setattr(name, 3)
+    with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        _ = pipeline | beam.Create([demo_spec(written, tmp_path) for written in FORMATS]) | BuildDatasets()
+    for written in FORMATS:
+        manifest = (tmp_path / written / "manifest.json").read_bytes()
+        assert manifest == (output / written / "manifest.json").read_bytes()
+        assert len(list((tmp_path / written).glob("train-*-of-*"))) > 2
+
+
 @pytest.mark.parametrize("library", sorted({library for golden in GOLDEN.values() for library in golden.versions}))
 def test_they_are_written_down_for_the_versions_that_are_pinned(library: str) -> None:
     """Or the comparison is left out everywhere, and nobody misses it."""

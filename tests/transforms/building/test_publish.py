@@ -424,7 +424,7 @@ def test_shards_may_have_been_published_in_any_order(stages: Stages) -> None:
     build = stages.restore("tokenized")
     publication, published, told = build.publish()
     assert (len(published), len(told)) == (5, 4)
-    finish_dataset(build.spec, build.plan, publication, published[::-1], told[::-1])
+    build.finish(publication, published[::-1], told[::-1])
     clear_work(build.spec)
     assert tree(build.folder) == stages.finished()
 
@@ -458,7 +458,7 @@ def test_a_store_tells_the_checksums_of_its_files(stages: Stages) -> None:
     first, second = build.plan.files
     plan = dataclasses.replace(build.plan, files=(first, dataclasses.replace(second, checksum="crc32c")))
     none_kept = [dataclasses.replace(rows, quarantine=None) for rows in told]
-    manifest = manifest_of(build.spec, plan, publication, published, none_kept)
+    manifest = manifest_of(build.spec, plan, publication.sums, published, none_kept)
     assert [file.checksum for file in manifest.source] == [None, "crc32c"]
     assert manifest.quarantine == []
 
@@ -503,14 +503,14 @@ def test_shards_that_do_not_add_up_are_no_dataset(
 ) -> None:
     build = stages.restore("tokenized")
     publication, published, told = build.publish()
-    publication = dataclasses.replace(publication, missing={**publication.missing, split: missing})
+    sums = dataclasses.replace(publication.sums, missing={**publication.sums.missing, split: missing})
     budgets = {name: budget + missing * (name == split) for name, budget in build.spec.budgets.items()}
     spec = dataclasses.replace(build.spec, budgets=budgets)
     published[index] = dataclasses.replace(published[index], tokens=published[index].tokens + more)
     older = build.folder / "train-00000-of-00009.arecord"
     older.write_bytes(b"of an older build")
     with pytest.raises(BroetchenError) as caught:
-        finish_dataset(spec, build.plan, publication, published, told)
+        finish_dataset(spec, build.plan, sums, published, told)
     whole = build.spec.budgets[split]
     assert str(caught.value) == (
         f"dataset a: {split} holds {whole + more} tokens, not {whole}; nothing was finished. "
@@ -533,7 +533,7 @@ def test_a_manifest_is_not_written_over_left_out_rows_that_are_others(
     harmed = build.folder / "_quarantine" / "bad-rows-00001.parquet"
     harm(harmed)
     with pytest.raises(BroetchenError) as caught:
-        finish_dataset(build.spec, build.plan, publication, published, told)
+        build.finish(publication, published, told)
     assert str(caught.value) == (
         f"{harmed}: is {state}, so that no manifest was written; see that only one build writes there, and run it again"
     )

@@ -10,7 +10,7 @@ import pytest
 from tests.support.killed_builds import tree
 from tests.transforms.building.conftest import MakeBuild
 from transforms.arrayrecord.records import Format
-from transforms.building.publish import clear_work, finish_dataset
+from transforms.building.publish import clear_work
 from transforms.dataset.manifest import manifest_path
 from transforms.errors import BroetchenError
 
@@ -20,12 +20,12 @@ from transforms.errors import BroetchenError
 def test_publishing_again_after_the_end(make_build: MakeBuild, written: Format, cleared: bool) -> None:
     build = make_build(written)
     publication, published, told = build.publish()
-    manifest = finish_dataset(build.spec, build.plan, publication, published, told)
+    manifest = build.finish(publication, published, told)
     if cleared:
         clear_work(build.spec)
     before = tree(build.folder)
     assert build.place(publication) == ([], [])
-    assert finish_dataset(build.spec, build.plan, publication, [], []) == manifest
+    assert build.finish(publication, [], []) == manifest
     again = build.plan and build.changed().place(publication)
     assert again == ([], [])
     assert tree(build.folder) == before
@@ -36,14 +36,14 @@ def test_publishing_again_before_the_end(make_build: MakeBuild, written: Format)
     build = make_build(written)
     publication, published, told = build.publish()
     assert build.place(publication) == (published, told)
-    finish_dataset(build.spec, build.plan, publication, published, told)
+    build.finish(publication, published, told)
     clear_work(build.spec)
     assert not Path(build.spec.work_root).exists()
 
 
 def test_planning_the_publication_again_after_the_end(make_build: MakeBuild) -> None:
     build = make_build("text")
-    finish_dataset(build.spec, build.plan, *build.publish())
+    build.finish(*build.publish())
     again = build.publication()
     assert (again.tasks, again.rows) == ((), ())
     assert Path(manifest_path(build.spec.folder)).exists()
@@ -52,7 +52,7 @@ def test_planning_the_publication_again_after_the_end(make_build: MakeBuild) -> 
 def test_a_manifest_of_another_build_answers_for_nothing(make_build: MakeBuild) -> None:
     build = make_build()
     publication, published, told = build.publish()
-    finish_dataset(build.spec, build.plan, publication, published, told)
+    build.finish(publication, published, told)
     clear_work(build.spec)
     path = Path(manifest_path(build.spec.folder))
     path.write_text(path.read_text().replace(build.plan.fingerprint, "0" * 64))

@@ -26,17 +26,23 @@ from beam_pipelines.jobs.specs import dataset_specs, load_config_tokenizer
 from tests.support.corpora import write_parquet
 from tests.support.small_tokenizers import byte_level
 from transforms.arrayrecord.records import Format, RecordSpec
+from transforms.coders import from_json, to_json
 from transforms.encoding.recheck import probe_digest
 from transforms.errors import BroetchenError, UsageError
 from transforms.parquet.footer import RowGroup, SourceFile, SourceVersion, read_footer
 from transforms.recipe import plan as plans
+from transforms.recipe.blocks import Block, of_blocks
 from transforms.recipe.plan import (
     DatasetPlan,
     PlanDatasets,
+    PlanHead,
+    PlanPart,
     byte_deciding_versions,
     check_versions,
     fingerprint,
     plan_dataset,
+    read_source,
+    split_plan,
     work_key,
 )
 from transforms.recipe.ratio import Ratio
@@ -293,6 +299,30 @@ def row_groups_of(plan: DatasetPlan) -> list[str]:
     return [f"{path}:{group}" for task in tasks for path, group in task.row_groups]
 
 
+def print_planned(element: tuple[str, PlanHead], parts: Mapping[Block, Sequence[PlanPart]]) -> None:
+    name, head = element
+    print(name, head.plan.dataset, *row_groups_of(head.whole(of_blocks(name, parts))))
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 1000])
+def test_a_plan_travels_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    for name, groups in (("1", [["a"], ["bb"]]), ("2", [["ccc"]]), ("3", [["d"], ["e"], ["f"]])):
+        written(tmp_path / f"{name}.parquet", groups)
+    spec = spec_in(tmp_path, **TEXT, target_size=1, tokenizer=byte_tokenizer(tmp_path))
+    plan = plan_dataset(spec, read_source(spec))
+    monkeypatch.setattr("transforms.recipe.plan.GROUPS_PER_BLOCK", most)
+    head, parts = split_plan(plan)
+    assert (head.plan.files, head.plan.shards) == ((), ())
+    assert (len(parts), head.parts) == ({1: 9, 2: 9, 3: 9, 1000: 2}[most],) * 2
+    carried = [from_json(PlanPart, to_json(part)) for part in parts]
+    assert from_json(PlanHead, to_json(head)).whole(carried) == plan
+    files = [sum(1 + len(file.row_groups) for file in part.files) for part in parts]
+    shards = [sum(1 + len(shard.row_groups) for shard in part.shards) for part in parts]
+    assert max(*files, *shards) <= max(most, 4)
+    with pytest.raises(ValueError, match=f"{len(parts) - 1} parts of its plan came, of {len(parts)}"):
+        head.whole(carried[:-1])
+
+
 def test_datasets_are_planned_each_from_its_own_files_and_column(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -308,7 +338,7 @@ def test_datasets_are_planned_each_from_its_own_files_and_column(
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         found = pipeline | beam.Create([(spec.name, spec) for spec in specs]) | PlanDatasets()
         # What a step prints is here at once; Beam's own assertions take as long as the pipeline.
-        _ = found | beam.MapTuple(lambda name, plan: print(name, plan.dataset, *row_groups_of(plan)))
+        _ = found.heads | beam.Map(print_planned, beam.pvalue.AsMultiMap(found.parts))
     assert sorted(capsys.readouterr().out.splitlines()) == [
         f"rye rye {rye}/1.parquet:0 {rye}/1.parquet:1 {rye}/2.parquet:0",
         f"wheat wheat {wheat}/1.parquet:0",
