@@ -17,11 +17,12 @@ import apache_beam as beam
 from beam_pipelines.config.mix import MixConfig, load_config
 from beam_pipelines.console.build_progress import follow_build
 from beam_pipelines.jobs.specs import card_mix, chosen_datasets, dataset_specs, keep_tokenizer, load_config_tokenizer
+from beam_pipelines.runners import dataflow_cost
 from beam_pipelines.runners.dataflow import check_reachable
 from beam_pipelines.runners.job import job_options, run_job
 from beam_pipelines.runners.local import work_seconds
-from beam_pipelines.runners.remote.run import follow
-from beam_pipelines.runners.remote.services import asked_with
+from beam_pipelines.runners.remote.run import follow, remote_runner
+from beam_pipelines.runners.remote.services import DATAFLOW, asked_with
 from transforms.building.datasets import BuildDatasets
 from transforms.building.grow import check_old_output
 from transforms.building.work_folder import sweep_work
@@ -36,7 +37,7 @@ from transforms.locks.owner import LockOwner
 from transforms.recipe.spec import DatasetSpec
 from transforms.tokenizer.spec import Engine
 
-# With gigatoken in one process, start-up left out; measured on the benchmark's corpus.
+# With gigatoken in one process that has two processors, start-up left out; measured on the benchmark's corpus.
 _TOKENS_PER_S = 14_000_000
 
 
@@ -87,7 +88,9 @@ def build(
     specs = dataset_specs(config, names, tokenizer, output=output, engine=engine, overwrite=overwrite, grow=grow)
     check_grown(specs)
     known, need = specs[0].tokenizer, sum(spec.need for spec in specs)
-    work_s = work_seconds(need, _TOKENS_PER_S, expected_engine(known, engine))
+    on_dataflow = remote_runner(beam_arguments) == DATAFLOW
+    tokens_per_s = dataflow_cost.TOKENS_PER_S if on_dataflow else _TOKENS_PER_S
+    work_s = work_seconds(need, tokens_per_s, expected_engine(known, engine))
     warm = functools.partial(warm_encoder, known, engine)
     with contextlib.ExitStack() as stack:
         job = stack.enter_context(run_job(beam_arguments, work_s=work_s, output=output, prepare=warm))

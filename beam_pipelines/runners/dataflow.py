@@ -1,9 +1,8 @@
-"""Dataflow: Beam's options where the command line does not give them (docs/dataflow.md), packages, and the cost."""
+"""Dataflow: Beam's options where the command line does not give them (docs/dataflow.md), and packages."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import posixpath
 import subprocess
 import sys
@@ -203,38 +202,3 @@ def _make_wheel(folder: str) -> str:
         said = one_line("\n".join((done.stdout + done.stderr).splitlines()[-3:]))
         raise BroetchenError(f"{_ROOT}: the workers' package cannot be made ({said}); see that this folder is whole")
     return str(wheels[0])
-
-
-# --- What it costs ----------------------------------------------------------------------------------------------------
-
-PRICES_OF = 2024
-_DOLLARS_PER_PROCESSOR_HOUR = 0.056
-_DOLLARS_PER_GB_OF_MEMORY_HOUR = 0.003557
-_DOLLARS_PER_GB_OF_DISK_HOUR = 0.000054
-
-# The default machine, n2-standard-4, with a disk of 50 GB; see dataflow_defaults.
-_PROCESSORS, _MEMORY_GB, _DISK_GB = 4, 16, 50
-
-
-@dataclasses.dataclass(frozen=True)
-class DataflowCost:
-    """Processor hours, one process on each, and their price; the start-up of workers is not in them."""
-
-    processor_hours: float
-    dollars: float
-
-
-def dataflow_cost(seconds: float) -> DataflowCost:
-    """The cost of work that takes one process so many seconds.
-
-    >>> cost = dataflow_cost(4 * 3600)
-    >>> cost.processor_hours, round(cost.dollars, 3)
-    (4.0, 0.284)
-    """
-    hours = seconds / 3600
-    machine_hour = (
-        _PROCESSORS * _DOLLARS_PER_PROCESSOR_HOUR
-        + _MEMORY_GB * _DOLLARS_PER_GB_OF_MEMORY_HOUR
-        + _DISK_GB * _DOLLARS_PER_GB_OF_DISK_HOUR
-    )
-    return DataflowCost(hours, hours / _PROCESSORS * machine_hour)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import posixpath
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, WorkerOptions
 
 from beam_pipelines.runners.dataflow import check_buckets, pinned_packages, with_dataflow_defaults
+from beam_pipelines.runners.dataflow_cost import dataflow_cost, machine_options
 from beam_pipelines.runners.failures import plain_errors
 from beam_pipelines.runners.forked import WaitingWorkers, waiting_workers
 from beam_pipelines.runners.local import local_workers, worker_processes
@@ -21,6 +23,8 @@ from transforms.files import storage
 from transforms.files.scratch import temporary_folder
 from transforms.locks.held import HeldLock
 from transforms.locks.job import RemoteJob
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class Job:
@@ -81,6 +85,8 @@ def job_options(arguments: Sequence[str], output: str | None = None, *, work_s: 
         BroetchenError: no job service answers at the `--job_endpoint`.
     """
     defaults = [*local_workers(arguments, work_s), *remote_defaults(arguments, output)]
+    if work_s and remote_runner(arguments) == DATAFLOW:
+        defaults += machine_options(arguments, work_s)
     options = pipeline_options([*defaults, *with_dataflow_defaults(arguments, output)])
     if remote_runner(arguments) not in (None, DATAFLOW):
         check_endpoint(arguments)
@@ -96,7 +102,7 @@ def run_job(
     Args:
         arguments: Beam's options as given; they are the last word.
         work_s: about how many seconds the work takes in one process; decides how many worker processes a local run
-            takes.
+            takes, and how many machines Dataflow is asked for.
         output: the folder that the job writes to; None where it only reads.
         prepare: what each worker process does at once, while this one goes on.
 
@@ -108,9 +114,24 @@ def run_job(
     on_dataflow = remote_runner(arguments) == DATAFLOW
     if on_dataflow:
         check_buckets(options)
+        _tell_machines(arguments, options, work_s)
     packages = pinned_packages(options) if on_dataflow else contextlib.nullcontext()
     with packages, waiting_workers(worker_processes(options), prepare) as workers:
         yield Job(options, workers, arguments)
+
+
+def _tell_machines(arguments: Sequence[str], options: PipelineOptions, work_s: float) -> None:
+    """Says how many machines a job on Dataflow asks for, unless the user has."""
+    if not work_s or not machine_options(arguments, work_s):
+        return
+    asked, hours = options.view_as(WorkerOptions), dataflow_cost(work_s).processor_hours
+    _LOGGER.info(
+        "asking Dataflow for %d to %d machines, since the work takes some %s processor hours and a machine pays from "
+        "a quarter of an hour on; --num_workers and --max_num_workers choose others",
+        asked.num_workers,
+        asked.max_num_workers,
+        f"{hours:,.1f}" if hours >= 0.1 else "0.1 or fewer",
+    )
 
 
 @contextlib.contextmanager

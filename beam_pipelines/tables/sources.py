@@ -12,7 +12,7 @@ from beam_pipelines.console.layout import NO_LIMIT, OutputFormat, cell, new_tabl
 from beam_pipelines.console.terminal import print_as_is
 from beam_pipelines.jobs.dry_run import DryRun
 from beam_pipelines.jobs.plan import DatasetOutlook
-from beam_pipelines.runners.dataflow import PRICES_OF, dataflow_cost
+from beam_pipelines.runners.dataflow_cost import PRICES_OF, dataflow_cost
 from beam_pipelines.runners.local import build_memory, worthwhile_processes
 from transforms.counting.text_count import TextCount
 from transforms.quantities import format_estimate, format_short, format_size
