@@ -29,6 +29,15 @@ READS_BENCH_ARGS ?=
 # And for that of worker processes: make bench SCALING_BENCH_ARGS="--text-mb 400"
 SCALING_BENCH_ARGS ?=
 
+# For the check on Google Cloud; more arguments by GCP_CHECK_ARGS="--option=--subnetwork=regions/REGION/subnetworks/NAME"
+PROJECT ?=
+BUCKET ?=
+REGION ?=
+ZONE ?=
+TPU ?=
+YES ?=
+GCP_CHECK_ARGS ?=
+
 # The core by default: make mutants MUTANTS_ARGS="transforms/budget/text_cut.py --again"
 MUTANTS_ARGS ?=
 
@@ -60,7 +69,7 @@ ifneq ($(shell cat $(MADE) 2>/dev/null)$(wildcard $(BUSY)),$(CURDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo tokenizer-demo train-demo test test-slow lint format docs bench mutants lock clean distclean
+.PHONY: help demo tokenizer-demo train-demo gcp-check test test-slow lint format docs bench mutants lock clean distclean
 
 help: ## list the targets
 	@echo "make demo and make test set up .venv by themselves; they need Python 3.12."
@@ -88,6 +97,10 @@ train-demo: $(RUN) ## train a tiny Llama by MaxText on the demo mix, resume, exp
 	$(BIN)/broetchen show train-demo/mix --step 30 --run launch/configs/train-demo.yaml
 	$(BIN)/broetchen train launch/configs/train-demo.yaml export
 	$(BIN)/python -m launch.export.check launch/configs/train-demo.yaml
+
+gcp-check: $(RUN) ## the demo mix on your Dataflow: PROJECT=… BUCKET=… [TPU=v6e-1]; says the price and asks first (YES=1 answers)
+	$(BIN)/python -m tests.campaign.gcp --project "$(PROJECT)" --bucket "$(BUCKET)" $(if $(REGION),--region "$(REGION)") \
+		$(if $(ZONE),--zone "$(ZONE)") $(if $(TPU),--tpu "$(TPU)") $(if $(YES),--yes) $(GCP_CHECK_ARGS)
 
 test: $(DEV) ## run the fast tests, in less than five minutes
 	$(PYTEST) -m "not slow" $(PYTEST_ARGS)

@@ -1,0 +1,1 @@
+"""A check on a real Google Cloud, for people who have an account: `make gcp-check`."""
