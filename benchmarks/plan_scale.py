@@ -1,34 +1,47 @@
 """What planning costs where the source is huge: the planner's own steps over simulated footers.
 
-python -m benchmarks.plan_scale [ROW_GROUPS]
+python -m benchmarks.plan_scale [ROW_GROUPS] [SHARDS]
 
 Prints one line of JSON. The footers are made up; everything after them is what a build runs: ordering, cutting into
 shards, the fingerprint, the plan's coder there and back, the rounds' choice of shards, and a task for each shard.
+
+`travels` says what then travels through the pipeline of a dataset of SHARDS shards, by kind: the largest element, and
+the largest block of them, which is what one answer of a side input holds.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import posixpath
 import sys
+import tempfile
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from apache_beam import coders
 
 from transforms.arrayrecord.records import RecordSpec
-from transforms.budget.token_budget import ShardCount, usable_prefix
+from transforms.budget.token_budget import ShardCount, cut_dataset, usable_prefix
+from transforms.building.cut import PublishTask, plan_publication
+from transforms.building.publish import PublishedShard
+from transforms.building.rows import RowsTask, ShardRows
+from transforms.checksums import FileMark
+from transforms.coders import to_json
 from transforms.parquet.footer import RowGroup, SourceFile
-from transforms.recipe.plan import DatasetPlan, byte_deciding_versions, fingerprint
+from transforms.recipe.blocks import GROUPS_PER_BLOCK, SHARDS_PER_BLOCK, in_blocks
+from transforms.recipe.plan import DatasetPlan, byte_deciding_versions, fingerprint, split_plan
 from transforms.recipe.ratio import Ratio
-from transforms.recipe.shard_plan import Order, lay_out_shards, next_shards, order_row_groups
+from transforms.recipe.shard_plan import Order, PlannedShard, lay_out_shards, next_shards, order_row_groups
 from transforms.recipe.spec import DatasetSpec
 from transforms.tokenizer.spec import TokenizerSpec
 
 ROW_GROUPS = 300_000
+SHARDS = 166_000
 _GROUPS_PER_FILE = 1_000
 _ROWS = 1_000
 _TOKENS_PER_BYTE = 0.25
@@ -117,17 +130,7 @@ def measure_plan(row_groups: int = ROW_GROUPS, order: Order = "shuffled") -> Pla
     groups = timed("order", lambda: order_row_groups(source, order, spec.seed))
     shards = timed("lay_out", lambda: lay_out_shards(source, groups, spec.shard_limits))
     mark = timed("fingerprint", lambda: fingerprint(spec, source))
-    plan = DatasetPlan(
-        dataset=spec.name,
-        files=source,
-        shards=shards,
-        ratio=Ratio(_TOKENS_PER_BYTE, 0.25),
-        engine="tokenizers",
-        versions=byte_deciding_versions(spec),
-        probe=mark,
-        fingerprint=mark,
-        work_folder=posixpath.join(spec.work_root, mark[:16]),
-    )
+    plan = _planned(spec, source, shards, mark)
     coder = coders.registry.get_coder(DatasetPlan)
     encoded = timed("encode", lambda: coder.encode(plan))
     decoded = timed("decode", lambda: coder.decode(encoded))
@@ -154,6 +157,120 @@ def measure_plan(row_groups: int = ROW_GROUPS, order: Order = "shuffled") -> Pla
     return PlanCost(row_groups, len(shards), sure + rest, len(encoded), seconds, _peak_bytes())
 
 
+def _planned(
+    spec: DatasetSpec, source: tuple[SourceFile, ...], shards: tuple[PlannedShard, ...], mark: str
+) -> DatasetPlan:
+    return DatasetPlan(
+        dataset=spec.name,
+        files=source,
+        shards=shards,
+        ratio=Ratio(_TOKENS_PER_BYTE, 0.25),
+        engine="tokenizers",
+        versions=byte_deciding_versions(spec),
+        probe=mark,
+        fingerprint=mark,
+        work_folder=posixpath.join(spec.work_root, mark[:16]),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Travel:
+    """Elements of one kind: how many, and as they are encoded the bytes of one and of a block at most."""
+
+    elements: int
+    largest_bytes: int
+    block_bytes: int
+
+
+def measure_travels(shards: int = SHARDS) -> dict[str, Travel]:
+    """What travels of a dataset whose every row group is a shard, with all that a count, a shard and a trace may say.
+
+    Of plans all parts are encoded, of the others, which are alike, a block in the middle.
+    """
+    source = simulated_source(shards)
+    with tempfile.TemporaryDirectory() as folder:
+        spec = dataclasses.replace(simulated_spec(source, "shuffled"), output=folder)
+        laid_out = lay_out_shards(source, order_row_groups(source, "shuffled", 0), spec.shard_limits)
+        plan = _planned(spec, source, laid_out, _digest("plan"))
+        counts = [_simulated_count(shard) for shard in laid_out]
+        spec = dataclasses.replace(spec, budgets={"train": sum(count.tokens for count in counts) - 1000})
+        publication = plan_publication(spec, plan, cut_dataset(counts, spec.budgets))
+    head, parts = split_plan(plan)
+    encoded = [len(to_json(part)) for part in parts]
+    published, told = map(_published, publication.tasks), map(_told, publication.rows)
+    return {
+        "plan head": _travel([head], 1),
+        "plan part": Travel(len(parts), max(encoded), max(encoded)),
+        "count": _travel(counts, SHARDS_PER_BLOCK),
+        "task to publish": _travel(publication.tasks, 1),
+        "published shard": _travel(published, SHARDS_PER_BLOCK, len(publication.tasks)),
+        "task to tell rows": _travel(publication.rows, 1),
+        "told rows": _travel(told, _alike(publication.rows), len(publication.rows)),
+        "sums of splits": _travel([publication.sums], 1),
+    }
+
+
+def _alike(rows: Sequence[RowsTask]) -> int:
+    """How many shards share a block of told rows."""
+    placed = in_blocks("", rows, GROUPS_PER_BLOCK, lambda task: 1 + len(task.group_rows))
+    return max(sum(1 for _ in run) for _, run in itertools.groupby(placed, key=lambda one: one[0]))
+
+
+def _travel(things: Iterable[Any], of_block: int, elements: int | None = None) -> Travel:
+    """Of things that are alike: those of a block in the middle are encoded."""
+    held = elements if elements is not None else len(list(things := list(things)))
+    start = max(0, (held - of_block) // 2)
+    sizes = [len(to_json(thing)) for thing in itertools.islice(things, start, start + of_block)]
+    return Travel(held, max(sizes), sum(sizes))
+
+
+def _digest(of: object) -> str:
+    return hashlib.sha256(str(of).encode()).hexdigest()
+
+
+def _simulated_count(shard: PlannedShard) -> ShardCount:
+    number = shard.ordinal
+    mark = FileMark(1_300_000, _digest(number), "AAAAAA==")
+    return ShardCount(
+        number,
+        round(shard.text_bytes * _TOKENS_PER_BYTE),
+        shard.rows,
+        records=shard.rows,
+        rows=shard.rows,
+        text_bytes=shard.text_bytes,
+        skipped={"null": 3, "empty": 12},
+        attempt=_digest(number)[:12],
+        engine="gigatoken 0.10.0",
+        source=_digest(number)[:16],
+        file=mark,
+        row_file=mark,
+        quarantine=mark,
+        trace=mark,
+    )
+
+
+def _published(task: PublishTask) -> PublishedShard:
+    count = task.count
+    return PublishedShard(
+        task.split,
+        task.index,
+        task.file,
+        count.tokens,
+        count.documents,
+        count.records,
+        count.file,
+        count.file,
+        count.file,
+    )
+
+
+def _told(task: RowsTask) -> ShardRows:
+    groups = len(task.group_rows)
+    left_out = ({"null": 3, "empty": 12, "filtered": 200},) * groups
+    starts, texts = (task.before,) * groups, ("0123456789abcdef",) * groups
+    return ShardRows(task.count.ordinal, 1000, dict(task.count.skipped), 200, starts, texts, left_out, None)
+
+
 def _peak_bytes() -> int:
     """Of this program alone; what getrusage tells begins with the memory of the process that started it."""
     status = Path("/proc/self/status").read_text()
@@ -162,4 +279,6 @@ def _peak_bytes() -> int:
 
 if __name__ == "__main__":
     cost = measure_plan(int(sys.argv[1]) if len(sys.argv) > 1 else ROW_GROUPS)
-    print(json.dumps(dataclasses.asdict(cost) | {"total_seconds": cost.total_seconds}))
+    travels = measure_travels(int(sys.argv[2]) if len(sys.argv) > 2 else SHARDS)
+    shown = {kind: dataclasses.asdict(travel) for kind, travel in travels.items()}
+    print(json.dumps(dataclasses.asdict(cost) | {"total_seconds": cost.total_seconds, "travels": shown}))
