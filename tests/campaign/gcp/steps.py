@@ -96,7 +96,7 @@ class Check:
         """Takes all steps; those that need one that failed are not tried. Cleans up, whatever happens."""
         try:
             built = self._step("the demo's sources and config, copied to the bucket", self._copy_sources)
-            here = built and self._step("the demo mix, built on this machine", self._build_here)
+            here = self._step("the demo mix, built on this machine", self._build_here, needs=built)
             self._step("a job on Dataflow, ended by Ctrl-C", self._interrupt, needs=here)
             done = self._step("the same command again, to the end", self._build, needs=here)
             self._step("the files of the build here, hash for hash", self._compare, needs=done)
@@ -225,7 +225,7 @@ class Check:
             "parameters": {
                 "steps": TPU_STEPS,
                 "per_device_batch_size": 1,
-                "max_target_length": 512,
+                "max_target_length": 2048,
                 "checkpoint_period": TPU_STEPS,
             },
             "tpu_vm": {
