@@ -482,7 +482,7 @@ def test_the_phases_of_a_dataset(make_build: MakeBuild) -> None:
     assert (renamed, files) == (0, sum(task.whole for task in publication.tasks))
     shards, rows = build.place(publication)
     assert reader.read().published == (files, files)
-    finish_dataset(build.spec, build.plan, publication, shards, rows)
+    finish_dataset(build.spec, build.plan, publication.sums, shards, rows)
     done = DatasetStatus(build.spec.need, len(publication.tasks), "finished", encoded=encoded)
     assert reader.read() == done
     clear_work(build.spec)
