@@ -18,6 +18,7 @@ from beam_pipelines.commands.beam_command import BeamCommand
 from beam_pipelines.console import terminal
 from transforms.errors import BroetchenError, without_secrets
 from transforms.files.scratch import remove_run_folders
+from transforms.first_contact import expect_answers
 
 app = typer.Typer(
     name="broetchen",
@@ -117,6 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in _UNUSED:
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # as documented: importing it is an ImportError
     allow_open_files()
+    expect_answers()
     gc.set_threshold(_OBJECTS_BEFORE_COLLECTION, 20, 20)
     given = [_at_home(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
     code = run(lambda: app(given, prog_name="broetchen"), debug="--debug" in given)

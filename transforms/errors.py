@@ -4,6 +4,7 @@ Every error says what is wrong, where, and what to do about it. The command line
 traceback appears only with `--debug`.
 """
 
+import difflib
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -24,10 +25,24 @@ class BroetchenError(Exception):
     exit_code = 1
 
 
+class UnreachableError(BroetchenError):
+    """A service on the network does not answer."""
+
+
 class UsageError(BroetchenError):
     """The command line or the config is wrong; nothing was started."""
 
     exit_code = 2
+
+
+def did_you_mean(name: str, known: Iterable[str], most: int = 1) -> str:
+    """The question whether a name like it was meant; empty where none is near.
+
+    >>> did_you_mean("txt", ["id", "text"]), did_you_mean("txt", ["id"])
+    ('did you mean text?', '')
+    """
+    near = difflib.get_close_matches(name, [*known], n=most)
+    return f"did you mean {' or '.join(near)}?" if near else ""
 
 
 def listed(names: Iterable[object], most: int = 10) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -23,6 +24,9 @@ _NEWS = (*_OURS, "apache_beam.runners.dataflow.dataflow_runner")
 # And so are its id and its page, of all that Beam's client of Dataflow logs; the rest is the job with all its options.
 _CLIENT = "apache_beam.runners.dataflow.internal.apiclient"
 _CLIENT_NEWS = ("Created job with id", "To access the Dataflow monitoring console")
+
+# How the hub's client says that it waits and tries again.
+_HUB_CLIENT, _RETRY = "huggingface_hub.", re.compile(r"\[Retry (\d+)/(\d+)\]")
 
 # Beam's local runner logs the records of worker processes by the root logger, as text of the protobuf `LogEntry`.
 _WORKERS = "root"
@@ -90,6 +94,9 @@ class _Lines(logging.Handler):
                 say(message)
         elif record.name.startswith(_NEWS):
             say(self.format(record))
+        elif record.name.startswith(_HUB_CLIENT):
+            if attempt := _RETRY.search(record.getMessage()):
+                say(f"the Hugging Face hub does not answer as it should; retrying ({attempt[1]} of {attempt[2]})")
         elif record.name == _CLIENT and record.getMessage().startswith(_CLIENT_NEWS):
             say(record.getMessage())
 

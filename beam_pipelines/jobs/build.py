@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 
 import apache_beam as beam
 
+from beam_pipelines.config.first_look import check_sources
 from beam_pipelines.config.mix import MixConfig, load_config
 from beam_pipelines.console.build_progress import follow_build
 from beam_pipelines.jobs.specs import card_mix, chosen_datasets, dataset_specs, keep_tokenizer, load_config_tokenizer
@@ -34,6 +35,7 @@ from transforms.files import storage
 from transforms.locks.held import JobGoesOnError
 from transforms.locks.output import hold_output
 from transforms.locks.owner import LockOwner
+from transforms.recipe.differences import check_same_config
 from transforms.recipe.spec import DatasetSpec
 from transforms.tokenizer.spec import Engine
 
@@ -87,6 +89,9 @@ def build(
     tokenizer = load_config_tokenizer(config)
     specs = dataset_specs(config, names, tokenizer, output=output, engine=engine, overwrite=overwrite, grow=grow)
     check_grown(specs)
+    check_sources(config, names)
+    for spec in specs:
+        check_same_config(spec)
     known, need = specs[0].tokenizer, sum(spec.need for spec in specs)
     on_dataflow = remote_runner(beam_arguments) == DATAFLOW
     tokens_per_s = dataflow_cost.TOKENS_PER_S if on_dataflow else _TOKENS_PER_S

@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 import apache_beam as beam
 from apache_beam.pvalue import AsDict
 
+from beam_pipelines.config.first_look import check_sources
 from beam_pipelines.config.mix import MixConfig
 from beam_pipelines.console.progress import display, follow_tallies
-from beam_pipelines.jobs.specs import chosen_datasets, keep_tokenizer, row_filter
+from beam_pipelines.jobs.specs import chosen_datasets, keep_tokenizer, read_config_tokenizer, row_filter
 from beam_pipelines.runners.job import job_folder, run_job
 from beam_pipelines.runners.local import stored_tokens, work_seconds
 from transforms.counting.count_tokens import BuiltShard, CountBuiltShards, CountSpec, CountTokens, built_shards
@@ -56,9 +57,10 @@ class Counting:
             UsageError: the config has no such dataset, or its tokenizer cannot be used.
         """
         # Whether it has the EOS token that a build would add is no matter here.
-        loaded = load_tokenizer(config.tokenizer_path(), revision=config.tokenizer.revision)
-        tokenizer = self._keep(loaded, config.tokenizer.special_tokens)
-        for name in chosen_datasets(config, datasets):
+        tokenizer = self._keep(read_config_tokenizer(config), config.tokenizer.special_tokens)
+        names = chosen_datasets(config, datasets)
+        check_sources(config, names)
+        for name in names:
             column, rows = config.datasets[name].text_column, row_filter(config, name)
             self._add_source(name, config.sources(name), column, tokenizer, rows)
 

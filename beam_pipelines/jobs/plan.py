@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from beam_pipelines.config.first_look import check_sources
 from beam_pipelines.config.mix import MixConfig
 from beam_pipelines.console.progress import display
 from beam_pipelines.jobs.specs import chosen_datasets, dataset_specs, keep_tokenizer, load_config_tokenizer
@@ -117,6 +118,7 @@ def plan(
         temporary_folder("plan") as scratch,
     ):
         tokenizer = load_config_tokenizer(config)
+        check_sources(config, names)
         keep_tokenizer(tokenizer, scratch)
         specs = dataset_specs(config, names, tokenizer, output=scratch, engine=engine, overwrite=False)
         counts = None if ledger is None else CountLedger(ledger.rstrip("/"))

@@ -13,6 +13,7 @@ from beam_pipelines.config.mix import MixConfig
 from transforms.arrayrecord.records import MOST_TOKENS, RecordSpec, file_extensions
 from transforms.card.mix import CardMix, digest_of
 from transforms.card.write import NAMES as CARD_NAMES
+from transforms.config.document import Problem
 from transforms.dataset.trace import trace_name, traced_columns
 from transforms.encoding.pool import know_tokenizer
 from transforms.errors import BroetchenError, UsageError
@@ -21,7 +22,7 @@ from transforms.parquet.exclusion import Exclusion, file_sha256
 from transforms.parquet.row_filter import RowFilter
 from transforms.patterns import divided, fixed_folder, matches
 from transforms.recipe.spec import DatasetSpec
-from transforms.tokenizer.file import TokenizerFile, load_tokenizer
+from transforms.tokenizer.file import TokenizerFile, UnknownTokenError, load_tokenizer, special_tokens_of
 from transforms.tokenizer.spec import Engine, TokenizerSpec
 
 SPLITS = ("train", "eval")
@@ -51,20 +52,40 @@ def load_config_tokenizer(config: MixConfig) -> TokenizerFile:
     Raises:
         UsageError: it cannot be loaded, or has no token that `records.add_bos` or `add_eos` adds.
     """
-    given = config.tokenizer
-    tokenizer = load_tokenizer(
-        config.tokenizer_path(), revision=given.revision, bos_token=given.bos_token, eos_token=given.eos_token
+    tokenizer = read_config_tokenizer(
+        config, bos_token=config.tokenizer.bos_token, eos_token=config.tokenizer.eos_token
     )
     for kind, added, known in (
         ("bos", config.records.add_bos, tokenizer.bos_id),
         ("eos", config.records.add_eos, tokenizer.eos_id),
     ):
         if added and known is None:
-            raise UsageError(
-                f"records.add_{kind} is true, but {config.tokenizer_path()} names no {kind.upper()} token: "
-                f"set tokenizer.{kind}_token to one of its tokens, or records.add_{kind}: false"
+            what = (
+                f"is true, but {config.tokenizer_path()} names no {kind.upper()} token: set tokenizer.{kind}_token to "
+                f"one of its tokens, or records.add_{kind}: false{special_tokens_of(tokenizer)}"
             )
+            raise config.usage_error(Problem(("records", f"add_{kind}"), what))
     return tokenizer
+
+
+def read_config_tokenizer(
+    config: MixConfig, *, bos_token: str | None = None, eos_token: str | None = None
+) -> TokenizerFile:
+    """The config's tokenizer.
+
+    Args:
+        bos_token, eos_token: see `load_tokenizer`.
+
+    Raises:
+        UsageError: it cannot be loaded; the message has the line in the config.
+        BroetchenError: the hub cannot be reached.
+    """
+    path, revision = config.tokenizer_path(), config.tokenizer.revision
+    try:
+        return load_tokenizer(path, revision=revision, bos_token=bos_token, eos_token=eos_token)
+    except UsageError as error:
+        key = error.key if isinstance(error, UnknownTokenError) else "path"
+        raise config.usage_error(Problem(("tokenizer", key), str(error))) from error
 
 
 def tokenizer_path(tokenizer: TokenizerFile, output: str) -> str:
@@ -201,10 +222,11 @@ def _check_apart(config: MixConfig, datasets: Sequence[str], output: str) -> Non
     for name in datasets:
         for source, pattern in zip(config.datasets[name].paths, config.sources(name), strict=True):
             if any(_will_match(pattern, path) for path in written):
-                raise UsageError(
-                    f"dataset {name}: the source {source} would also match what is built at {output}; choose an "
-                    "--output elsewhere, or a narrower source"
+                what = (
+                    f"{source} would also match what is built at {output}; choose an --output elsewhere, or a narrower "
+                    "source"
                 )
+                raise config.usage_error(Problem(("datasets", name, "source"), what))
 
 
 def _will_match(pattern: str, path: str) -> bool:

@@ -18,7 +18,7 @@ import psutil
 
 from beam_pipelines.console import terminal
 from beam_pipelines.runners.service_errors import LOCAL, in_words, place_of, worker_died
-from transforms.errors import BroetchenError, UsageError
+from transforms.errors import BroetchenError, UnreachableError, UsageError
 from transforms.locks.interruption import interruptible
 
 # The name of Beam's threads that wait for a worker process, each.
@@ -75,9 +75,11 @@ def _give_up() -> None:
 
 
 # Runners that work in other threads and processes hand back a traceback as text; ours ends it as "module.Class: text".
-_OURS = re.compile(r"transforms\.errors\.(BroetchenError|UsageError): (.*?)(?: \[while running '|\n\n|\Z)", re.DOTALL)
+_OURS = re.compile(
+    r"transforms\.errors\.(BroetchenError|UnreachableError|UsageError): (.*?)(?: \[while running '|\n\n|\Z)", re.DOTALL
+)
 _STEP = re.compile(r" \[while running '[^']*'\]")
-_CLASSES = {"BroetchenError": BroetchenError, "UsageError": UsageError}
+_CLASSES = {kind.__name__: kind for kind in (BroetchenError, UnreachableError, UsageError)}
 WORKER_DIED = "Channel closed prematurely"
 """How Beam says that a worker process is gone."""
 # How it introduces what is wrong with its options.

@@ -52,6 +52,7 @@ from transforms.files.listing import list_files
 from transforms.locks.output import check_token
 from transforms.quantities import format_estimate, format_short
 from transforms.recipe.blocks import GROUPS_PER_BLOCK, SHARDS_PER_BLOCK, Block, in_blocks, of_blocks, shard_block
+from transforms.recipe.differences import config_differences, other_dataset, source_differences, version_differences
 from transforms.recipe.plan import FORMAT_VERSION, DatasetPlan, PlanDatasets, PlanHead, PlanPart
 from transforms.recipe.shard_plan import ShardTask, next_shards
 from transforms.recipe.spec import DatasetSpec
@@ -115,11 +116,14 @@ def _check_finished(spec: DatasetSpec, plan: DatasetPlan, manifest: Manifest) ->
             "--output, or replace it with --overwrite"
         )
     if manifest.fingerprint != plan.fingerprint:
-        raise BroetchenError(
-            f"{spec.folder}: holds a dataset of another config, source or tokenizer (fingerprint "
-            f"{manifest.fingerprint[:16]}, this build's is {plan.fingerprint[:16]}); "
-            "choose another --output, or replace it with --overwrite"
-        )
+        differences = [
+            *config_differences(spec, manifest),
+            *source_differences(spec, plan.files, manifest),
+            *version_differences(plan.versions, manifest),
+        ]
+        # Such as files that are new in the source, behind those that the dataset took.
+        unknown = f"its fingerprint is {manifest.fingerprint[:16]} and this build's {plan.fingerprint[:16]}"
+        raise other_dataset(spec, differences or [unknown])
     if spec.on_bad_rows == "fail" and any(manifest.skipped.values()):
         raise BroetchenError(
             f"{spec.folder}: {sum(manifest.skipped.values()):,} rows of its source were left out, and "

@@ -137,6 +137,13 @@ class Kind:
     floats: bool = False
 
 
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """Where a config has come from; configs of the same content are equal, wherever that was."""
+
+    document: ConfigDocument | None = dataclasses.field(default=None, compare=False)
+
+
 class ConfigDocument:
     """A config file as plain data, with the line of each key, and the problems found so far."""
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from pydantic import PrivateAttr, ValidationError
 
-from transforms.config.document import MAX_CONFIG_BYTES, ConfigDocument, Kind, Problem
+from transforms.config.document import MAX_CONFIG_BYTES, ConfigDocument, Kind, Origin, Problem
 from transforms.config.section import Section
 from transforms.errors import UsageError
+from transforms.first_contact import make_contact
 from transforms.patterns import quoted
 
 # What a path that is not local begins with.
@@ -23,6 +24,12 @@ class ConfigFile(Section):
     """A section that is a whole file, and knows the folder that the file's relative paths start from."""
 
     _folder: str = PrivateAttr(default="")
+    _origin: Origin = PrivateAttr(default=Origin())
+
+    def usage_error(self, *problems: Problem) -> UsageError:
+        """Problems that came to light after the file was read, each with its line in it, as `section_of` has them."""
+        document = self._origin.document or ConfigDocument("config", Kind("config", ""))
+        return UsageError(document.message(problems))
 
     def resolve(self, path: str) -> str:
         """`path` as the config means it; see `resolve_path`."""
@@ -63,6 +70,7 @@ def _read(path: str) -> bytes:
         from apache_beam.io.filesystem import CompressionTypes
         from apache_beam.io.filesystems import FileSystems
 
+        make_contact(path)
         try:
             with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as remote:
                 return bytes(remote.read(MAX_CONFIG_BYTES + 1))
@@ -96,6 +104,7 @@ def section_of[T: ConfigFile](schema: type[T], document: ConfigDocument) -> T:
     if config is None or problems:
         raise UsageError(document.message(problems))
     name = document.name
+    config._origin = Origin(document)
     config._folder = posixpath.dirname(name) if _SCHEME.match(name) else os.path.dirname(os.path.abspath(name))
     return config
 

@@ -18,6 +18,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from transforms.checksums import FileMark
 from transforms.errors import BroetchenError
+from transforms.first_contact import make_contact
 
 _MIME_TYPE = "application/octet-stream"
 
@@ -26,6 +27,7 @@ def gcs_bucket(path: str) -> tuple[Any, str]:
     """The bucket of ``gs://bucket/name`` by Beam's own client, with its credentials and retries, and the name in it."""
     from apache_beam.io.gcp.gcsio import parse_gcs_path  # which is there only where the gcp extra is installed
 
+    make_contact(path)
     filesystem: Any = FileSystems.get_filesystem(path)
     bucket, name = parse_gcs_path(path, object_optional=True)
     return filesystem._gcsIO().client.bucket(bucket), name

@@ -32,10 +32,13 @@ from apache_beam.io.filesystemio import Downloader, DownloaderStream
 
 from transforms.errors import BroetchenError, one_line, without_secrets
 from transforms.files.hub_path import SCHEME, HubPath
+from transforms.first_contact import make_contact
 
 # Smaller reads fetch this much, and the next ones are answered from it: each request takes a round trip.
 _LEAST_BYTES = 64 << 10
 _TIMEOUT_S = 60
+# After 1, 2, 4, … seconds: three minutes in all, beside the requests themselves.
+_RETRIES, _MOST_WAIT_S = 8, 60
 # What asks, over which clients of the releases that are allowed.
 _ASKING = frozenset({"hf_xet", "httpcore", "httpcore2", "httpx", "httpx2", "huggingface_hub", "requests", "urllib3"})
 _NO_SUCH_FILE = "the repository has no such file at this revision; check the path"
@@ -194,6 +197,7 @@ def hub_api(endpoint: str | None) -> Any:
     """The hub's client; `endpoint` names another hub."""
     from huggingface_hub import HfApi
 
+    make_contact(f"{SCHEME}://")
     return HfApi(endpoint=endpoint)
 
 
@@ -272,11 +276,9 @@ class _RangeDownloader(Downloader):
         """The answer of the store that the hub has led to before, or None where it is no longer good."""
         if self._file.store is None:
             return None
-        from huggingface_hub.utils._http import http_backoff
-
         url, etag = self._file.store
         # Without the token, which is for the hub alone.
-        response = http_backoff("GET", url, headers=headers, timeout=_TIMEOUT_S)
+        response = _asked(url, headers)
         if response.status_code == 206 and response.headers.get("ETag") == etag:
             return response
         self._file.store = None
@@ -284,10 +286,10 @@ class _RangeDownloader(Downloader):
 
     def _from_hub(self, headers: dict[str, str]) -> Any:
         from huggingface_hub.utils._headers import build_hf_headers
-        from huggingface_hub.utils._http import hf_raise_for_status, http_backoff
+        from huggingface_hub.utils._http import hf_raise_for_status
 
         headers = build_hf_headers() | headers
-        response = http_backoff("GET", self._url, headers=headers, timeout=_TIMEOUT_S, follow_redirects=True)
+        response = _asked(self._url, headers, follow_redirects=True)
         hf_raise_for_status(response)
         found = _response_etag(response, self._url)
         if found is None:
@@ -307,6 +309,15 @@ class _RangeDownloader(Downloader):
             f"{self._where}: its content changed while it was read ({how}); run it again, and ask the repository's "
             "owner if it goes on"
         )
+
+
+def _asked(url: str, headers: dict[str, str], **options: bool) -> Any:
+    """The answer to a request for content; a build that has run for hours waits some minutes for it."""
+    from huggingface_hub.utils._http import http_backoff
+
+    return http_backoff(
+        "GET", url, headers=headers, timeout=_TIMEOUT_S, max_retries=_RETRIES, max_wait_time=_MOST_WAIT_S, **options
+    )
 
 
 def _origin(url: str) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from typing import Any
 from apache_beam.io.filesystem import FileMetadata
 from apache_beam.io.filesystems import FileSystems
 
-from transforms.errors import BroetchenError, without_controls
+from transforms.errors import BroetchenError, did_you_mean, listed, without_controls
 from transforms.files import gcs_objects, hub_path, storage
 from transforms.files.errors import explained
 from transforms.files.untrusted import read_bounded
@@ -113,7 +113,28 @@ def _advice(pattern: str) -> str:
     folder = posixpath.dirname(pattern)
     if is_wild(folder) and storage.is_local(folder) and os.path.isdir(folder):
         return "[…] stands for one of the characters in it: write [[] for a [ that is part of a name"
+    if storage.is_local(folder):
+        return _what_is_there(*divided(pattern))
     return "check the path, and that you may read it"
+
+
+def _what_is_there(folder: str, parts: Sequence[str]) -> str:
+    """What this machine has in the place of files that do not match: the last folder of a path that is there."""
+    whole = posixpath.join(folder, unquoted(parts[0])) if len(parts) == 1 and not is_wild(parts[0]) else folder
+    there, missing = whole, ""
+    while there and not os.path.lexists(there):
+        above = posixpath.dirname(there.rstrip("/"))
+        there, missing = above, posixpath.basename(there.rstrip("/"))
+    shown = without_controls(there) or "the working directory"
+    try:
+        names = sorted(os.listdir(there or "."))
+    except OSError as error:
+        return f"{shown} cannot be listed ({error.strerror}); check the path, and that you may read it"
+    if missing:
+        near = did_you_mean(missing, names)
+        return f"there is no {without_controls(missing)} in {shown}; {without_controls(near) or 'check the path'}"
+    what = listed(map(without_controls, names), 3) if names else "nothing"
+    return f"in {shown} there is {what}; check the pattern"
 
 
 def _a_folder(pattern: str, name: str) -> BroetchenError:

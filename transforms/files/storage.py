@@ -32,6 +32,7 @@ from transforms.errors import BroetchenError, UsageError
 from transforms.files import gcs_objects
 from transforms.files.errors import explained
 from transforms.files.scratch import run_folder
+from transforms.first_contact import make_contact
 
 _GCS = "gs"
 _CHUNK_BYTES = 8 << 20
@@ -446,7 +447,9 @@ def filesystem(path: str) -> FileSystem:
 
     Raises:
         UsageError: it has none for this scheme.
+        UnreachableError: nobody answers where it is; see `transforms.first_contact`.
     """
+    make_contact(path)
     try:
         return FileSystems.get_filesystem(path)
     except ValueError as error:

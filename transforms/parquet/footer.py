@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from apache_beam.io.filesystems import FileSystems
 
 from transforms.coders import register_json_coder
-from transforms.errors import BroetchenError, listed, one_line
+from transforms.errors import BroetchenError, did_you_mean, listed, one_line
 from transforms.files import gcs_objects, storage
 from transforms.files.errors import explained
 from transforms.parquet.columns import encode_schema
@@ -117,31 +117,14 @@ def read_footer(
             rows cannot be filtered so.
     """
     version = _version_now(path, size)
-    with open_source(path, version.generation) as handle:
-        tail = _read_tail(handle, size, _TAIL_BYTES)
-        if size >= 12 and tail[-4:] == _ENCRYPTED_MAGIC:
-            raise BroetchenError(f"{path}: {_ENCRYPTED}")
-        if size < 12 or tail[-4:] != _MAGIC:
-            raise BroetchenError(f"{path}: not a parquet file, or cut short ({size:,} bytes); fetch it again")
-        footer_size = int.from_bytes(tail[-8:-4], "little") + 8
-        if footer_size > size - 4:
-            raise BroetchenError(f"{path}: the parquet footer is damaged (it claims {footer_size:,} bytes of {size:,})")
-        if footer_size > len(tail):
-            tail = _read_tail(handle, size, footer_size)
-    footer = tail[-footer_size:]
-    try:
-        metadata = pq.read_metadata(pa.BufferReader(_MAGIC + footer))
-        schema = metadata.schema.to_arrow_schema()
-    except (pa.ArrowException, OSError) as error:
-        raise BroetchenError(f"{path}: the parquet footer cannot be read: {one_line(error)}") from error
-    if footer_size - 8 - metadata.serialized_size == _SIGNATURE_BYTES:
-        # To look at the metadata of a column that is encrypted would abort the process (pyarrow 25).
-        raise BroetchenError(f"{path}: {_ENCRYPTED}")
-    _check_text_column(path, schema, text_column)
+    footer = _read_footer_bytes(path, size, version)
+    metadata, schema = _parse_footer(path, footer)
+    if problem := text_column_problem(schema, text_column):
+        raise BroetchenError(f"{path}: {problem}")
     column = leaf_of(schema, text_column)
     groups = tuple(row_group_facts(metadata, index, column) for index in range(metadata.num_row_groups))
     for index, group in enumerate(groups):
-        _check_row_group(path, size - footer_size, index, metadata.row_group(index), group)
+        _check_row_group(path, size - len(footer), index, metadata.row_group(index), group)
     ruled_out = FileFilter(rows, path, schema).ruled_out(_MAGIC + footer) if rows else set()
     groups = tuple(dataclasses.replace(group, ruled_out=index in ruled_out) for index, group in enumerate(groups))
     return SourceFile(
@@ -154,6 +137,45 @@ def read_footer(
         modified=version.modified,
         columns=encode_schema(schema) if with_columns else "",
     )
+
+
+def read_schema(path: str, size: int) -> pa.Schema:
+    """The columns of a file, by its footer.
+
+    Args:
+        size: in bytes.
+
+    Raises:
+        BroetchenError: the file cannot be opened, is not parquet or is cut short.
+    """
+    return _parse_footer(path, _read_footer_bytes(path, size, _version_now(path, size)))[1]
+
+
+def _read_footer_bytes(path: str, size: int, version: SourceVersion) -> bytes:
+    with open_source(path, version.generation) as handle:
+        tail = _read_tail(handle, size, _TAIL_BYTES)
+        if size >= 12 and tail[-4:] == _ENCRYPTED_MAGIC:
+            raise BroetchenError(f"{path}: {_ENCRYPTED}")
+        if size < 12 or tail[-4:] != _MAGIC:
+            raise BroetchenError(f"{path}: not a parquet file, or cut short ({size:,} bytes); fetch it again")
+        footer_size = int.from_bytes(tail[-8:-4], "little") + 8
+        if footer_size > size - 4:
+            raise BroetchenError(f"{path}: the parquet footer is damaged (it claims {footer_size:,} bytes of {size:,})")
+        if footer_size > len(tail):
+            tail = _read_tail(handle, size, footer_size)
+    return tail[-footer_size:]
+
+
+def _parse_footer(path: str, footer: bytes) -> tuple[pq.FileMetaData, pa.Schema]:
+    try:
+        metadata = pq.read_metadata(pa.BufferReader(_MAGIC + footer))
+        schema = metadata.schema.to_arrow_schema()
+    except (pa.ArrowException, OSError) as error:
+        raise BroetchenError(f"{path}: the parquet footer cannot be read: {one_line(error)}") from error
+    if len(footer) - 8 - metadata.serialized_size == _SIGNATURE_BYTES:
+        # To look at the metadata of a column that is encrypted would abort the process (pyarrow 25).
+        raise BroetchenError(f"{path}: {_ENCRYPTED}")
+    return metadata, schema
 
 
 def _version_now(path: str, size: int) -> SourceVersion:
@@ -188,21 +210,32 @@ def _read_tail(handle: Any, size: int, wanted: int) -> bytes:
     return data
 
 
-def _check_text_column(path: str, schema: pa.Schema, text_column: str) -> None:
+def text_column_problem(schema: pa.Schema, text_column: str) -> str | None:
+    """What is wrong with a file of these columns whose documents are to be in `text_column`; None where nothing is."""
     if text_column not in schema.names:
-        raise BroetchenError(
-            f"{path}: no column {text_column[:_SHOWN_CHARACTERS]!r}; the file has "
+        near = did_you_mean(text_column[:_SHOWN_CHARACTERS], schema.names)
+        return (
+            f"no column {text_column[:_SHOWN_CHARACTERS]!r}; {f'{near} ' if near else ''}the file has "
             f"{listed(schema.names, 20) or 'no columns'}: set text_column to one of them"
         )
     if schema.names.count(text_column) > 1:
-        raise BroetchenError(
-            f"{path}: has {schema.names.count(text_column)} columns {text_column[:_SHOWN_CHARACTERS]!r}, and nothing "
+        return (
+            f"has {schema.names.count(text_column)} columns {text_column[:_SHOWN_CHARACTERS]!r}, and nothing "
             "tells which one is meant; rename all but one"
         )
     kind = schema.field(text_column).type
+    if _is_text(kind):
+        return None
+    others = [name for name in schema.names if schema.names.count(name) == 1 and _is_text(schema.field(name).type)]
+    return (
+        f"column {text_column!r} is {kind}, not text; set text_column to a column of text"
+        f"{f', of which the file has {listed(others, 20)}' if others else ''}"
+    )
+
+
+def _is_text(kind: pa.DataType) -> bool:
     value = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if not (_is_string(value) or _is_binary(value)):
-        raise BroetchenError(f"{path}: column {text_column!r} is {kind}, not text; set text_column to a column of text")
+    return _is_string(value) or _is_binary(value)
 
 
 def _is_string(kind: pa.DataType) -> bool:

@@ -19,15 +19,28 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from transforms.errors import BroetchenError, UsageError, one_line
+from transforms.errors import BroetchenError, UsageError, did_you_mean, listed, one_line, without_controls
 from transforms.files import storage
 from transforms.files.hub_path import COMMIT
+from transforms.first_contact import make_contact
 
 _LOGGER = logging.getLogger(__name__)
 
 _FILE_NAMES = ("tokenizer.json", "tokenizer.json.gz")
 _CONFIG_NAME = "tokenizer_config.json"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+class UnknownTokenError(UsageError):
+    """The vocabulary has no token of the name that the caller gives.
+
+    Attributes:
+        key: what the token was to be: `bos_token` or `eos_token`.
+    """
+
+    def __init__(self, message: str, key: str) -> None:
+        super().__init__(message)
+        self.key = key
 
 
 @dataclass(frozen=True)
@@ -147,10 +160,22 @@ def _find_token(
     if token_id is not None:
         return name, token_id
     if given is not None:
-        raise UsageError(f"{where}: {key} {name!r} is not in its vocabulary; name a token that is")
+        raise UnknownTokenError(
+            f"{where}: {key} {name!r} is not in its vocabulary; name a token that is{_special(tokenizer)}", key
+        )
     # Such files are common, and harmless unless the mix config asks for the token.
     _LOGGER.warning("%s: leaving out %s %r of %s, which is not in the vocabulary", where, key, name, _CONFIG_NAME)
     return None, None
+
+
+def _special(tokenizer: Tokenizer) -> str:
+    names = [token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special]
+    return f"; its special tokens are {without_controls(listed(names, 6))}" if names else ""
+
+
+def special_tokens_of(tokenizer: TokenizerFile) -> str:
+    """The special tokens that a tokenizer has, as the end of a message; empty where it has none."""
+    return _special(Tokenizer.from_str(tokenizer.json))
 
 
 def _is_hub_id(path: str, revision: str | None) -> bool:
@@ -175,10 +200,12 @@ def _read_hub(repository: str, revision: str | None) -> tuple[_File, _File | Non
 
 
 def _fetch(repository: str, revision: str | None, name: str) -> _File | None:
-    from huggingface_hub import hf_hub_download  # a quarter of a second that files are spared
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache  # a quarter of a second that files are spared
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
     where = f"{repository}@{revision}/{name}"
+    if try_to_load_from_cache(repository, name, revision=revision) is None:
+        make_contact("hf://")
     try:
         with open(hf_hub_download(repository, name, revision=revision), "rb") as file:
             return _File(where, file.read())
@@ -202,7 +229,19 @@ def _read_files(path: str) -> tuple[_File, _File | None]:
         if storage.exists(candidate):
             config = storage.join(folder, _CONFIG_NAME) if folder else _CONFIG_NAME
             return _read(candidate), _read(config) if storage.exists(config) else None
-    raise UsageError(f"there is no {' and no '.join(candidates)}; check `path` of the tokenizer")
+    near = _near(path)
+    raise UsageError(f"there is no {' and no '.join(candidates)}; {near or 'check `path` of the tokenizer'}")
+
+
+def _near(path: str) -> str:
+    """The question whether another name of the folder was meant; empty where none is near, or it is not local."""
+    if not storage.is_local(path):
+        return ""
+    above, name = storage.split(path.rstrip("/"))
+    try:
+        return without_controls(did_you_mean(name, os.listdir(above or ".")))
+    except OSError:
+        return ""
 
 
 def _read(path: str) -> _File:

@@ -1,0 +1,71 @@
+"""What a config names and has to be there, looked at before a job starts: sources with a column of text.
+
+What is wrong is said as an error of the config, with its line and key. Of a source the files are listed, and the footer
+of one is read; a job then reads all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+
+from beam_pipelines.config.mix import MixConfig
+from transforms.config.document import Loc, Problem
+from transforms.errors import BroetchenError, UnreachableError
+from transforms.files.listing import Found, expand
+from transforms.parquet.exclusion import Exclusion
+from transforms.parquet.footer import read_schema, text_column_problem
+from transforms.parquet.row_filter import FileFilter, RowFilter
+
+# Files that people have in the place of parquet; with other endings some have parquet.
+_OTHERS = (".arrow", ".arrows", ".csv", ".json", ".jsonl", ".feather", ".tsv", ".txt", ".gz", ".xz", ".zip", ".zst")
+
+
+def check_sources(config: MixConfig, datasets: Sequence[str]) -> None:
+    """Looks at the sources of `datasets`.
+
+    Raises:
+        UsageError: a source names no files, or none of parquet, or they have no such column of text. The message has a
+            line for each.
+        BroetchenError: a file is damaged, or a service does not answer.
+    """
+    problems = [problem for name in datasets for problem in _source_problems(config, name)]
+    if problems:
+        raise config.usage_error(*problems)
+
+
+def _source_problems(config: MixConfig, name: str) -> Iterator[Problem]:
+    place: Loc = ("datasets", name, "source")
+    several = len(config.sources(name)) > 1
+    found: list[Found] = []
+    for number, pattern in enumerate(config.sources(name)):
+        here = (*place, number) if several else place
+        try:
+            files = expand(pattern)
+        except UnreachableError:
+            raise
+        except BroetchenError as error:
+            yield Problem(here, str(error))
+            continue
+        if other := next((file.path for file in files if file.path.lower().endswith(_OTHERS)), None):
+            yield Problem(here, f"{other} is no parquet file; convert it to parquet first, or name those that are")
+            continue
+        found += files
+    if found:
+        first = min(found, key=lambda file: file.path)
+        schema = read_schema(first.path, first.bytes)
+        if what := text_column_problem(schema, config.datasets[name].text_column):
+            yield Problem(("datasets", name, "text_column"), f"{first.path}: {what}")
+        yield from _filter_problems(config, name, first.path, schema)
+
+
+def _filter_problems(config: MixConfig, name: str, path: str, schema: pa.Schema) -> Iterator[Problem]:
+    dataset = config.datasets[name]
+    exclude = dataset.exclude and Exclusion(dataset.exclude.column, config.resolve(dataset.exclude.values), "")
+    for key, rows in (("filters", RowFilter.of(dataset.predicates)), ("exclude", RowFilter.of([], exclude))):
+        try:
+            if rows is not None:
+                FileFilter(rows, path, schema)
+        except BroetchenError as error:
+            yield Problem(("datasets", name, key), str(error))
