@@ -30,9 +30,17 @@ class UnreachableError(BroetchenError):
 
 
 class UsageError(BroetchenError):
-    """The command line or the config is wrong; nothing was started."""
+    """The command line or the config is wrong; nothing was started.
+
+    Attributes:
+        key: of a section of the config, where what is wrong is the value of one; else empty.
+    """
 
     exit_code = 2
+
+    def __init__(self, message: str = "", key: str = "") -> None:
+        super().__init__(message)
+        self.key = key
 
 
 def did_you_mean(name: str, known: Iterable[str], most: int = 1) -> str:

@@ -6,6 +6,7 @@ of one is read; a job then reads all of them.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
@@ -17,6 +18,8 @@ from transforms.files.listing import Found, expand
 from transforms.parquet.exclusion import Exclusion
 from transforms.parquet.footer import read_schema, text_column_problem
 from transforms.parquet.row_filter import FileFilter, RowFilter
+
+_LOGGER = logging.getLogger(__name__)
 
 # Files that people have in the place of parquet; with other endings some have parquet.
 _OTHERS = (".arrow", ".arrows", ".csv", ".json", ".jsonl", ".feather", ".tsv", ".txt", ".gz", ".xz", ".zip", ".zst")
@@ -30,9 +33,18 @@ def check_sources(config: MixConfig, datasets: Sequence[str]) -> None:
             line for each.
         BroetchenError: a file is damaged, or a service does not answer.
     """
+    for name in datasets:
+        _warn_of_budget(config, name)
     problems = [problem for name in datasets for problem in _source_problems(config, name)]
     if problems:
         raise config.usage_error(*problems)
+
+
+def _warn_of_budget(config: MixConfig, name: str) -> None:
+    budget = config.budgets()[name]
+    if budget.eval > budget.train:
+        what = f"{budget.eval:,} held-out tokens are more than the {budget.train:,} to train on; is that meant?"
+        _LOGGER.warning("%s", config.usage_error(Problem(("datasets", name, "eval_tokens"), what)))
 
 
 def _source_problems(config: MixConfig, name: str) -> Iterator[Problem]:

@@ -31,6 +31,7 @@ from transforms.budget.apportion import apportion
 from transforms.config.document import Kind, Problem
 from transforms.config.file import ConfigFile, open_document, resolve_path, resolve_pattern, section_of
 from transforms.config.section import Name
+from transforms.errors import BroetchenError, UnreachableError
 from transforms.patterns import quoted
 from transforms.quantities import shown
 
@@ -206,7 +207,18 @@ def load_config(
 
     Raises:
         UsageError: the file is not there, is no YAML, or breaks the schema; the message has a line for each error.
-        BroetchenError: the hub does not tell what an unpinned source, or one by name of dataset, is.
+            So has that of sources that the hub does not know.
+        BroetchenError: the hub does not answer.
     """
     config = section_of(MixConfig, open_document(_KIND, path, overrides, given_as=given_as))
-    return config.model_copy(update={"datasets": pinned_datasets(config.datasets)})
+    pinned, problems = dict[str, DatasetConfig](), list[Problem]()
+    for name, dataset in config.datasets.items():
+        try:
+            pinned |= pinned_datasets({name: dataset})
+        except UnreachableError:
+            raise
+        except BroetchenError as error:
+            problems.append(Problem(("datasets", name, "source"), str(error)))
+    if problems:
+        raise config.usage_error(*problems)
+    return config.model_copy(update={"datasets": pinned})

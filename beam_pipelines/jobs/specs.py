@@ -22,7 +22,7 @@ from transforms.parquet.exclusion import Exclusion, file_sha256
 from transforms.parquet.row_filter import RowFilter
 from transforms.patterns import divided, fixed_folder, matches
 from transforms.recipe.spec import DatasetSpec
-from transforms.tokenizer.file import TokenizerFile, UnknownTokenError, load_tokenizer, special_tokens_of
+from transforms.tokenizer.file import TokenizerFile, load_tokenizer, special_tokens_of
 from transforms.tokenizer.spec import Engine, TokenizerSpec
 
 SPLITS = ("train", "eval")
@@ -84,8 +84,7 @@ def read_config_tokenizer(
     try:
         return load_tokenizer(path, revision=revision, bos_token=bos_token, eos_token=eos_token)
     except UsageError as error:
-        key = error.key if isinstance(error, UnknownTokenError) else "path"
-        raise config.usage_error(Problem(("tokenizer", key), str(error))) from error
+        raise config.usage_error(Problem(("tokenizer", error.key or "path"), str(error))) from error
 
 
 def tokenizer_path(tokenizer: TokenizerFile, output: str) -> str:

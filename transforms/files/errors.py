@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import google.auth.exceptions
 from apache_beam.io.filesystem import BeamIOError
 
-from transforms.errors import BroetchenError, one_line
+from transforms.errors import BroetchenError, UnreachableError, one_line
 
 # By errno and by HTTP status: the two do not overlap.
 _ADVICE: dict[int, str] = {
@@ -46,7 +46,8 @@ def explained(path: str, action: str) -> Iterator[None]:
         action: what was tried, as a participle: "read", "renamed to b".
 
     Raises:
-        BroetchenError: the block failed; one of ours comes through as it is.
+        UnreachableError: the store has too much to do, or cannot be reached.
+        BroetchenError: the block failed otherwise; one of ours comes through as it is.
     """
     try:
         yield
@@ -57,7 +58,8 @@ def explained(path: str, action: str) -> Iterator[None]:
         if isinstance(root, BroetchenError):
             raise root from error
         reason, advice = explain(error)
-        raise BroetchenError(f"{path}: cannot be {action} ({reason}); {advice}") from error
+        kind = UnreachableError if _says_nothing(root) else BroetchenError
+        raise kind(f"{path}: cannot be {action} ({reason}); {advice}") from error
 
 
 def explain(error: Exception) -> tuple[str, str]:
@@ -77,6 +79,16 @@ def explain(error: Exception) -> tuple[str, str]:
     # What Beam raises for a path that a filesystem cannot parse.
     advice = "check the path" if isinstance(root, ValueError) else "try it again"
     return one_line(root) or type(root).__name__, advice
+
+
+def _says_nothing(root: Exception | int) -> bool:
+    """Whether a store's error is none of the path's: it has too much to do, or cannot be reached."""
+    status = root if isinstance(root, int) else getattr(root, "code", None)
+    if isinstance(status, int):
+        waits = (http.HTTPStatus.REQUEST_TIMEOUT, http.HTTPStatus.TOO_MANY_REQUESTS)
+        return status in waits or status >= http.HTTPStatus.INTERNAL_SERVER_ERROR
+    of_requests = type(root).__module__.startswith("requests.")
+    return of_requests or isinstance(root, google.auth.exceptions.TransportError)
 
 
 def _root(error: Exception) -> Exception | int:

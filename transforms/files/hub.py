@@ -30,7 +30,7 @@ from typing import Any, BinaryIO, NoReturn
 from apache_beam.io.filesystem import CompressedFile, CompressionTypes, FileMetadata, FileSystem
 from apache_beam.io.filesystemio import Downloader, DownloaderStream
 
-from transforms.errors import BroetchenError, one_line, without_secrets
+from transforms.errors import BroetchenError, UnreachableError, one_line, without_secrets
 from transforms.files.hub_path import SCHEME, HubPath
 from transforms.first_contact import make_contact
 
@@ -377,14 +377,16 @@ def explained(path: str) -> Iterator[None]:
     except BroetchenError:
         raise
     except Exception as error:  # The HTTP client's own errors are of its own hierarchy.
-        what = next((what for kind, what in reasons if isinstance(error, kind)), None)
+        what, kind = next((what for kind, what in reasons if isinstance(error, kind)), None), BroetchenError
         if what is None and isinstance(error, errors.HfHubHTTPError):
             status = error.response.status_code
             advice = "check the token in HF_TOKEN" if status in (401, 403) else "try it again later"
             what = f"the hub answers HTTP {status}; {advice}"
+            kind = BroetchenError if status in (401, 403) else UnreachableError
         if what is None:
             what = f"the hub cannot be reached ({one_line(error)}); check the network, and try it again"
-        raise BroetchenError(f"{path}: {what}") from _told(error)
+            kind = UnreachableError
+        raise kind(f"{path}: {what}") from _told(error)
 
 
 def _told(error: Exception) -> Exception:

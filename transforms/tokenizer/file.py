@@ -31,18 +31,6 @@ _CONFIG_NAME = "tokenizer_config.json"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-class UnknownTokenError(UsageError):
-    """The vocabulary has no token of the name that the caller gives.
-
-    Attributes:
-        key: what the token was to be: `bos_token` or `eos_token`.
-    """
-
-    def __init__(self, message: str, key: str) -> None:
-        super().__init__(message)
-        self.key = key
-
-
 @dataclass(frozen=True)
 class TokenizerFile:
     """A tokenizer as read, checked to load.
@@ -160,7 +148,7 @@ def _find_token(
     if token_id is not None:
         return name, token_id
     if given is not None:
-        raise UnknownTokenError(
+        raise UsageError(
             f"{where}: {key} {name!r} is not in its vocabulary; name a token that is{_special(tokenizer)}", key
         )
     # Such files are common, and harmless unless the mix config asks for the token.

@@ -221,7 +221,12 @@ LOCAL: Sequence[Mistake] = [
         _edited("tokens: 20000", "tokens: 2 bilion"),
         ["mix.yaml:", "datasets.german.tokens", "2B"],
     ),
-    Mistake("eval_tokens larger than tokens", _build(dataset={"eval_tokens": 50_000}), ["mix.yaml:", "eval_tokens"]),
+    Mistake(
+        "eval_tokens larger than tokens",
+        lambda folder: (*_build(dataset={"eval_tokens": 50_000})(folder), "--dry-run"),
+        ["mix.yaml:", "datasets.german.eval_tokens", "50,000", "20,000"],
+        0,
+    ),
     Mistake(
         "a dataset twice",
         _edited("datasets:\n", "datasets:\n  german: {tokens: 1, source: a}\n"),
@@ -279,14 +284,15 @@ LOCAL: Sequence[Mistake] = [
     Mistake(
         "a source without rows",
         _source(_table("0.parquet", text=pa.array([], pa.string()))),
-        ["datasets.german", "no text"],
+        ["german", "no text"],
+        1,
     ),
     Mistake(
         "a training config given to build",
         lambda folder: ("build", _training(folder), "--output", folder / "out"),
         ["train"],
     ),
-    Mistake("train before build", _train(), ["build"]),
+    Mistake("train before build", _train(), ["no finished dataset", "build it first"], 1),
     Mistake("verify of a folder without datasets", _bare("verify", "{folder}"), ["no finished dataset"], 1),
     Mistake("report of a folder without datasets", _bare("report", "{folder}"), ["no finished dataset"], 1),
     Mistake("verify of a folder that is not there", _bare("verify", "{folder}/outt"), ["outt"], 1),
