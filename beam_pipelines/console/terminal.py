@@ -25,8 +25,8 @@ _NEWS = (*_OURS, "apache_beam.runners.dataflow.dataflow_runner")
 _CLIENT = "apache_beam.runners.dataflow.internal.apiclient"
 _CLIENT_NEWS = ("Created job with id", "To access the Dataflow monitoring console")
 
-# How the hub's client says that it waits and tries again.
-_HUB_CLIENT, _RETRY = "huggingface_hub.", re.compile(r"\[Retry (\d+)/(\d+)\]")
+# How the hub's client says that it waits and tries again; a single time is nothing to tell of.
+_HUB_CLIENT, _RETRY = "huggingface_hub.", re.compile(r"\[Retry ([2-9]|\d{2,})/(\d+)\]")
 
 # Beam's local runner logs the records of worker processes by the root logger, as text of the protobuf `LogEntry`.
 _WORKERS = "root"

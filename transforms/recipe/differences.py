@@ -73,7 +73,7 @@ def source_differences(spec: DatasetSpec, source: Sequence[SourceFile], manifest
         for entry in manifest.source
         if (file := here.get(entry.path)) and (file.size, file.footer_sha256) != (entry.size, entry.footer_sha256)
     ]
-    for paths, what in ((gone, "not in the source any more"), (changed, "changed since")):
+    for paths, what in ((gone, "not in the source any more"), (changed, "another since")):
         if paths:
             yield f"{listed(map(without_controls, paths), 2)} {'is' if len(paths) == 1 else 'are'} {what}"
 

@@ -364,22 +364,23 @@ SERVICES: Sequence[Mistake] = [
 ]
 """Mistakes that a hub or a store answers."""
 
+_NO_NETWORKS: Sequence[tuple[str, Place, Mapping[str, str]]] = [
+    ("names that do not resolve", "here", _asked("http://hub.invalid", "http://storage.invalid")),
+    ("a host that refuses", "here", _asked("{refusing}", "{refusing}")),
+    ("no network", "no network", {}),
+    ("packets that are lost", "lost packets", {}),
+    ("a port that never answers", "here", _asked("{silent}", "{silent}")),
+]
+_OVER_IT: Sequence[tuple[str, Callable[[Path], Command], str]] = [
+    ("hub source", _build(dataset={"source": _HUB}), "hub"),
+    ("hub tokenizer", _build(tokenizer=_HUB_TOKENIZER), "hub"),
+    ("gs:// source", _build(dataset={"source": "gs://my-bucket/raw/*.parquet"}), "Google Cloud Storage"),
+    ("gs:// output", _on("gs://my-bucket/out"), "Google Cloud Storage"),
+]
+
 NETWORK: Sequence[Mistake] = [
-    *(
-        Mistake(f"{what}, {how}", make, [*words, "cannot be reached"], 1, place=place, environment=environment)
-        for how, place, environment in (
-            ("names that do not resolve", "here", _asked("http://hub.invalid", "http://storage.invalid")),
-            ("a host that refuses", "here", _asked("{refusing}", "{refusing}")),
-            ("no network", "no network", {}),
-            ("packets that are lost", "lost packets", {}),
-            ("a port that never answers", "here", _asked("{silent}", "{silent}")),
-        )
-        for what, make, words in (
-            ("hub source", _build(dataset={"source": _HUB}), ["hub"]),
-            ("hub tokenizer", _build(tokenizer=_HUB_TOKENIZER), ["hub"]),
-            ("gs:// source", _build(dataset={"source": "gs://my-bucket/raw/*.parquet"}), ["Google Cloud Storage"]),
-            ("gs:// output", _on("gs://my-bucket/out"), ["Google Cloud Storage"]),
-        )
-    ),
+    Mistake(f"{what}, {how}", make, [service, "cannot be reached"], 1, place=place, environment=environment)
+    for how, place, environment in _NO_NETWORKS
+    for what, make, service in _OVER_IT
 ]
 """Mistakes with no network."""
