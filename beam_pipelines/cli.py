@@ -117,6 +117,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     for name in _UNUSED:
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # as documented: importing it is an ImportError
+    # Where there are no credentials, Google's sign-in asks three times, for three seconds each, whether this is a
+    # machine of Google's, which would answer at once.
+    os.environ.setdefault("GCE_METADATA_DETECT_RETRIES", "1")
     allow_open_files()
     expect_answers()
     gc.set_threshold(_OBJECTS_BEFORE_COLLECTION, 20, 20)
