@@ -12,7 +12,6 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
 from apache_beam.runners.runner import create_runner
 
-from beam_pipelines.config.first_look import check_sources
 from beam_pipelines.config.mix import MixConfig
 from beam_pipelines.jobs.build import check_grown
 from beam_pipelines.jobs.plan import DatasetOutlook, plan
@@ -74,7 +73,6 @@ def dry_run(
     tokenizer = load_config_tokenizer(config)
     specs = dataset_specs(config, names, tokenizer, output=output, engine=engine, overwrite=overwrite, grow=grow)
     check_grown(specs)
-    check_sources(config, names)
     _check_writable(output)
     check_free(output, asked_with(beam_arguments))
     _check_service(specs, beam_arguments, options)

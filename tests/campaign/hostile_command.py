@@ -50,11 +50,11 @@ def _bad_rows(chance: random.Random, folder: Path) -> Outcome:
 
 def _no_column(chance: random.Random, folder: Path) -> Outcome:
     write_sound(chance, folder / "a" / "0.parquet")
-    return _build(1, folder, datasets={"a": {"text_column": chance.choice(["content", "id", "../text"])}})
+    return _build(2, folder, datasets={"a": {"text_column": chance.choice(["content", "id", "../text"])}})
 
 
 def _no_source(chance: random.Random, folder: Path) -> Outcome:
-    return _build(1, folder)
+    return _build(2, folder)
 
 
 def _bomb(chance: random.Random, folder: Path) -> Outcome:

@@ -358,7 +358,8 @@ def test_a_command_line_that_lacks_something_or_has_too_much_is_refused(argument
 def test_a_column_that_is_not_there(folder: Path, tmp_path: Path) -> None:
     config = write_mix(tmp_path, "mix.yaml", **one_dataset(folder / "a", text_column="body"))
     result = run_command("build", config, "--output", tmp_path / "out")
-    check_error(result, 1, r"a/0\.parquet: no column 'body'; the file has id, text: set text_column")
+    where = r"mix\.yaml:\d+: datasets\.\w+\.text_column: "
+    check_error(result, 2, where + r".*a/0\.parquet: no column 'body'; the file has id, text: set text_column")
 
 
 @pytest.mark.slow

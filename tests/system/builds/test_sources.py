@@ -108,7 +108,9 @@ def test_a_source_that_matches_what_the_build_writes(tmp_path: Path) -> None:
         shutil.copy(path, tmp_path / "data" / "de")
     mix = write_mix(tmp_path, "data/**/*.parquet", records={"format": "parquet", "add_eos": False})
     config = load_config(str(mix))
-    with pytest.raises(UsageError, match=r"the source data/\*\*/\*\.parquet would also match what is built at .*/out"):
+    with pytest.raises(
+        UsageError, match=r"datasets\.german\.source: data/\*\*/\*\.parquet would also match what is built at .*/out"
+    ):
         build(config, str(tmp_path / "data" / "out"), quiet=True)
     build(config, str(tmp_path / "elsewhere"), quiet=True)
     shutil.copytree(tmp_path / "elsewhere", tmp_path / "data" / "old")

@@ -80,7 +80,7 @@ def test_what_names_no_file(root: str) -> None:
     for pattern, message in {
         "de": r"de: is a folder; write .*/de/\*\.parquet for the files in it",
         "mix[[]1]": r"is a folder; write .*/mix\[\[\]1\]/\*\.parquet",
-        "fr/*.parquet": r"fr/\*\.parquet: no file matches; check the path",
+        "fr/*.parquet": r"fr/\*\.parquet: no file matches; (check the path|there is no fr in )",
         "de/{a,c}.parquet": r"no file matches; braces are not taken: write a list of patterns",
     }.items():
         with pytest.raises(BroetchenError, match=message):
