@@ -289,7 +289,7 @@ class _RangeDownloader(Downloader):
         from huggingface_hub.utils._http import hf_raise_for_status
 
         headers = build_hf_headers() | headers
-        response = _asked(self._url, headers, follow_redirects=True)
+        response = _asked(self._url, headers)
         hf_raise_for_status(response)
         found = _response_etag(response, self._url)
         if found is None:
@@ -311,12 +311,18 @@ class _RangeDownloader(Downloader):
         )
 
 
-def _asked(url: str, headers: dict[str, str], **options: bool) -> Any:
+def _asked(url: str, headers: dict[str, str]) -> Any:
     """The answer to a request for content; a build that has run for hours waits some minutes for it."""
     from huggingface_hub.utils._http import http_backoff
 
     return http_backoff(
-        "GET", url, headers=headers, timeout=_TIMEOUT_S, max_retries=_RETRIES, max_wait_time=_MOST_WAIT_S, **options
+        "GET",
+        url,
+        headers=headers,
+        timeout=_TIMEOUT_S,
+        max_retries=_RETRIES,
+        max_wait_time=_MOST_WAIT_S,
+        follow_redirects=True,
     )
 
 
