@@ -74,7 +74,9 @@ def _source_problems(config: MixConfig, name: str) -> Iterator[Problem]:
 
 def _filter_problems(config: MixConfig, name: str, path: str, schema: pa.Schema) -> Iterator[Problem]:
     dataset = config.datasets[name]
-    exclude = dataset.exclude and Exclusion(dataset.exclude.column, config.resolve(dataset.exclude.values), "")
+    exclude = None
+    if dataset.exclude is not None:
+        exclude = Exclusion(dataset.exclude.column, config.resolve(dataset.exclude.values), "")
     for key, rows in (("filters", RowFilter.of(dataset.predicates)), ("exclude", RowFilter.of([], exclude))):
         try:
             if rows is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
 
@@ -66,7 +67,7 @@ def test_a_service_that_is_late_is_waited_for(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setenv("HF_ENDPOINT", address(taken))
     monkeypatch.setattr(first_contact, "_STARTS_S", (0.0, 0.1, 0.2))
     taken.listen()
-    first_contact.threading.Thread(target=_answer_late, args=(taken,), daemon=True).start()
+    threading.Thread(target=_answer_late, args=(taken,), daemon=True).start()
     make_contact("hf://datasets/a/b/c.parquet")
 
 

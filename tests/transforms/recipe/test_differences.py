@@ -43,7 +43,7 @@ def manifest_of(build: SmallBuild, **changes: Any) -> Manifest:
         path="../t/tokenizer.json", sha256=build.spec.tokenizer.sha256, vocab_size=9, bos_id=None, eos_id=0,
         special_tokens="text",
     )  # fmt: skip
-    same = {"config": CONFIG, "tokenizer": tokenizer, "source": source, "versions": build.plan.versions}
+    same: dict[str, Any] = {"config": CONFIG, "tokenizer": tokenizer, "source": source, "versions": build.plan.versions}
     return Manifest.model_construct(**(same | changes))
 
 
