@@ -35,7 +35,6 @@ class Mistake:
         place: where it is run.
         environment: more variables, with the address of a service for `{hub}` and the others of `services`.
         interrupted: whether Ctrl-C is pressed while it works.
-        most_s: how soon the cause has to be said, in seconds, on a machine that has nothing else to do.
     """
 
     name: str
@@ -46,7 +45,6 @@ class Mistake:
     place: Place = "here"
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
     interrupted: bool = False
-    most_s: float = 10
 
 
 def _config(folder: Path, **changes: Any) -> Path:
