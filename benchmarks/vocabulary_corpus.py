@@ -18,12 +18,10 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 from rich.console import Console
 
-from benchmarks.harness.corpus import Corpus, CorpusSpec, make_corpus
+from benchmarks.harness.corpus import Corpus, CorpusSpec, make_corpus, resampled, write_whole
 from benchmarks.harness.machine import machine, versions
 from benchmarks.harness.measure import measure_apart
 from benchmarks.harness.places import CACHE, ROOT
@@ -39,16 +37,8 @@ SHARES = {
 }
 
 
-def _resample(files: list[Path], target: Path, seed: int) -> int:
-    """Writes all rows of `files` to `target`, in another order; returns the file's size in bytes."""
-    table = pa.concat_tables(pq.read_table(path) for path in files)
-    order = np.random.default_rng(seed).permutation(len(table))
-    ids = pa.array([f"{seed:05d}-{number:07d}" for number in range(len(table))])
-    table = table.take(order).set_column(table.schema.get_field_index("id"), "id", ids)
-    partial = target.with_suffix(".part")
-    pq.write_table(table, partial, compression="zstd", row_group_size=1000)
-    partial.rename(target)
-    return target.stat().st_size
+def _resample(files: list[Path], target: Path) -> None:
+    write_whole(resampled(files, int(target.stem)), target)
 
 
 def _make_sources(corpus: Corpus, folder: Path, wanted_bytes: int) -> dict[str, list[Path]]:
@@ -66,7 +56,7 @@ def _make_sources(corpus: Corpus, folder: Path, wanted_bytes: int) -> dict[str, 
             for path in paths:
                 path.parent.mkdir(exist_ok=True)
                 if not path.exists():
-                    made.append(pool.submit(_resample, corpus.files, path, int(path.stem)))
+                    made.append(pool.submit(_resample, corpus.files, path))
         for one in made:
             one.result()
     return sources

@@ -26,13 +26,14 @@ import os
 import random
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -230,6 +231,21 @@ def make_corpus(samples: Path, cache: Path, spec: CorpusSpec, *, processes: int 
         text_bytes=about["text_bytes"],
         file_bytes=sum(path.stat().st_size for path in files),
     )
+
+
+def resampled(files: Sequence[Path], seed: int) -> pa.Table:
+    """All rows of `files` in another order, under ids of their own."""
+    table = pa.concat_tables(pq.read_table(path) for path in files)
+    order = np.random.default_rng(seed).permutation(len(table))
+    ids = pa.array([f"{seed:05d}-{number:07d}" for number in range(len(table))])
+    return table.take(order).set_column(table.schema.get_field_index("id"), "id", ids)
+
+
+def write_whole(table: pa.Table, target: Path, rows_per_group: int = 1000) -> None:
+    """Writes a parquet file, which has its name once it is whole."""
+    partial = target.with_suffix(".part")
+    pq.write_table(table, partial, compression="zstd", row_group_size=rows_per_group)
+    partial.rename(target)
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from gcp_storage_emulator.storage import Storage
 
 from tests.support.hosts.network import Host, Network, Process, network
 from tests.support.services.gcs_emulator import Handler, emulated_bucket
@@ -121,11 +122,20 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster(folder: Path) -> Iterator[Cluster]:
-    """A cluster without hosts yet."""
+def cluster(folder: Path, storage: Storage | None = None) -> Iterator[Cluster]:
+    """A cluster without hosts yet.
+
+    Args:
+        folder: an empty one.
+        storage: an empty one for the bucket's objects; by default they are in memory.
+    """
     logs = folder / "logs"
     logs.mkdir()
-    with network() as made, emulated_bucket(folder, made.address) as bucket, pytest.MonkeyPatch.context() as patch:
+    with (
+        network() as made,
+        emulated_bucket(folder, made.address, storage) as bucket,
+        pytest.MonkeyPatch.context() as patch,
+    ):
         found = Cluster(made, bucket, logs)
         patch.setattr(Handler, "from_client", staticmethod(found.seen))
         patch.setattr(Handler, "timeout", _ANSWER_S)

@@ -164,15 +164,16 @@ class _Server(http.server.HTTPServer):
 
 
 @contextlib.contextmanager
-def emulated_bucket(folder: Path, host: str = "127.0.0.1") -> Iterator[str]:
+def emulated_bucket(folder: Path, host: str = "127.0.0.1", storage: Storage | None = None) -> Iterator[str]:
     """``gs://…`` of a bucket that lives during the block; the key of its account is put into `folder`.
 
     Args:
         folder: for the key.
         host: the address at which the server listens.
+        storage: an empty one for the objects; by default they are in memory.
     """
     logging.getLogger("gcp_storage_emulator").setLevel(logging.CRITICAL)
-    storage = Storage(use_memory_fs=True)
+    storage = storage or Storage(use_memory_fs=True)
     buckets.create_bucket(_BUCKET, storage)
     # Else it keeps what is deleted, and writes a list of it all at each request that changes anything.
     storage.buckets[_BUCKET]["softDeletePolicy"] = {"retentionDurationSeconds": "0"}
