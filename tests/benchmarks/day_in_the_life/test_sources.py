@@ -23,7 +23,7 @@ def test_the_configs_are_the_recipe_in_small(tokens: int) -> None:
 
 
 def test_files_hold_what_is_wanted_of_them() -> None:
-    assert [files_of(tokens) for tokens in (1, 15_000_000, 150_000_000)] == [1, 1, 9]
+    assert [files_of(tokens) for tokens in (1, 15_000_000, 150_000_000)] == [1, 1, 10]
 
 
 def test_rows_get_the_columns_of_fineweb() -> None:
