@@ -155,7 +155,8 @@ def lines(bucket: str) -> dict[str, list[str]]:
         "train-tokenizer": ["train-tokenizer", f"{bucket}/vocab", "--output", f"{bucket}/mix/tokenizer", "--quiet"],
         "plan": ["plan", f"{bucket}/mix/mix.yaml"],
         "build": ["build", f"{bucket}/mix/mix.yaml", "--output", f"{bucket}/out", "--quiet"],
-        "verify": ["verify", f"{bucket}/out"],
+        # With a folder that all hosts share, in which texts of eval are held against those of train.
+        "verify": ["verify", f"{bucket}/out", "--temp_location", f"{bucket}/temporary"],
     }
 
 
