@@ -21,6 +21,7 @@ from transforms.errors import BroetchenError
 from transforms.first_contact import make_contact
 
 _MIME_TYPE = "application/octet-stream"
+_LOOK_BYTES = 1 << 20
 
 
 def gcs_bucket(path: str) -> tuple[Any, str]:
@@ -69,6 +70,18 @@ def open_generation(path: str, generation: int) -> Any:
         return OneGeneration(bucket.blob(name, generation=generation), chunk_size=DEFAULT_READ_BUFFER_SIZE)
     except NotFound as error:
         raise _replaced(path) from error
+
+
+def open_to_look(path: str) -> Any:
+    """A seekable handle on an object of which little will be read, here and there.
+
+    Beam's own fetches 16 MiB from wherever it is read, this one 1 MiB.
+
+    Raises:
+        google.api_core.exceptions.GoogleAPIError: the store refuses.
+    """
+    filesystem: Any = FileSystems.get_filesystem(path)
+    return filesystem._gcsIO().open(path, "r", read_buffer_size=_LOOK_BYTES)
 
 
 def _replaced(path: str) -> BroetchenError:

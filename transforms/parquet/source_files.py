@@ -39,13 +39,15 @@ def is_on_gcs(path: str) -> bool:
     return FileSystems.get_scheme(path) == "gs"
 
 
-def open_source(path: str, generation: int | None = None, read_before: int = 0) -> Any:
+def open_source(path: str, generation: int | None = None, read_before: int = 0, *, in_order: bool = True) -> Any:
     """A file to be read in parts, as a seekable binary one: a `ReadAhead` where it lies on the hub.
 
     Args:
         path: the file.
         generation: which content of an object on ``gs://`` to read; None for what has the name now.
         read_before: bytes that the same reader has read of other files; see `ReadAhead`.
+        in_order: whether much of it will be read, from one place on. If not, little more of an object on ``gs://`` is
+            fetched than is read.
 
     Raises:
         BroetchenError: it cannot be opened, or is of another generation by now.
@@ -59,6 +61,8 @@ def open_source(path: str, generation: int | None = None, read_before: int = 0) 
             return pa.OSFile(path)
         if is_on_hub(path):
             return ReadAhead(lambda: _open_remote(path), read_before)
+        if is_on_gcs(path) and not in_order:
+            return gcs_objects.open_to_look(path)
         # Beam's handles of other stores fetch 16 MiB and more for any read: several at once fetch it many times.
         return _open_remote(path)
     except OSError as error:

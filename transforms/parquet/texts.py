@@ -226,7 +226,7 @@ class _OpenedFile:
         self._path, self._row_groups = path, row_groups
         self._text_column, self._schema, self._with_left_out = text_column, schema, with_left_out
         self._generation = planned[0][0].generation if planned else None
-        self._handle = open_source(path, self._generation, read_before)
+        self._handle = open_source(path, self._generation, read_before, in_order=ahead)
         fetches_ahead = isinstance(self._handle, ReadAhead)
         # Column chunks of several columns are read in turns, unless all that is wanted of a row group is read before it
         # is decoded: then the next groups can be fetched meanwhile.
