@@ -6,7 +6,6 @@ Also answers to Beam's own protocol for worker pools (`--environment_type=EXTERN
 from __future__ import annotations
 
 import collections
-import json
 import logging
 import os
 import subprocess
@@ -15,13 +14,21 @@ from collections.abc import Mapping
 from typing import Any
 
 import apache_beam
+import grpc  # type: ignore[import-untyped]
 import psutil
-from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc
+from apache_beam.portability.api import (
+    beam_fn_api_pb2,
+    beam_fn_api_pb2_grpc,
+    beam_provision_api_pb2,
+    beam_provision_api_pb2_grpc,
+)
+from google.protobuf import json_format
 
 from beam_pipelines.cluster import worker
-from beam_pipelines.cluster.calls import Answer, new_server, serve_calls, started_server
+from beam_pipelines.cluster.calls import ANSWER_S, Answer, new_channel, new_server, serve_calls, started_server
 from beam_pipelines.cluster.family import start_module, until_stopped
 from beam_pipelines.runners.local_engine import WorkerOrder
+from transforms.errors import BroetchenError, one_line
 
 _LOGGER = logging.getLogger(__name__)
 _MEMORY_PER_WORKER = 1 << 30
@@ -146,10 +153,11 @@ class _BeamsProtocol(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         self, request: beam_fn_api_pb2.StartWorkerRequest, context: object
     ) -> beam_fn_api_pb2.StartWorkerResponse:
         asked = {"worker": request.worker_id, "control": request.control_endpoint.url}
-        asked |= {"logging": request.logging_endpoint.url, "job": "", "options": json.dumps({})}
+        asked |= {"logging": request.logging_endpoint.url, "job": ""}
         try:
+            asked["options"] = _options(request)
             self._pool.start(asked)
-        except OSError as error:
+        except (OSError, BroetchenError) as error:
             return beam_fn_api_pb2.StartWorkerResponse(error=str(error))
         return beam_fn_api_pb2.StartWorkerResponse()
 
@@ -158,3 +166,29 @@ class _BeamsProtocol(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
     ) -> beam_fn_api_pb2.StopWorkerResponse:
         self._pool.end({"job": "", "worker": request.worker_id})
         return beam_fn_api_pb2.StopWorkerResponse()
+
+
+def _options(request: beam_fn_api_pb2.StartWorkerRequest) -> str:
+    """The options of the pipeline as JSON, which the runner provides for the worker; none where it provides none.
+
+    Raises:
+        BroetchenError: it does not answer.
+    """
+    endpoint = request.provision_endpoint.url
+    if not endpoint:
+        return "{}"
+    with new_channel(endpoint) as channel:
+        service = beam_provision_api_pb2_grpc.ProvisionServiceStub(channel)
+        asked = beam_provision_api_pb2.GetProvisionInfoRequest()
+        try:
+            # The name is how a service of several workers tells who asks.
+            found = service.GetProvisionInfo(asked, timeout=ANSWER_S, metadata=(("worker_id", request.worker_id),))
+        except grpc.RpcError as error:
+            if error.code() == grpc.StatusCode.UNIMPLEMENTED:
+                return "{}"
+            reason = one_line(error.details() or error.code().name)
+            raise BroetchenError(
+                f"the runner does not say at {one_line(endpoint)} with which options the worker is to start "
+                f"({reason}); see that this host reaches it there"
+            ) from error
+    return str(json_format.MessageToJson(found.info.pipeline_options, indent=None))

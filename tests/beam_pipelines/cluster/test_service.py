@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import subprocess
 import sys
@@ -23,6 +24,8 @@ from apache_beam.portability.api import (
     beam_fn_api_pb2_grpc,
     beam_job_api_pb2,
     beam_job_api_pb2_grpc,
+    beam_provision_api_pb2,
+    beam_provision_api_pb2_grpc,
     beam_runner_api_pb2,
 )
 from apache_beam.transforms.environments import DockerEnvironment
@@ -210,6 +213,53 @@ def test_a_worker_that_cannot_begin_says_why() -> None:
             time.sleep(0.2)
         assert state["code"] == 1
         assert "JSONDecodeError" in state["said"]
+
+
+class Provides(beam_provision_api_pb2_grpc.ProvisionServiceServicer):
+    """What Flink's and Prism's workers are told their options by."""
+
+    def GetProvisionInfo(self, request: Any, context: Any) -> Any:
+        assert dict(context.invocation_metadata())["worker_id"] == "1-1"
+        info = beam_provision_api_pb2.ProvisionInfo()
+        info.pipeline_options.update({"beam:option:pickle_library:v1": "dill"})
+        return beam_provision_api_pb2.GetProvisionInfoResponse(info=info)
+
+
+@contextlib.contextmanager
+def provider() -> Iterator[str]:
+    address, server = free_address(), new_server()
+    beam_provision_api_pb2_grpc.add_ProvisionServiceServicer_to_server(Provides(), server)
+    started_server(server, address)
+    yield address
+    server.stop(0)
+
+
+@pytest.mark.parametrize("provided", [True, False])
+def test_workers_of_other_runners_have_the_options_of_the_pipeline(provided: bool) -> None:
+    own = psutil.Process()
+    before = {child.pid for child in own.children()}
+    with pool_at(1) as address, provider() as provides, new_channel(address) as channel:
+        request = beam_fn_api_pb2.StartWorkerRequest(worker_id="1-1")
+        # A pool is no such service.
+        request.provision_endpoint.url = provides if provided else address
+        request.control_endpoint.url = request.logging_endpoint.url = free_address()
+        assert beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolStub(channel).StartWorker(request).error == ""
+        (made,) = [child for child in own.children() if child.pid not in before]
+        deadline = time.monotonic() + 30
+        while made.environ().get("WORKER_ID") != "1-1":  # until the fork is that program
+            assert time.monotonic() < deadline
+        expected = {"beam:option:pickle_library:v1": "dill"} if provided else {}
+        assert json.loads(made.environ()["PIPELINE_OPTIONS"]) == expected
+
+
+def test_a_runner_that_does_not_say_the_options_is_told_why_no_worker_starts() -> None:
+    with pool_at(1) as address, new_channel(address) as channel:
+        nobody = free_address()
+        request = beam_fn_api_pb2.StartWorkerRequest(worker_id="1-1")
+        request.provision_endpoint.url = request.control_endpoint.url = request.logging_endpoint.url = nobody
+        error = beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolStub(channel).StartWorker(request).error
+    assert error.startswith(f"the runner does not say at {nobody} with which options the worker is to start (")
+    assert error.endswith("; see that this host reaches it there")
 
 
 def test_what_a_cluster_starts_ends_with_it() -> None:
