@@ -69,7 +69,7 @@ ifneq ($(shell cat $(MADE) 2>/dev/null)$(wildcard $(BUSY)),$(CURDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo tokenizer-demo train-demo gcp-check test test-slow lint format docs bench mutants lock clean distclean
+.PHONY: help demo tokenizer-demo train-demo cluster-demo prism gcp-check test test-slow lint format docs bench mutants lock clean distclean
 
 help: ## list the targets
 	@echo "make demo and make test set up .venv by themselves; they need Python 3.12."
@@ -101,6 +101,12 @@ train-demo: $(RUN) ## train a tiny Llama by MaxText on the demo mix, resume, exp
 gcp-check: $(RUN) ## the demo mix on your Dataflow: PROJECT=… BUCKET=… [TPU=v6e-1]; says the price and asks first (YES=1 answers)
 	$(BIN)/python -m tests.campaign.gcp --project "$(PROJECT)" --bucket "$(BUCKET)" $(if $(REGION),--region "$(REGION)") \
 		$(if $(ZONE),--zone "$(ZONE)") $(if $(TPU),--tpu "$(TPU)") $(if $(YES),--yes) $(GCP_CHECK_ARGS)
+
+cluster-demo: $(DEV) ## build the demo mix on three hosts, which are namespaces of this one; needs Linux and root
+	$(BIN)/python -m tests.support.hosts.demo
+
+prism: $(DEV) ## compile Prism, Beam's engine in Go, for the tests that need it; needs Go, and some five minutes
+	$(BIN)/python -m tests.support.services.prism
 
 test: $(DEV) ## run the fast tests, in less than five minutes
 	$(PYTEST) -m "not slow" $(PYTEST_ARGS)

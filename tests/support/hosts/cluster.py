@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import hashlib
 import os
 import re
 import sys
@@ -15,8 +16,11 @@ from pathlib import Path
 import pytest
 from gcp_storage_emulator.storage import Storage
 
+from tests.support.corpora import SAMPLES
 from tests.support.hosts.network import Host, Network, Process, network
 from tests.support.services.gcs_emulator import Handler, emulated_bucket
+from transforms.files import storage
+from transforms.files.listing import list_files
 
 JOBS, WORKERS = 8099, 8100
 _KEY = "tmp/home/key.json"
@@ -64,6 +68,14 @@ class Cluster:
         finally:
             self._go.set()
 
+    def put_demo(self) -> str:
+        """Puts the demo's mix with its samples into the bucket; returns the path of its config."""
+        config = f"{self.bucket}/mix_configs/demo.yaml"
+        storage.upload(str(SAMPLES.parent / "mix_configs" / "demo.yaml"), config)
+        for path in [SAMPLES / "tokenizer.json", *SAMPLES.glob("corpora/*/*.parquet")]:
+            storage.upload(str(path), f"{self.bucket}/samples/{path.relative_to(SAMPLES)}")
+        return config
+
     def host(self, name: str) -> Host:
         """A new host, which can reach the bucket."""
         host = self.hosts[name] = self.network.host(name)
@@ -82,9 +94,9 @@ class Cluster:
         self.run(host, "cluster", "worker", "--address", f"{name}:{WORKERS}", "--processes", str(processes))
         return host
 
-    def serve(self, name: str, *workers: str) -> Host:
-        """A new host with the job service for the workers of those hosts, once it and they answer."""
-        host = self.host(name)
+    def serve(self, name: str, *workers: str, host: Host | None = None) -> Host:
+        """The job service for the workers of those hosts, on a new host or on `host`, once it and they answer."""
+        host = host or self.host(name)
         for worker in workers:
             self.says(worker, "up to ")
         addresses = ",".join(f"{worker}:{WORKERS}" for worker in workers)
@@ -119,6 +131,14 @@ class Cluster:
                 f"\n{path.name}: {path.read_text()[-2000:]}" for path in self._logs.iterdir()
             )
             time.sleep(0.05)
+
+
+def tree(folder: str) -> dict[str, str]:
+    """SHA-256 of all files of a dataset in the bucket; none is of work that is not finished."""
+    return {
+        path.removeprefix(f"{folder}/"): hashlib.sha256(storage.read_bytes(path)).hexdigest()
+        for path, _ in list_files(folder)
+    }
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 import signal
 import time
@@ -17,10 +16,9 @@ import yaml
 from beam_pipelines.config.mix import load_config
 from beam_pipelines.jobs.build import build
 from tests.support.corpora import SAMPLES, write_parquet
-from tests.support.hosts.cluster import JOBS, WORKERS, Cluster, cluster
+from tests.support.hosts.cluster import JOBS, WORKERS, Cluster, cluster, tree
 from tests.support.hosts.network import Host, Process, why_none
 from transforms.files import storage
-from transforms.files.listing import list_files
 
 _REASON = why_none()
 pytestmark = [
@@ -38,9 +36,7 @@ _numbers = itertools.count()
 def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """The bucket, with the sources of both mixes, and no hosts yet."""
     with cluster(tmp_path_factory.mktemp("cluster")) as found:
-        storage.upload(str(SAMPLES.parent / "mix_configs" / "demo.yaml"), f"{found.bucket}/mix_configs/demo.yaml")
-        for path in [SAMPLES / "tokenizer.json", *SAMPLES.glob("corpora/*/*.parquet")]:
-            storage.upload(str(path), f"{found.bucket}/samples/{path.relative_to(SAMPLES)}")
+        found.put_demo()
         write_sources(found.bucket, tmp_path_factory.mktemp("sources"))
         write_mix(found.bucket, "wide", {"fineweb2_german": 160_000, "finepdfs_german": 220_000})
         write_mix(found.bucket, "narrow", {"fineweb2_german": 40_000, "finepdfs_german": 60_000})
@@ -97,14 +93,6 @@ def built_here(there: Cluster, config: str) -> dict[str, str]:
     output = f"{there.bucket}/here-{next(_numbers)}"
     build(load_config(config), output, quiet=True)
     return tree(output)
-
-
-def tree(folder: str) -> dict[str, str]:
-    """SHA-256 of all files of a dataset in the bucket; none is of work that is not finished."""
-    return {
-        path.removeprefix(f"{folder}/"): hashlib.sha256(storage.read_bytes(path)).hexdigest()
-        for path, _ in list_files(folder)
-    }
 
 
 @contextlib.contextmanager
