@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,26 +18,38 @@ import pytest
 @pytest.fixture
 def job_service(tmp_path: Path) -> Iterator[str]:
     """The address of a job service."""
-    with _served("apache_beam.runners.portability.local_job_service_main", "-p", tmp_path / "service.log") as address:
+    module = "apache_beam.runners.portability.local_job_service_main"
+    with served([sys.executable, "-m", module, "-p"], tmp_path / "service.log") as address:
         yield address
 
 
 @contextlib.contextmanager
 def worker_pool(log: Path, environment: Mapping[str, str]) -> Iterator[str]:
     """The address of a worker pool (``--environment_type=EXTERNAL``), whose workers have these variables."""
-    with _served("apache_beam.runners.worker.worker_pool_main", "--service_port", log, environment) as address:
+    module = "apache_beam.runners.worker.worker_pool_main"
+    with served([sys.executable, "-m", module, "--service_port"], log, environment) as address:
         yield address
 
 
 @contextlib.contextmanager
-def _served(module: str, option: str, log: Path, environment: Mapping[str, str] | None = None) -> Iterator[str]:
+def served(
+    command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None, before_port: str = ""
+) -> Iterator[str]:
+    """The address of a service in a process of its own, once it listens there.
+
+    Args:
+        command: its last argument is the option that takes the port.
+        log: for what it says.
+        environment: more variables.
+        before_port: what that option has before the port.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with (
         log.open("w") as file,
         subprocess.Popen(
-            [sys.executable, "-m", module, option, str(port)],
+            [*command, f"{before_port}{port}"],
             stdout=file,
             stderr=file,
             env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **(environment or {})},
