@@ -150,7 +150,6 @@ def test_a_prism_that_is_killed(on_prism: OnPrism, tmp_path: Path) -> None:
         since = time.monotonic()
         assert first.ends() == 1, first.said()
         assert time.monotonic() - since < _SOON_S
-    print(time.monotonic() - since, first.said())
     assert "may go on (its service does not say whether it has ended (" in first.said()
     assert "Traceback" not in first.said()
     assert lock_of(on_prism.output) is not None
