@@ -21,7 +21,7 @@ _LONGEST_S = 600.0
 _WORKERS = ("worker-1", "worker-2", "worker-3")
 
 
-def demo(there: Cluster) -> bool:
+def build_on_hosts(there: Cluster) -> bool:
     """Whether the files of the cluster are those of a build in this process."""
     config = there.put_demo()
     here, output = f"{there.bucket}/here", f"{there.bucket}/there"
@@ -59,7 +59,7 @@ def main() -> int:
         print(f"This demo cannot run here: {reason}.", file=sys.stderr)
         return 1
     with tempfile.TemporaryDirectory() as folder, cluster(Path(folder)) as there:
-        return 0 if demo(there) else 1
+        return 0 if build_on_hosts(there) else 1
 
 
 if __name__ == "__main__":

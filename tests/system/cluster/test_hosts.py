@@ -17,6 +17,7 @@ from beam_pipelines.config.mix import load_config
 from beam_pipelines.jobs.build import build
 from tests.support.corpora import SAMPLES, write_parquet
 from tests.support.hosts.cluster import JOBS, WORKERS, Cluster, cluster, tree
+from tests.support.hosts.demo import build_on_hosts
 from tests.support.hosts.network import Host, Process, why_none
 from transforms.files import storage
 
@@ -266,3 +267,9 @@ def test_a_job_service_that_is_killed(there: Cluster) -> None:
         ends_soon(there, process, since, "may go on (")
         wait_for(lambda: all(len(host.processes()) == 1 for host in workers))
         client.kill()
+
+
+def test_what_make_cluster_demo_does(there: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    """Last, as its hosts stay until the network goes."""
+    assert build_on_hosts(there)
+    assert "byte for byte" in capsys.readouterr().out
