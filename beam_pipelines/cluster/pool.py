@@ -22,7 +22,7 @@ from apache_beam.portability.api import (
     beam_provision_api_pb2,
     beam_provision_api_pb2_grpc,
 )
-from google.protobuf import json_format
+from google.protobuf import json_format  # type: ignore[import-untyped]
 
 from beam_pipelines.cluster import worker
 from beam_pipelines.cluster.calls import ANSWER_S, Answer, new_channel, new_server, serve_calls, started_server
