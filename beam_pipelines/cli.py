@@ -9,12 +9,12 @@ import resource
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from beam_pipelines.commands import building, cluster, inspection, tokenizers, training
-from beam_pipelines.commands.beam_command import BeamCommand
+from beam_pipelines.commands.mould import HELP_NAMES, OwnGroup, add
 from beam_pipelines.console import terminal
 from transforms.errors import BroetchenError, without_secrets
 from transforms.files.scratch import remove_run_folders
@@ -22,31 +22,55 @@ from transforms.first_contact import expect_answers
 
 app = typer.Typer(
     name="broetchen",
+    cls=OwnGroup,
+    context_settings=HELP_NAMES,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    help="Turns parquet text corpora into training data of an exact number of tokens: ArrayRecord shards that Grain "
-    "and MaxText read.\n\nExit codes: 0 done, 1 the job failed, 2 bad usage or config.",
 )
-app.command()(building.init)
-app.command(cls=BeamCommand)(building.build)
-app.command(cls=BeamCommand)(building.vocab)
-app.command()(building.plan)
-app.command()(building.download)
-app.command(cls=BeamCommand)(inspection.count)
-app.command(cls=BeamCommand)(inspection.verify)
-app.command()(inspection.status)
-app.command()(inspection.show)
-app.command()(training.mix)
-app.command()(inspection.report)
-app.command("train-tokenizer")(tokenizers.train_tokenizer)
-app.command("eval-tokenizer", cls=BeamCommand)(tokenizers.eval_tokenizer)
-app.command()(training.train)
-app.command(cls=BeamCommand)(building.demo)
-_cluster = typer.Typer(no_args_is_help=True, help="Run jobs on several hosts of your own; see docs/engines.md.")
-_cluster.command()(cluster.serve)
-_cluster.command()(cluster.worker)
+
+
+def _say_version(given: bool) -> None:
+    if given:
+        from importlib.metadata import version
+
+        print(f"broetchen {version('broetchen')}")
+        raise typer.Exit
+
+
+@app.callback(
+    help="Turns parquet text corpora into training data of an exact number of tokens: ArrayRecord shards that Grain "
+    "and MaxText read.\n\nEvery command has --json, --quiet, --output and --debug. "
+    "Exit codes: 0 done, 1 the job failed, 2 bad usage or config."
+)
+def _broetchen(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_say_version)
+    ] = False,
+) -> None:
+    pass
+
+
+add(app, building.init)
+add(app, building.build, takes_beams=True)
+add(app, building.vocab, takes_beams=True)
+add(app, building.plan)
+add(app, building.download)
+add(app, inspection.count, takes_beams=True)
+add(app, inspection.verify, takes_beams=True)
+add(app, inspection.status)
+add(app, inspection.show)
+add(app, training.mix)
+add(app, inspection.report)
+add(app, tokenizers.train_tokenizer, "train-tokenizer")
+add(app, tokenizers.eval_tokenizer, "eval-tokenizer", takes_beams=True)
+add(app, training.train)
+add(app, building.demo, takes_beams=True)
+_cluster = typer.Typer(
+    cls=OwnGroup, no_args_is_help=True, help="Run jobs on several hosts of your own; see docs/engines.md."
+)
+add(_cluster, cluster.serve)
+add(_cluster, cluster.worker)
 app.add_typer(_cluster, name="cluster")
 
 # Beam imports these where they are installed, as for its BigQuery and Pub/Sub connectors, which no command uses: that

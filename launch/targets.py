@@ -8,6 +8,7 @@ from typing import Protocol
 from launch.checks.budget import DryRun
 from launch.config.training import TrainingConfig
 from launch.places import Place
+from launch.run_state import RunState
 
 
 class TargetName(StrEnum):
@@ -29,10 +30,10 @@ class Target(Protocol):
         """The file systems of the machines that train."""
         ...
 
-    def start(self, *, yes: bool) -> None:
+    def start(self, *, yes: bool, quiet: bool = False) -> None:
         """Starts the run, checked by `checked_job`, or goes on with it.
 
-        Without `yes` it asks before it creates anything that costs money.
+        Without `yes` it asks before it creates anything that costs money; with `quiet` it shows no progress.
         """
         ...
 
@@ -42,6 +43,10 @@ class Target(Protocol):
 
     def status(self) -> None:
         """Tells how the run and its machines are."""
+        ...
+
+    def state(self) -> RunState:
+        """The same as values. Nothing is printed."""
         ...
 
     def logs(self, *, follow: bool) -> None:

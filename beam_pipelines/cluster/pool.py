@@ -10,7 +10,7 @@ import logging
 import os
 import subprocess
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import apache_beam
@@ -43,12 +43,13 @@ def default_processes() -> int:
     return max(1, min(os.cpu_count() or 1, psutil.virtual_memory().available // _MEMORY_PER_WORKER))
 
 
-def run_pool(address: str, processes: int) -> None:
+def run_pool(address: str, processes: int, ready: Callable[[], None] = lambda: None) -> None:
     """Serves a host's workers until Ctrl-C or SIGTERM, which ends those that are at work.
 
     Args:
         address: `HOST:PORT` by which the other hosts reach this one.
         processes: how many a job is to take here.
+        ready: is called when it takes jobs.
 
     Raises:
         BroetchenError: this process cannot listen there.
@@ -59,6 +60,7 @@ def run_pool(address: str, processes: int) -> None:
     beam_fn_api_pb2_grpc.add_BeamFnExternalWorkerPoolServicer_to_server(_BeamsProtocol(pool), server)
     started_server(server, address)
     _LOGGER.info("%s: up to %d worker processes for each job; Ctrl-C ends them", address, processes)
+    ready()
 
     def stop() -> None:
         server.stop(_STOPPED_S)

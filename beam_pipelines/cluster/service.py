@@ -42,12 +42,13 @@ _NOT_NEEDED = frozenset({"submission_environment_dependencies.txt"})
 _VERSION = "beam:version:sdk_base:"
 
 
-def serve_jobs(address: str, hosts: Sequence[str]) -> None:
+def serve_jobs(address: str, hosts: Sequence[str], ready: Callable[[], None] = lambda: None) -> None:
     """Serves jobs until Ctrl-C or SIGTERM, which cancels those that run.
 
     Args:
         address: `HOST:PORT` by which commands and workers reach this machine.
         hosts: the addresses of the workers.
+        ready: is called when it takes jobs.
 
     Raises:
         BroetchenError: this process cannot listen there.
@@ -63,6 +64,7 @@ def serve_jobs(address: str, hosts: Sequence[str]) -> None:
         _LOGGER.info("a job takes %s", found)
     except BroetchenError as error:
         _LOGGER.warning("%s", error)
+    ready()
 
     def stop() -> None:
         service.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -12,18 +12,25 @@ from beam_pipelines.commands.options import (
     Datasets,
     Debug,
     EngineOption,
+    Json,
     Ledger,
+    OutputFile,
     Quiet,
     Settings,
     SourceRoot,
     TableFormat,
     load_mix,
 )
+from beam_pipelines.commands.results import chosen_format, give, given_options, next_command
 from beam_pipelines.config.text_corpus import Container, text_settings
 from beam_pipelines.console import terminal
+from beam_pipelines.console.layout import print_json
 from transforms.errors import BroetchenError, UsageError
+from transforms.tokenizer.spec import Engine
 
-Output = Annotated[str, typer.Option(metavar="URI", help="Where the datasets go: a folder or gs://bucket/folder.")]
+Output = Annotated[
+    str, typer.Option("--output", "-o", metavar="URI", help="Where the datasets go: a folder or gs://bucket/folder.")
+]
 DryRun = Annotated[
     bool,
     typer.Option("--dry-run", help="Check all that a build checks before it starts, show the plan, build nothing."),
@@ -40,16 +47,29 @@ Grow = Annotated[
 
 
 def init(
-    config: Annotated[str, typer.Argument(metavar="CONFIG", help="The file to write, such as my-mix.yaml.")],
+    config: Annotated[
+        str | None, typer.Argument(metavar="CONFIG", help="The file to write, such as my-mix.yaml.")
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="CONFIG", help="The same, as an option.")
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Write a first mix config, commented, that builds at once from small sample corpora."""
-    terminal.start(debug=debug)
+    terminal.start(debug=debug, quiet=quiet, hints=not as_json)
+    if (config is None) == (output is None):
+        raise UsageError("init writes one file: name it once, as in broetchen init my-mix.yaml")
     from beam_pipelines.config.starter import write_starter
 
-    write_starter(config)
-    name = shlex.quote(config)
-    terminal.print_as_is(terminal.output(), f"{config} is written; see what it would build: broetchen plan {name}")
+    path = config or output or ""
+    write_starter(path)
+    if as_json:
+        print_json(terminal.output(), {"config": path})
+    else:
+        terminal.print_as_is(terminal.output(), f"{path} is written")
+    next_command("plan", path)
 
 
 def build(
@@ -63,22 +83,60 @@ def build(
     dry_run: DryRun = False,
     settings: Settings = None,
     source_root: SourceRoot = None,
+    as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Build the datasets of a mix, each to its exact token budget.
 
-    A build that was stopped or killed is simply run again: finished shards are not redone. All options of Beam pass
-    through, e.g. [bold]--direct_num_workers 4[/] or [bold]--runner DataflowRunner --project … --region …[/].
-    """
-    terminal.start(debug=debug)
-    mix = load_mix(config, settings, source_root)
-    from beam_pipelines.jobs import build as job
-    from beam_pipelines.tables.datasets import print_build
+    A build that was stopped or killed is simply run again: finished shards are not redone.
 
+    Example: [bold]broetchen build mix.yaml -o ./my-mix --direct_num_workers 4[/], or with [bold]--runner DataflowRunner
+    --project … --region …[/].
+    """
+    _build(
+        context,
+        "build",
+        config,
+        output,
+        dataset=dataset,
+        engine=engine,
+        overwrite=overwrite,
+        grow=grow,
+        dry_run=dry_run,
+        settings=settings,
+        source_root=source_root,
+        as_json=as_json,
+        quiet=quiet,
+        debug=debug,
+    )
+
+
+def _build(
+    context: typer.Context,
+    command: str,
+    config: str,
+    output: str,
+    *,
+    more_settings: Sequence[str] = (),
+    dataset: list[str] | None,
+    engine: Engine,
+    overwrite: bool,
+    grow: str | None,
+    dry_run: bool,
+    settings: list[str] | None,
+    source_root: str | None,
+    as_json: bool,
+    quiet: bool,
+    debug: bool,
+) -> None:
+    """What `build` and `vocab` do; `more_settings` are those that make the one the other."""
+    terminal.start(debug=debug, quiet=quiet, hints=not as_json)
+    mix = load_mix(config, [*more_settings, *(settings or ())], source_root)
+    console = terminal.output()
     if dry_run:
         from beam_pipelines.jobs.dry_run import dry_run as check_build
-        from beam_pipelines.tables.sources import print_dry_run
+        from beam_pipelines.tables.sources import dry_run_as_json, print_dry_run
 
         found = check_build(
             mix,
@@ -90,8 +148,17 @@ def build(
             beam_arguments=context.args,
             quiet=quiet,
         )
-        print_dry_run(terminal.output(), found, output)
+        if as_json:
+            print_json(console, dry_run_as_json(found, output))
+        else:
+            print_dry_run(console, found, output)
+        chosen = given_options(dataset=dataset, settings=settings, source_root=source_root, engine=engine)
+        more = [*(["--overwrite"] if overwrite else []), *([] if grow is None else [f"--grow={grow}"])]
+        next_command(command, config, "--output", output, *chosen, *more, *context.args)
         return
+    from beam_pipelines.jobs import build as job
+    from beam_pipelines.tables.datasets import build_as_json, print_build
+
     summary = job.build(
         mix,
         output,
@@ -102,12 +169,19 @@ def build(
         beam_arguments=context.args,
         quiet=quiet,
     )
-    if summary.template is not None:
+    if as_json:
+        print_json(console, build_as_json(summary, output))
+    elif summary.template is not None:
         terminal.print_as_is(
-            terminal.output(), f"Nothing is built yet: the job is staged, and its template is {summary.template}"
+            console, f"Nothing is built yet: the job is staged, and its template is {summary.template}"
         )
-        return
-    print_build(terminal.output(), summary, output)
+        next_command("status", output)
+    else:
+        print_build(console, summary, output)
+        if command == "vocab":
+            next_command("train-tokenizer", output, "--output", "TOKENIZER")
+        else:
+            next_command("verify", output)
 
 
 def vocab(
@@ -124,6 +198,7 @@ def vocab(
     dry_run: DryRun = False,
     settings: Settings = None,
     source_root: SourceRoot = None,
+    as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -132,17 +207,20 @@ def vocab(
     The same build as [bold]build[/], with text for its output: encoding what it writes by the config's tokenizer gives
     exactly the budget.
     """
-    build(
+    _build(
         context,
+        "vocab",
         config,
         output,
+        more_settings=text_settings(container),
         dataset=dataset,
         engine=engine,
         overwrite=overwrite,
         grow=grow,
         dry_run=dry_run,
-        settings=[*text_settings(container), *(settings or ())],
+        settings=settings,
         source_root=source_root,
+        as_json=as_json,
         quiet=quiet,
         debug=debug,
     )
@@ -155,23 +233,33 @@ def plan(
     settings: Settings = None,
     source_root: SourceRoot = None,
     output_format: TableFormat = "table",
+    as_json: Json = False,
+    output: OutputFile = None,
     ledger: Ledger = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Show what a build would read and write, from footers and a small sample, or from counts in a ledger."""
-    terminal.start(debug=debug)
+    shape = chosen_format(output_format, as_json)
+    terminal.start(debug=debug, quiet=quiet, hints=shape == "table")
     mix = load_mix(config, settings, source_root)
     from beam_pipelines.jobs import plan as job
     from beam_pipelines.tables.sources import print_plan
 
     outlooks = job.plan(mix, datasets=dataset or (), engine=engine, ledger=ledger, quiet=quiet)
-    print_plan(terminal.output(), outlooks, output_format)
+    give(lambda console: print_plan(console, outlooks, shape), output)
+    chosen = given_options(dataset=dataset, settings=settings, source_root=source_root, engine=engine)
+    next_command("build", config, "--output", mix.name, *chosen)
 
 
 def download(
     config: Config,
-    to: Annotated[str, typer.Option(metavar="URI", help="Where the files go: a folder or gs://bucket/folder.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--output", "-o", "--to", metavar="URI", help="Where the files go: a folder or gs://bucket/folder."
+        ),
+    ],
     dataset: Datasets = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the files, with their sizes.")] = False,
     check: Annotated[
@@ -179,6 +267,7 @@ def download(
         typer.Option("--check", help="Fetch nothing: hash what is there, compare with the hub, name what is wrong."),
     ] = False,
     settings: Settings = None,
+    as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -188,45 +277,66 @@ def download(
     with [bold]--source-root[/]. A download that was stopped is run again and goes on where it was; one that finds
     another at the same file waits for it.
     """
-    terminal.start(debug=debug)
+    terminal.start(debug=debug, quiet=quiet, hints=not as_json)
     if dry_run and check:
         raise UsageError("--dry-run lists the files and --check reads them; choose one of the two")
     mix = load_mix(config, settings)
     from beam_pipelines.jobs import download as job
-    from beam_pipelines.tables.datasets import print_downloads, print_wrong_copies
+    from beam_pipelines.tables.datasets import downloads_as_json, print_downloads, print_wrong_copies
 
     found = job.downloads(mix, to, dataset or ())
-    if dry_run:
-        print_downloads(terminal.output(), found)
-        return
+    console, chosen = terminal.output(), given_options(dataset=dataset, settings=settings)
     if check:
         wrong = job.check(found, quiet=quiet)
-        print_wrong_copies(terminal.output(), wrong)
+        if as_json:
+            print_json(console, downloads_as_json(found, wrong))
+        else:
+            print_wrong_copies(console, wrong)
         if wrong:
             raise BroetchenError(
                 f"{to}: {len(wrong)} of {len(found)} files are not as the hub has them; delete those that are wrong, "
                 "and run it again without --check"
             )
-        terminal.print_as_is(terminal.output(), f"all of {len(found)} files are as the hub has them: {to}")
-        return
-    fetched = job.download(found, quiet=quiet)
-    terminal.print_as_is(terminal.output(), f"{fetched} of {len(found)} files fetched, the others were there: {to}")
+    fetched = 0 if dry_run or check else job.download(found, quiet=quiet)
+    if dry_run:
+        next_step = ("download", config, "--output", to, *chosen)
+    else:
+        next_step = ("build", config, "--output", mix.name, *chosen, f"--source-root={to}")
+    if as_json and not check:
+        print_json(console, downloads_as_json(found))
+    elif dry_run:
+        print_downloads(console, found)
+    elif check:
+        terminal.print_as_is(console, f"all of {len(found)} files are as the hub has them: {to}")
+    else:
+        terminal.print_as_is(console, f"{fetched} of {len(found)} files fetched, the others were there: {to}")
+    next_command(*next_step)
 
 
 def demo(
     context: typer.Context,
-    output: Annotated[str, typer.Option(metavar="URI", help="Where the demo's datasets go.")] = "demo-output",
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="URI", help="Where the demo's datasets go.")
+    ] = "demo-output",
     engine: EngineOption = "auto",
+    as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Build a mix of five datasets from the embedded sample corpora, verify it, and show the table."""
-    terminal.start(debug=debug)
+    terminal.start(debug=debug, quiet=quiet, hints=not as_json)
     from beam_pipelines.jobs.build import build_demo
     from beam_pipelines.jobs.verify import verify
-    from beam_pipelines.tables.datasets import print_build, print_verified
+    from beam_pipelines.tables.datasets import build_as_json, print_build, print_verified, verification_as_json
 
     summary = build_demo(output, engine=engine, beam_arguments=context.args, quiet=quiet)
     console = terminal.output()
-    print_build(console, summary, output)
-    print_verified(console, verify(output, beam_arguments=context.args, quiet=quiet))
+    if not as_json:
+        print_build(console, summary, output)
+    verified = verify(output, beam_arguments=context.args, quiet=quiet)
+    if as_json:
+        parts = {"build": build_as_json(summary, output), "verify": verification_as_json(verified, "sound")}
+        print_json(console, parts)
+    else:
+        print_verified(console, verified)
+    next_command("report", output)

@@ -5,19 +5,24 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from beam_pipelines.commands.options import (
     Datasets,
     Debug,
     EngineOption,
+    Json,
     Ledger,
+    OutputFile,
     Quiet,
     Settings,
     SourceRoot,
     TableFormat,
     load_mix,
 )
+from beam_pipelines.commands.results import chosen_format, give, given_options, next_command
 from beam_pipelines.console import terminal
+from beam_pipelines.console.layout import print_json
 from transforms.errors import UsageError
 
 
@@ -39,7 +44,8 @@ def count(
     engine: EngineOption = "auto",
     settings: Settings = None,
     output_format: TableFormat = "table",
-    output: Annotated[str | None, typer.Option(metavar="FILE", help="Write the same to a file, too.")] = None,
+    as_json: Json = False,
+    output: OutputFile = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -47,10 +53,10 @@ def count(
 
     Shows subtokens, documents, bytes, and tokens per document (mean, median, 99th percentile); see docs/counting.md.
     """
-    terminal.start(debug=debug)
+    shape = chosen_format(output_format, as_json)
+    terminal.start(debug=debug, quiet=quiet, hints=shape == "table")
     from beam_pipelines.jobs import count as job
-    from beam_pipelines.tables.sources import counts_text, print_counts
-    from transforms.files import storage
+    from beam_pipelines.tables.sources import print_counts
 
     counts = job.count(
         what,
@@ -63,14 +69,20 @@ def count(
         beam_arguments=context.args,
         quiet=quiet,
     )
-    print_counts(terminal.output(), counts, output_format)
-    if output is not None:
-        storage.write_bytes(output, counts_text(counts, output_format).encode())
+    give(lambda console: print_counts(console, counts, shape), output)
+    configs = [one for one in what if one.endswith((".yaml", ".yml"))]
+    if configs:
+        more = [] if ledger is None else ["--ledger", ledger]
+        next_command("plan", configs[0], *given_options(dataset=dataset, settings=settings, engine=engine), *more)
+    elif tokenizer is None:
+        next_command("verify", what[0])
+    else:
+        next_command("init", "my-mix.yaml")
 
 
 def verify(
     context: typer.Context,
-    output: Annotated[str, typer.Argument(metavar="URI", help="A folder of built datasets, or one dataset.")],
+    folder: Annotated[str, typer.Argument(metavar="URI", help="A folder of built datasets, or one dataset.")],
     quick: Annotated[
         bool, typer.Option("--quick", help="Look at names, sizes and manifests alone, and read no shard.")
     ] = False,
@@ -101,6 +113,8 @@ def verify(
         bool,
         typer.Option("--fresh", help="Read all shards, also those that a run that was stopped has found sound."),
     ] = False,
+    as_json: Json = False,
+    output: OutputFile = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -110,9 +124,9 @@ def verify(
     Warns of texts that stand in train and eval both, of content that is there twice, and of leftovers, and says what it
     cannot find; see docs/verify.md.
     """
-    terminal.start(debug=debug)
+    terminal.start(debug=debug, quiet=quiet, hints=not as_json)
     from beam_pipelines.jobs import verify as job
-    from beam_pipelines.tables.datasets import print_findings, print_verified
+    from beam_pipelines.tables.datasets import print_findings, print_verified, verification_as_json
 
     for name, value in (("--seed", seed), ("--config", config), ("--source-root", source_root)):
         if value is not None and against_source is None:
@@ -121,7 +135,7 @@ def verify(
     if against:
         terminal.say(f"{against.row_groups:,} row groups are chosen by --seed {against.seed}")
     found = job.verify(
-        output,
+        folder,
         engine=engine,
         quick=quick,
         against=against,
@@ -131,29 +145,48 @@ def verify(
         fresh=fresh,
         quiet=quiet,
     )
-    console = terminal.output()
-    if found.template is not None:
-        terminal.print_as_is(console, f"The template of the job is {found.template}; nothing was read yet")
-        return
-    print_verified(console, found, verdict="in place" if quick else "sound")
-    print_findings(console, found)
+    verdict = "in place" if quick else "sound"
+
+    def show_found(console: Console) -> None:
+        if as_json:
+            print_json(console, verification_as_json(found, verdict))
+        elif found.template is not None:
+            terminal.print_as_is(console, f"The template of the job is {found.template}; nothing was read yet")
+        else:
+            print_verified(console, found, verdict=verdict)
+            print_findings(console, found)
+
+    give(show_found, output)
+    if quick:
+        next_command("verify", folder)
+    else:
+        next_command("report", folder)
 
 
 def status(
-    output: Annotated[str, typer.Argument(metavar="URI", help="The --output of a build, running or not.")],
+    folder: Annotated[str, typer.Argument(metavar="URI", help="The --output of a build, running or not.")],
     output_format: TableFormat = "table",
+    as_json: Json = False,
+    output: OutputFile = None,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Tell how far a build is, from what lies in its output: on any runner, and from any machine."""
-    terminal.start(debug=debug)
-    from beam_pipelines.tables.datasets import print_status
+    shape = chosen_format(output_format, as_json)
+    terminal.start(debug=debug, quiet=quiet, hints=shape == "table")
+    from beam_pipelines.tables.status import print_status
     from transforms.building.status import read_progress
 
-    print_status(terminal.output(), read_progress(output), output_format)
+    found = read_progress(folder)
+    give(lambda console: print_status(console, found, shape), output)
+    if all(one.state == "finished" for one in found):
+        next_command("verify", folder)
+    else:
+        next_command("build", "CONFIG", "--output", folder)
 
 
 def show(
-    output: Annotated[
+    folder: Annotated[
         str,
         typer.Argument(
             metavar="URI", help="One built dataset, local or gs://…; with [bold]--step[/] also a folder of them."
@@ -183,7 +216,9 @@ def show(
         str | None, typer.Option(metavar="CONFIG", help="The training config, or the folder of an order.")
     ] = None,
     ids: Annotated[bool, typer.Option("--ids", help="Show the ids, BOS and EOS included.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
+    as_json: Json = False,
+    output: OutputFile = None,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Show records of a built dataset: their text, their ids, and where in the source their documents stand.
@@ -193,7 +228,7 @@ def show(
     Example: [bold]broetchen show ./my-mix/german --record 123 --ids[/], or
     [bold]broetchen show ./my-mix --step 340 --run run.yaml[/]
     """
-    terminal.start(debug=debug)
+    terminal.start(debug=debug, quiet=quiet, hints=not as_json)
     if (step is None) != (run is None):
         raise UsageError("--step says which one of the training that --run names: give both, or neither")
     if step is not None and run is not None:
@@ -205,7 +240,9 @@ def show(
         from beam_pipelines.jobs.step import show_step
         from beam_pipelines.tables.records import print_parts
 
-        print_parts(terminal.output(), show_step(output, run, step), as_json=as_json)
+        parts = list(show_step(folder, run, step))
+        give(lambda console: print_parts(console, parts, as_json=as_json), output)
+        next_command("show", folder, "--step", str(step + 1), "--run", run)
         return
     from beam_pipelines.jobs import show as job
     from beam_pipelines.tables.records import print_records
@@ -215,21 +252,24 @@ def show(
     if value is None and column is not None:
         raise UsageError(f"--column {column}: goes with --id VALUE; add it, or leave this out")
     if value is not None:
-        found = job.show_documents(output, value, column=column, split=split, number=number, with_ids=ids)
+        found = list(job.show_documents(folder, value, column=column, split=split, number=number, with_ids=ids))
     else:
-        found = job.show(output, split=split or "train", record=record or 0, number=number or 1, with_ids=ids)
-    print_records(terminal.output(), found, as_json=as_json)
+        found = list(job.show(folder, split=split or "train", record=record or 0, number=number or 1, with_ids=ids))
+    give(lambda console: print_records(console, found, as_json=as_json), output)
+    more = [] if split is None else ["--split", split]
+    if found:
+        next_command("show", folder, *more, "--record", str(found[-1].record + 1))
 
 
 def report(
-    output: Annotated[
+    folder: Annotated[
         str, typer.Argument(metavar="URI", help="A folder of built datasets, or one dataset, local or gs://….")
     ],
     page: Annotated[
-        str, typer.Option("--output", metavar="FILE", help="The HTML page; one that is there is replaced.")
+        str, typer.Option("--output", "-o", metavar="FILE", help="The HTML page; one that is there is replaced.")
     ] = "report.html",
     png: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="Write the charts as PNG files, too, into this folder.")
+        str | None, typer.Option(metavar="FOLDER", help="Write the charts as PNG files as well, into this folder.")
     ] = None,
     length: Annotated[
         int | None,
@@ -238,6 +278,7 @@ def report(
     batch: Annotated[
         int, typer.Option(min=1, help="Sequences that are packed at a time: those that a host loads for a step.")
     ] = 32,
+    as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -248,8 +289,12 @@ def report(
 
     Example: [bold]broetchen report ./my-mix --length 2048 --png charts[/]
     """
-    terminal.start(debug=debug)
+    terminal.start(debug=debug, quiet=quiet, hints=not as_json)
     from beam_pipelines.report.write import write_report
 
-    write_report(output, page, png_folder=png, length=length, batch=batch, quiet=quiet)
-    terminal.print_as_is(terminal.output(), f"The report is {page}")
+    write_report(folder, page, png_folder=png, length=length, batch=batch, quiet=quiet)
+    if as_json:
+        print_json(terminal.output(), {"report": page, "charts": png})
+    else:
+        terminal.print_as_is(terminal.output(), f"The report is {page}")
+    next_command("mix", folder, "--output", "mixture.json")

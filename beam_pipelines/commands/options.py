@@ -39,7 +39,11 @@ SourceRoot = Annotated[
 ]
 TableFormat = Annotated[OutputFormat, typer.Option("--format", help="How the table is printed.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Tracebacks, and all of Beam's log.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no hints: results, warnings and errors.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+OutputFile = Annotated[
+    str | None, typer.Option("--output", "-o", metavar="FILE", help="Write what is printed to a file as well.")
+]
 
 
 def overrides_of(settings: Sequence[str] | None, example: str) -> dict[str, str]:

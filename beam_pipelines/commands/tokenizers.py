@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from typing import Annotated, Literal
 
 import typer
 
-from beam_pipelines.commands.options import Datasets, Debug, EngineOption, Quiet, Settings, TableFormat, load_mix
+from beam_pipelines.commands.options import (
+    Datasets,
+    Debug,
+    EngineOption,
+    Json,
+    OutputFile,
+    Quiet,
+    Settings,
+    TableFormat,
+    load_mix,
+)
+from beam_pipelines.commands.results import chosen_format, give, next_command
 from beam_pipelines.console import terminal
+from beam_pipelines.console.layout import print_json
+from transforms.errors import UsageError
 
 
 def train_tokenizer(
@@ -20,7 +34,9 @@ def train_tokenizer(
             "files, or a mix config, of which the whole sources are read.",
         ),
     ],
-    output: Annotated[str, typer.Option(metavar="URI", help="The folder for the tokenizer: local or gs://….")],
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="URI", help="The folder for the tokenizer: local or gs://….")
+    ],
     style: Annotated[
         Literal["gpt-neox", "gpt-4", "nanochat"], typer.Option(help="Normalizer and split; see docs/tokenizer.md.")
     ] = "gpt-4",
@@ -45,20 +61,22 @@ def train_tokenizer(
             metavar="URI", help="Other text to check the tokenizer on, instead of documents kept out of the corpus."
         ),
     ] = None,
-    check_all: Annotated[bool, typer.Option("--check-all", help="Check it on the whole corpus too.")] = False,
+    check_all: Annotated[bool, typer.Option("--check-all", help="Check it on the whole corpus as well.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a tokenizer that is there.")] = False,
     settings: Settings = None,
+    as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Train a byte-level BPE tokenizer, check that no text is lost, and write what transformers and MaxText load."""
-    terminal.start(debug=debug)
-    from beam_pipelines.tables.tokenizers import print_training
+    terminal.start(debug=debug, quiet=quiet, hints=not as_json)
+    from beam_pipelines.tables.tokenizers import print_training, training_as_json
     from beam_pipelines.tokenizers import corpus as corpora
     from beam_pipelines.tokenizers import train as job
     from transforms.quantities import parse_size
 
-    if what.endswith((".yaml", ".yml")):
+    is_config = what.endswith((".yaml", ".yml"))
+    if is_config:
         corpus = corpora.corpus_of_config(load_mix(what, settings), dataset or ())
     else:
         corpus = corpora.corpus_at(what, dataset or (), text_column)
@@ -78,7 +96,11 @@ def train_tokenizer(
         overwrite=overwrite,
         quiet=quiet,
     )
-    print_training(terminal.output(), summary)
+    if as_json:
+        print_json(terminal.output(), training_as_json(summary))
+    else:
+        print_training(terminal.output(), summary)
+    next_command("eval-tokenizer", output, "--data", eval_data or (what if is_config else "GLOB"))
 
 
 def eval_tokenizer(
@@ -103,8 +125,9 @@ def eval_tokenizer(
     ] = False,
     engine: EngineOption = "auto",
     plot: Annotated[str | None, typer.Option(metavar="FILE", help="Draw a plot: a .png or .svg.")] = None,
-    json_file: Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write all results as JSON.")] = None,
     output_format: TableFormat = "table",
+    as_json: Json = False,
+    output: OutputFile = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -112,7 +135,10 @@ def eval_tokenizer(
 
     docs/evaluation.md says what each column means.
     """
-    terminal.start(debug=debug)
+    shape = chosen_format(output_format, as_json)
+    terminal.start(debug=debug, quiet=quiet, hints=shape == "table")
+    if as_json and (files := [one for one in tokenizers or () if one.endswith(".json") and not os.path.exists(one)]):
+        raise UsageError(f"{files[0]}: --json prints on standard output; a file for it goes after --output")
     from beam_pipelines.tables import evaluation_plot
     from beam_pipelines.tables import tokenizers as tables
     from beam_pipelines.tokenizers import evaluate as job
@@ -128,8 +154,9 @@ def eval_tokenizer(
         beam_arguments=context.args,
         quiet=quiet,
     )
-    tables.print_evaluation(terminal.output(), evaluation, output_format)
-    if json_file is not None:
-        tables.write_json(evaluation, json_file)
+    give(lambda console: tables.print_evaluation(console, evaluation, shape), output)
     if plot is not None:
         evaluation_plot.plot_evaluation(evaluation, plot)
+    configs = [one for one in data or () if one.endswith((".yaml", ".yml"))]
+    chosen = (tokenizers or ["TOKENIZER"])[0].rpartition("=")[2]
+    next_command("plan", configs[0] if configs else "CONFIG", f"--set=tokenizer.path={chosen}")

@@ -35,7 +35,18 @@ from transforms.errors import BroetchenError, UnreachableError
 from transforms.patterns import quoted
 from transforms.quantities import shown
 
-_KIND = Kind("mix config", "mix_configs/demo.yaml", floats=True)
+_KIND = Kind(
+    "mix config",
+    "mix_configs/demo.yaml",
+    floats=True,
+    keys=frozenset({"datasets", "total_tokens", "records", "shards"}),
+    others=(
+        (
+            frozenset({"data", "model", "parameters"}),
+            "is a training config, which `broetchen train` takes; name a mix config here, see docs/config.md",
+        ),
+    ),
+)
 
 
 class MixConfig(ConfigFile):

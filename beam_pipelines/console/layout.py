@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
 from rich import box
@@ -89,3 +89,15 @@ def print_rows(console: Console, rows: Iterable[Mapping[str, object]], output_fo
         writer.writerows(rows)
         text = buffer.getvalue().rstrip("\n")
     terminal.print_as_is(console, text)
+
+
+def print_json(console: Console, value: object) -> None:
+    """Prints a value as JSON; what JSON has no type for, such as a time, becomes text."""
+    terminal.print_as_is(console, json.dumps(value, indent=1, ensure_ascii=False, default=str))
+
+
+def as_text(show: Callable[[Console], None]) -> str:
+    """What `show` prints on a console whose width no terminal limits."""
+    buffer = io.StringIO()
+    show(Console(file=buffer, width=NO_LIMIT, emoji=False))
+    return "\n".join(line.rstrip() for line in buffer.getvalue().split("\n")).strip("\n") + "\n"

@@ -35,6 +35,7 @@ NEWS_OF_JOB = "broetchen: "
 
 _console = Console(stderr=True)
 _is_command = False
+_hints = False
 
 
 def console() -> Console:
@@ -58,15 +59,28 @@ def say(text: str) -> None:
     print_as_is(_console, text)
 
 
-def start(*, debug: bool) -> None:
-    """Sets up logging, and takes standard error away from everything but `console`, unless in `debug`."""
-    global _is_command
-    _is_command = True
+def hint(text: str) -> None:
+    """Prints a line on standard error that helps a person on; none where `start` was told to leave hints out."""
+    if _hints:
+        say(text)
+
+
+def start(*, debug: bool, quiet: bool = False, hints: bool = True) -> None:
+    """Sets up logging, and takes standard error away from everything but `console`, unless in `debug`.
+
+    Args:
+        debug: whether to log everything.
+        quiet: whether only warnings and errors are told, and no hints.
+        hints: whether to print hints, where it is not quiet.
+    """
+    global _is_command, _hints
+    _is_command, _hints = True, hints and not quiet
     # By force, as Beam sets up logging of its own accord when its options are looked at.
     if debug:
         logging.basicConfig(format="%(name)s: %(message)s", level=logging.DEBUG, stream=sys.stderr, force=True)
         return
-    logging.basicConfig(format="%(message)s", level=logging.INFO, handlers=[_Lines()], force=True)
+    level = logging.WARNING if quiet else logging.INFO
+    logging.basicConfig(format="%(message)s", level=level, handlers=[_Lines()], force=True)
     _take_stderr()
 
 

@@ -76,7 +76,7 @@ def take_beam_options(arguments: Sequence[str], own: Mapping[str, bool]) -> tupl
         elif may_have_more:
             into, takes_value = beams, False
         else:
-            raise _unknown(name, [*own, *known])
+            raise _unknown(name, own, known)
         into.append(argument)
         if takes_value and not has_value and rest and not rest[0].startswith("--"):
             into.append(rest.pop(0))
@@ -107,7 +107,7 @@ def _check(arguments: Sequence[str], runner: str | None) -> None:
             "have --dry-run, which checks all and builds nothing"
         )
     if unknown and runner not in RUNNERS_WITH_MORE_OPTIONS:
-        raise _unknown(unknown[0].partition("=")[0], parser._option_string_actions)
+        raise _unknown(unknown[0].partition("=")[0], (), parser._option_string_actions)
     names = StandardOptions.KNOWN_RUNNER_NAMES
     if runner and runner.rpartition(".")[2].lower().removesuffix("runner") == "dask":
         raise UsageError(
@@ -137,10 +137,29 @@ def runner_name(arguments: Sequence[str]) -> str | None:
     return next((name for name in StandardOptions.KNOWN_RUNNER_NAMES if name.lower() == f"{wanted}runner"), given)
 
 
-def _unknown(name: str, known: Iterable[str]) -> UsageError:
+def _unknown(name: str, own: Iterable[str], known: Iterable[str]) -> UsageError:
     return UsageError(
-        f"{name}: neither this command nor Beam has such an option{_nearest(name, known)}; --help lists the command's"
+        f"{name}: neither this command nor Beam has such an option{_meant(name, own, known)}; --help lists the "
+        "command's, and says where Beam's are listed"
     )
+
+
+def _meant(name: str, own: Iterable[str], known: Iterable[str]) -> str:
+    """What may have been meant: an option of the command's own first, and one of Beam's where it is closer.
+
+    >>> _meant("--ouput", ["--output"], ["--gcp_output"]), _meant("--direct_num_worker", ["--quiet"], ["--runner"])
+    (' (did you mean --output?)', '')
+    """
+    near = difflib.get_close_matches(name, [one for one in own if one.startswith("--")], n=1)
+    beams = difflib.get_close_matches(name, list(known), n=1)
+    if near and beams and _likeness(name, beams[0]) > _likeness(name, near[0]):
+        return f" (did you mean {near[0]}, or Beam's {beams[0]}?)"
+    near = near or beams
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def _likeness(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, other, one).ratio()
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 
 from beam_pipelines.console import terminal
-from beam_pipelines.console.layout import OutputFormat, cell, new_table, print_rows, print_table
+from beam_pipelines.console.layout import cell, new_table, print_table
 from beam_pipelines.jobs.build import BuildSummary
 from beam_pipelines.jobs.download import Download, WrongCopy
 from beam_pipelines.jobs.verify import Verification
-from transforms.building.status import DatasetProgress
 from transforms.dataset.manifest import Manifest
 from transforms.errors import listed, one_line
 from transforms.quantities import format_size
@@ -78,6 +77,52 @@ def print_build(console: Console, summary: BuildSummary, output: str) -> None:
     )
 
 
+def build_as_json(summary: BuildSummary, output: str) -> dict[str, object]:
+    """The same for machines: a row for each split."""
+    rows = [
+        {
+            "dataset": manifest.dataset,
+            "split": name,
+            "folder": folder,
+            "built": folder in summary.built,
+            "wanted": split.budget,
+            "tokens": split.tokens,
+            "missing": split.missing,
+            "passes": split.passes,
+            "documents": split.documents,
+            "records": split.records,
+            "shards": len(split.shards),
+            "bytes": split.bytes,
+        }
+        for folder, manifest in summary.manifests.items()
+        for name, split in manifest.splits.items()
+    ]
+    return {"output": output, "seconds": summary.seconds, "template": summary.template, "splits": rows}
+
+
+def verification_as_json(found: Verification, verdict: str) -> dict[str, object]:
+    """What a verification has found, for machines; one that finds something wrong is an error."""
+    rows = [
+        {
+            "dataset": manifest.dataset,
+            "folder": folder,
+            "verdict": verdict,
+            "tokens": sum(split.tokens for split in manifest.splits.values()),
+            "records": sum(split.records for split in manifest.splits.values()),
+            "shards": sum(len(split.shards) for split in manifest.splits.values()),
+        }
+        for folder, manifest in found.items()
+    ]
+    return {
+        "datasets": [] if found.template else rows,
+        "warnings": found.warnings,
+        "not_checked": found.unchecked,
+        "digest": found.digest,
+        "cannot_find": found.blind,
+        "template": found.template,
+    }
+
+
 def print_verified(console: Console, manifests: Mapping[str, Manifest], verdict: str = "sound") -> None:
     """One line a dataset, all of them with one verdict."""
     table = new_table(("dataset", "tokens", "records", "shards", ""))
@@ -104,25 +149,6 @@ def print_findings(console: Console, found: Verification) -> None:
         terminal.print_as_is(console, one_line(line))
 
 
-def print_status(console: Console, found: Sequence[DatasetProgress], output_format: OutputFormat) -> None:
-    """How far the datasets of an output are."""
-    if output_format != "table":
-        print_rows(console, [dataclasses.asdict(progress) for progress in found], output_format)
-        return
-    table = new_table(("dataset", "state", "tokens", "wanted", "done", "shards"), texts=2)
-    for progress in found:
-        done = f"{progress.tokens / progress.wanted:.1%}" if progress.wanted else ""
-        table.add_row(
-            cell(progress.dataset),
-            progress.state,
-            f"{progress.tokens:,}",
-            f"{progress.wanted:,}",
-            done,
-            f"{progress.shards:,}",
-        )
-    print_table(console, table, ("shards", "wanted"))
-
-
 def print_downloads(console: Console, found: Sequence[Download]) -> None:
     """The files that a download would fetch."""
     table = new_table(("source", "to", "size"), texts=2)
@@ -131,6 +157,12 @@ def print_downloads(console: Console, found: Sequence[Download]) -> None:
     table.add_section()
     table.add_row(f"{len(found):,} files", "", format_size(sum(file.size for file in found)))
     print_table(console, table, ("to",))
+
+
+def downloads_as_json(found: Sequence[Download], wrong: Sequence[WrongCopy] = ()) -> list[dict[str, object]]:
+    """The files of a download, each with what is wrong with its copy, if that was looked for and found."""
+    problems = {copy.target: copy.problem for copy in wrong}
+    return [dataclasses.asdict(file) | {"problem": problems.get(file.target)} for file in found]
 
 
 def print_wrong_copies(console: Console, wrong: Sequence[WrongCopy]) -> None:

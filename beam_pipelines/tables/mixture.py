@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 
 from beam_pipelines.console.layout import OutputFormat, print_cells, print_rows
+from beam_pipelines.console.terminal import print_as_is
 from beam_pipelines.jobs.mixture import MixtureSummary
 from launch.mixture.outlook import ComponentOutlook
 from launch.mixture.repeats import beyond_their_configs, beyond_what_is_worthwhile, wanted_tokens
@@ -89,6 +90,19 @@ def _print_table(console: Console, summary: MixtureSummary) -> None:
         highlight=False,
         soft_wrap=True,
     )
+
+
+def print_written(console: Console, summary: MixtureSummary, output: str | None, eval_output: str | None) -> None:
+    """Which files were written, and as which parameters MaxText takes them; or that none was."""
+    count = len(summary.outlook.components)
+    what = f"{count:,} dataset{'' if count == 1 else 's'}"
+    lines = []
+    if output is not None:
+        lines.append(f"{output} is written: the mixture of {what}, for grain_train_mixture_config_path.")
+    if eval_output is not None:
+        lines.append(f"{eval_output} is written: the eval splits of {what}, for grain_eval_files.")
+    for line in lines or ["Nothing is written: --output names the mixture file."]:
+        print_as_is(console, line)
 
 
 def _repeated(summary: MixtureSummary) -> list[ComponentOutlook]:

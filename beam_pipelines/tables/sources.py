@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 
-from beam_pipelines.console.layout import NO_LIMIT, OutputFormat, cell, new_table, print_rows, print_table
+from beam_pipelines.console.layout import OutputFormat, cell, new_table, print_rows, print_table
 from beam_pipelines.console.terminal import print_as_is
 from beam_pipelines.jobs.dry_run import DryRun
 from beam_pipelines.jobs.plan import DatasetOutlook
@@ -187,6 +186,17 @@ def print_dry_run(console: Console, found: DryRun, output: str) -> None:
     print_as_is(console, f"All checks have passed. Nothing was built, and nothing written to {output}: --dry-run.")
 
 
+def dry_run_as_json(found: DryRun, output: str) -> dict[str, object]:
+    """The same for machines."""
+    return {
+        "output": output,
+        "plan": [dataclasses.asdict(outlook) for outlook in found.outlooks],
+        "finished": list(found.finished),
+        "replaced": dict(found.replaced),
+        "taken_over": dict(found.taken_over),
+    }
+
+
 def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.1f} s"
@@ -212,13 +222,6 @@ def print_counts(console: Console, counts: Mapping[str, TextCount], output_forma
         )
         table.add_row(cell(str(row["dataset"])), *values, style="bold" if index == len(counts) else None)
     print_table(console, table, ("filtered", "rows left out", "p99", "median", "bytes", "documents", "bytes/token"))
-
-
-def counts_text(counts: Mapping[str, TextCount], output_format: OutputFormat) -> str:
-    """What `print_counts` prints where no terminal limits the width."""
-    buffer = io.StringIO()
-    print_counts(Console(file=buffer, width=NO_LIMIT), counts, output_format)
-    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()).strip("\n") + "\n"
 
 
 def _count_row(name: str, count: TextCount) -> dict[str, str | int | float | None]:

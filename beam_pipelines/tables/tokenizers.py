@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 
 from rich import box
@@ -11,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from beam_pipelines.console import terminal
-from beam_pipelines.console.layout import OutputFormat, print_rows, table_width
+from beam_pipelines.console.layout import OutputFormat, print_json, print_rows, table_width
 from beam_pipelines.tokenizers.evaluate import Evaluation
 from beam_pipelines.tokenizers.folder import TOKENIZER
 from beam_pipelines.tokenizers.train import TrainingSummary
@@ -49,17 +48,25 @@ def print_training(console: Console, summary: TrainingSummary) -> None:
         )
 
 
-def write_json(evaluation: Evaluation, path: str) -> None:
-    """Writes `Evaluation.to_dict` as a JSON file, on any of Beam's filesystems.
-
-    Raises:
-        BroetchenError: it cannot be written.
-    """
-    storage.write_bytes(path, (_as_json(evaluation) + "\n").encode())
-
-
-def _as_json(evaluation: Evaluation) -> str:
-    return json.dumps(evaluation.to_dict(), indent=1, ensure_ascii=False)
+def training_as_json(summary: TrainingSummary) -> dict[str, object]:
+    """The same for machines."""
+    checked = summary.checked
+    return {
+        "tokenizer": storage.join(summary.output, TOKENIZER),
+        "style": summary.style,
+        "documents": summary.corpus.documents,
+        "bytes": summary.corpus.bytes,
+        "vocab_size": summary.vocab_size,
+        "asked_vocab_size": summary.asked_vocab_size,
+        "merges": summary.merges,
+        "checked_documents": checked.text.documents,
+        "checked_bytes": checked.text.bytes,
+        "bytes_per_token": checked.text.bytes / checked.tokens,
+        "rows_left_out": summary.skipped,
+        "long_words": summary.long_words,
+        "long_word_bytes": summary.long_word_bytes,
+        "seconds": summary.seconds,
+    }
 
 
 def print_evaluation(console: Console, evaluation: Evaluation, output_format: OutputFormat) -> None:
@@ -67,7 +74,7 @@ def print_evaluation(console: Console, evaluation: Evaluation, output_format: Ou
     if output_format == "table":
         _print_tables(console, evaluation)
     elif output_format == "json":
-        terminal.print_as_is(console, _as_json(evaluation))
+        print_json(console, evaluation.to_dict())
     else:
         print_rows(console, evaluation.to_dict()["results"], output_format)
 

@@ -40,7 +40,18 @@ class LocalConfig(Section):
     )
 
 
-_KIND = Kind("training config", "launch/configs/demo.yaml", floats=True)
+_KIND = Kind(
+    "training config",
+    "launch/configs/demo.yaml",
+    floats=True,
+    keys=frozenset({"data", "model", "parameters"}),
+    others=(
+        (
+            frozenset({"datasets", "total_tokens", "records", "shards"}),
+            "is a mix config, which `broetchen build` takes; name a training config here, see docs/training.md",
+        ),
+    ),
+)
 
 SET_BY = {
     "run_name": "name",
@@ -257,6 +268,11 @@ class TrainingConfig(ConfigFile):
         description="Where checkpoints, metrics and exports go, in a folder of the run's name: relative to the config, "
         "or gs://….",
         examples=["gs://my-bucket/training"],
+    )
+    target: Literal["local", "tpu-vm", "xpk"] = Field(
+        default="local",
+        description="Where it trains: on this machine, a TPU VM, or a TPU cluster of GKE. `--target` goes before it.",
+        examples=["tpu-vm"],
     )
     tokenizer: Text | None = Field(
         default=None,

@@ -12,10 +12,10 @@ from transforms.progress.display import Frame, Row, counted, display
 
 
 @contextlib.contextmanager
-def follow_steps(name: str, steps: int | None) -> Iterator[Callable[[History], None]]:
-    """Gives a function that shows how far a run of so many steps is."""
+def follow_steps(name: str, steps: int | None, *, quiet: bool = False) -> Iterator[Callable[[History], None]]:
+    """Gives a function that shows how far a run of so many steps is; with `quiet`, nothing is shown."""
     of = f" of {steps}" if steps is not None else ""
-    with display(name, counted("steps"), console=Console(), quiet=False, first="starting, compiling") as shown:
+    with display(name, counted("steps"), console=Console(), quiet=quiet, first="starting, compiling") as shown:
 
         def show(history: History) -> None:
             if history.steps:

@@ -36,6 +36,7 @@ from launch.maxtext.checkpoints import checkpoint_steps
 from launch.maxtext.command import arguments, left_out, trainer_environment
 from launch.maxtext.ending import saved_steps
 from launch.places import LocalPlace
+from launch.run_state import RunState
 from transforms.config.document import Problem
 from transforms.errors import BroetchenError, UsageError
 from transforms.files import storage
@@ -63,8 +64,10 @@ class Local:
         """This machine's file systems."""
         return self._place
 
-    def start(self, *, yes: bool = False) -> None:
+    def start(self, *, yes: bool = False, quiet: bool = False) -> None:
         """Trains until the run ends; a run that was started before goes on from its last checkpoint.
+
+        With `quiet` no progress is shown.
 
         Raises:
             UsageError: the config does not fit, or the run is running.
@@ -89,7 +92,7 @@ class Local:
             checked.note(self._config)
             if done >= 0:
                 _LOGGER.info("%s: goes on from the checkpoint of step %d", job.name, done)
-            self._train([str(python), *arguments(job, str(folder / "job"))], job, folder, lock)
+            self._train([str(python), *arguments(job, str(folder / "job"))], job, folder, lock, quiet)
         self._report(self._events(folder).read(), folder)
 
     def dry_run(self) -> DryRun:
@@ -104,23 +107,42 @@ class Local:
 
     def status(self) -> None:
         """Prints whether the run is running, its last step, and its checkpoints."""
+        self.state().tell()
+
+    def state(self) -> RunState:
+        """Whether the run is running, its last step, and its checkpoints."""
         folder = self._folder()
         owner = owner_of(_lock(folder))
-        print(f"run          {self._config.name}: {f'running, process {owner}' if owner else 'not running'}")
         history = self._events(folder).read()
         steps, saved = self._config.parameters.get("steps"), checkpoint_steps(str(folder))
         steps = int(steps) if isinstance(steps, float) and steps.is_integer() else steps
+        facts: dict[str, object] = {
+            "run": self._config.name,
+            "folder": str(folder),
+            "running": owner is not None,
+            "process": owner,
+            "steps": steps,
+            "last_step": None,
+            "loss": None,
+            "tokens_per_second": None,
+            "ended_early": None,
+            "checkpoints": list(saved),
+        }
+        lines = [f"run          {self._config.name}: {f'running, process {owner}' if owner else 'not running'}"]
         unsaved = ""
         if history.steps:
             last = history.steps[-1]
             rate = history.tokens_per_second()
             pace = f", {rate:,.0f} tokens a second" if rate else ""
-            print(f"last step    {last.number} of {steps}: loss {last.loss:.3f}{pace}")
+            facts |= {"last_step": last.number, "loss": last.loss, "tokens_per_second": rate}
+            lines.append(f"last step    {last.number} of {steps}: loss {last.loss:.3f}{pace}")
             if owner is None and last.number not in saved:
                 unsaved = f"; {saved_steps(last.number, max(saved, default=None))}"
         if owner is None and _log(folder).exists() and (ending := ending_of(_log(folder))).is_early:
-            print(f"ended early  {ending.reason()}")
-        print(f"checkpoints  {', '.join(map(str, saved)) or 'none'}{unsaved}")
+            facts["ended_early"] = ending.reason()
+            lines.append(f"ended early  {ending.reason()}")
+        lines.append(f"checkpoints  {', '.join(map(str, saved)) or 'none'}{unsaved}")
+        return RunState(facts, tuple(lines))
 
     def logs(self, *, follow: bool = False) -> None:
         """Prints the trainer's log, of all its starts.
@@ -229,12 +251,12 @@ class Local:
             ]
         )
 
-    def _train(self, command: list[str], job: TrainingJob, folder: Path, lock: int) -> None:
+    def _train(self, command: list[str], job: TrainingJob, folder: Path, lock: int, quiet: bool) -> None:
         steps = job.parameters.get("steps")
         events = self._events(folder)
         before = events.read().starts
         begun = _log(folder).stat().st_size if _log(folder).exists() else 0
-        with follow_steps(job.name, steps if isinstance(steps, int) else None) as show:
+        with follow_steps(job.name, steps if isinstance(steps, int) else None, quiet=quiet) as show:
 
             def watch() -> None:
                 history = events.read()

@@ -17,6 +17,7 @@ from launch.config.tpu import TpuVmConfig
 from launch.config.training import TrainingConfig
 from launch.job import Command, JobFile
 from launch.maxtext.ending import EARLY
+from launch.run_state import RunState
 from launch.tpu import vm_files
 from launch.tpu.gcloud import Gcloud, GcloudError, retried
 from launch.tpu.job_folder import folder_lines, write_folder
@@ -56,7 +57,7 @@ class TpuVm(TpuTarget[TpuVmConfig]):
         self._gcloud = Gcloud(self._section.zone, self._section.project)
         self._slice = TpuSlice(self._name, self._section, self._gcloud, poll_s)
 
-    def start(self, *, yes: bool = False) -> None:
+    def start(self, *, yes: bool = False, quiet: bool = False) -> None:
         """Starts the run, or goes on with it, on a slice that is requested unless it is there.
 
         Raises:
@@ -88,23 +89,34 @@ class TpuVm(TpuTarget[TpuVmConfig]):
 
     def status(self) -> None:
         """Prints the state of the request, of the slice and of the job on each machine."""
+        self.state().tell()
+
+    def state(self) -> RunState:
+        """The state of the request, of the slice and of the job on each machine."""
+        facts: dict[str, object] = {"run": self._name, "running": None, "request": None, "slice": None, "machines": []}
         request = self._slice.request()
         if request is None:
-            print(f"{self._name}: there is no such slice in {self._section.zone}; it was not started, or is deleted")
-            return
-        print(f"request   {self._name}: {request.state}{request.explained()}")
+            where = f"there is no such slice in {self._section.zone}; it was not started, or is deleted"
+            return RunState({**facts, "running": False}, (f"{self._name}: {where}",))
+        facts["request"] = request.state
+        lines = [f"request   {self._name}: {request.state}{request.explained()}"]
         if request.state != "ACTIVE":
-            return
+            return RunState({**facts, "running": False}, tuple(lines))
         state = self._slice.node_state()
         price = self._section.price()
-        print(f"slice     {request.accelerator}{' spot' if request.spot else ''}: {state or 'not there yet'}")
-        print(f"cost      {price.shown() if price else f'not known here; see {_PRICES}'}")
+        cost = price.shown() if price else f"not known here; see {_PRICES}"
+        facts |= {"slice": state, "accelerator": request.accelerator, "spot": request.spot, "cost": cost}
+        lines.append(f"slice     {request.accelerator}{' spot' if request.spot else ''}: {state or 'not there yet'}")
+        lines.append(f"cost      {cost}")
         if state == "READY":
             command = self._ssh("all", vm_files.STATUS, "asks how the job is")
-            for line in sorted(self._gcloud.run(command).splitlines()):
-                print(f"machine   {machine_line(line)}")
+            machines = [machine_line(line) for line in sorted(self._gcloud.run(command).splitlines())]
+            facts["machines"] = machines
+            lines += [f"machine   {machine}" for machine in machines]
         elif self._slice.is_preempted(request):
-            print(f"{self._name}: {PREEMPTED}")
+            facts["running"] = False
+            lines.append(f"{self._name}: {PREEMPTED}")
+        return RunState(facts, tuple(lines))
 
     def logs(self, *, follow: bool = False) -> None:
         """Prints the log of the first machine's trainer; with `follow` until the job ends, over preemptions.

@@ -21,6 +21,7 @@ from launch.config.training import TrainingConfig
 from launch.job import Command, JobFile, TrainingJob
 from launch.maxtext.ending import EARLY
 from launch.places import mount_point
+from launch.run_state import RunState
 from launch.tpu.consent import ask, ask_about_cost
 from launch.tpu.gcloud import explain, message_of
 from launch.tpu.gcsfuse import mount_options
@@ -53,7 +54,7 @@ class Xpk(TpuTarget[XpkConfig]):
         example = "xpk: {accelerator: v6e-8, zone: europe-west4-a, cluster: my-cluster}"
         super().__init__(config, config.xpk, example=example, machines="a cluster")
 
-    def start(self, *, yes: bool = False) -> None:
+    def start(self, *, yes: bool = False, quiet: bool = False) -> None:
         """Starts the run, or goes on with it, unless it is running.
 
         Raises:
@@ -98,6 +99,11 @@ class Xpk(TpuTarget[XpkConfig]):
     def status(self) -> None:
         """Prints xpk's line about the workload."""
         self._show(self._list_command("EVERYTHING"))
+
+    def state(self) -> RunState:
+        """Xpk's line about the workload."""
+        lines = self._run(self._list_command("EVERYTHING")).splitlines()
+        return RunState({"run": self._name, "running": None, "workloads": lines}, tuple(lines))
 
     def logs(self, *, follow: bool = False) -> None:
         """Prints the log of the first machine's trainer; with `follow` until it ends."""

@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 from beam_pipelines.config.mix import MixConfig, load_config
 from beam_pipelines.jobs.build import build
 from beam_pipelines.jobs.count import count
-from beam_pipelines.tables.sources import counts_text
+from beam_pipelines.console.layout import OutputFormat, as_text
+from beam_pipelines.tables.sources import print_counts
 from tests.support.command import run_command
 from tests.support.corpora import SAMPLES, TOKENIZER, documents_of, reference_ids, write_parquet
 from transforms.counting.count_tokens import lay_out_parts

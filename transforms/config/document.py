@@ -130,11 +130,27 @@ class Problem:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Kind:
-    """What sort of config a file is meant to be, for the errors, and whether plain text like `6e-06` is a float."""
+    """What sort of config a file is meant to be, for the errors.
+
+    Attributes:
+        name: of the sort.
+        example: a config of it.
+        floats: whether plain text like `6e-06` is a float.
+        keys: of the whole file, which no other sort has.
+        others: the keys by which another sort is known, and what to say of it.
+    """
 
     name: str
     example: str
     floats: bool = False
+    keys: frozenset[str] = frozenset()
+    others: tuple[tuple[frozenset[str], str], ...] = ()
+
+    def mistake(self, data: Any) -> str | None:
+        """What to say of a document of another sort; None where it is not known to be one."""
+        if not isinstance(data, dict) or self.keys & data.keys():
+            return None
+        return next((what for keys, what in self.others if keys & data.keys()), None)
 
 
 @dataclasses.dataclass(frozen=True)

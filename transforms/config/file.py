@@ -53,11 +53,13 @@ def open_document(
         given_as: what an error calls an override.
 
     Raises:
-        UsageError: the file is not there, or is no YAML.
+        UsageError: the file is not there, is no YAML, or is a config of another sort.
     """
     name = os.fspath(path)
     document = ConfigDocument(name, kind, given_as)
     document.parse(_read(name))
+    if what := kind.mistake(document.data):
+        raise UsageError(f"{name}: {what}")
     for key, value in (overrides or {}).items():
         document.override(key, value)
     return document
