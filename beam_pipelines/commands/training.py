@@ -181,9 +181,7 @@ def train(
     ] = None,
     target: Annotated[
         Literal["local", "tpu-vm", "xpk"] | None,
-        typer.Option(
-            help="This machine, a TPU VM, or a TPU cluster of GKE; by default the config's target."
-        ),
+        typer.Option(help="This machine, a TPU VM, or a TPU cluster of GKE; by default the config's target."),
     ] = None,
     dry_run: Annotated[
         bool,

@@ -22,9 +22,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beam_pipelines.config.mix import MixConfig, load_config
+from beam_pipelines.console.layout import OutputFormat, as_text
 from beam_pipelines.jobs.build import build
 from beam_pipelines.jobs.count import count
-from beam_pipelines.console.layout import OutputFormat, as_text
 from beam_pipelines.tables.sources import print_counts
 from tests.support.command import run_command
 from tests.support.corpora import SAMPLES, TOKENIZER, documents_of, reference_ids, write_parquet
@@ -223,7 +223,11 @@ def test_an_error_of_the_command_is_one_line(corpus: Path) -> None:
 
 def test_the_three_forms_say_the_same() -> None:
     counts = {"a[b]": TextCount.of(np.array([1, 2, 6]), 40, 2), "b/train": TextCount(3, 10, None, None, None, None)}
-    rows = json.loads(counts_text(counts, "json"))
+
+    def text(output_format: OutputFormat) -> str:
+        return as_text(lambda console: print_counts(console, counts, output_format))
+
+    rows = json.loads(text("json"))
     assert rows[0] == {
         "dataset": "a[b]",
         "subtokens": 9,
@@ -238,9 +242,9 @@ def test_the_three_forms_say_the_same() -> None:
     }
     assert rows[2]["dataset"] == "all"
     assert (rows[2]["subtokens"], rows[2]["documents"], rows[2]["bytes"]) == (19, 6, None)
-    from_csv = list(csv.DictReader(io.StringIO(counts_text(counts, "csv"))))
+    from_csv = list(csv.DictReader(io.StringIO(text("csv"))))
     assert from_csv == [{key: "" if value is None else str(value) for key, value in row.items()} for row in rows]
-    lines = [line.split() for line in counts_text(counts, "table").splitlines()]
+    lines = [line.split() for line in text("table").splitlines()]
     assert ["a[b]", "9", "3", "40", "4.44", "3.00", "2.00", "5.92", "2", "0"] in lines
     assert ["b/train", "10", "3", "–", "–", "3.33", "–", "–", "–", "–"] in lines
 

@@ -7,17 +7,18 @@ import dataclasses
 import posixpath
 import re
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from transforms.budget.token_budget import ShardCount
-from transforms.building.work_folder import Budgets, Publication
-from transforms.coders import from_json
+from transforms.as_json import from_json
+from transforms.budget.shard_count import Budgets, Publication, ShardCount
 from transforms.dataset.manifest import NAME, Manifest, manifest_path, read_manifest
 from transforms.errors import BroetchenError, one_line
 from transforms.files import storage
 from transforms.files.listing import list_files, look_through
 from transforms.progress.tally import parse_tally
-from transforms.recipe.spec import DatasetSpec
+
+if TYPE_CHECKING:
+    from transforms.recipe.spec import DatasetSpec
 
 _COUNT = re.compile(r"shard-\d+\.json")
 _TALLY = re.compile(r"shard-(\d+)-([0-9a-f]{12})\.tally")

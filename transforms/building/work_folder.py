@@ -35,6 +35,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from transforms.budget.shard_count import Budgets as Budgets
+from transforms.budget.shard_count import Publication as Publication
 from transforms.budget.token_budget import ShardCount
 from transforms.checksums import FileMark, mark_of
 from transforms.coders import from_json, to_json
@@ -64,25 +66,6 @@ def _rename_back(published: str, here: str, mark: FileMark) -> None:
 def new_attempt() -> str:
     """Tells one writing of a shard from all others."""
     return uuid.uuid4().hex[:12]
-
-
-@dataclasses.dataclass(frozen=True)
-class Publication:
-    """Final path of each shard that is published whole, by ordinal."""
-
-    names: dict[int, str]
-
-
-@dataclasses.dataclass(frozen=True)
-class Budgets:
-    """Tokens by split, so that who looks at unfinished work can tell how much there is to do.
-
-    Attributes:
-        exhausted: whether the build has found that the source does not hold them, and has failed.
-    """
-
-    tokens: dict[str, int]
-    exhausted: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

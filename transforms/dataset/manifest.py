@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict, get_args
 import pydantic
 from pydantic_core import CoreSchema, core_schema
 
-from transforms.arrayrecord.records import MOST_TOKENS, Format, holds_ids
+from transforms.arrayrecord.record_format import MOST_TOKENS, Format, holds_ids
 from transforms.budget.repeats import MOST_REPEATS
 from transforms.errors import BroetchenError, one_line, without_controls
 from transforms.files import storage

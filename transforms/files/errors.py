@@ -7,10 +7,8 @@ import errno
 import http
 import http.client
 import os
+import sys
 from collections.abc import Iterator
-
-import google.auth.exceptions
-from apache_beam.io.filesystem import BeamIOError
 
 from transforms.errors import BroetchenError, UnreachableError, one_line
 
@@ -74,7 +72,7 @@ def explain(error: Exception) -> tuple[str, str]:
         reason = f"HTTP {int(status)} {http.client.responses.get(status, '')}".rstrip()
         busy = "the object store has a problem: wait a while, and try it again"
         return reason, _ADVICE.get(status, busy if status >= http.HTTPStatus.INTERNAL_SERVER_ERROR else "try it again")
-    if isinstance(root, google.auth.exceptions.GoogleAuthError):
+    if _is(root, "google.auth.exceptions", "GoogleAuthError"):
         return one_line(root), _ADVICE[http.HTTPStatus.UNAUTHORIZED]
     # What Beam raises for a path that a filesystem cannot parse.
     advice = "check the path" if isinstance(root, ValueError) else "try it again"
@@ -88,17 +86,24 @@ def _says_nothing(root: Exception | int) -> bool:
         waits = (http.HTTPStatus.REQUEST_TIMEOUT, http.HTTPStatus.TOO_MANY_REQUESTS)
         return status in waits or status >= http.HTTPStatus.INTERNAL_SERVER_ERROR
     of_requests = type(root).__module__.startswith("requests.")
-    return of_requests or isinstance(root, google.auth.exceptions.TransportError)
+    return of_requests or _is(root, "google.auth.exceptions", "TransportError")
+
+
+def _is(error: Exception | int, module: str, kind: str) -> bool:
+    """Whether an error is of a kind of a module that takes long to import, and that whoever raised it has imported."""
+    return module in sys.modules and isinstance(error, getattr(sys.modules[module], kind))
 
 
 def _root(error: Exception) -> Exception | int:
     # Beam wraps errors twice over: BeamIOError(…, {path: error or HTTP status}), and OSError(error).
-    if isinstance(error, BeamIOError) and error.exception_details:
-        inner = next(iter(error.exception_details.values()))
+    beams = _is(error, "apache_beam.io.filesystem", "BeamIOError")
+    details = getattr(error, "exception_details", None)
+    if beams and details:
+        inner = next(iter(details.values()))
     elif isinstance(error, OSError) and error.args:
         inner = error.args[0]
     else:
         return error
     if isinstance(inner, Exception):
         return _root(inner)
-    return inner if isinstance(inner, int) and isinstance(error, BeamIOError) else error
+    return inner if isinstance(inner, int) and beams else error

@@ -7,8 +7,6 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from apache_beam.io.filesystems import FileSystems
-
 from transforms.files import gcs_objects, storage
 from transforms.files.errors import explained
 
@@ -29,7 +27,7 @@ def put_unless(path: str, data: bytes, keeps: Callable[[bytes, bytes], bool]) ->
         BroetchenError: it cannot be written.
     """
     with explained(path, "written"):
-        if FileSystems.get_scheme(path) == "gs":
+        if storage.scheme(path) == "gs":
             return gcs_objects.put_unless(path, data, keeps)
         if storage.is_local(path):
             storage.makedirs(storage.split(path)[0] or ".")

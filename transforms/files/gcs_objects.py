@@ -11,14 +11,14 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
-
-from apache_beam.io.filesystem import FileMetadata
-from apache_beam.io.filesystems import FileSystems
+from typing import TYPE_CHECKING, Any
 
 from transforms.checksums import FileMark
 from transforms.errors import BroetchenError
 from transforms.first_contact import make_contact
+
+if TYPE_CHECKING:
+    from apache_beam.io.filesystem import FileMetadata
 
 _MIME_TYPE = "application/octet-stream"
 _LOOK_BYTES = 1 << 20
@@ -29,9 +29,16 @@ def gcs_bucket(path: str) -> tuple[Any, str]:
     from apache_beam.io.gcp.gcsio import parse_gcs_path  # which is there only where the gcp extra is installed
 
     make_contact(path)
-    filesystem: Any = FileSystems.get_filesystem(path)
     bucket, name = parse_gcs_path(path, object_optional=True)
-    return filesystem._gcsIO().client.bucket(bucket), name
+    return _gcs_io(path).client.bucket(bucket), name
+
+
+def _gcs_io(path: str) -> Any:
+    # Beam takes a second to import, and a command that looks at local files needs none of it.
+    from apache_beam.io.filesystems import FileSystems
+
+    filesystem: Any = FileSystems.get_filesystem(path)
+    return filesystem._gcsIO()
 
 
 def look(path: str) -> tuple[int, FileMark]:
@@ -80,8 +87,7 @@ def open_to_look(path: str) -> Any:
     Raises:
         google.api_core.exceptions.GoogleAPIError: the store refuses.
     """
-    filesystem: Any = FileSystems.get_filesystem(path)
-    return filesystem._gcsIO().open(path, "r", read_buffer_size=_LOOK_BYTES)
+    return _gcs_io(path).open(path, "r", read_buffer_size=_LOOK_BYTES)
 
 
 def _replaced(path: str) -> BroetchenError:
@@ -111,6 +117,8 @@ def list_below(prefix: str, *, deep: bool) -> Iterator[FileMetadata]:
     Raises:
         google.api_core.exceptions.GoogleAPIError: the store refuses.
     """
+    from apache_beam.io.filesystem import FileMetadata
+
     bucket, name = gcs_bucket(prefix)
     fields = "items(name,size,updated),prefixes,nextPageToken"
     for blob in bucket.list_blobs(prefix=name, delimiter=None if deep else "/", fields=fields):
@@ -123,8 +131,7 @@ def delete(path: str) -> None:
     Raises:
         google.api_core.exceptions.GoogleAPIError: the store refuses.
     """
-    filesystem: Any = FileSystems.get_filesystem(path)
-    filesystem._gcsIO().delete(path)
+    _gcs_io(path).delete(path)
 
 
 def delete_below(prefix: str) -> list[str]:
@@ -133,9 +140,8 @@ def delete_below(prefix: str) -> list[str]:
     Raises:
         google.api_core.exceptions.GoogleAPIError: the store refuses to list them.
     """
-    filesystem: Any = FileSystems.get_filesystem(prefix)
     paths = [found.path for found in list_below(prefix, deep=True)]
-    filesystem._gcsIO().delete_batch(paths)
+    _gcs_io(prefix).delete_batch(paths)
     return [found.path for found in list_below(prefix, deep=True)] if paths else []
 
 

@@ -1,8 +1,9 @@
 """The Hugging Face hub's dataset repositories as a Beam filesystem that can be read: `hf://datasets/…@COMMIT/path`.
 
-Importing this module registers it (as `transforms.files.storage` does), in workers too: every Beam IO then takes such
-paths. Listing and sizes come from the hub's API through `huggingface_hub`; content comes by HTTP range requests, so a
-reader of some column chunks of a parquet file fetches those alone. Transient errors and cut connections are retried by
+Importing this module registers it, in workers as well, and every Beam IO then takes such paths. Modules that hand paths
+to Beam themselves import it; `transforms.files.storage` does so for a path with a scheme. Listing and sizes come from
+the hub's API through `huggingface_hub`; content comes by HTTP range requests, so a reader of some column chunks of a
+parquet file fetches those alone. Transient errors and cut connections are retried by
 `huggingface_hub.utils.http_backoff`.
 
 Each answer is held against the etag that the hub's API gives the file: by the hub's own, in its answer or in that which

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
+import transforms.files.hub  # noqa: F401 (registers hf:// with Beam)
 from transforms.errors import BroetchenError
 from transforms.files import storage
 from transforms.files.errors import explained

@@ -12,16 +12,16 @@ import os
 import posixpath
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
-
-from apache_beam.io.filesystem import FileMetadata
-from apache_beam.io.filesystems import FileSystems
+from typing import TYPE_CHECKING, Any
 
 from transforms.errors import BroetchenError, did_you_mean, listed, without_controls
 from transforms.files import gcs_objects, hub_path, storage
 from transforms.files.errors import explained
 from transforms.files.untrusted import read_bounded
 from transforms.patterns import ANY_FOLDERS, divided, has_braces, is_wild, matches, matches_name, quoted, unquoted
+
+if TYPE_CHECKING:
+    from apache_beam.io.filesystem import FileMetadata
 
 _MANIFEST, _WORK, _BELOW = "manifest.json", ".broetchen", ("_quarantine", "_trace")
 _PARQUET = ".parquet"
@@ -246,7 +246,7 @@ def _tell(paths: Iterable[str]) -> Iterator[Found]:
 def _listed(folder: str, parts: Sequence[str]) -> list[FileMetadata]:
     """What a store has below a folder, as far as a pattern of these parts may look."""
     root, deep = _as_prefix(folder), len(parts) > 1 or parts[0] == ANY_FOLDERS
-    scheme = FileSystems.get_scheme(folder)
+    scheme = storage.scheme(folder)
     if scheme == "gs":
         return list(gcs_objects.list_below(root, deep=deep))
     filesystem: Any = storage.filesystem(folder)

@@ -4,6 +4,8 @@ What Beam's `FileSystems` leaves open is settled here: a file that is written ap
 replaces its target and may be repeated; deleting what is gone is no error; nothing is compressed or decompressed by
 its name; and an error names the path and says what to do.
 
+Beam is imported where a path has a scheme, and not for the files of this machine: it takes more than a second.
+
 Transient errors of a remote store are retried by Beam's own clients (for `gs://`: `apache_beam.io.gcp.gcsio_retry`),
 and an upload that the store has lost is started over here.
 """
@@ -21,12 +23,8 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
-from apache_beam.io.filesystem import CompressionTypes, FileSystem
-from apache_beam.io.filesystems import FileSystems
-
-import transforms.files.hub  # noqa: F401 (registers hf:// with Beam)
 from transforms.checksums import FileMark, mark_of_file
 from transforms.errors import BroetchenError, UsageError
 from transforms.files import gcs_objects
@@ -34,7 +32,14 @@ from transforms.files.errors import explained
 from transforms.files.scratch import run_folder
 from transforms.first_contact import make_contact
 
+if TYPE_CHECKING:
+    from apache_beam.io.filesystem import FileSystem
+
 _GCS = "gs"
+# As Beam's `FileSystems` has it.
+_SCHEME = re.compile(r"([a-zA-Z][-a-zA-Z0-9+.]*)://.*")
+# Of Beam's `CompressionTypes`: what is read and written is what is in the file, whatever its name ends with.
+_UNCOMPRESSED = "uncompressed"
 _CHUNK_BYTES = 8 << 20
 _UPLOAD_ATTEMPTS = 5
 _MIME_TYPE = "application/octet-stream"
@@ -45,9 +50,19 @@ _TEMPORARY = ".{name}.tmp-{unique}"
 _ANY_TEMPORARY = re.compile(r"\..*\.tmp-[^/]+")
 
 
+def scheme(path: str) -> str | None:
+    """What stands before `://` in a path; None for this machine's own filesystem.
+
+    >>> scheme("gs://bucket/x"), scheme("a/b")
+    ('gs', None)
+    """
+    found = _SCHEME.match(path.strip())
+    return found[1] if found else None
+
+
 def is_local(path: str) -> bool:
     """Whether `path` is on this machine's own filesystem, that is, has no scheme."""
-    return FileSystems.get_scheme(path) is None
+    return scheme(path) is None
 
 
 def check_scheme(path: str) -> None:
@@ -56,11 +71,14 @@ def check_scheme(path: str) -> None:
     Raises:
         UsageError: it has none.
     """
-    filesystem(path)
+    if not is_local(path):
+        filesystem(path)
 
 
 def join(base: str, *parts: str) -> str:
     """`parts` below `base`."""
+    if is_local(base):
+        return os.path.join(base, *parts)
     joined: str = filesystem(base).join(base, *parts)
     return joined
 
@@ -85,7 +103,7 @@ def is_temporary(name: str) -> bool:
 def exists(path: str) -> bool:
     """Whether there is a file (or, where there are folders, a folder) of this name."""
     with explained(path, "looked up"):
-        return bool(filesystem(path).exists(path))
+        return os.path.exists(path) if is_local(path) else bool(filesystem(path).exists(path))
 
 
 def size(path: str) -> int:
@@ -95,7 +113,7 @@ def size(path: str) -> int:
         BroetchenError: there is no such file.
     """
     with explained(path, "looked up"):
-        return int(filesystem(path).size(path))
+        return os.path.getsize(path) if is_local(path) else int(filesystem(path).size(path))
 
 
 def _is_there(path: str, expected_size: int) -> bool:
@@ -134,7 +152,7 @@ def differs(found: FileMark, mark: FileMark) -> bool:
 
 def look(path: str) -> FileMark | None:
     """What the filesystem tells of a file without reading it, on ``gs://`` its CRC32C as well; None without a file."""
-    if FileSystems.get_scheme(path) != _GCS:
+    if scheme(path) != _GCS:
         return FileMark(size(path)) if exists(path) else None
     with explained(path, "looked up"):
         try:
@@ -159,7 +177,7 @@ def version(path: str) -> str | None:
         if is_local(path):
             found = os.lstat(path)
             return f"{found.st_dev}-{found.st_ino}-{found.st_size}-{found.st_mtime_ns}-{found.st_ctime_ns}"
-        if FileSystems.get_scheme(path) == _GCS:
+        if scheme(path) == _GCS:
             return str(gcs_objects.look(path)[0])
     return None
 
@@ -217,13 +235,11 @@ def write_stream(source: Rereadable, source_size: int, path: str) -> None:
         temporary = temporary_path(path)
         try:
             source.seek(0)
-            with explained(path, "written"):
-                sink = filesystem(path).create(temporary, _MIME_TYPE, CompressionTypes.UNCOMPRESSED)
-                with contextlib.closing(sink):
-                    shutil.copyfileobj(source, sink, _CHUNK_BYTES)
-                    if is_local(path):
-                        sink.flush()
-                        os.fsync(sink.fileno())
+            with explained(path, "written"), contextlib.closing(_created(temporary)) as sink:
+                shutil.copyfileobj(source, sink, _CHUNK_BYTES)
+                if is_local(path):
+                    sink.flush()
+                    os.fsync(sink.fileno())
             written = size(temporary)
             if written != source_size:
                 raise BroetchenError(f"{path}: {written:,} of {source_size:,} bytes arrived; run it again")
@@ -262,7 +278,7 @@ def rename(source: str, target: str, *, size: int | None = None) -> None:
                 makedirs(split(target)[0] or ".")
                 os.replace(source, target)
                 sync_folder(split(target)[0] or ".")
-            elif FileSystems.get_scheme(source) == _GCS:
+            elif scheme(source) == _GCS:
                 gcs_objects.rename(source, target)
             else:
                 filesystem(source).rename([source], [target])
@@ -293,7 +309,7 @@ def duplicate(source: str, target: str) -> None:
             except OSError as error:
                 if error.errno not in NO_LINKS:
                     raise
-        elif FileSystems.get_scheme(source) == FileSystems.get_scheme(target) == _GCS:
+        elif scheme(source) == scheme(target) == _GCS:
             gcs_objects.copy(source, target)
             return
         with _opened(source) as content:
@@ -317,10 +333,11 @@ def makedirs(path: str) -> None:
         BroetchenError: it cannot be made.
     """
     with explained(path, "made a folder"):
-        store = filesystem(path)
         if is_local(path):
             os.makedirs(path, exist_ok=True)
-        elif store.has_dirs() and not store.exists(path):
+            return
+        store = filesystem(path)
+        if store.has_dirs() and not store.exists(path):
             store.mkdirs(path)
 
 
@@ -333,7 +350,7 @@ def list_marks(folder: str) -> dict[str, FileMark]:
         BroetchenError: they cannot be listed.
     """
     with explained(folder, "listed"):
-        if FileSystems.get_scheme(folder) == _GCS:
+        if scheme(folder) == _GCS:
             return gcs_objects.list_marks(folder)
         if is_local(folder):
             with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
@@ -363,7 +380,7 @@ def delete(paths: Iterable[str]) -> None:
             if is_local(path):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(path)
-            elif FileSystems.get_scheme(path) == _GCS:
+            elif scheme(path) == _GCS:
                 gcs_objects.delete(path)
             else:
                 filesystem(path).delete([_literal(path)])
@@ -389,7 +406,7 @@ def delete_tree(folder: str) -> None:
 
 def _delete_below(prefix: str) -> list[str]:
     """Deletes what is below a folder of a store; returns what is still there."""
-    if FileSystems.get_scheme(prefix) == _GCS:
+    if scheme(prefix) == _GCS:
         return gcs_objects.delete_below(prefix)
     below = _literal(prefix) + "**"
     store = filesystem(prefix)
@@ -439,7 +456,15 @@ def local_copy(path: str, scratch_dir: str | None = None) -> Iterator[str]:
 
 
 def _opened(path: str) -> contextlib.AbstractContextManager[BinaryIO]:
-    return filesystem(path).open(path, _MIME_TYPE, CompressionTypes.UNCOMPRESSED)
+    return open(path, "rb") if is_local(path) else filesystem(path).open(path, _MIME_TYPE, _UNCOMPRESSED)
+
+
+def _created(path: str) -> BinaryIO:
+    if not is_local(path):
+        return filesystem(path).create(path, _MIME_TYPE, _UNCOMPRESSED)
+    if folder := os.path.dirname(path):
+        os.makedirs(folder, exist_ok=True)
+    return open(path, "wb")
 
 
 def filesystem(path: str) -> FileSystem:
@@ -449,12 +474,16 @@ def filesystem(path: str) -> FileSystem:
         UsageError: it has none for this scheme.
         UnreachableError: nobody answers where it is; see `transforms.first_contact`.
     """
+    from apache_beam.io.filesystems import FileSystems
+
+    import transforms.files.hub  # noqa: F401 (registers hf:// with Beam)
+
     make_contact(path)
     try:
         return FileSystems.get_filesystem(path)
     except ValueError as error:
         raise UsageError(
-            f"{path}: Beam has no filesystem for {FileSystems.get_scheme(path)}://; write a local path without a "
+            f"{path}: Beam has no filesystem for {scheme(path)}://; write a local path without a "
             "scheme, or install the extra of apache-beam for it (gcp, aws, azure)"
         ) from error
 

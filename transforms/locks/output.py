@@ -14,8 +14,6 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 
-from apache_beam.io.filesystems import FileSystems
-
 from transforms.coders import to_json
 from transforms.errors import BroetchenError
 from transforms.files import storage
@@ -74,7 +72,7 @@ def hold_output(
         if storage.is_local(output):
             with _hold_file(output, path, owner, goes_on) as held:
                 yield held
-        elif FileSystems.get_scheme(output) == "gs":
+        elif storage.scheme(output) == "gs":
             # The other build writes the same bytes under the same names, so nothing is spoilt; but what this one went
             # on to write would be left behind.
             with (
@@ -122,7 +120,7 @@ def check_free(output: str, goes_on: Callable[[LockOwner], bool] = not_asked) ->
     with _told(output, path):
         if storage.is_local(output):
             _check_file_is_free(path, goes_on)
-        elif FileSystems.get_scheme(output) == "gs" and storage.exists(path):
+        elif storage.scheme(output) == "gs" and storage.exists(path):
             owner = read_owner(storage.read_bytes(path))
             _check_job_has_ended(owner, goes_on)
             if owner and not owner.job and owner.runs() is not False:
@@ -154,7 +152,7 @@ def check_token(output: str, token: str) -> None:
     Raises:
         BroetchenError: somebody has, or it cannot be read.
     """
-    if not storage.is_local(output) and FileSystems.get_scheme(output) != "gs":
+    if not storage.is_local(output) and storage.scheme(output) != "gs":
         return
     path = storage.join(output, LOCK_FILE)
     owner = _owner_at(path)

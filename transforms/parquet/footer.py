@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from apache_beam.io.filesystems import FileSystems
 
+import transforms.files.hub  # noqa: F401 (registers hf:// with Beam)
 from transforms.coders import register_json_coder
 from transforms.errors import BroetchenError, did_you_mean, listed, one_line
 from transforms.files import gcs_objects, storage

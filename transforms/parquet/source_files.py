@@ -9,6 +9,7 @@ import pyarrow as pa
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
+import transforms.files.hub  # noqa: F401 (registers hf:// with Beam)
 from transforms.errors import BroetchenError, one_line
 from transforms.files import gcs_objects, hub_path, storage
 from transforms.files.errors import explained
@@ -31,12 +32,12 @@ def expand_sources(patterns: Iterable[str]) -> list[tuple[str, int]]:
 
 def is_on_hub(path: str) -> bool:
     """Whether `path` names a file on the hub."""
-    return FileSystems.get_scheme(path) == hub_path.SCHEME
+    return storage.scheme(path) == hub_path.SCHEME
 
 
 def is_on_gcs(path: str) -> bool:
     """Whether `path` names an object in Google Cloud Storage."""
-    return FileSystems.get_scheme(path) == "gs"
+    return storage.scheme(path) == "gs"
 
 
 def open_source(path: str, generation: int | None = None, read_before: int = 0, *, in_order: bool = True) -> Any:

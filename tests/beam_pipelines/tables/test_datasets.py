@@ -7,7 +7,7 @@ import io
 from rich.console import Console
 
 from beam_pipelines.console.layout import NO_LIMIT
-from beam_pipelines.tables.datasets import print_status
+from beam_pipelines.tables.status import print_status
 from transforms.building.status import DatasetProgress
 
 

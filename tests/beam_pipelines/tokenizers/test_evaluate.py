@@ -25,8 +25,9 @@ from hypothesis import strategies as st
 from matplotlib import image
 from rich.console import Console
 
+from beam_pipelines.commands.results import give
 from beam_pipelines.tables.evaluation_plot import plot_evaluation
-from beam_pipelines.tables.tokenizers import print_evaluation, write_json
+from beam_pipelines.tables.tokenizers import print_evaluation
 from beam_pipelines.tokenizers.evaluate import ALL, Evaluation, evaluate, read_groups
 from tests.support.command import run_command
 from tests.support.corpora import SAMPLES, TOKENIZER, documents_of, write_parquet
@@ -171,7 +172,7 @@ def test_buckets_hold_data_tokenizers_and_results(
     )
     assert [one.name for one in evaluation.tokenizers] == ["words", "llama2.model"]
     assert evaluation.statistics["words", "x"].documents == 40
-    write_json(evaluation, f"{gcs_prefix}/out.json")
+    give(lambda console: print_evaluation(console, evaluation, "json"), f"{gcs_prefix}/out.json")
     plot_evaluation(evaluation, f"{gcs_prefix}/out.svg")
     # Nothing is left of the work.
     left = {path.removeprefix(f"{gcs_prefix}/") for path, _ in list_files(gcs_prefix)}
@@ -333,7 +334,7 @@ def test_plots_of_other_kinds_are_refused(small: Evaluation, tmp_path: Path) -> 
 @pytest.mark.slow
 def test_the_command(data: tuple[dict[str, list[str]], list[str]], trained: dict[str, Path], tmp_path: Path) -> None:
     given = ["eval-tokenizer", f"mine={trained['bpe-german']}", "--data", data[1][1], "--format", "json", "--quiet"]
-    given += ["--plot", str(tmp_path / "plot.png"), "--json", str(tmp_path / "results.json")]
+    given += ["--plot", str(tmp_path / "plot.png"), "--output", str(tmp_path / "results.json")]
     done = run_command(*given, module="beam_pipelines")
     assert (done.returncode, done.stderr) == (0, "")
     found = json.loads(done.stdout)
