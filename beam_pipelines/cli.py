@@ -19,6 +19,7 @@ from beam_pipelines.console import terminal
 from transforms.errors import BroetchenError, without_secrets
 from transforms.files.scratch import remove_run_folders
 from transforms.first_contact import expect_answers
+from transforms.left_out import leave_out
 
 app = typer.Typer(
     name="broetchen",
@@ -73,9 +74,6 @@ add(_cluster, cluster.serve)
 add(_cluster, cluster.worker)
 app.add_typer(_cluster, name="cluster")
 
-# Beam imports these where they are installed, as for its BigQuery and Pub/Sub connectors, which no command uses: that
-# takes a quarter of a second.
-_UNUSED = ("google.cloud.bigquery", "google.cloud.pubsub")
 # Collections of garbage while everything is imported and tokenizers are parsed find none.
 _OBJECTS_BEFORE_COLLECTION = 50_000
 
@@ -139,11 +137,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Nothing here multiplies matrices. Without threads of NumPy's own, which looks at this when it is imported, the
     # process of a job can be forked.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    for name in _UNUSED:
-        sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # as documented: importing it is an ImportError
     # Where there are no credentials, Google's sign-in asks three times, for three seconds each, whether this is a
     # machine of Google's, which would answer at once.
     os.environ.setdefault("GCE_METADATA_DETECT_RETRIES", "1")
+    leave_out()
     allow_open_files()
     expect_answers()
     gc.set_threshold(_OBJECTS_BEFORE_COLLECTION, 20, 20)

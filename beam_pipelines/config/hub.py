@@ -9,6 +9,7 @@ from beam_pipelines.config.sections import DatasetConfig
 from beam_pipelines.config.sources import HubDataset
 from transforms.errors import BroetchenError, one_line
 from transforms.files.hub_path import SCHEME, HubPath
+from transforms.left_out import allow
 from transforms.patterns import quoted
 
 _LOGGER = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ def _split_files(name: str, source: HubDataset, commit: str) -> list[str]:
 
     what = f"dataset {name}: {source.dataset}"
     with explained(what):
+        allow("pandas")
         import datasets
 
         datasets.disable_progress_bars()
