@@ -90,7 +90,8 @@ def run(command: Callable[[], Any], *, debug: bool) -> int:
         command()
     except SystemExit as ending:
         if ending.code == _INTERRUPTED:
-            terminal.say("broetchen: stopped; run the same command again to go on")
+            again = "; run the same command again to go on" if terminal.goes_on() else ""
+            terminal.say(f"broetchen: stopped{again}")
         return ending.code if isinstance(ending.code, int) else int(ending.code is not None)
     except Exception as error:
         if debug:

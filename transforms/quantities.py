@@ -118,6 +118,15 @@ def format_size(size: int) -> str:
     return f"{_decimal(Fraction(tenths, 10))} {name}"
 
 
+def format_share(share: float) -> str:
+    """A part of a whole, for people.
+
+    >>> format_share(1 / 3), format_share(1)
+    ('33.33 %', '100.00 %')
+    """
+    return f"{100 * share:.2f} %"
+
+
 def format_percent(share: Fraction) -> str:
     """`share` as a percentage that `parse_percent` reads back: `33.3%`.
 

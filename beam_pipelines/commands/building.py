@@ -159,6 +159,7 @@ def _build(
     from beam_pipelines.jobs import build as job
     from beam_pipelines.tables.datasets import build_as_json, print_build
 
+    terminal.will_go_on()
     summary = job.build(
         mix,
         output,
@@ -245,9 +246,12 @@ def plan(
     mix = load_mix(config, settings, source_root)
     from beam_pipelines.jobs import plan as job
     from beam_pipelines.tables.sources import print_plan
+    from transforms.files.storage import is_local
 
     outlooks = job.plan(mix, datasets=dataset or (), engine=engine, ledger=ledger, quiet=quiet)
-    give(lambda console: print_plan(console, outlooks, shape), output)
+    # A plan does not say where its output would be. What comes from this machine mostly stays there.
+    remote = any(not is_local(source) for name in mix.datasets for source in mix.sources(name))
+    give(lambda console: print_plan(console, outlooks, shape, in_bucket=remote), output)
     chosen = given_options(dataset=dataset, settings=settings, source_root=source_root, engine=engine)
     next_command("build", config, "--output", mix.name, *chosen)
 
@@ -297,6 +301,8 @@ def download(
                 f"{to}: {len(wrong)} of {len(found)} files are not as the hub has them; delete those that are wrong, "
                 "and run it again without --check"
             )
+    if not (dry_run or check):
+        terminal.will_go_on()
     fetched = 0 if dry_run or check else job.download(found, quiet=quiet)
     if dry_run:
         next_step = ("download", config, "--output", to, *chosen)
@@ -329,6 +335,7 @@ def demo(
     from beam_pipelines.jobs.verify import verify
     from beam_pipelines.tables.datasets import build_as_json, print_build, print_verified, verification_as_json
 
+    terminal.will_go_on()
     summary = build_demo(output, engine=engine, beam_arguments=context.args, quiet=quiet)
     console = terminal.output()
     if not as_json:

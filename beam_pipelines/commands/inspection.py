@@ -58,6 +58,8 @@ def count(
     from beam_pipelines.jobs import count as job
     from beam_pipelines.tables.sources import print_counts
 
+    if ledger is not None:
+        terminal.will_go_on()
     counts = job.count(
         what,
         lambda config: load_mix(config, settings),

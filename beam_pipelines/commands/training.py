@@ -298,6 +298,7 @@ def _do(
     """What an action does; of some it answers with what is known after it."""
     match verb:
         case "start":
+            terminal.will_go_on()
             trainer.start(yes=yes, quiet=quiet)
             return dict(trainer.state().facts) if as_json else {}
         case "status":

@@ -36,6 +36,7 @@ NEWS_OF_JOB = "broetchen: "
 _console = Console(stderr=True)
 _is_command = False
 _hints = False
+_goes_on = False
 
 
 def console() -> Console:
@@ -82,6 +83,17 @@ def start(*, debug: bool, quiet: bool = False, hints: bool = True) -> None:
     level = logging.WARNING if quiet else logging.INFO
     logging.basicConfig(format="%(message)s", level=level, handlers=[_Lines()], force=True)
     _take_stderr()
+
+
+def will_go_on() -> None:
+    """Notes that this command, where it is stopped and run again, goes on from there."""
+    global _goes_on
+    _goes_on = True
+
+
+def goes_on() -> bool:
+    """Whether a command that was stopped goes on when it is run again."""
+    return _goes_on
 
 
 def is_command() -> bool:

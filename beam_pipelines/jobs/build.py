@@ -26,6 +26,7 @@ from beam_pipelines.runners.remote.run import follow, remote_runner
 from beam_pipelines.runners.remote.services import DATAFLOW, asked_with
 from transforms.building.datasets import BuildDatasets
 from transforms.building.grow import check_old_output
+from transforms.building.status import DatasetStatus, StatusReader
 from transforms.building.work_folder import sweep_work
 from transforms.card.write import sweep_card
 from transforms.dataset.manifest import Manifest, read_manifest
@@ -52,12 +53,14 @@ class BuildSummary:
         built: the folders of those that this run built; the others were finished before.
         seconds: from start to end.
         template: where the job was staged to be started later (`--template_location`); then nothing was built.
+        tokens_before: of the finished shards that an earlier run had left for the datasets in `built`.
     """
 
     manifests: Mapping[str, Manifest]
     built: Set[str]
     seconds: float
     template: str | None = None
+    tokens_before: int = 0
 
 
 def build(
@@ -101,6 +104,7 @@ def build(
         job = stack.enter_context(run_job(beam_arguments, work_s=work_s, output=output, prepare=warm))
         if job.on_dataflow:
             check_reachable(specs)
+        left: dict[str, DatasetStatus] = {}
         before = {spec.folder: _manifest_or_none(spec.folder) for spec in specs}
         what, goes_on = _what_is_built(specs), asked_with(beam_arguments)
         try:
@@ -115,6 +119,7 @@ def build(
             keep_tokenizer(tokenizer, output)
             for spec in specs:
                 sweep_work(spec.work_root)
+            left = {spec.folder: StatusReader(spec).read() for spec in specs if before[spec.folder] is None}
             token = None if job.template else lock.token
             with follow_build(specs, quiet=quiet), job.pipeline(lock, what) as pipeline:
                 _ = (
@@ -130,7 +135,8 @@ def build(
         storage.delete_temporary(posixpath.dirname(known.path))
         sweep_card(output)
     built = {folder for folder, manifest in manifests.items() if manifest != before[folder]}
-    return BuildSummary(manifests, built, time.monotonic() - started)
+    done_before = sum(status.tokens for folder, status in left.items() if folder in built)
+    return BuildSummary(manifests, built, time.monotonic() - started, tokens_before=done_before)
 
 
 def check_grown(specs: Sequence[DatasetSpec]) -> None:

@@ -17,6 +17,7 @@ from beam_pipelines.console.progress import display, follow_tallies
 from beam_pipelines.jobs.specs import chosen_datasets, keep_tokenizer, read_config_tokenizer, row_filter
 from beam_pipelines.runners.job import job_folder, run_job
 from beam_pipelines.runners.local import stored_tokens, work_seconds
+from transforms.card.order import in_config_order
 from transforms.counting.count_tokens import BuiltShard, CountBuiltShards, CountSpec, CountTokens, built_shards
 from transforms.counting.ledger import CountLedger
 from transforms.counting.text_count import TextCount
@@ -80,7 +81,7 @@ class Counting:
             UsageError: none of them is in `datasets`, where those are given.
             BroetchenError: no finished dataset is there.
         """
-        found = find_manifests(output.rstrip("/") or "/")
+        found = in_config_order(output, find_manifests(output.rstrip("/") or "/"))
         unknown = [name for name in datasets if name not in {manifest.dataset for manifest in found.values()}]
         if unknown:
             known = ", ".join(manifest.dataset for manifest in found.values())

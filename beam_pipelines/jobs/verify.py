@@ -22,6 +22,7 @@ from beam_pipelines.runners.job import job_folder, run_job
 from beam_pipelines.runners.local import work_seconds
 from beam_pipelines.runners.remote.run import remote_runner
 from transforms.cache import cache_folder
+from transforms.card.order import in_config_order
 from transforms.dataset.against_source import SourceCheck, VerifyAgainstSource, choose_row_groups
 from transforms.dataset.findings import Finding, raise_problems
 from transforms.dataset.inventory import leftovers, output_digest, quick_findings
@@ -153,7 +154,7 @@ def _verified(
     fresh: bool,
     shown: Display | None,
 ) -> Verification:
-    manifests = find_manifests(output)
+    manifests = in_config_order(output, find_manifests(output))
     found_digest = output_digest(manifests)
     findings = [Finding("warning", text) for text in leftovers(output, manifests)]
     if digest not in (None, found_digest):

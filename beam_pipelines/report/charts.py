@@ -15,10 +15,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
-from beam_pipelines.report.data import OutputReport
+from beam_pipelines.report.data import LEAST_SECONDS, OutputReport
 from beam_pipelines.report.looks import FONT, LIGHT, Look
 from transforms.counting.text_count import Lengths
-from transforms.quantities import format_count
+from transforms.quantities import format_count, format_share
 from transforms.sampling.packing import Packing
 
 _DOTS_PER_INCH = 150
@@ -80,7 +80,7 @@ def charts(report: OutputReport) -> list[Chart]:
             )
         )
     written = report.written
-    if len(written) > 1 and written[-1].seconds > written[0].seconds:
+    if len(written) > 1 and written[-1].seconds - written[0].seconds >= LEAST_SECONDS:
         found.append(Chart("throughput", "Throughput", _describe_throughput(report), _draw_throughput, report))
     return found
 
@@ -118,7 +118,9 @@ def _draw_mixture(report: OutputReport, look: Look) -> Figure:
     axes.barh(rows, written, height=0.62, color=look.accent, label="written")
     axes.plot(wanted, rows, "|", color=look.ink, markersize=17, markeredgewidth=1.8, label="wanted")
     for row, share in zip(rows, written, strict=True):
-        axes.annotate(f"{share:.2%}", (max(share, wanted[row]), row), (7, 0), textcoords="offset points", va="center")
+        axes.annotate(
+            format_share(share), (max(share, wanted[row]), row), (7, 0), textcoords="offset points", va="center"
+        )
     _rows(axes, [one.name for one in report.datasets], look)
     _share_axis(axes, look, max(*written, *wanted))
     axes.set_xlabel("share of the train tokens")
@@ -128,8 +130,8 @@ def _draw_mixture(report: OutputReport, look: Look) -> Figure:
 
 def _describe_mixture(report: OutputReport) -> str:
     shares = ", ".join(
-        f"{one.name} {report.share(one, lambda split: split.to_read):.2%} of "
-        f"{report.share(one, lambda split: split.budget):.2%} wanted"
+        f"{one.name} {format_share(report.share(one, lambda split: split.to_read))} of "
+        f"{format_share(report.share(one, lambda split: split.budget))} wanted"
         for one in report.datasets
     )
     return f"Bars: each dataset's share of the train tokens. {shares}."
@@ -189,7 +191,7 @@ def _draw_packing(report: OutputReport, look: Look) -> Figure:
     ):
         places = np.arange(len(rows)) + offset
         bars = axes.barh(places, values, height=0.34, color=colour, label=label)
-        axes.bar_label(bars, [f"{value:.1%}" for value in values], padding=4, fontsize=FONT - 1)
+        axes.bar_label(bars, [format_share(value) for value in values], padding=4, fontsize=FONT - 1)
     _rows(axes, [name for name, _ in rows], look)
     _share_axis(axes, look, max(max(packing.padding, packing.padding_alone) for _, packing in rows))
     axes.set_xlabel("padding, of all positions")
@@ -204,7 +206,7 @@ def _packings(report: OutputReport) -> list[tuple[str, Packing]]:
 
 def _describe_packing(report: OutputReport) -> str:
     rows = "; ".join(
-        f"{name} {packing.padding:.1%} packed, {packing.padding_alone:.1%} with a record a sequence"
+        f"{name} {format_share(packing.padding)} packed, {format_share(packing.padding_alone)} with a record a sequence"
         for name, packing in _packings(report)
     )
     return f"Bars: the part of all positions of sequences of {report.length:,} tokens that is padding. {rows}."
@@ -226,7 +228,7 @@ def _draw_throughput(report: OutputReport, look: Look) -> Figure:
     axes.set_xlim(0, times[-1])
     axes.set_ylim(0, tokens[-1] * 1.05)
     axes.grid(axis="y")
-    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=True))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(round(value))))
     axes.tick_params(axis="y", labelcolor=look.muted)
     axes.set_xlabel(f"{unit_name} since the first file")

@@ -11,6 +11,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from transforms.arrayrecord.records import file_extension
+from transforms.card.order import in_config_order
 from transforms.dataset.manifest import Manifest, SplitEntry, find_manifests, tokenizer_of
 from transforms.encoding.pool import tokenizer_file
 from transforms.errors import BroetchenError, UsageError
@@ -19,6 +20,8 @@ from transforms.sampling.packing import Packing, pack_first_fit
 from transforms.sampling.split_sample import SplitSample, sample_split
 
 TRAIN = "train"
+LEAST_SECONDS = 10.0
+"""Between the first shard and the last, for a rate that means something."""
 
 DEFAULT_BATCH = 32
 """Sequences that are packed at a time unless the caller says otherwise."""
@@ -129,7 +132,7 @@ def read_report(
         BroetchenError: there is no finished dataset, or a shard is missing or damaged.
         UsageError: the tokenizer of a dataset of text cannot be loaded.
     """
-    manifests = find_manifests(output.rstrip("/") or "/")
+    manifests = in_config_order(output, find_manifests(output.rstrip("/") or "/"))
     if without := [folder for folder, manifest in manifests.items() if TRAIN not in manifest.splits]:
         raise BroetchenError(f"{without[0]}: its manifest has no {TRAIN} split, so that there is nothing to report on")
     lengths = (manifest.config["records"].get("max_tokens", _USUAL_LENGTH) for manifest in manifests.values())

@@ -18,12 +18,12 @@ import markupsafe
 from tokenizers import Tokenizer
 
 from beam_pipelines.report.charts import Chart
-from beam_pipelines.report.data import TRAIN, DatasetReport, OutputReport
+from beam_pipelines.report.data import LEAST_SECONDS, TRAIN, DatasetReport, OutputReport
 from beam_pipelines.report.looks import LOOKS
 from transforms.dataset.manifest import SourceEntry
 from transforms.files import storage
 from transforms.files.hub_path import HubPath
-from transforms.quantities import format_short, format_size
+from transforms.quantities import format_share, format_short, format_size
 from transforms.sampling.split_sample import Excerpt
 from transforms.sampling.token_pieces import token_pieces
 from transforms.texts import FILTERED
@@ -32,8 +32,6 @@ _TEMPLATE = "report.html.jinja"
 _MOST_FILES = 40
 # Numbers below are written out where there is little room.
 _BRIEF = 10_000_000
-# A rate from less time than this says more about the clock than about the build.
-_LEAST_SECONDS = 10.0
 # A pause of so much of the time between the first file and the last is worth a sentence.
 _LONG_PAUSE = 0.25
 
@@ -67,7 +65,7 @@ def render_report(report: OutputReport, drawn: Iterable[Chart]) -> str:
         "short": format_short,
         "brief": lambda number: f"{number:,}" if number < _BRIEF else format_short(number),
         "size": format_size,
-        "percent": lambda part, digits=1: f"{part:.{digits}%}",
+        "percent": format_share,
         "visible": visible,
         "breakable": lambda name: markupsafe.escape(visible(name)).replace("_", markupsafe.Markup("_<wbr>")),
     }
@@ -255,9 +253,9 @@ def _throughput(report: OutputReport) -> dict[str, Any] | None:
         "last": _moment(last),
         "span": _duration(last - first),
         "files": len(written),
-        "rate": after_first / (last - first) if last - first >= _LEAST_SECONDS else None,
+        "rate": after_first / (last - first) if last - first >= LEAST_SECONDS else None,
         "after_first": after_first,
-        "pause": _duration(pause) if last - first >= _LEAST_SECONDS and pause > _LONG_PAUSE * (last - first) else None,
+        "pause": _duration(pause) if last - first >= LEAST_SECONDS and pause > _LONG_PAUSE * (last - first) else None,
     }
 
 

@@ -14,7 +14,7 @@ from beam_pipelines.jobs.download import Download, WrongCopy
 from beam_pipelines.jobs.verify import Verification
 from transforms.dataset.manifest import Manifest
 from transforms.errors import listed, one_line
-from transforms.quantities import format_size
+from transforms.quantities import format_share, format_size
 
 
 def print_build(console: Console, summary: BuildSummary, output: str) -> None:
@@ -29,7 +29,7 @@ def print_build(console: Console, summary: BuildSummary, output: str) -> None:
             tokens, size = tokens + split.tokens, size + split.bytes
             missing = f" ({split.missing:,} missing)" if split.missing else ""
             passes = "" if split.passes is None else f" × {split.passes:.2f}"
-            share = f"{100 * split.to_read / train:.2f} %" if name == "train" and train else ""
+            share = format_share(split.to_read / train) if name == "train" and train else ""
             numbers = (split.documents, split.records, len(split.shards))
             table.add_row(
                 cell(manifest.dataset),
@@ -64,17 +64,33 @@ def print_build(console: Console, summary: BuildSummary, output: str) -> None:
             console,
             f"{listed(repeated)}: written once, as its source holds no more; × says how often its budget reads it.",
         )
+    if not summary.built:
+        terminal.print_as_is(console, f"Nothing to do: {_all_of(len(manifests))} complete; all in {output}")
+        return
     made = [split for folder in summary.built for split in manifests[folder].splits.values()]
     tokens, size = sum(split.tokens for split in made), sum(split.bytes for split in made)
-    speed = f"{tokens / summary.seconds / 1e6:.2f} Mtok/s, {size / summary.seconds / 1e6:.1f} MB/s"
+    # Of a build that goes on, what lay there before is no work of this run's.
+    own = max(0, tokens - summary.tokens_before)
+    size = size * own // max(1, tokens)
+    speed = f"{own / summary.seconds / 1e6:.2f} Mtok/s, {size / summary.seconds / 1e6:.1f} MB/s"
+    earlier = f", and {tokens - own:,} by an earlier run" if own < tokens else ""
     before = len(manifests) - len(summary.built)
     kept = f"; {before} of {len(manifests)} datasets were there already" if before else ""
     console.print(
-        f"{tokens:,} tokens in {summary.seconds:.1f} s ({speed}){kept}; all in {output}",
+        f"{own:,} tokens in {summary.seconds:.1f} s ({speed}){earlier}{kept}; all in {output}",
         soft_wrap=True,
         markup=False,
         emoji=False,
     )
+
+
+def _all_of(count: int) -> str:
+    """All of so many datasets, with a verb.
+
+    >>> [_all_of(count) for count in (1, 2, 5)]
+    ['the dataset is', 'both datasets are', 'all 5 datasets are']
+    """
+    return {1: "the dataset is", 2: "both datasets are"}.get(count, f"all {count:,} datasets are")
 
 
 def build_as_json(summary: BuildSummary, output: str) -> dict[str, object]:

@@ -9,6 +9,7 @@ from beam_pipelines.console.terminal import print_as_is
 from beam_pipelines.jobs.mixture import MixtureSummary
 from launch.mixture.outlook import ComponentOutlook
 from launch.mixture.repeats import beyond_their_configs, beyond_what_is_worthwhile, wanted_tokens
+from transforms.quantities import format_share
 
 
 def print_mixture(console: Console, summary: MixtureSummary, output_format: OutputFormat) -> None:
@@ -66,8 +67,8 @@ def _print_table(console: Console, summary: MixtureSummary) -> None:
             f"{one.component.tokens:,}",
             f"{one.component.records:,}",
             f"{float(one.mean):,.1f}",
-            f"{float(one.wanted):.3%}",
-            f"{float(one.share):.3%}",
+            format_share(float(one.wanted)),
+            format_share(float(one.share)),
             f"{one.weight:.12g}",
         ]
         if repeated:
@@ -76,7 +77,7 @@ def _print_table(console: Console, summary: MixtureSummary) -> None:
             row += [
                 f"{simulation.records[one.name]:,}",
                 f"{simulation.tokens[one.name]:,}",
-                f"{simulation.share(one.name):.3%}",
+                format_share(simulation.share(one.name)),
             ]
         row += [f"{one.lasts:,}", f"{float(one.epochs_at_end):.2f}"]
         if training is not None:

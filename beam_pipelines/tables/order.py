@@ -6,6 +6,7 @@ from rich.console import Console
 
 from beam_pipelines.console.layout import OutputFormat, print_cells, print_rows
 from beam_pipelines.jobs.order import OrderSummary
+from transforms.quantities import format_share
 
 
 def print_order(console: Console, summary: OrderSummary, output_format: OutputFormat) -> None:
@@ -28,7 +29,7 @@ def print_order(console: Console, summary: OrderSummary, output_format: OutputFo
         (
             one.name,
             f"{one.tokens:,}",
-            f"{float(share):.3%}",
+            format_share(float(share)),
             f"{one.taken:,}",
             f"{one.available:,}",
             f"{float(one.passes(summary.length)):.2f}",

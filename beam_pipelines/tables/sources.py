@@ -14,15 +14,18 @@ from beam_pipelines.jobs.plan import DatasetOutlook
 from beam_pipelines.runners.dataflow_cost import PRICES_OF, dataflow_cost
 from beam_pipelines.runners.local import build_memory, worthwhile_processes
 from transforms.counting.text_count import TextCount
-from transforms.quantities import format_estimate, format_short, format_size
+from transforms.files import storage
+from transforms.quantities import format_estimate, format_share, format_short, format_size
 
 _SHARE_TOLD = 0.01
 # Below it, shards come out so much smaller than they are asked for that another size is worth a word.
 _KEPT_SHARE_OF_SMALL_SHARDS = 0.5
 
 
-def print_plan(console: Console, outlooks: Sequence[DatasetOutlook], output_format: OutputFormat) -> None:
-    """What a build would read and write."""
+def print_plan(
+    console: Console, outlooks: Sequence[DatasetOutlook], output_format: OutputFormat, *, in_bucket: bool = True
+) -> None:
+    """What a build would read and write; with what a bucket costs, where the output may be in one."""
     if output_format != "table":
         print_rows(console, [dataclasses.asdict(outlook) for outlook in outlooks], output_format)
         return
@@ -52,14 +55,14 @@ def print_plan(console: Console, outlooks: Sequence[DatasetOutlook], output_form
     for outlook in outlooks:
         if outlook.reference_share >= _SHARE_TOLD:
             console.print(
-                f"{outlook.dataset}: {outlook.reference_share:.0%} of its text is encoded by tokenizers, which is "
-                "slower, since it stands around characters or added tokens on which gigatoken may differ."
+                f"{outlook.dataset}: {format_share(outlook.reference_share)} of its text is encoded by tokenizers, "
+                "which is slower, since it stands around characters or added tokens on which gigatoken may differ."
             )
         if outlook.engine == "gigatoken" and outlook.uncut_share >= _SHARE_TOLD:
             console.print(
-                f"{outlook.dataset}: {outlook.uncut_share:.0%} of its text cannot be cut within 64 KiB, since no "
-                "letter or digit, space, and letter or digit stand in a row: around a character on which gigatoken may "
-                "differ, more of it is encoded by tokenizers, up to the whole document."
+                f"{outlook.dataset}: {format_share(outlook.uncut_share)} of its text cannot be cut within 64 KiB, "
+                "since no letter or digit, space, and letter or digit stand in a row: around a character on which "
+                "gigatoken may differ, more of it is encoded by tokenizers, up to the whole document."
             )
         if outlook.kept_share is not None and outlook.kept_share < 1:
             print_as_is(console, _filter_note(outlook, outlook.kept_share))
@@ -77,6 +80,20 @@ def print_plan(console: Console, outlooks: Sequence[DatasetOutlook], output_form
             f"Grain's, and has about {sum(outlook.shards for outlook in outlooks):,} shards open there."
         )
     console.print(_local_note(outlooks))
+    if in_bucket:
+        _print_bucket(console, outlooks)
+    cost = dataflow_cost(sum(outlook.seconds for outlook in outlooks))
+    if cost.processor_hours >= 0.1:
+        console.print(
+            f"On Dataflow: about {cost.processor_hours:,.1f} processor hours, ${cost.dollars:,.2f} at the list prices "
+            f"of {PRICES_OF} in us-central1, without the start-up of workers; see docs/dataflow.md."
+        )
+    for outlook in outlooks:
+        if (what := _shortfall(outlook)) is not None:
+            console.print(what)
+
+
+def _print_bucket(console: Console, outlooks: Sequence[DatasetOutlook]) -> None:
     scratch = max(outlook.scratch_bytes for outlook in outlooks)
     console.print(f"With the output in a bucket, each process takes up to {format_size(scratch)} of local disk.")
     console.print(
@@ -87,15 +104,6 @@ def print_plan(console: Console, outlooks: Sequence[DatasetOutlook], output_form
         "it off: gcloud storage buckets update gs://BUCKET --clear-soft-delete",
         soft_wrap=True,
     )
-    cost = dataflow_cost(sum(outlook.seconds for outlook in outlooks))
-    if cost.processor_hours >= 0.1:
-        console.print(
-            f"On Dataflow: about {cost.processor_hours:,.1f} processor hours, ${cost.dollars:,.2f} at the list prices "
-            f"of {PRICES_OF} in us-central1, without the start-up of workers; see docs/dataflow.md."
-        )
-    for outlook in outlooks:
-        if (what := _shortfall(outlook)) is not None:
-            console.print(what)
 
 
 def _local_note(outlooks: Sequence[DatasetOutlook]) -> str:
@@ -165,8 +173,8 @@ def _passes(outlook: DatasetOutlook) -> str:
 def _filter_note(outlook: DatasetOutlook, kept_share: float) -> str:
     size = round(kept_share * outlook.target_size)
     note = (
-        f"{outlook.dataset}: about {kept_share:.1%} of its text passes the filter, so that its shards come to "
-        f"some {format_size(size)} each"
+        f"{outlook.dataset}: about {format_share(kept_share)} of its text passes the filter, so that its shards come "
+        f"to some {format_size(size)} each"
     )
     if 0 < kept_share < _KEPT_SHARE_OF_SMALL_SHARDS:
         wanted = round(outlook.target_size / kept_share)
@@ -176,7 +184,7 @@ def _filter_note(outlook: DatasetOutlook, kept_share: float) -> str:
 
 def print_dry_run(console: Console, found: DryRun, output: str) -> None:
     """What a build would do, and that nothing is done."""
-    print_plan(console, found.outlooks, "table")
+    print_plan(console, found.outlooks, "table", in_bucket=not storage.is_local(output))
     for name in found.finished:
         print_as_is(console, f"{name} is finished there already, and would stay as it is.")
     for name, reason in found.replaced.items():

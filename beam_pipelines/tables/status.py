@@ -9,6 +9,7 @@ from rich.console import Console
 
 from beam_pipelines.console.layout import OutputFormat, cell, new_table, print_rows, print_table
 from transforms.building.status import DatasetProgress
+from transforms.quantities import format_share
 
 
 def print_status(console: Console, found: Sequence[DatasetProgress], output_format: OutputFormat) -> None:
@@ -18,7 +19,7 @@ def print_status(console: Console, found: Sequence[DatasetProgress], output_form
         return
     table = new_table(("dataset", "state", "tokens", "wanted", "done", "shards"), texts=2)
     for progress in found:
-        done = f"{progress.tokens / progress.wanted:.1%}" if progress.wanted else ""
+        done = format_share(progress.tokens / progress.wanted) if progress.wanted else ""
         table.add_row(
             cell(progress.dataset),
             progress.state,

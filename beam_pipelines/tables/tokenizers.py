@@ -17,6 +17,7 @@ from beam_pipelines.tokenizers.train import TrainingSummary
 from transforms.bpe.long_words import MOST_BYTES
 from transforms.evaluation.metrics import METRICS, Metric
 from transforms.files import storage
+from transforms.quantities import format_share
 
 
 def print_training(console: Console, summary: TrainingSummary) -> None:
@@ -43,8 +44,8 @@ def print_training(console: Console, summary: TrainingSummary) -> None:
     if summary.long_words:
         share = summary.long_word_bytes / max(1, summary.corpus.bytes)
         console.print(
-            f"{summary.long_words:,} words of more than {MOST_BYTES:,} bytes were not trained on: {share:.2%} of "
-            "the text."
+            f"{summary.long_words:,} words of more than {MOST_BYTES:,} bytes were not trained on: "
+            f"{format_share(share)} of the text."
         )
 
 

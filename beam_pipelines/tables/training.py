@@ -8,7 +8,7 @@ from rich.console import Console
 
 from beam_pipelines.console.layout import NO_LIMIT, cell, new_table
 from launch.checks.budget import UTILIZATION, Budget, DataBudget
-from transforms.quantities import format_size
+from transforms.quantities import format_share, format_size
 
 
 def budget_comment(name: str, found: Budget) -> str:
@@ -71,7 +71,7 @@ def _unless(data: DataBudget) -> str:
 def _time(found: Budget) -> list[tuple[str, str, str]]:
     if found.tokens_a_second is None or found.hours is None:
         return [("tokens a second", "unknown", "the first steps show it"), ("hours", "unknown", "")]
-    assumed = f"assumed: {float(UTILIZATION):.0%} of the chips' best; small models mostly reach less"
+    assumed = f"assumed: {format_share(float(UTILIZATION))} of the chips' best; small models mostly reach less"
     rows = [
         ("tokens a second", f"{found.tokens_a_second:,.0f}", assumed),
         ("hours", f"{found.hours:,.1f}", "of training alone; twice as many at half the tokens a second"),

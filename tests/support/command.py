@@ -57,6 +57,11 @@ def run_command(
     )
 
 
+def without_hint(errors: str) -> str:
+    """Standard error without its last line, where that names the next command."""
+    return re.sub(r"(?m)^Next: .*\n\Z", "", errors)
+
+
 # What nothing reads while it is imported, so that a fork can be given it.
 _READ_LATE = frozenset(
     {

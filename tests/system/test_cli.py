@@ -78,6 +78,7 @@ def built(mix: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert all(f" {dataset} " in result.stdout for dataset in TOKENS)
     assert result.stderr.startswith("build: planning 3 datasets\n")
     assert sorted(line for line in result.stderr.splitlines() if not line.startswith("build: ")) == [
+        f"Next: broetchen verify {output}",
         "a: 3.05K tokens, published",
         "b: 2.05K tokens, published",
         "c: 1.05K tokens, published",

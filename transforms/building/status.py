@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from transforms.as_json import from_json
 from transforms.budget.shard_count import Budgets, Publication, ShardCount
+from transforms.card.order import config_order
 from transforms.dataset.manifest import NAME, Manifest, manifest_path, read_manifest
 from transforms.errors import BroetchenError, one_line
 from transforms.files import storage
@@ -177,7 +178,7 @@ class DatasetProgress:
 
 
 def read_progress(output: str) -> list[DatasetProgress]:
-    """How far the datasets of an output are, by name; nothing but the output is looked at.
+    """How far the datasets of an output are, in the order of its config; nothing but the output is looked at.
 
     A build that has not planned a dataset yet has left nothing of it.
 
@@ -205,7 +206,7 @@ def read_progress(output: str) -> list[DatasetProgress]:
         raise BroetchenError(
             f"{output}: no dataset here, neither finished nor begun; check the path, or wait until it is planned"
         )
-    return [found[name] for name in sorted(found)]
+    return [found[name] for name in sorted(found, key=config_order(output))]
 
 
 def _finished(manifest: Manifest) -> DatasetProgress:

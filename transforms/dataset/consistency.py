@@ -13,6 +13,7 @@ from transforms.budget import repeats
 from transforms.dataset.manifest import Manifest, ShardEntry, SourceEntry, SplitEntry
 from transforms.errors import listed
 from transforms.megatron.index import index_path
+from transforms.quantities import format_share
 
 # What `transforms.texts.combined_hash` makes of no texts at all.
 _NO_TEXTS = xxhash.xxh3_64_hexdigest(b"")
@@ -253,7 +254,7 @@ def _repeated_sources(manifest: Manifest) -> Iterator[str]:
                 share = len(shared) / max(1, len(set(one.row_groups) | set(other.row_groups)))
                 yield (
                     f"{one.path} and {other.path} are one content under two names, with {len(shared):,} row groups "
-                    f"({share:.1%}) of both in the dataset"
+                    f"({format_share(share)}) of both in the dataset"
                 )
 
 
@@ -283,7 +284,7 @@ def _shared_shards(manifest: Manifest, *, of_one_text: bool) -> Iterator[str]:
                 yield f"{one.file} and {other.file} are one shard twice, and the row groups of their places are others"
             elif of_one_text and not differ:
                 share = (one.tokens + other.tokens) / max(1, sum(split.tokens for split in manifest.splits.values()))
-                yield f"{one.file} and {other.file} are one shard twice ({share:.1%} of the dataset's tokens)"
+                yield f"{one.file} and {other.file} are one shard twice ({format_share(share)} of the dataset's tokens)"
 
 
 def _texts_within(ranges: Sequence[SourceRange], begin: int, end: int) -> list[str] | None:

@@ -34,6 +34,7 @@ from transforms.megatron.index import index_path
 from transforms.megatron.reader import PairReader
 from transforms.progress.memory import Memory, digest_of
 from transforms.progress.tally import worker_tally
+from transforms.quantities import format_share
 from transforms.tokenizer.spec import ChosenEngine, Engine, TokenizerSpec
 
 _BATCH_RECORDS = 256
@@ -446,7 +447,9 @@ def _shared_texts(element: tuple[tuple[_Texts, str], Iterable[bytes]], held_out:
     number = int(is_among(held, np.unique(np.frombuffer(b"".join(parts), np.uint64))).sum())
     where = "train, too" if train == folder else f"train of {train}"
     unit, share = kind.partition(" ")[0], number / len(held)
-    return Finding("warning", f"{folder}: {number:,} of {len(held):,} {unit} of eval ({share:.1%}) stand in {where}")
+    return Finding(
+        "warning", f"{folder}: {number:,} of {len(held):,} {unit} of eval ({format_share(share)}) stand in {where}"
+    )
 
 
 class VerifyShards(beam.PTransform[beam.PCollection[ShardCheck], beam.PCollection[Finding]]):

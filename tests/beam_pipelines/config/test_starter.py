@@ -69,7 +69,8 @@ def test_a_new_user_builds_at_once(tmp_path: Path) -> None:
     config, output = folder / "my mix.yaml", folder / "out"
     ended = run_command("init", config)
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout == f"{config} is written; see what it would build: broetchen plan {shlex.quote(str(config))}\n"
+    assert ended.stdout == f"{config} is written\n"
+    assert ended.stderr == f"Next: broetchen plan {shlex.quote(str(config))}\n"
     again = run_command("init", config)
     assert (again.returncode, again.stdout) == (2, "")
     assert "choose another name" in again.stderr

@@ -138,7 +138,7 @@ def test_the_table_is_a_comment_of_a_script() -> None:
         "of 1,600,000 records each reader has 266,666 or more",
         "61.3 MiB for indexes of ArrayRecord on each host, in 4 processes",
         "176,179,968 from MaxText's settings",
-        "assumed: 40% of the chips' best",
+        "assumed: 40.00 % of the chips' best",
         "at most $",
         "for those hours: at most $12.88 an hour (list)",
     ):

@@ -93,7 +93,7 @@ def test_the_command(output: Path) -> None:
     shown = run_command("status", output)
     assert "failed: source exhausted" in shown.stdout
     assert "30,100" in shown.stdout
-    assert "100.0%" in shown.stdout
+    assert "100.00 %" in shown.stdout
 
 
 def test_where_no_build_was(tmp_path: Path) -> None:
