@@ -275,3 +275,9 @@ def test_what_is_printed_is_written_as_well(built: Path, tmp_path: Path) -> None
     assert table.stderr == f"Next: broetchen verify {built}\n"
     assert "fineweb_english" in (tmp_path / "status.txt").read_text()
     assert run_command("status", built, "--json", "--format=csv").returncode == 2
+
+
+def test_a_build_of_what_is_there_says_that_there_is_nothing_to_do(built: Path) -> None:
+    result = run_command("build", DEMO, "-o", built, "--dataset=fineweb_english", "--engine=tokenizers", "-q")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == f"Nothing to do: the dataset is complete; all in {built}"
