@@ -225,7 +225,9 @@ def test_the_next_command_is_the_last_line_unless_it_is_quiet_or_json(tmp_path: 
 
 
 def test_init_writes_one_file(tmp_path: Path) -> None:
-    for arguments in ([], [tmp_path / "a.yaml", "-o", tmp_path / "b.yaml"]):
+    both: list[str | Path] = [tmp_path / "a.yaml", "-o", tmp_path / "b.yaml"]
+    nothing: list[str | Path] = []
+    for arguments in (nothing, both):
         result = run_command("init", *arguments)
         assert (result.returncode, result.stdout) == (2, "")
         assert "name it once" in result.stderr
@@ -261,7 +263,11 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("command", ["status", "mix", "--help", "init"])
 def test_commands_that_look_at_local_files_import_no_beam(built: Path, tmp_path: Path, command: str) -> None:
-    arguments = {"status": [built], "mix": [built, "-o", tmp_path / "m.json"], "init": [tmp_path / "a.yaml"]}
+    arguments: dict[str, list[str | Path]] = {
+        "status": [built],
+        "mix": [built, "-o", tmp_path / "m.json"],
+        "init": [tmp_path / "a.yaml"],
+    }
     assert imported_by(command, *arguments.get(command, [])) == []
     assert command != "mix" or (tmp_path / "m.json").is_file()
 
