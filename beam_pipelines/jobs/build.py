@@ -26,7 +26,7 @@ from beam_pipelines.runners.remote.run import follow, remote_runner
 from beam_pipelines.runners.remote.services import DATAFLOW, asked_with
 from transforms.building.datasets import BuildDatasets
 from transforms.building.grow import check_old_output
-from transforms.building.status import DatasetStatus, StatusReader
+from transforms.building.status import tokens_left
 from transforms.building.work_folder import sweep_work
 from transforms.card.write import sweep_card
 from transforms.dataset.manifest import Manifest, read_manifest
@@ -104,7 +104,7 @@ def build(
         job = stack.enter_context(run_job(beam_arguments, work_s=work_s, output=output, prepare=warm))
         if job.on_dataflow:
             check_reachable(specs)
-        left: dict[str, DatasetStatus] = {}
+        left: dict[str, int] = {}
         before = {spec.folder: _manifest_or_none(spec.folder) for spec in specs}
         what, goes_on = _what_is_built(specs), asked_with(beam_arguments)
         try:
@@ -119,7 +119,7 @@ def build(
             keep_tokenizer(tokenizer, output)
             for spec in specs:
                 sweep_work(spec.work_root)
-            left = {spec.folder: StatusReader(spec).read() for spec in specs if before[spec.folder] is None}
+            left = {spec.folder: tokens_left(spec.work_root) for spec in specs if before[spec.folder] is None}
             token = None if job.template else lock.token
             with follow_build(specs, quiet=quiet), job.pipeline(lock, what) as pipeline:
                 _ = (
@@ -135,7 +135,7 @@ def build(
         storage.delete_temporary(posixpath.dirname(known.path))
         sweep_card(output)
     built = {folder for folder, manifest in manifests.items() if manifest != before[folder]}
-    done_before = sum(status.tokens for folder, status in left.items() if folder in built)
+    done_before = sum(tokens for folder, tokens in left.items() if folder in built)
     return BuildSummary(manifests, built, time.monotonic() - started, tokens_before=done_before)
 
 

@@ -177,6 +177,19 @@ class DatasetProgress:
     shards: int
 
 
+def tokens_left(work_root: str) -> int:
+    """Tokens of the finished shards that an earlier run has left of a dataset; of several configs, those of the most.
+
+    A count that is damaged, or goes meanwhile, counts as none: it is the build's to say.
+    """
+    found: dict[str, int] = {}
+    for path, _ in list_files(work_root, "*/shard-*.json"):
+        with contextlib.suppress(BroetchenError):
+            folder = posixpath.dirname(path)
+            found[folder] = found.get(folder, 0) + _read(ShardCount, path).tokens
+    return max(found.values(), default=0)
+
+
 def read_progress(output: str) -> list[DatasetProgress]:
     """How far the datasets of an output are, in the order of its config; nothing but the output is looked at.
 
