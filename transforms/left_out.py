@@ -33,6 +33,9 @@ class _Absent(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType | None:
         raise ModuleNotFoundError(f"{spec.name} is left out of this process", name=spec.name)
 
+    def exec_module(self, module: types.ModuleType) -> None:
+        """Is never come to, and has to be there."""
+
 
 _absent = _Absent()
 
