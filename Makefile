@@ -41,6 +41,9 @@ GCP_CHECK_ARGS ?=
 # The core by default: make mutants MUTANTS_ARGS="transforms/budget/text_cut.py --again"
 MUTANTS_ARGS ?=
 
+# All by default: make pictures PICTURES="demo report"
+PICTURES ?=
+
 # make lock keeps the versions that still fit; make lock UPGRADE=1 takes the newest
 UPGRADE ?=
 
@@ -69,7 +72,7 @@ ifneq ($(shell cat $(MADE) 2>/dev/null)$(wildcard $(BUSY)),$(CURDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo tokenizer-demo train-demo cluster-demo prism gcp-check test test-slow lint format docs bench mutants lock clean distclean
+.PHONY: help demo tokenizer-demo train-demo cluster-demo prism gcp-check test test-slow lint format docs tutorial pictures bench mutants lock clean distclean
 
 help: ## list the targets
 	@echo "make demo and make test set up .venv by themselves; they need Python 3.12."
@@ -125,6 +128,13 @@ format: $(DEV) ## rewrite the code in the project's style
 
 docs: $(RUN) ## write the tables of config keys in docs/, and the JSON Schemas of the configs
 	$(BIN)/python -m beam_pipelines.reference
+
+tutorial: $(DEV) ## run the tutorial and the example notebook, and write what they print into them
+	$(BIN)/python -m tests.documents.notebook
+	$(BIN)/python -m tests.documents
+
+pictures: $(DEV) ## make the pictures of docs/pictures/ anew, of terminals and of a report; needs chromium
+	$(BIN)/python -m tests.documents.pictures $(PICTURES)
 
 bench: $(DEV) ## measure against the peers, side by side; more arguments by BENCH_ARGS
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)

@@ -162,6 +162,12 @@ def run_on_terminal(*arguments: str | Path, columns: int, interrupt_at: str | No
     Returns:
         the exit code, and everything that it showed, without the control sequences.
     """
+    code, shown = shown_on_terminal(*arguments, columns=columns, interrupt_at=interrupt_at)
+    return code, _plain(shown)
+
+
+def shown_on_terminal(*arguments: str | Path, columns: int, interrupt_at: str | None = None) -> tuple[int, str]:
+    """As `run_on_terminal`, with the control sequences."""
     # What pytest sets for its own workers would count for more than the terminal's size.
     environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
     ours, theirs = pty.openpty()
@@ -186,13 +192,13 @@ def run_on_terminal(*arguments: str | Path, columns: int, interrupt_at: str | No
                 shown += part
                 if time.monotonic() > deadline:
                     raise AssertionError(
-                        f"it hangs; was Ctrl-C pressed: {interrupt_at is None}; {_plain(shown)[-2000:]}"
+                        f"it hangs; was Ctrl-C pressed: {interrupt_at is None}; {_plain(_text(shown))[-2000:]}"
                     )
-                if interrupt_at and re.search(interrupt_at, _plain(shown)):
+                if interrupt_at and re.search(interrupt_at, _plain(_text(shown))):
                     os.write(ours, b"\x03")
                     interrupt_at = None
         os.close(ours)
-        return process.wait(_TIMEOUT_S), _plain(shown)
+        return process.wait(_TIMEOUT_S), _text(shown)
 
 
 @contextlib.contextmanager
@@ -211,5 +217,9 @@ def _own_terminal() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def _plain(shown: bytes) -> str:
-    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode(errors="replace")).replace("\r", "\n")
+def _text(shown: bytes) -> str:
+    return shown.decode(errors="replace")
+
+
+def _plain(shown: str) -> str:
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown).replace("\r", "\n")

@@ -1,6 +1,7 @@
 """What README.md and docs/ say is so: commands run, options exist, links lead somewhere, messages are the program's.
 
-`broetchen train` is run by tests/system/training/test_training_docs.py.
+`broetchen train` is run by tests/system/training/test_training_docs.py, the tutorial by
+tests/documents/test_tutorial.py.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from tests.support.corpora import SAMPLES
 from tests.support.documents import DOCUMENTS, ROOT, anchors, blocks, code_spans, commands, links
 from transforms.files import storage
 
+ALL_DOCUMENTS = [*DOCUMENTS, *(ROOT / folder / "README.md" for folder in ("benchmarks", "mix_configs", "samples"))]
 COMMANDS = [(document, command) for document in DOCUMENTS for command in commands(document)]
 #: what stands for something that only the reader has
 PLACEHOLDER = re.compile(r"[A-Z]{4,}|…")
@@ -62,9 +64,12 @@ def is_local(document: Path, command: list[str]) -> bool:
     arguments = arguments_of(command) or ["train"]
     if arguments[0] in ELSEWHERE or any(argument.startswith("--job_endpoint") for argument in arguments):
         return False
-    # What a step held is known of a training, and an exact order is of datasets in Megatron's format.
+    # What a step held is known of a training, an exact order is of datasets in Megatron's format, and the tutorial has
+    # a test of its own.
     return (
-        document.name != "exact-order.md" and "--step" not in arguments and not PLACEHOLDER.search(" ".join(arguments))
+        document.name not in ("exact-order.md", "tutorial.md")
+        and "--step" not in arguments
+        and not PLACEHOLDER.search(" ".join(arguments))
     )
 
 
@@ -157,9 +162,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, gcs_bucket: str) -> Path:
         (folder / "tokenizers" / name).mkdir(parents=True)
         shutil.copy(SAMPLES / "tokenizer.json", folder / "tokenizers" / name)
     (readme,) = blocks(ROOT / "README.md", "yaml")
-    (folder / "my-mix.yaml").write_text(
-        readme.replace("2B", "200K").replace("1M", "1K").replace("gs://my-bucket", gcs_bucket)
-    )
+    (folder / "my-mix.yaml").write_text(readme)
     mix = {
         "name": "mix",
         "tokenizer": {"path": "./tokenizer.json", "eos_token": "<|eos|>"},
@@ -244,7 +247,7 @@ def test_the_programs_of_a_document_run(document: Path, working: Path) -> None:
 # --- Links ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+@pytest.mark.parametrize("document", ALL_DOCUMENTS, ids=lambda document: str(document.relative_to(ROOT)))
 def test_the_links_of_a_document_lead_somewhere(document: Path) -> None:
     for link in links(document):
         path, _, anchor = link.partition("#")
