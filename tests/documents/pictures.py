@@ -59,12 +59,19 @@ def typed(command: str) -> str:
 
 
 def session(command: str, *, until: str | None = None, interrupt_at: str | None = None) -> list[str]:
-    """The lines of a command and what it shows, at its end or as soon as a regular expression matches that."""
+    """The lines of a command and what it shows, at its end or as soon as a regular expression matches that.
+
+    Raises:
+        RuntimeError: the command has never shown what it was to be left or interrupted at.
+    """
     _, shown = shown_on_terminal(*command.split()[1:], columns=COLUMNS, interrupt_at=interrupt_at)
-    lines: list[str] = []
-    for lines in screen.states(shown):
-        if until and re.search(until, screen.plain(lines)):
-            break
+    found = list(screen.states(shown))
+    if awaited := until or interrupt_at:
+        matching = [lines for lines in found if re.search(awaited, screen.plain(lines))]
+        if not matching:
+            raise RuntimeError(f"{command} never showed {awaited}: {screen.plain(found[-1])}")
+        found = matching[:1] if until else found
+    lines = found[-1]
     while lines and not screen.plain(lines[-1:]).strip():
         lines = lines[:-1]
     return [typed(command), *lines]
@@ -112,7 +119,7 @@ TERMINALS: dict[str, Callable[[Path], Sequence[str]]] = {
     "error": error,
 }
 #: name -> Chromium's preferred colour scheme (1 is light), width and height of the window
-PAGES = {"report": (1, 1000, 900), "report-dark": (0, 1000, 900), "report-phone": (1, 500, 900)}
+PAGES = {"report": (1, 1000, 1350), "report-dark": (0, 1000, 900), "report-phone": (1, 500, 900)}
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
