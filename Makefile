@@ -62,7 +62,7 @@ COMPILE_OTHER := $(UV) pip compile --quiet --python-version 3.12 --generate-hash
 
 # Stamps are written last, so an interrupted step is done again. The first holds the folder that the environment was
 # made in: an environment does not survive a move. BUSY is there while packages are installed: a killed installation
-# may leave half a package that later ones take for whole, so the environment is then made anew.
+# may leave half a package that later ones take for whole, so the environment is then made again.
 MADE := $(VENV)/.made
 RUN := $(VENV)/.run
 DEV := $(VENV)/.dev
@@ -117,7 +117,10 @@ test: $(DEV) ## run the fast tests, in less than five minutes
 test-slow: $(DEV) ## run the slow tests: those that train, kill builds, try many faults, or properties on more examples
 	$(PYTEST) -m "slow or hypothesis" --hypothesis-profile=thorough $(PYTEST_ARGS)
 
-lint: $(DEV) ## check style and types: ruff, mypy
+# Two turns of phrase that plain English does without, and in documents a third.
+lint: $(DEV) ## check style, types and turns of phrase: ruff, mypy, git grep
+	@! git grep -nP '\banew\b|, too([.,;:)]|$$)' -- '*.py' '*.md' '*.yaml' '*.ipynb' || { echo 'write "again" or "also"'; exit 1; }
+	@! git grep -nP '(^|[.] )(What|Who) [^?]*$$' -- '*.md' || { echo 'begin the sentence with a noun'; exit 1; }
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -133,7 +136,7 @@ tutorial: $(DEV) ## run the tutorial and the example notebook, and write what th
 	$(BIN)/python -m tests.documents.notebook
 	$(BIN)/python -m tests.documents
 
-pictures: $(DEV) ## make the pictures of docs/pictures/ anew, of terminals and of a report; needs chromium
+pictures: $(DEV) ## make the pictures of docs/pictures/ again, of terminals and of a report; needs chromium
 	$(BIN)/python -m tests.documents.pictures $(PICTURES)
 
 bench: $(DEV) ## measure against the peers, side by side; more arguments by BENCH_ARGS

@@ -88,7 +88,7 @@ _POWERS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def with_tables(document: str) -> str:
-    """A document with its tables made anew from the schema.
+    """A document with its tables made again from the schema.
 
     Raises:
         UsageError: it asks for a section that no schema has.

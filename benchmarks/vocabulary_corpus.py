@@ -104,7 +104,7 @@ def main() -> int:
             f"{name}: {tokens:,} tokens in {one.wall_seconds:.1f} s, {tokens / one.wall_seconds / 1e6:.2f} Mtok/s; "
             f"{one.cpu_seconds:.1f} CPU s; peak RSS {one.peak_rss_bytes / 2**30:.2f} GiB"
         )
-    console.print(f"counted anew: {found:,} tokens")
+    console.print(f"counted again: {found:,} tokens")
     shutil.rmtree(run)
     return int(found != tokens)
 

@@ -3,7 +3,7 @@
     python samples/make_samples.py SOURCE
 
 `SOURCE` holds `corpora/<dataset>/000_0000N.parquet` (columns text, id, url, language, license, all strings) and
-`tokenizers/neox-65k.json`. Documents keep their order and their text; only the row groups are cut anew, small enough
+`tokenizers/neox-65k.json`. Documents keep their order and their text; only the row groups are cut again, small enough
 for a plan over a few hundred kilobytes to have something to choose from. The tokenizer loses its white space and its
 escapes, and nothing else.
 """

@@ -44,7 +44,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 def hf_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """`HF_HOME`: empty, and for all tests of a process the same, as clients read it when they are imported.
 
-    What this process remembers of a hub's files is forgotten, too, and connections to the last hub are closed: another
+    This process also forgets what it remembers of a hub's files, and connections to the last hub are closed: another
     one at its address would not get their requests.
     """
     hub._file.cache_clear()

@@ -118,7 +118,7 @@ def verify(
         output: a folder of datasets, or one dataset.
         engine: counts the tokens of datasets in text format.
         quick: to look at names, sizes and manifests alone, and read no shard.
-        against: to hold row groups of the sources against the datasets, too.
+        against: also to hold row groups of the sources against the datasets.
         digest: of the manifests, as an earlier run told it.
         beam_arguments: options of Beam.
         remember: not to read again what a run that was stopped has found sound, and to remember until its end what this

@@ -25,7 +25,7 @@ from transforms.locks.interruption import interruptible
 _THREAD = "run_worker"
 # Mostly Beam does notice, and then has a moment to end by itself.
 _NOTICED_S = 5.0
-# An interrupted pipeline tidies up, and may wait for the dead worker in that, too.
+# An interrupted pipeline tidies up, and may also wait for the dead worker then.
 _TIDIED_S = 30.0
 
 

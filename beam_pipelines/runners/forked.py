@@ -48,7 +48,7 @@ class _Fork:
         inherited = [self._orders, *(fork._orders for fork in before)]
         self._process = context.Process(target=_be_worker, args=(theirs, inherited, prepare), daemon=True)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # Python counts the allocator's threads, too.
+            warnings.simplefilter("ignore", DeprecationWarning)  # Python also counts the allocator's threads.
             self._process.start()
         theirs.close()
         self._killed = False

@@ -54,7 +54,7 @@ def in_words(error: BaseException, place: str = LOCAL) -> BroetchenError | None:
     """What a service's error means, or None where it is no service's that is known here.
 
     Args:
-        error: as it was raised; what it was raised from is looked at, too.
+        error: as it was raised; its cause counts as well.
         place: where the job's workers are, see `place_of`.
     """
     for link in _chain(error):

@@ -145,7 +145,7 @@ DATATROVE = Contender(
     lambda output: same_work.datatrove_files(output / "tokens"),
     row_group_tokens=lambda output, stats, corpus: same_work.datatrove_row_groups(output / "tokens", corpus.files),
 )
-# The first comes first in a run, too: what it writes is what the others are held against.
+# The first also comes first in a run: the others are held against its output.
 CONTENDERS = (LOOP, BUILD, BEAM, DATATROVE)
 
 COUNT = Counter("count", "broetchen count", _count, lambda rows: (rows[-1]["subtokens"], rows[-1]["documents"]))

@@ -43,7 +43,7 @@ Texts = Literal["clean", "web"]
 TEXTS: tuple[Texts, ...] = ("clean", "web")
 """Kinds of texts: as the samples are, or as web pages and PDFs are."""
 
-FORMAT = 1  # raise it when the recipe below or that of web texts changes, so that cached corpora are made anew
+FORMAT = 1  # raise it when the recipe below or that of web texts changes, so that cached corpora are made again
 WINDOW = 8
 REPLACED_SENTENCES = 0.2
 EDITED_SENTENCES = 1 / 6
@@ -66,7 +66,7 @@ class CorpusSpec:
     def of_size(cls, text_mb: int, *, seed: int = 0, texts: Texts = "clean") -> CorpusSpec:
         """A corpus of ``text_mb`` in files of 100 MB of text or less, eight at least.
 
-        Some contenders load the tokenizer anew for each file, so that many small files would only slow those down.
+        Some contenders load the tokenizer again for each file, so that many small files would only slow those down.
         """
         return cls(text_mb=text_mb, files=max(8, -(-text_mb // 100)), seed=seed, texts=texts)
 

@@ -70,7 +70,7 @@ class MemorySampler(threading.Thread):
 
     RSS costs microseconds and is taken at every interval. PSS makes the kernel walk the page tables of the process,
     which slows it down: it is taken where RSS rose 3 % above its peak so far, and at every twentieth interval. The list
-    of processes is made anew at every fourth.
+    of processes is made again at every fourth.
     """
 
     def __init__(self, pid: int, interval_seconds: float) -> None:

@@ -28,7 +28,7 @@ TRAINED = {"nanochat": "nanochat", "neox": "gpt-neox"}
 """The style of each tokenizer that is trained, by the tokenizer's name."""
 NAMES = ("sample", *TRAINED)
 VOCAB_SIZE = 65_536
-FORMAT = 1  # raise it when the recipe below changes, so that the tokenizers are made anew
+FORMAT = 1  # raise it when the recipe below changes, so that the tokenizers are made again
 LONGEST_RUN = 24
 # In a vocabulary of byte-level BPE, a byte of 0xAE or above is the character of its number.
 NEVER_IN_UTF8 = frozenset(map(chr, (0xC0, 0xC1, *range(0xF5, 0x100))))

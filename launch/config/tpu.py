@@ -182,7 +182,7 @@ class TpuVmConfig(TpuConfig):
     )
     resume_preempted: bool = Field(
         default=True,
-        description="`logs --follow` requests a preempted spot slice anew, and the run goes on.",
+        description="`logs --follow` requests a preempted spot slice again, and the run goes on.",
         examples=["false"],
     )
     cache_size: CacheSize = Field(

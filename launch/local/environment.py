@@ -30,7 +30,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 _HERE = Path(__file__).parents[1] / "requirements"
-# Written last: an environment without it was interrupted, and is made anew.
+# Written last: an environment without it was interrupted, and is made again.
 _STAMP = ".complete"
 _SHOWN_LINES = 15
 
@@ -66,7 +66,7 @@ class PythonEnvironment:
         return (self.folder / _STAMP).exists()
 
     def commands(self) -> tuple[Command, ...]:
-        """What makes it, or makes it anew."""
+        """What makes it, or makes it again."""
         make = (*_uv(), "venv", "--quiet", "--clear", "--python", sys.executable, str(self.folder))
         # Bytecode is compiled at once: without it, each start of a trainer whose user forbids Python to write any
         # would compile some thousand modules again.

@@ -100,7 +100,7 @@ class EventFolder:
         for start, path in enumerate(paths):
             values = self._values.setdefault(path, {})
             self._offsets[path] = _read_events(path, self._offsets.get(path, 0), values)
-            # A run that is started again does the steps after its last checkpoint anew.
+            # A run that is started again does the steps after its last checkpoint again.
             first = min((number for number, step in values.items() if _LOSS in step), default=None)
             if first is not None:
                 steps = {number: step for number, step in steps.items() if number < first}

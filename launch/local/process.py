@@ -66,7 +66,7 @@ def run_trainer(
                     watch()
                     check()
         except BaseException:
-            # What this process ignores, as in the background of a script, its trainer does, too.
+            # Signals that this process ignores, as in the background of a script, its trainer ignores as well.
             ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
             process.send_signal(signal.SIGTERM if ignored else signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -157,7 +157,7 @@ def _interrupted_by_signals() -> Iterator[Callable[[], None]]:
 
     What this process ignores, as `nohup` and a script's `&` have it do, it goes on to ignore.
 
-    Gives a function that ends it, too, after any of them: what a signal raises while an object is being finalized,
+    Gives a function that also ends it, after any of them: what a signal raises while an object is being finalized,
     Python drops.
     """
     signalled = False

@@ -107,7 +107,7 @@ def trainer_environment(environment: Mapping[str, str]) -> dict[str, str]:
 def left_out(environment: Mapping[str, str]) -> list[str]:
     """The variables that a trainer must not get: those that would override parameters, and a token.
 
-    The token it would write down; data and tokenizer are files, so that none is needed. Python's variables go, too:
+    The token it would write down; data and tokenizer are files, so that none is needed. Python's variables go as well:
     those of our own environment would mislead the trainer's.
     """
     return sorted({_TOKEN, *(name for name in environment if name.startswith((_OVERRIDE, "PYTHON")))})

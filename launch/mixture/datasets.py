@@ -231,7 +231,7 @@ def _common_records(chosen: Mapping[str, tuple[str, Manifest]]) -> Records:
             if value != wanted[trait]:
                 raise UsageError(
                     f"{name} and {first_name} do not go together: {trait} is {value} for the one ({folder}), and "
-                    f"{wanted[trait]} for the other ({first_folder}); build one of them anew"
+                    f"{wanted[trait]} for the other ({first_folder}); build one of them again"
                 )
     return Records(
         format=record_format,

@@ -1,7 +1,7 @@
 """gcloud, for TPUs: commands as lists of arguments, answers as JSON, and errors that say what to do.
 
 gcloud rather than google-cloud-tpu, the API's client: it also has the ssh and scp to all workers of a slice (keys, OS
-Login, addresses), which would have to be written anew around the client; Google's own instructions use it; who trains
+Login, addresses), which would have to be written again around the client; Google's own instructions use it; who trains
 on TPUs has it, signed in to the right account; and what it is told can be shown, and run by hand.
 """
 

@@ -1,7 +1,7 @@
 """A request for TPUs as Cloud TPU describes it, and what its states mean. Pure functions, without I/O.
 
 States are those of https://cloud.google.com/tpu/docs/queued-resources. A preempted spot slice goes to SUSPENDED and
-never comes back from it, so that its request is deleted and made anew.
+never comes back from it, so that its request is deleted and made again.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _WAITING = {
     "WAITING_FOR_RESOURCES": "it waits for free TPUs, which may take hours",
     "PROVISIONING": "TPUs are found, the machines are made",
 }
-_ANEW = "`start` requests it anew, and the run goes on from its last checkpoint"
-PREEMPTED = f"it was preempted; {_ANEW}"
+_AGAIN = "`start` requests it again, and the run goes on from its last checkpoint"
+PREEMPTED = f"it was preempted; {_AGAIN}"
 """The words for a slice that was taken away."""
 
 
@@ -74,7 +74,7 @@ class QueuedResource:
         if self.state in _WAITING:
             return f" ({_WAITING[self.state]})"
         if self.state in GONE:
-            return f" (somebody has deleted the slice; {_ANEW})" if self.by_user else f" ({PREEMPTED})"
+            return f" (somebody has deleted the slice; {_AGAIN})" if self.by_user else f" ({PREEMPTED})"
         if self.state == "FAILED":
             message = self.error or "without a reason given"
             return f" ({message}; {explain(message)[1] if self.error else 'start it again'})"

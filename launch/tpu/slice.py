@@ -59,7 +59,7 @@ class TpuSlice:
         else:
             self._agree(yes=yes)
             if request is not None:
-                _LOGGER.info("%s: %s%s; requests it anew", self.name, request.state, request.explained())
+                _LOGGER.info("%s: %s%s; requests it again", self.name, request.state, request.explained())
                 self._gcloud.run(self._delete_command())
             self._create()
         self._await()

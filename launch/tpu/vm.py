@@ -122,7 +122,7 @@ class TpuVm(TpuTarget[TpuVmConfig]):
         """Prints the log of the first machine's trainer; with `follow` until the job ends, over preemptions.
 
         Raises:
-            BroetchenError: there is no slice, it was preempted and is not to be requested anew, or the job failed.
+            BroetchenError: there is no slice, it was preempted and is not to be requested again, or the job failed.
         """
         request = self._slice.require_ours()
         command = self._ssh("0", f"{vm_files.LOGS}{' follow' if follow else ''}", "shows the trainer's log")
@@ -170,11 +170,11 @@ class TpuVm(TpuTarget[TpuVmConfig]):
         print(f"{self._name}: {'deleted' if deleted else f'there is no such slice in {self._section.zone}'}")
 
     def _resume(self, follow: bool) -> None:
-        """Requests a preempted slice anew, and starts the job on it. Its cost was agreed to when it was first made."""
+        """Requests a preempted slice again, and starts the job on it. Its cost was agreed to when it was first made."""
         if not (follow and self._section.spot and self._section.resume_preempted):
             raise BroetchenError(f"{self._name}: {PREEMPTED}")
         while True:
-            _LOGGER.info("%s: the slice was preempted; requests it anew, and goes on with the run", self._name)
+            _LOGGER.info("%s: the slice was preempted; requests it again, and goes on with the run", self._name)
             try:
                 return self.start(yes=True)
             except PreemptedError:

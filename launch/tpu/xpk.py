@@ -107,7 +107,7 @@ class Xpk(TpuTarget[XpkConfig]):
 
     def logs(self, *, follow: bool = False) -> None:
         """Prints the log of the first machine's trainer; with `follow` until it ends."""
-        # This one makes kubectl look at the cluster, too.
+        # This one also makes kubectl look at the cluster.
         if not self._is_listed("EVERYTHING"):
             raise BroetchenError(f"{self._name}: there is no such workload in {self._section.cluster}; start it first")
         first = "jobset.sigs.k8s.io/job-index=0,batch.kubernetes.io/job-completion-index=0"

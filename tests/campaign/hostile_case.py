@@ -56,7 +56,7 @@ class Kind:
 
 
 def forget_peak() -> None:
-    """Lets the peak of this process's memory begin anew, once a case has made its input."""
+    """Lets the peak of this process's memory begin again, once a case has made its input."""
     pa.default_memory_pool().release_unused()
     Path("/proc/self/clear_refs").write_text("5")
 

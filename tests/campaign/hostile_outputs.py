@@ -168,6 +168,6 @@ def _lived_through(output: Path, otherwise: str) -> Outcome:
 
 KINDS = [
     Kind("verify: damaged shards", shards, weight=8),
-    Kind("verify: damaged and sealed anew", resealed, weight=4),
+    Kind("verify: damaged and sealed again", resealed, weight=4),
     Kind("verify: manifests", manifests, weight=6),
 ]

@@ -42,7 +42,7 @@ _FORMAT = """\
 def states(shown: str) -> Iterator[list[str]]:
     """The lines of the screen, with their styles, before each display is drawn over, and at the end.
 
-    Lines are followed, not cells: Rich draws a line anew as a whole.
+    Lines are followed, not cells: Rich draws a line again as a whole.
 
     Args:
         shown: what was written to the terminal.

@@ -10,7 +10,7 @@ from tests.documents import notebook
 @pytest.mark.slow
 def test_the_cells_print_what_is_shown() -> None:
     content = notebook.read()
-    assert notebook.run(content) == notebook.outputs(content), "`make tutorial` writes anew what is shown"
+    assert notebook.run(content) == notebook.outputs(content), "`make tutorial` writes again what is shown"
 
 
 def test_it_is_a_notebook_that_was_run() -> None:

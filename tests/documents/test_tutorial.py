@@ -20,7 +20,7 @@ def test_the_blocks_print_what_is_shown(tmp_path: Path) -> None:
     session = Session(samples_in(tmp_path))
     for block in blocks_of(HERE):
         printed = session.run(block)
-        assert block.agrees(printed), f"`make tutorial` writes anew what is shown.\n{block.commands}\n{printed}"
+        assert block.agrees(printed), f"`make tutorial` writes again what is shown.\n{block.commands}\n{printed}"
 
 
 def test_it_shows_what_the_commands_print() -> None:

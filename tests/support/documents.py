@@ -25,7 +25,7 @@ def commands(document: Path) -> list[list[str]]:
     """The words of each command line in the document's blocks, the program first; comments are left out."""
     lines = [line for block in blocks(document) for line in block.replace("\\\n", " ").splitlines()]
     found = [shlex.split(line, comments=True) for line in lines if _PROGRAM.match(line.partition(" ")[0] + " ")]
-    # What a program says of itself begins with its name, too: `broetchen: …`.
+    # A program's own messages also begin with its name: `broetchen: …`.
     return [[words[0].removeprefix(".venv/bin/"), *words[1:]] for words in found if not words[0].endswith(":")]
 
 

@@ -148,7 +148,7 @@ def serve() -> None:
         sys.exit(f"threads run after the imports ({', '.join(threads)}), and a fork would have one of them only")
     while order := _read_line(0):
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # Python counts the allocator's threads, too.
+            warnings.simplefilter("ignore", DeprecationWarning)  # Python also counts the allocator's threads.
             pid = os.fork()
         if pid == 0:
             _be_command(**json.loads(order))

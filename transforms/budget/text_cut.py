@@ -1,6 +1,6 @@
 """The cut of text at an exact number of tokens, where cutting changes the tokens.
 
-Text that is cut and encoded anew need not give the first tokens of the whole: the merges see other neighbours, a
+Text that is cut and encoded again need not give the first tokens of the whole: the merges see other neighbours, a
 prefix space is added, a normalizer composes across the cut. So a cut is looked for, by encoding prefixes, and a
 document in which none is found is put back for the next split, and the cut taken from a document after it.
 """

@@ -66,7 +66,7 @@ def build_shard(spec: DatasetSpec, task: ShardTask, *, with_rows: bool = False) 
 
 def _serves(spec: DatasetSpec, task: ShardTask, done: ShardCount) -> bool:
     """Whether an earlier run's shard is what this one needs."""
-    # A build that takes bad rows for an error may find the work of one that did not: it reads them anew, to name one.
+    # A build that takes bad rows for an error may find the work of one that did not: it reads them again, to name one.
     if spec.on_bad_rows == "fail" and any(done.skipped.values()):
         return False
     if spec.records.is_text and done.with_special is None:

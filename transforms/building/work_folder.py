@@ -17,9 +17,9 @@ and source lies in the same folder:
                                         distrusted-<engine>.json        an engine that was found to err here
 
 Two workers may write one shard at the same time, when a runner takes one of them for dead. So each attempt has names of
-its own, and a count takes the place of another only if it holds more. Disks lose files and change bytes: a shard is
-tokenized anew whose files are not those that its count tells of, by their checksums, and each .json holds a checksum of
-itself, its `seal`.
+its own, and a count takes the place of another only if it holds more. Disks lose files and change bytes: a shard
+whose files do not have the checksums of its count is tokenized again, and each .json holds a checksum of itself, its
+`seal`.
 """
 
 from __future__ import annotations

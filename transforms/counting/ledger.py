@@ -8,7 +8,7 @@ lies in a subfolder named by the hash of `Counted`, which says of what:
 Files are written whole or not at all, one as soon as its row groups are counted, so that a job that is killed goes on
 where it was. They can be deleted, copied and merged at will. What an entry says is used only if it is sound: a regular
 file of a bounded size, whose own checksum, the rows that the source's footer names, and its histograms all agree.
-Anything else is counted anew. That somebody has written a false count, and its checksum, it does not show.
+Anything else is counted again. That somebody has written a false count, and its checksum, it does not show.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class CountLedger:
             try:
                 found |= _read(path, counted, source)
             except (_UnsoundError, BroetchenError) as error:
-                _LOGGER.warning("%s: not used, and counted anew: %s", path, error)
+                _LOGGER.warning("%s: not used, and counted again: %s", path, error)
         return found
 
     def add(self, counted: Counted, counts: Mapping[int, TextCount]) -> None:

@@ -46,7 +46,7 @@ from transforms.tokenizer.spec import Engine, SpecialTokens
 _LOGGER = logging.getLogger(__name__)
 
 # A gigatoken engine remembers every pretoken that it has met, without a limit: some 10 bytes for each byte of text in
-# which no word comes twice. So it is made anew once the process has grown by this much while it encoded; and as its
+# which no word comes twice. So it is made again once the process has grown by this much while it encoded; and as its
 # table grows by doubling, a process was seen to need up to 200 MB for an engine with this bound.
 CACHE_BOUND_BYTES = 48 << 20
 
@@ -264,7 +264,7 @@ class GigatokenEncoder:
             encoded = _encode_batch(self._engine, data, offsets)
         else:
             encoded = _encode_each(self._engine, data, offsets)
-        # Other threads may allocate meanwhile: then the engine is made anew sooner, which costs only time.
+        # Other threads may allocate meanwhile: then the engine is made again sooner, which costs only time.
         self._growth += max(0, self._process.memory_info().rss - before - encoded.ids.nbytes)
         if self._growth > CACHE_BOUND_BYTES:
             self._engine = None  # which frees its memory

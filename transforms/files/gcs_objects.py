@@ -59,7 +59,7 @@ def open_generation(path: str, generation: int) -> Any:
     """A seekable handle on one generation of an object: every range is of that one, whatever has its name by then.
 
     Raises:
-        BroetchenError: (from its `read`, too) it was replaced or deleted.
+        BroetchenError: (also from its `read`) it was replaced or deleted.
         google.api_core.exceptions.GoogleAPIError: the store refuses.
     """
     from apache_beam.io.gcp.gcsio import DEFAULT_READ_BUFFER_SIZE, BeamBlobReader
@@ -188,7 +188,7 @@ def rename(source: str, target: str) -> None:
     from google.api_core.exceptions import NotFound, PreconditionFailed
 
     blob = copy(source, target)
-    # It may be gone, by this very request or another attempt's; or written anew, by one that will rename it itself.
+    # It may be gone, by this very request or another attempt's; or written again, by one that will rename it itself.
     with contextlib.suppress(NotFound, PreconditionFailed):
         blob.delete(if_generation_match=blob.generation)
 

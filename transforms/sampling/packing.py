@@ -46,7 +46,7 @@ def pack_first_fit(record_tokens: Sequence[int], length: int, bins: int, *, whol
     """Packs records in random order, as MaxText does by default (`grain_packing_type: first_fit`).
 
     A record goes into the first of `bins` open sequences that has room for it; when none has, all of them are given
-    out and begun anew (Grain's `FirstFitPackIterDataset`). MaxText has as many bins as a host loads sequences for a
+    out and begun again (Grain's `FirstFitPackIterDataset`). MaxText has as many bins as a host loads sequences for a
     step, and shuffles with the seed `data_shuffle_seed`, which is 0 unless it is set.
 
     Args:

@@ -462,7 +462,7 @@ def test_outputs_of_whole_documents(tmp_path: Path, record_format: str) -> None:
     records = {"format": record_format, "max_tokens": MAX_TOKENS}
     output = built(tmp_path, records=records, on_bad_rows="quarantine")
     report = read_report(str(output), length=16)
-    # Built with the rows that were left out kept aside, which a report tells, too.
+    # Built with the rows that were left out kept aside, which a report tells as well.
     (hostile,) = [one for one in report.datasets if one.name == "hostile_texts"]
     assert hostile.manifest.quarantine
     for one in report.datasets:

@@ -41,7 +41,7 @@ def test_an_interrupt_is_one_whatever_failed_because_of_it(kind: type[Exception]
 def test_the_death_of_a_worker_ends_the_wait_for_it(
     monkeypatch: pytest.MonkeyPatch, on_ctrl_c: Callable[..., object] | signal.Handlers
 ) -> None:
-    """In the background of a script, too, where SIGINT is ignored."""
+    """Also in the background of a script, where SIGINT is ignored."""
     monkeypatch.setattr("beam_pipelines.runners.failures._NOTICED_S", 0.01)
 
     def run_worker() -> None:

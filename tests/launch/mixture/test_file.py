@@ -235,7 +235,7 @@ def test_maxtext_draws_the_wanted_shares_of_the_tokens(
 def test_maxtext_finds_shards_below_hostile_names(output: str, tmp_path: Path) -> None:
     folder = tmp_path / HOSTILE
     shutil.copytree(output, folder)
-    # What a pattern that is not quoted would find, too.
+    # A pattern that is not quoted would also find these.
     shutil.copytree(output, tmp_path / HOSTILE.replace("[x]*", "xy"))
     (folder / "mid" / "train-00000-of-00099.arecord").write_bytes(b"left by another build")
     mixture = read_mixture([str(folder / name) for name in TOKENS])

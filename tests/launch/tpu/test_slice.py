@@ -138,9 +138,9 @@ def test_status_of_each_state(cloud: Recorder, make_vm: MakeVm, capfd: pytest.Ca
     cloud.play(failure=CAPACITY)
     for states, nodes, said in (
         (["WAITING_FOR_RESOURCES"], [""], "it waits for free TPUs"),
-        (["SUSPENDED"], [""], "it was preempted; `start` requests it anew"),
+        (["SUSPENDED"], [""], "it was preempted; `start` requests it again"),
         (["FAILED"], [""], "no more capacity"),
-        (["ACTIVE"], ["PREEMPTED"], "it was preempted; `start` requests it anew"),
+        (["ACTIVE"], ["PREEMPTED"], "it was preempted; `start` requests it again"),
         (["ACTIVE"], ["CREATING"], "v6e-8 spot: CREATING"),
     ):
         cloud.add_request("nano-demo-1", spot=True, labels={"broetchen": "nano-demo-1"}, states=states)

@@ -158,7 +158,7 @@ def test_a_preempted_run_waits_where_that_is_wanted(cloud: Recorder, make_vm: Ma
     cloud.play(meanwhile=["preempted", "-"])
     vm = make_vm(spot=True, resume_preempted=False)
     start(vm)
-    with pytest.raises(BroetchenError, match="it was preempted; `start` requests it anew"):
+    with pytest.raises(BroetchenError, match="it was preempted; `start` requests it again"):
         vm.logs(follow=True)
     assert len(cloud.calls("gcloud", "create")) == 1
     start(vm)

@@ -133,4 +133,4 @@ class StorageOnDisk(Storage):  # type: ignore[misc]
         return whole if size == total_size else whole[:total_size]
 
     def _write_config_to_file(self) -> None:
-        """Keeps no list of its objects on the disk, which would be written anew at each change."""
+        """Keeps no list of its objects on the disk, which would be written again at each change."""

@@ -60,7 +60,7 @@ def test_ids_are_held_out_exactly_and_all_others_are_written_once(
     assert len(stream) == ID_TOKENS
     publication = build.publication()
     assert (publication.sums.missing, publication.sums.once) == ({"train": 0, "eval": 0}, {"train": ID_TOKENS - 5})
-    # Of the source all rows are told of, those without a document, too.
+    # Of the source all rows are told of, also those without a document.
     assert [(task.count.ordinal, task.used) for task in publication.rows] == [(o, None) for o in range(len(ROWS))]
     expected = {"eval": stream[-5:], "train": stream[:-5]}
     if order[0] == "eval":

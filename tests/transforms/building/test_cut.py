@@ -95,7 +95,7 @@ WHOLE: tuple[None, tuple[()]] = (None, ())
 def test_a_shard_of_ids_is_published_whole_only_with_its_last_token(
     built: Callable[[Format], SmallBuild], train: int, of_train: list[Content], of_eval: list[Content]
 ) -> None:
-    """Otherwise train would have a token more than its budget, which eval has, too."""
+    """Otherwise train would have a token more than its budget, which eval has as well."""
     publication = built("tokens").with_budgets({"train": train, "eval": 3}, "keep").publication()
     assert (contents(publication, "train"), contents(publication, "eval")) == (of_train, of_eval)
 

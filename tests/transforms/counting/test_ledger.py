@@ -79,7 +79,7 @@ def test_what_was_counted_is_not_read_again(corpus: Path, caplog: pytest.LogCapt
 
 def test_a_source_that_changed_is_counted_anew_and_only_that(corpus: Path) -> None:
     counted(corpus)
-    write_parquet(corpus / "a" / "1.parquet", [["something", "else"], ["anew"]])
+    write_parquet(corpus / "a" / "1.parquet", [["something", "else"], ["again"]])
     now = expected(documents_of((corpus / "a").glob("*.parquet")), 43)
     for number in (0, 2):
         spoil_pages(corpus / "a" / f"{number}.parquet")
@@ -230,7 +230,7 @@ def test_an_entry_that_is_not_sound_is_not_trusted(corpus: Path, change: str, ca
         assert ledger.find(about, source) == {}
     (record,) = caplog.records
     assert str(first) in record.getMessage()
-    assert "counted anew" in record.getMessage()
+    assert "counted again" in record.getMessage()
     assert CHANGES[change][1] in record.getMessage()
     assert record.getMessage().isprintable()
     assert len(record.getMessage()) < 500
@@ -246,7 +246,7 @@ def test_a_damaged_entry_is_counted_anew_and_replaced(corpus: Path, caplog: pyte
     before = {path: path.read_bytes() for path in entries(corpus)}
     truncate(entries(corpus)[1], [])
     assert counted(corpus) == first
-    assert any("counted anew" in record.getMessage() for record in caplog.records)
+    assert any("counted again" in record.getMessage() for record in caplog.records)
     assert {path: path.read_bytes() for path in entries(corpus)} == before
 
 

@@ -1,4 +1,4 @@
-"""Outputs as a build writes them, and changes of them that somebody could make: their manifests may be sealed anew."""
+"""Outputs as a build writes them, and changes of them that somebody could make: their manifests may be sealed again."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def manifest_json(output: Path) -> Any:
 
 
 def change_manifest(output: Path, change: Callable[[Any], None]) -> None:
-    """Writes the manifest of the dataset `a` anew."""
+    """Writes the manifest of the dataset `a` again."""
     manifest = manifest_json(output)
     change(manifest)
     (output / "a" / "manifest.json").write_text(json.dumps(manifest))

@@ -253,7 +253,7 @@ DAMAGED_MANIFESTS: dict[str, tuple[dict[str, Any], list[str]]] = {
         [sums_line("train", "bytes", SHARD_BYTES + 9, 2 * SHARD_BYTES)],
     ),
     "order": ({"splits.train.shards": lambda shards: shards[::-1]}, [set_line("train", 2)]),
-    "a shard left out, and all sums made anew": (
+    "a shard left out, and all sums made again": (
         {
             "splits.train.shards": lambda shards: shards[:1],
             "config.dataset.tokens": 3,

@@ -104,7 +104,7 @@ def test_documents_are_counted_again(copied: Callable[[str], Path], name: str) -
 
 @pytest.mark.parametrize("name", FRAMES)
 def test_an_end_of_document_that_was_forged_is_found(copied: Callable[[str], Path], name: str) -> None:
-    """An id in a record becomes a BOS or an EOS; checksums are sealed anew, and no text encodes to these."""
+    """An id in a record becomes a BOS or an EOS; checksums are sealed again, and no text encodes to these."""
     output = copied(name)
     path = output / "a" / manifest_json(output)["splits"]["train"]["shards"][0]["file"]
     records = records_of(path)
@@ -455,7 +455,7 @@ def documents_in(output: Path, split: str, records: dict[str, Any]) -> list[Any]
     ],
 )
 def test_texts_that_stand_in_train_and_eval(tmp_path: Path, records: dict[str, Any], unit: str) -> None:
-    """Documents that are longer than a record, too."""
+    """Also documents that are longer than a record."""
     output = build_output(tmp_path, {"0": double(GROUPS)}, records=records, tokens=1500, eval_tokens=200)
     train, held_out = (documents_in(output, split, records) for split in ("train", "eval"))
     shared = sum(document in set(train) for document in held_out)

@@ -1,4 +1,4 @@
-"""`verify` goes on where it was stopped, and what it then says is what it says of everything read anew."""
+"""`verify` goes on where it was stopped, and what it then says is what it says of everything read again."""
 
 from __future__ import annotations
 

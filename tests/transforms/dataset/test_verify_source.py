@@ -56,7 +56,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture
 def copied(outputs: dict[str, Path], tmp_path: Path) -> Callable[[str], Path]:
-    """Of the source, too."""
+    """Also of the source."""
 
     def copy(name: str) -> Path:
         shutil.copytree(outputs[name].parent, tmp_path, dirs_exist_ok=True)
@@ -131,7 +131,7 @@ def test_the_same_seed_chooses_the_same_row_groups(outputs: dict[str, Path]) -> 
 
 
 def rewrite_record(path: Path, number: int, change: Callable[[Any], Any]) -> None:
-    """Writes a shard of ids or text anew, with one record changed."""
+    """Writes a shard of ids or text again, with one record changed."""
     with RecordReader(str(path)) as reader:
         records = list(reader)
     try:

@@ -229,7 +229,7 @@ def test_a_lock_that_nobody_renews_is_taken_over_after_a_while(
     assert caplog.record_tuples == [("transforms.locks.gcs", logging.INFO, expected)]
 
 
-@pytest.mark.parametrize("how", ["renewed", "made anew"])
+@pytest.mark.parametrize("how", ["renewed", "made again"])
 def test_a_lock_that_changes_while_one_waits_is_held(lock: str, others: Others, clock: Clock, how: str) -> None:
     holder = elsewhere()
     others.write(content(holder))

@@ -111,7 +111,7 @@ def unequal(tokenizer_json: str, candidates: Iterable[int], *, by_encoder: bool 
 
 
 def test_the_table():
-    table = agreed.__wrapped__()  # made anew, and not the one that importing this module has made
+    table = agreed.__wrapped__()  # made again, and not the one that importing this module has made
     assert table.shape == (0x110000,)
     assert table[:0x180].all()
     assert np.count_nonzero(table) == len(AGREED) == 65_276
@@ -212,7 +212,7 @@ def test_inert_is_what_no_text_before_it_changes(form):
         )
     ]
     # Two signs of Tibetan are second halves only of what is never composed again.
-    table = inert.__wrapped__(form)  # made anew, and not the one that an earlier test has made
+    table = inert.__wrapped__(form)  # made again, and not the one that an earlier test has made
     assert np.flatnonzero(table).tolist() == [c for c in expected if c not in (0xFB5, 0xFB7)]
     assert {0xFB5, 0xFB7} < set(expected)
     with pytest.raises(ValueError, match="read-only"):
