@@ -16,7 +16,7 @@ import typer
 from beam_pipelines.commands import building, cluster, inspection, tokenizers, training
 from beam_pipelines.commands.mould import HELP_NAMES, OwnGroup, add
 from beam_pipelines.console import terminal
-from transforms.errors import BroetchenError, without_secrets
+from transforms.errors import BroetchenError, last_line, without_secrets
 from transforms.files.scratch import remove_run_folders
 from transforms.first_contact import expect_answers
 from transforms.left_out import leave_out
@@ -105,7 +105,7 @@ def run(command: Callable[[], Any], *, debug: bool) -> int:
 
 def _say_foreign(error: Exception) -> int:
     """Says what an error means that is none of ours; returns the exit code."""
-    from beam_pipelines.runners.service_errors import in_words, last_line
+    from beam_pipelines.runners.service_errors import in_words
 
     if known := in_words(error):
         terminal.say(f"broetchen: {known}")

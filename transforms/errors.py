@@ -16,6 +16,7 @@ _ADDRESS = re.compile(
     r"""(?ix) (https?://) (?: [^\s/?#'"<>]* @ )? ([^\s?#'"<>]*) ([?#][^\s'"<>]*)?
         | \b((?:GET|HEAD|OPTIONS|PATCH|POST|PUT|DELETE)\ ) (/[^\s?#'"<>]*) ([?#][^\s'"<>]*)"""
 )
+_SHOWN_CHARACTERS = 300
 _CONTROLS = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
@@ -100,3 +101,14 @@ def one_line(error: object) -> str:
     """
     text = without_secrets(" ".join(str(error).split()))
     return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def last_line(text: str) -> str:
+    """The last line that says something, short enough to be read: tracebacks end with what is wrong.
+
+    >>> last_line("Traceback …\\n  File …\\nValueError: boom [while running 'Map']\\n>\\n")
+    'ValueError: boom'
+    """
+    lines = [line for line in text.splitlines() if re.search(r"\w", line)]
+    line = one_line(re.sub(r" \[while running '[^']*'\]", "", lines[-1])) if lines else ""
+    return line if len(line) <= _SHOWN_CHARACTERS else f"{line[: _SHOWN_CHARACTERS - 1]}…"

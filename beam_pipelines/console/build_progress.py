@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from beam_pipelines.console.progress import display
 from transforms.building.status import DatasetStatus, StatusReader
 from transforms.errors import BroetchenError
 from transforms.files import storage
 from transforms.progress.display import INTERVAL_S, REMOTE_INTERVAL_S, TOKENS, Frame, Row
-from transforms.quantities import format_short
+from transforms.quantities import format_short, format_size
 from transforms.recipe.spec import DatasetSpec
+
+Counters = Mapping[str, Mapping[str, int]]
+"""The counters of a job's steps so far, by namespace and name."""
 
 
 @contextlib.contextmanager
-def follow_build(specs: Sequence[DatasetSpec], *, quiet: bool, begun: bool = False) -> Iterator[None]:
+def follow_build(
+    specs: Sequence[DatasetSpec],
+    *,
+    quiet: bool,
+    begun: bool = False,
+    counters: Callable[[], Counters] = lambda: {},
+) -> Iterator[None]:
     """Shows the progress of a build while the block runs.
 
     Args:
         specs: of its datasets.
         quiet: to show nothing.
         begun: whether another process has started it.
+        counters: reads the counters of the job, where a service has them; empty elsewhere.
     """
     if quiet:
         yield
@@ -30,7 +41,7 @@ def follow_build(specs: Sequence[DatasetSpec], *, quiet: bool, begun: bool = Fal
     readers = {spec.name: StatusReader(spec, begun=begun) for spec in specs}
 
     def look() -> Frame:
-        return build_frame({name: reader.read() for name, reader in readers.items()}, need)
+        return build_frame({name: reader.read() for name, reader in readers.items()}, need, counters())
 
     interval_s = INTERVAL_S if all(storage.is_local(spec.output) for spec in specs) else REMOTE_INTERVAL_S
     with display("build", TOKENS, quiet=quiet, first=f"planning {_datasets(len(specs))}") as shown:
@@ -40,10 +51,15 @@ def follow_build(specs: Sequence[DatasetSpec], *, quiet: bool, begun: bool = Fal
             yield
 
 
-def build_frame(statuses: Mapping[str, DatasetStatus], need: Mapping[str, int]) -> Frame:
-    """What there is to say of datasets that need so many tokens."""
+def build_frame(
+    statuses: Mapping[str, DatasetStatus], need: Mapping[str, int], counters: Counters = MappingProxyType({})
+) -> Frame:
+    """A frame of datasets that need so many tokens, with the counters of their job."""
     work = {name: work_of(status, need[name]) for name, status in statuses.items()}
-    rows = [Row(name, *work[name], note=_note(status), ended=status.finished) for name, status in statuses.items()]
+    rows = [
+        Row(name, *work[name], note=_note(status) + _counted(counters, [name]), ended=status.finished)
+        for name, status in statuses.items()
+    ]
     done, of = (sum(numbers) for numbers in zip(*work.values(), strict=True))
     finished, state = sum(status.finished for status in statuses.values()), _state(statuses)
     amount = f"{format_short(done)} of {format_short(of)} tokens ({100 * done / max(1, of):.0f} %)"
@@ -53,7 +69,7 @@ def build_frame(statuses: Mapping[str, DatasetStatus], need: Mapping[str, int]) 
         Row("all", done, of, f"{state}, {finished}/{_datasets(len(statuses))}"),
         parts=rows,
         work=sum(status.encoded for status in statuses.values()),
-        line=f"{state}: {amount}, {published}",
+        line=f"{state}: {amount}, {published}{_counted(counters, statuses)}",
     )
 
 
@@ -89,6 +105,19 @@ def _note(status: DatasetStatus) -> str:
         renamed, files = status.published
         return f"{note}, publishing" + (f" {renamed} of {files} files" if files else "")
     return f"{note}, {'published' if status.finished else f'encoding, {status.shards} shards'}"
+
+
+def _counted(counters: Counters, datasets: Iterable[str]) -> str:
+    """The counters of these datasets, in words that follow the amount in the output; "" without counters.
+
+    >>> _counted({"broetchen/a": {"tokens": 2_400, "documents": 12, "read_bytes": 9_000}}, ["a", "b"])
+    '; counted: 2.40K tokens of 12 documents, 8.8 KiB read'
+    """
+    own = [counters.get(f"broetchen/{name}", {}) for name in datasets]
+    tokens, documents, read = (sum(of.get(name, 0) for of in own) for name in ("tokens", "documents", "read_bytes"))
+    if not documents:
+        return ""
+    return f"; counted: {format_short(tokens)} tokens of {format_short(documents)} documents, {format_size(read)} read"
 
 
 def _datasets(number: int) -> str:

@@ -16,14 +16,17 @@ from pathlib import Path
 
 from rich.console import Console
 
-from transforms.errors import without_controls
+from transforms.errors import last_line, without_controls
 
 _OURS = ("transforms.", "beam_pipelines.", "launch.")
 # What becomes of a job is news to those who start one: its states, and its messages.
-_NEWS = (*_OURS, "apache_beam.runners.dataflow.dataflow_runner")
+_RUNNER = "apache_beam.runners.dataflow.dataflow_runner"
 # And so are its id and its page, of all that Beam's client of Dataflow logs; the rest is the job with all its options.
 _CLIENT = "apache_beam.runners.dataflow.internal.apiclient"
 _CLIENT_NEWS = ("Created job with id", "To access the Dataflow monitoring console")
+# Beam asks again after an answer that it takes for a passing failure: for minutes, in silence.
+_RETRIES = "apache_beam.utils.retry"
+_TRACEBACK = "Traceback (most recent call last):"
 
 # How the hub's client says that it waits and tries again; a single time is nothing to tell of.
 _HUB_CLIENT, _RETRY = "huggingface_hub.", re.compile(r"\[Retry ([2-9]|\d{2,})/(\d+)\]")
@@ -78,7 +81,9 @@ def start(*, debug: bool, quiet: bool = False, hints: bool = True) -> None:
     _is_command, _hints = True, hints and not quiet
     # By force, as Beam sets up logging of its own accord when its options are looked at.
     if debug:
-        logging.basicConfig(format="%(name)s: %(message)s", level=logging.DEBUG, stream=sys.stderr, force=True)
+        lines = logging.StreamHandler(sys.stderr)
+        lines.setFormatter(_WithoutControls("%(name)s: %(message)s"))
+        logging.basicConfig(level=logging.DEBUG, handlers=[lines], force=True)
         return
     level = logging.WARNING if quiet else logging.INFO
     logging.basicConfig(format="%(message)s", level=level, handlers=[_Lines()], force=True)
@@ -118,13 +123,36 @@ class _Lines(logging.Handler):
         if record.name == _WORKERS and record.levelno >= logging.INFO:
             if message := worker_message(record.getMessage()):
                 say(message)
-        elif record.name.startswith(_NEWS):
+        elif record.name.startswith(_OURS):
             say(self.format(record))
         elif record.name.startswith(_HUB_CLIENT):
             if attempt := _RETRY.search(record.getMessage()):
                 say(f"the Hugging Face hub does not answer as it should; retrying ({attempt[1]} of {attempt[2]})")
+        elif record.name == _RUNNER:
+            say(job_message(record.getMessage()))
+        elif record.name == _RETRIES and isinstance(record.args, tuple) and len(record.args) > 2:
+            wait_s, _, error, *_ = record.args
+            answer = last_line(str(error))
+            say(f"the service does not answer as it should ({answer}); it is asked again in {wait_s:.0f} s")
         elif record.name == _CLIENT and record.getMessage().startswith(_CLIENT_NEWS):
             say(record.getMessage())
+
+
+class _WithoutControls(logging.Formatter):
+    """Messages hold words of services and files, which a terminal is not to obey."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_controls(super().format(record))
+
+
+def job_message(text: str) -> str:
+    """A message of a job on one line: of a traceback, its end.
+
+    >>> job_message("09:00: JOB_MESSAGE_ERROR: Traceback (most recent call last):\\n  File …\\nValueError: boom\\n")
+    '09:00: JOB_MESSAGE_ERROR: ValueError: boom'
+    """
+    said, traceback, rest = text.partition(_TRACEBACK)
+    return " ".join([*said.split(), *([last_line(rest)] if traceback else [])])
 
 
 def worker_message(entry: str) -> str | None:

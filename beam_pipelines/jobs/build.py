@@ -23,7 +23,7 @@ from beam_pipelines.runners.dataflow import check_reachable
 from beam_pipelines.runners.job import job_options, run_job
 from beam_pipelines.runners.local import work_seconds
 from beam_pipelines.runners.remote.run import follow, remote_runner
-from beam_pipelines.runners.remote.services import DATAFLOW, asked_with
+from beam_pipelines.runners.remote.services import DATAFLOW, asked_with, read_counters
 from transforms.building.datasets import BuildDatasets
 from transforms.building.grow import check_old_output
 from transforms.building.status import tokens_left
@@ -112,7 +112,8 @@ def build(
         except JobGoesOnError as other:
             if other.job.build != what:
                 raise
-            with follow_build(specs, quiet=quiet, begun=True):
+            counters = functools.partial(read_counters, other.job, beam_arguments)
+            with follow_build(specs, quiet=quiet, begun=True, counters=counters):
                 follow(other.job, beam_arguments)
             _clear_lock(output, goes_on)
         else:
@@ -121,7 +122,7 @@ def build(
                 sweep_work(spec.work_root)
             left = {spec.folder: tokens_left(spec.work_root) for spec in specs if before[spec.folder] is None}
             token = None if job.template else lock.token
-            with follow_build(specs, quiet=quiet), job.pipeline(lock, what) as pipeline:
+            with follow_build(specs, quiet=quiet, counters=job.counters), job.pipeline(lock, what) as pipeline:
                 _ = (
                     pipeline
                     | beam.Impulse()

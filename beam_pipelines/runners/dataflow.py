@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import posixpath
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -152,6 +153,13 @@ _ROOT = Path(__file__).resolve().parents[2]
 LOCK = _ROOT / "requirements.lock"
 """All packages of a worker beside the project, by version and hash."""
 
+# The files and folders that setup.py packs.
+_PACKAGED = frozenset(
+    {
+        *("pyproject.toml", "setup.py", "README.md", "LICENSE"),
+        *("beam_pipelines", "broetchen", "launch", "mix_configs", "samples", "transforms"),
+    }
+)
 # Beam would else fetch each package here, by a call of pip for each of its lines.
 _NO_CACHE = "skip"
 
@@ -194,8 +202,15 @@ def check_source_folder() -> None:
 
 
 def _make_wheel(folder: str) -> str:
-    # By way of a source distribution: what an earlier build left in the project's folder is not taken along.
-    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, str(_ROOT)]
+    # From a copy: setuptools writes beside its sources, where another job may be at it, and takes along what it finds.
+    tree = Path(folder, "tree")
+    tree.mkdir()
+    for path in _ROOT.iterdir():
+        if path.name in _PACKAGED and path.is_dir():
+            shutil.copytree(path, tree / path.name, ignore=shutil.ignore_patterns("__pycache__"))
+        elif path.name in _PACKAGED:
+            shutil.copy(path, tree)
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, str(tree)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     wheels = sorted(Path(folder).glob("*.whl"))
     if done.returncode or len(wheels) != 1:

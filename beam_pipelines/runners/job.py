@@ -6,7 +6,7 @@ import contextlib
 import logging
 import posixpath
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, WorkerOptions
@@ -18,7 +18,7 @@ from beam_pipelines.runners.forked import WaitingWorkers, waiting_workers
 from beam_pipelines.runners.local import local_workers, worker_processes
 from beam_pipelines.runners.options import pipeline_options
 from beam_pipelines.runners.remote.run import describe_job, remote_defaults, remote_runner, run_remote
-from beam_pipelines.runners.remote.services import DATAFLOW, check_endpoint
+from beam_pipelines.runners.remote.services import DATAFLOW, check_endpoint, read_counters
 from transforms.files import storage
 from transforms.files.scratch import temporary_folder
 from transforms.locks.held import HeldLock
@@ -43,6 +43,7 @@ class Job:
     def __init__(self, options: PipelineOptions, workers: WaitingWorkers, arguments: Sequence[str]) -> None:
         self._options, self._workers, self._arguments = options, workers, arguments
         self._runner = remote_runner(arguments)
+        self._started: RemoteJob | None = None
         self.on_dataflow = self._runner == DATAFLOW
         template = options.view_as(GoogleCloudOptions).template_location if self.on_dataflow else None
         self.template: str | None = template or None
@@ -74,7 +75,14 @@ class Job:
                 return
             pipeline = beam.Pipeline(options=self._options)
             yield pipeline
-            run_remote(pipeline, remote, lock or HeldLock(), self._arguments)
+            run_remote(pipeline, remote, lock or HeldLock(), self._arguments, self._note)
+
+    def _note(self, job: RemoteJob) -> None:
+        self._started = job
+
+    def counters(self) -> Mapping[str, Mapping[str, int]]:
+        """The counters of its steps so far, where a service runs it and tells them; see `read_counters`."""
+        return read_counters(self._started, self._arguments) if self._started else {}
 
 
 def job_options(arguments: Sequence[str], output: str | None = None, *, work_s: float = 0.0) -> PipelineOptions:

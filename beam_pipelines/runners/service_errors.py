@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import http
 import re
+import shlex
 from collections.abc import Iterator
 
 import google.api_core.exceptions
 import google.auth.exceptions
 import grpc  # type: ignore[import-untyped]
 
-from transforms.errors import BroetchenError, UsageError, one_line
+from transforms.errors import BroetchenError, UsageError, last_line
 
 _AGAIN = "run the same command again to go on: finished shards are not redone"
 _PAGE = "its page in the console has the logs of its workers"
 _SIGN_IN = "sign in by gcloud auth application-default login, or name a key file by GOOGLE_APPLICATION_CREDENTIALS"
-_SHOWN_CHARACTERS = 300
 
 LOCAL, DATAFLOW, PORTABLE = "this machine", "Dataflow", "a job service"
 
@@ -68,17 +68,6 @@ def _is_beams(error: BaseException) -> bool:
     """Whether an exception may be one of Beam's runners, which say what has happened by text alone."""
     own = type(error).__module__.startswith("apache_beam.")
     return own or isinstance(error, RuntimeError | ValueError | OSError | NotImplementedError)
-
-
-def last_line(text: str) -> str:
-    """The last line that says something, short enough to be read: tracebacks end with what is wrong.
-
-    >>> last_line("Traceback …\\n  File …\\nValueError: boom [while running 'Map']\\n>\\n")
-    'ValueError: boom'
-    """
-    lines = [line for line in text.splitlines() if re.search(r"\w", line)]
-    line = one_line(re.sub(r" \[while running '[^']*'\]", "", lines[-1])) if lines else ""
-    return line if len(line) <= _SHOWN_CHARACTERS else f"{line[: _SHOWN_CHARACTERS - 1]}…"
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -157,7 +146,7 @@ _STATUS_ADVICE: dict[int, str] = {
 def _job_exists(name: str, job: str | None) -> BroetchenError:
     return BroetchenError(
         f"a Dataflow job of the name {name} runs already{f', with the id {job}' if job else ''}; wait for its end, or "
-        f"cancel it by gcloud dataflow jobs cancel {job or 'ID'} --region=REGION"
+        f"cancel it by gcloud dataflow jobs cancel {shlex.quote(job) if job else 'ID'} --region=REGION"
     )
 
 
@@ -192,7 +181,7 @@ _NO_REASON = ("", "None", "unknown error")
 # What the message of a job or a runner holds, and what it means: of the first that is found.
 _MEANINGS: tuple[tuple[str, type[BroetchenError], str], ...] = (
     (
-        r"QUOTA_EXCEEDED|Quota '[^']*' exceeded",
+        r"QUOTA_EXCEEDED|Quota '[^']*' exceeded|(?i:insufficient (?:\w+ )?quota)|Exceeded limit 'QUOTA_FOR_",
         BroetchenError,
         "the project's quota does not allow the machines; ask for more, lower --max_num_workers, or take another "
         "--region",
@@ -259,7 +248,7 @@ def _of_text(text: str, place: str) -> BroetchenError | None:
     if active := _ACTIVE_JOB.search(f"{text} "):
         return _job_exists(active[1], active[2])
     if ended := _DATAFLOW_ENDED.search(text):
-        return _of_dataflow_job(ended[1], ended[2].strip(), place)
+        return of_dataflow_job(ended[1], ended[2].strip())
     if ended := _PORTABLE_ENDED.search(text):
         return _of_portable_job(*ended.groups(), place=place)
     if text == "Pipeline failed.":
@@ -299,14 +288,20 @@ def _of_program(text: str) -> BroetchenError | None:
     return None
 
 
-def _of_dataflow_job(state: str, said: str, place: str) -> BroetchenError:
+def of_dataflow_job(state: str, said: str) -> BroetchenError:
+    """The meaning of a Dataflow job's end in a state that is not success.
+
+    Args:
+        state: without `JOB_STATE_`.
+        said: the service's last word of an error, "" where there is none.
+    """
     if state == "CANCELLED":
         return BroetchenError(f"the Dataflow job was cancelled, in the console or by gcloud; {_AGAIN}")
     if state != "FAILED":
         return BroetchenError(f"the Dataflow job ended as {state}, which somebody asked for elsewhere; {_AGAIN}")
     if said in _NO_REASON:
         return BroetchenError(f"the Dataflow job failed, and the service gives no reason; {_PAGE}. Then {_AGAIN}")
-    known = _of_meaning(said, place)
+    known = _of_meaning(said, DATAFLOW)
     return known or BroetchenError(f"the Dataflow job failed: {last_line(said)}; {_PAGE}. Then {_AGAIN}")
 
 

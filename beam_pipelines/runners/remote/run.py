@@ -11,20 +11,30 @@ import contextlib
 import dataclasses
 import hashlib
 import logging
+import shlex
 import signal
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, PortableOptions, StandardOptions
 
-from beam_pipelines.runners.failures import was_interrupted
+from beam_pipelines.runners.failures import find_error, was_interrupted
 from beam_pipelines.runners.options import RUNNERS_WITH_MORE_OPTIONS, runner_name
-from beam_pipelines.runners.remote.services import DATAFLOW, ENDED, IN_THIS_PROCESS, Service, job_endpoint, service_of
+from beam_pipelines.runners.remote.services import (
+    DATAFLOW,
+    ENDED,
+    IN_THIS_PROCESS,
+    Service,
+    dataflow_of,
+    job_endpoint,
+    service_of,
+)
+from beam_pipelines.runners.service_errors import of_dataflow_job, place_of
 from transforms.errors import BroetchenError
 from transforms.locks.held import CannotTellError, HeldLock
 from transforms.locks.job import RemoteJob
@@ -95,7 +105,13 @@ def describe_job(runner: str, options: PipelineOptions, build: str) -> RemoteJob
     return RemoteJob(runner, options.view_as(PortableOptions).job_endpoint or "", name=name, build=build)
 
 
-def run_remote(pipeline: beam.Pipeline, job: RemoteJob, lock: HeldLock, arguments: Sequence[str]) -> None:
+def run_remote(
+    pipeline: beam.Pipeline,
+    job: RemoteJob,
+    lock: HeldLock,
+    arguments: Sequence[str],
+    found: Callable[[RemoteJob], None] = lambda _: None,
+) -> None:
     """Submits a job and waits for its end. SIGTERM counts as Ctrl-C does.
 
     Args:
@@ -103,6 +119,7 @@ def run_remote(pipeline: beam.Pipeline, job: RemoteJob, lock: HeldLock, argument
         job: of `describe_job`.
         lock: of the output; it stays where the job is not known to have ended.
         arguments: Beam's options as given.
+        found: called with the job once its id is known.
 
     Raises:
         KeyboardInterrupt: the user stopped it; the job has ended.
@@ -110,7 +127,7 @@ def run_remote(pipeline: beam.Pipeline, job: RemoteJob, lock: HeldLock, argument
         Exception: it failed, and has ended.
     """
     with _terminated_as_interrupted():
-        run = _Run(job, lock, arguments)
+        run = _Run(job, lock, arguments, found)
         failure: BaseException | None = None
         try:
             run.run(pipeline)
@@ -143,8 +160,14 @@ def follow(job: RemoteJob, arguments: Sequence[str]) -> None:
 class _Run:
     """One job, from before it is submitted to its end."""
 
-    def __init__(self, job: RemoteJob, lock: HeldLock, arguments: Sequence[str]) -> None:
-        self.job, self._lock, self._arguments = job, lock, arguments
+    def __init__(
+        self,
+        job: RemoteJob,
+        lock: HeldLock,
+        arguments: Sequence[str],
+        found: Callable[[RemoteJob], None] = lambda _: None,
+    ) -> None:
+        self.job, self._lock, self._arguments, self._tell = job, lock, arguments, found
         self._before: set[str] = set()
         self._result: Any = None
 
@@ -216,6 +239,7 @@ class _Run:
     def _found(self, job: str) -> None:
         self.job = dataclasses.replace(self.job, job=job)
         self._lock.note(self.job)
+        self._tell(self.job)
 
     def _is_there(self) -> BroetchenError:
         job = dataclasses.replace(self.job, job=min(self._before))
@@ -309,15 +333,23 @@ class _Run:
             BroetchenError: it did not succeed.
         """
         self._lock.kept = False
-        if state != "DONE":
+        if state == "DONE":
+            return
+        if self.job.runner != DATAFLOW:
             raise BroetchenError(f"{self.job} has ended: {state}; look into its log, and run this again")
+        said = ""
+        if state == "FAILED":
+            with contextlib.suppress(CannotTellError):
+                said = dataflow_of(self.job, self._arguments).last_error(self.job.job)
+        raise find_error(said, place_of(DATAFLOW)) or of_dataflow_job(state, said.strip())
 
     def _goes_on(self, reason: str) -> BroetchenError:
         """The error that says so."""
         job = self.job
         stop = "cancel it in its service"
         if job.runner == DATAFLOW and job.job:
-            stop = f"gcloud dataflow jobs cancel {job.job} --project={job.project} --region={job.region}"
+            words = ["gcloud", "dataflow", "jobs", "cancel", f"--project={job.project}", f"--region={job.region}"]
+            stop = shlex.join([*words, job.job])
         then = "; the same command follows it, and nothing else is built at its output until it has ended"
         return BroetchenError(f"{job} may go on ({reason}){then if self._lock.token else ''}. To stop it: {stop}")
 

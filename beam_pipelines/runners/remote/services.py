@@ -3,15 +3,17 @@
 A lock is no command: what it says is looked at before anybody is asked, and credentials go to no endpoint but Google's
 and the one that this command was given.
 
-Rests on `DataflowApplicationClient._jobs_client` of Beam 2.77, the client with Beam's own credentials and endpoint: its
-public methods retry an answer that says "not found" for minutes.
+Rests on `_jobs_client`, `_messages_client` and `_metrics_client` of Beam 2.77's `DataflowApplicationClient`, which have
+Beam's own credentials and endpoint: its public methods retry an answer that says "not found" for minutes.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import grpc  # type: ignore[import-untyped]
@@ -65,10 +67,34 @@ def service_of(job: RemoteJob, arguments: Sequence[str] = ()) -> Service:
     Raises:
         CannotTellError: there is none that may be asked.
     """
-    try:
-        if job.runner == DATAFLOW:
-            return _dataflow(job, PipelineOptions(list(arguments)))
+    if job.runner == DATAFLOW:
+        return dataflow_of(job, arguments)
+    with _clients(job):
         return _job_service(job, job_endpoint(arguments))
+
+
+def dataflow_of(job: RemoteJob, arguments: Sequence[str] = ()) -> DataflowJobs:
+    """Dataflow, for a job of its own; as `service_of`, which raises the same.
+
+    Raises:
+        CannotTellError: it may not be asked.
+    """
+    with _clients(job):
+        return _dataflow(job, PipelineOptions(list(arguments)))
+
+
+def read_counters(job: RemoteJob, arguments: Sequence[str] = ()) -> Mapping[str, Mapping[str, int]]:
+    """The counters of a job's steps so far, by namespace and name; empty where its service does not tell them."""
+    if job.runner == DATAFLOW and job.job:
+        with contextlib.suppress(CannotTellError):
+            return dataflow_of(job, arguments).counters(job.job)
+    return {}
+
+
+@contextlib.contextmanager
+def _clients(job: RemoteJob) -> Iterator[None]:
+    try:
+        yield
     except CannotTellError:
         raise
     except Exception as error:  # as of credentials, for which clients have errors of many kinds
@@ -130,7 +156,7 @@ def _reason(error: Exception) -> str:
     return explain(error)[0]
 
 
-def _dataflow(job: RemoteJob, own: PipelineOptions) -> Service:
+def _dataflow(job: RemoteJob, own: PipelineOptions) -> DataflowJobs:
     # Beam imports the client only where the gcp extra is installed.
     from apache_beam.runners.dataflow.internal.apiclient import DataflowApplicationClient
 
@@ -143,34 +169,65 @@ def _dataflow(job: RemoteJob, own: PipelineOptions) -> Service:
     if not all(map(_NAME.fullmatch, (job.project, job.region, job.job or job.name))):
         raise CannotTellError(job, "it does not say of which project, region and name it is")
     options.project, options.region, options.dataflow_endpoint = job.project, job.region, job.endpoint
-    return _Dataflow(job, DataflowApplicationClient(own)._jobs_client)
+    return DataflowJobs(job, DataflowApplicationClient(own))
 
 
-class _Dataflow:
+class DataflowJobs:
+    """Dataflow, in the project and the region of a job; `service_of` makes it."""
+
     def __init__(self, job: RemoteJob, client: Any) -> None:
-        self._job, self._client = job, client
+        self._job, self._client = job, client._jobs_client
+        self._messages, self._metrics = client._messages_client, client._metrics_client
         self._place = {"project_id": job.project, "location": job.region}
 
     def state(self, job: str) -> str:
+        """See `Service`."""
         from google.cloud import dataflow
 
         found = self._asked(self._client.get_job, dataflow.GetJobRequest(job_id=job, **self._place))
         return str(found.current_state.name).removeprefix("JOB_STATE_")
 
     def cancel(self, job: str) -> None:
+        """See `Service`."""
         from google.cloud import dataflow
 
         cancelled = dataflow.Job(requested_state=dataflow.JobState.JOB_STATE_CANCELLED)
         self._asked(self._client.update_job, dataflow.UpdateJobRequest(job_id=job, job=cancelled, **self._place))
 
     def unfinished(self, name: str) -> list[str]:
+        """See `Service`."""
         from google.cloud import dataflow
 
         active = dataflow.ListJobsRequest(filter=dataflow.ListJobsRequest.Filter.ACTIVE, name=name, **self._place)
-        return [job.id for job in self._asked(self._listed, active) if job.name == name]
+        return [job.id for job in self._asked(_all_of(self._client.list_jobs), active) if job.name == name]
 
-    def _listed(self, request: Any, **asked: Any) -> list[Any]:
-        return list(self._client.list_jobs(request, **asked))
+    def counters(self, job: str) -> dict[str, dict[str, int]]:
+        """The counters of the job's own steps so far, by namespace and name; work that is done twice counts twice."""
+        from google.cloud import dataflow
+
+        request = dataflow.GetJobMetricsRequest(job_id=job, **self._place)
+        # The sums over steps: of finished bundles, and so far.
+        found: defaultdict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
+        for metric in self._asked(self._metrics.get_job_metrics, request).metrics:
+            context = metric.name.context
+            if metric.name.origin == "user" and isinstance(metric.scalar, int | float):
+                so_far = context.get("tentative") == "true"
+                found[context.get("namespace", ""), metric.name.name][so_far] += int(metric.scalar)
+        counters: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        for (namespace, name), values in found.items():
+            counters[namespace][name] = max(values)
+        return counters
+
+    def last_error(self, job: str) -> str:
+        """The message that says best why the job failed; "" where there is none."""
+        from google.cloud import dataflow
+
+        errors = dataflow.JobMessageImportance.JOB_MESSAGE_ERROR
+        request = dataflow.ListJobMessagesRequest(job_id=job, minimum_importance=errors, **self._place)
+        asked = self._asked(_all_of(self._messages.list_job_messages), request)
+        said = [message.message_text for message in asked if message.message_importance == errors]
+        # As Beam's runner chooses: of one rank the last.
+        return max(enumerate(said), key=lambda one: (_rank(one[1]), one[0]), default=(0, ""))[1]
 
     def _asked(self, ask: Callable[..., Any], request: Any) -> Any:
         try:
@@ -179,6 +236,15 @@ class _Dataflow:
             raise CannotTellError(
                 self._job, f"Dataflow does not say whether it has ended ({_reason(error)})"
             ) from error
+
+
+def _all_of(ask: Callable[..., Iterable[Any]]) -> Callable[..., list[Any]]:
+    """Asks for all pages of an answer."""
+    return lambda request, **how: list(ask(request, **how))
+
+
+def _rank(error: str) -> int:
+    return -1 if "work item was attempted" in error else int("Traceback" in error)
 
 
 def _job_service(job: RemoteJob, named: str | None) -> Service:

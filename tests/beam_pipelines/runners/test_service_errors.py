@@ -26,10 +26,10 @@ from apache_beam.runners.portability.stager import Stager
 from apache_beam.utils import processes
 
 from beam_pipelines.runners.failures import plain_errors
-from beam_pipelines.runners.service_errors import DATAFLOW, LOCAL, PORTABLE, in_words, last_line, worker_died
+from beam_pipelines.runners.service_errors import DATAFLOW, LOCAL, PORTABLE, in_words, worker_died
 from tests.support.services.job_service import job_service
 from tests.support.services.refusing_service import answering
-from transforms.errors import BroetchenError, UsageError
+from transforms.errors import BroetchenError, UsageError, last_line
 
 __all__ = ["job_service"]
 
@@ -176,6 +176,22 @@ WORDS: dict[str, tuple[Exception, str, str]] = {
         "the project's quota does not allow the machines; ask for more, lower --max_num_workers, or take another "
         "--region "
         "(Startup of the worker pool failed: QUOTA_EXCEEDED: Quota 'CPUS' exceeded.)",
+    ),
+    "quota, as it is found before the start": (
+        dataflow_job(
+            "FAILED", "Workflow failed. Causes: Project p has insufficient quota(s) to execute this workflow."
+        ),
+        DATAFLOW,
+        "the project's quota does not allow the machines; ask for more, lower --max_num_workers, or take another "
+        "--region (Workflow failed. Causes: Project p has insufficient quota(s) to execute this workflow.)",
+    ),
+    "quota, by Compute Engine's name": (
+        dataflow_job(
+            "FAILED", "Workflow failed. Causes: Exceeded limit 'QUOTA_FOR_INSTANCES' on resource 'x'. Limit: 8"
+        ),
+        DATAFLOW,
+        "the project's quota does not allow the machines; ask for more, lower --max_num_workers, or take another "
+        "--region (Workflow failed. Causes: Exceeded limit 'QUOTA_FOR_INSTANCES' on resource 'x'. Limit: 8)",
     ),
     "no machines": (
         dataflow_job("FAILED", "ZONE_RESOURCE_POOL_EXHAUSTED: The zone does not have enough resources."),

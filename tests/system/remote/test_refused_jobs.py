@@ -54,7 +54,7 @@ def test_a_job_that_is_ended_in_the_console(
     remote_config: str, gcs_prefix: str, dataflow: DataflowService, state: str, words: str
 ) -> None:
     def end() -> None:
-        assert dataflow.created.wait(60)
+        assert dataflow.created.wait(300)
         dataflow.end(state)
 
     said = build_while(end, remote_config, f"{gcs_prefix}/out", dataflow.options())
@@ -63,6 +63,66 @@ def test_a_job_that_is_ended_in_the_console(
     (job,) = dataflow.jobs
     assert f"Created job with id: [{job}]" in said
     assert re.search(rf"monitoring console, please navigate to https://\S+/{job}\?project=broetchen-tests", said)
+
+
+QUOTA = (
+    "Startup of the worker pool in zone europe-west4-a failed to bring up any of the desired 1 workers. "
+    "QUOTA_EXCEEDED: Instance 'w-1' creation failed: Quota 'CPUS' exceeded.  Limit: 8.0 in region europe-west4."
+)
+# As Dataflow hands on what a worker has raised, four times over, and then what became of the job.
+FAILED_STEP = """Error message from worker: generic::unknown: Traceback (most recent call last):
+  File "apache_beam/runners/common.py", line 1501, in apache_beam.runners.common.DoFnRunner.process
+{} [while running 'Build/Tokenize-ptransform-12']
+"""
+FAILED_JOB = "Workflow failed. Causes: S05:Build/Tokenize failed. The work item was attempted on these workers: w-1"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("messages", "words"),
+    [
+        pytest.param(
+            [QUOTA],
+            "the project's quota does not allow the machines; ask for more, lower --max_num_workers, or take another "
+            "--region (Startup of the worker pool",
+            id="quota",
+        ),
+        pytest.param(
+            [FAILED_STEP.format("transforms.errors.BroetchenError: gs://b/a.parquet: cut short"), FAILED_JOB],
+            "gs://b/a.parquet: cut short",
+            id="an error of ours",
+        ),
+        pytest.param(
+            [FAILED_STEP.format("ValueError: \x1b[31mred\x07")] * 4 + [FAILED_JOB],
+            "the Dataflow job failed: ValueError: ?[31mred?; its page in the console has the logs of its workers. Then",
+            id="an error of a library",
+        ),
+        pytest.param(
+            [], "the Dataflow job failed, and the service gives no reason; its page in the console", id="none"
+        ),
+    ],
+)
+def test_a_job_that_fails(
+    remote_config: str, gcs_prefix: str, dataflow: DataflowService, messages: list[str], words: str
+) -> None:
+    def end() -> None:
+        assert dataflow.created.wait(300)
+        dataflow.end("JOB_STATE_FAILED", *messages)
+
+    said = build_while(end, remote_config, f"{gcs_prefix}/out", dataflow.options())
+    assert said.splitlines()[-1].startswith(f"broetchen: {words}"), said
+    assert not set("\x1b\x07") & set(said)
+
+
+@pytest.mark.slow
+def test_a_service_that_has_too_much_to_do(remote_config: str, gcs_prefix: str, dataflow: DataflowService) -> None:
+    with answering(429, "Quota exceeded for quota metric 'Create requests' of service 'dataflow'") as endpoint:
+        options = [*dataflow.options(), f"--dataflow_endpoint={endpoint}"]
+        said = build_while(lambda: None, remote_config, f"{gcs_prefix}/out", options)
+    last = said.splitlines()[-1]
+    assert last.startswith("broetchen: Google Cloud answers HTTP 429, Too Many Requests (")
+    assert "Quota exceeded for quota metric 'Create requests'" in last
+    assert "); wait some minutes, or ask for a higher quota, and run the same command again" in last
 
 
 @pytest.mark.slow

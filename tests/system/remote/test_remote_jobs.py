@@ -32,7 +32,7 @@ STOPPED = "broetchen: stopped; run the same command again to go on"
 INTERRUPTED = 130
 
 
-def wait_for(what: Callable[[], object], seconds: float = 120) -> None:
+def wait_for(what: Callable[[], object], seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < deadline, "it has not come to that"
@@ -48,8 +48,8 @@ class Started:
     def said(self) -> str:
         return self._errors.read_text()
 
-    def says(self, pattern: str) -> None:
-        wait_for(lambda: re.search(pattern, self.said()) or self.process.poll() is not None)
+    def says(self, pattern: str, seconds: float = 300) -> None:
+        wait_for(lambda: re.search(pattern, self.said()) or self.process.poll() is not None, seconds)
         assert re.search(pattern, self.said()), self.said()
 
     def ends(self) -> int:
@@ -178,6 +178,23 @@ def test_a_job_that_cannot_be_cancelled_keeps_its_lock_and_is_followed(on_datafl
         assert second.ends() == 0, second.said()
     assert len(service.jobs) == 1
     assert storage.exists(f"{on_dataflow.output}/english/manifest.json")
+    assert lock_of(on_dataflow.output) is None
+
+
+@pytest.mark.slow
+def test_the_reason_why_a_job_failed_is_told_to_whoever_follows_it(on_dataflow: OnDataflow, tmp_path: Path) -> None:
+    service = on_dataflow.service
+    with started(tmp_path, *on_dataflow.command) as first:
+        wait_for(lambda: has_its_job(on_dataflow.output))
+        first.process.kill()
+        first.ends()
+    (job,) = service.jobs
+    service.say(job, "Starting 2 workers in europe-west4-a...")
+    with started(tmp_path, *on_dataflow.command) as second:
+        second.says("builds the same there already: it is followed")
+        service.end("JOB_STATE_FAILED", "Traceback (most recent call last):\nValueError: boom", "Workflow failed.")
+        assert second.ends() == 1, second.said()
+    assert second.said().splitlines()[-1].startswith("broetchen: the Dataflow job failed: ValueError: boom; its page")
     assert lock_of(on_dataflow.output) is None
 
 

@@ -11,7 +11,7 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
 import beam_pipelines.runners.remote.services
-from beam_pipelines.runners.remote.services import asked_with, check_endpoint, service_of
+from beam_pipelines.runners.remote.services import asked_with, check_endpoint, dataflow_of, read_counters, service_of
 from tests.support.services.dataflow_service import DataflowService, dataflow
 from tests.support.services.job_service import job_service
 from transforms.errors import BroetchenError
@@ -53,6 +53,32 @@ def test_dataflow_is_asked_to_cancel(dataflow: DataflowService, on_dataflow: Rem
     assert service.state(on_dataflow.job) == "RUNNING"
     service.cancel(on_dataflow.job)
     assert service.state(on_dataflow.job) == "CANCELLED"
+
+
+def test_what_the_steps_of_a_job_count(dataflow: DataflowService, on_dataflow: RemoteJob) -> None:
+    dataflow.counters[on_dataflow.job] = {("broetchen/a b", "tokens"): 7, ("broetchen/a b", "documents"): 2}
+    assert read_counters(on_dataflow, dataflow.options()) == {"broetchen/a b": {"tokens": 7, "documents": 2}}
+    dataflow.refuses = 503
+    assert read_counters(on_dataflow, dataflow.options()) == {}
+    assert read_counters(dataclasses.replace(on_dataflow, runner="PortableRunner"), dataflow.options()) == {}
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ([], ""),
+        (["a", "b", "c"], "c"),
+        (["a", "Traceback …\nb", "c", "d"], "Traceback …\nb"),
+        (["a", "The work item was attempted on w-1"], "a"),
+    ],
+)
+def test_the_best_of_the_last_errors_of_a_job(
+    dataflow: DataflowService, on_dataflow: RemoteJob, said: list[str], reason: str
+) -> None:
+    for text in said:
+        dataflow.say(on_dataflow.job, text, "ERROR")
+        dataflow.say(on_dataflow.job, "Traceback of no error", "BASIC")
+    assert dataflow_of(on_dataflow, dataflow.options()).last_error(on_dataflow.job) == reason
 
 
 @pytest.mark.parametrize(("changes", "reason"), [({"job": "unknown"}, "HTTP 404"), ({}, "HTTP 403")])
