@@ -195,7 +195,6 @@ def test_the_reason_why_a_job_failed_is_told_to_whoever_follows_it(on_dataflow: 
         service.end("JOB_STATE_FAILED", "Traceback (most recent call last):\nValueError: boom", "Workflow failed.")
         assert second.ends() == 1, second.said()
     assert second.said().splitlines()[-1].startswith("broetchen: the Dataflow job failed: ValueError: boom; its page")
-    assert lock_of(on_dataflow.output) is None
 
 
 @pytest.mark.slow
