@@ -77,7 +77,7 @@ class DatasetReport:
 
 @dataclasses.dataclass(frozen=True)
 class OutputReport:
-    """All datasets of an output, the largest first.
+    """All datasets of an output, in the order of the config.
 
     Attributes:
         length: tokens of a sequence in training (`max_target_length`).
@@ -147,7 +147,7 @@ def read_report(
         return found
 
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="report") as pool:
-        datasets = sorted(pool.map(read, manifests), key=lambda one: (-one.train.budget, one.name))
+        datasets = list(pool.map(read, manifests))
     mixed = {bins: _pack_mixture(datasets, chosen, bins) for bins in sorted({*_OTHER_BATCHES, batch})}
     advance(1, steps)
     return OutputReport(

@@ -311,7 +311,7 @@ def test_the_page_can_be_read_by_all(page: str) -> None:
     assert parsed.all("html") == [{"lang": "en"}]
     assert len(parsed.all("h1")) == 1
     images = parsed.all("img")
-    assert len(images) == 4
+    assert len(images) == 3  # of a build of a moment, no throughput
     assert all(len(one["alt"] or "") > 40 for one in images)
     assert all(one.get("scope") in ("col", "row") for one in parsed.all("th"))
     assert len([tag for tag, _ in parsed.elements if tag == "thead"]) == len(parsed.all("table"))
