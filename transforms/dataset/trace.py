@@ -200,10 +200,26 @@ def _opened(folder: str, shard: ShardEntry) -> Iterator[pq.ParquetFile]:
 
 def _told(rows: pa.Table) -> list[dict[str, Any]]:
     try:
-        told: list[dict[str, Any]] = rows.to_pylist()
+        shown = rows.cast(pa.schema([field.with_type(_without_nanoseconds(field.type)) for field in rows.schema]))
+        told: list[dict[str, Any]] = shown.to_pylist()
     except ValueError as error:  # a time that Python has none for, or text that is none
         raise pa.ArrowInvalid(str(error)) from error
     return told
+
+
+def _without_nanoseconds(kind: pa.DataType) -> pa.DataType:
+    """The type with text for times in nanoseconds, which Python has only with pandas (`transforms.left_out`)."""
+    types = pa.types
+    if (types.is_timestamp(kind) or types.is_time64(kind) or types.is_duration(kind)) and kind.unit == "ns":
+        return pa.string()
+    if types.is_struct(kind):
+        return pa.struct([field.with_type(_without_nanoseconds(field.type)) for field in kind])
+    if types.is_map(kind):
+        return pa.map_(_without_nanoseconds(kind.key_type), _without_nanoseconds(kind.item_type))
+    if types.is_list(kind) or types.is_large_list(kind):
+        item = kind.value_field.with_type(_without_nanoseconds(kind.value_type))
+        return pa.list_(item) if types.is_list(kind) else pa.large_list(item)
+    return kind
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,6 +15,8 @@ import pytest
 
 from beam_pipelines.jobs.verify import verify
 from tests.transforms.dataset.built_outputs import build_output, change_manifest, findings_of, manifest_json, told
+from transforms.dataset.manifest import ShardEntry, TraceEntry
+from transforms.dataset.trace import find_records, origin_of
 from transforms.errors import BroetchenError
 
 TRACE = "a/_trace/train-00001-of-00003.parquet"
@@ -166,3 +168,36 @@ def test_one_that_was_written_anew(
     numbers = {"records": entry["records"], "less": entry["records"] - 1, "tokens": entry["tokens"]}
     expected = said.format(**numbers, more=entry["tokens"] + entry["records"])
     assert any(line.startswith(f"{TRACE}: {expected}") for line in told(output, "problem"))
+
+
+def test_times_in_nanoseconds_are_told_without_pandas(tmp_path: Path) -> None:
+    """Commands leave pandas out, without which Python has no such times: what is told is what can be looked for."""
+    when = pa.array([1_700_000_000_000_000_001], pa.timestamp("ns"))
+    offsets = pa.array([0, 1], pa.int32())
+    table = pa.table(
+        {
+            "record": pa.array([0], pa.int64()),
+            "when": when,
+            "whens": pa.ListArray.from_arrays(offsets, when),
+            "within": pa.StructArray.from_arrays([when], ["when"]),
+            "by": pa.MapArray.from_arrays(offsets, pa.array(["a"]), when),
+            "took": when.cast(pa.int64()).cast(pa.duration("ns")),
+        }
+    )
+    (tmp_path / "_trace").mkdir()
+    file = "_trace/train-00000-of-00001.parquet"
+    pq.write_table(table, tmp_path / file)
+    trace = TraceEntry(file=file, bytes=1, sha256="0" * 64)
+    shard = ShardEntry(
+        file="train-00000-of-00001.arecord", tokens=1, documents=1, records=1, bytes=1, sha256="0" * 64, trace=trace
+    )
+    told, text = origin_of(str(tmp_path), shard, 0), "2023-11-14 22:13:20.000000001"
+    assert told == {
+        "record": 0,
+        "when": text,
+        "whens": [text],
+        "within": {"when": text},
+        "by": [("a", text)],
+        "took": "1700000000000000001",
+    }
+    assert list(find_records(str(tmp_path), shard, ["when"], text)) == [(0, told)]
