@@ -77,10 +77,16 @@ def make_contact(path: str) -> None:
 
 def _can_be_asked(scheme: str, address: str) -> bool:
     """Whether what is asked here tells anything of what the service's own client will find."""
-    parts, proxies = urllib.parse.urlsplit(address), urllib.request.getproxies()
+    try:
+        parts, _ = urllib.parse.urlsplit(address), _host(address)
+    except ValueError:  # It is no address, which its client says as well.
+        return False
+    proxies = urllib.request.getproxies()
     # Proxies of kinds that urllib does not know.
     other = "all" in proxies or not proxies.get(parts.scheme, "http://").startswith("http://")
-    offline = scheme == "hf" and os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    # As `huggingface_hub` reads them.
+    said = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
+    offline = scheme == "hf" and said.upper() in ("1", "ON", "YES", "TRUE")
     return parts.scheme in ("http", "https") and not other and not offline
 
 

@@ -110,7 +110,15 @@ def test_it_is_made_through_the_proxy(monkeypatch: pytest.MonkeyPatch, proxy: st
 
 
 @pytest.mark.parametrize(
-    ("variable", "value"), [("ALL_PROXY", "socks5://127.0.0.1:1"), ("HF_HUB_OFFLINE", "1"), ("HF_ENDPOINT", "x://y")]
+    ("variable", "value"),
+    [
+        ("ALL_PROXY", "socks5://127.0.0.1:1"),
+        ("HF_HUB_OFFLINE", "1"),
+        ("TRANSFORMERS_OFFLINE", "true"),
+        ("HF_ENDPOINT", "x://y"),
+        ("HF_ENDPOINT", "http://[::1"),
+        ("HF_ENDPOINT", "http://127.0.0.1:99999"),
+    ],
 )
 def test_what_says_nothing_of_the_client_is_not_asked(
     monkeypatch: pytest.MonkeyPatch, taken: socket.socket, variable: str, value: str
