@@ -97,15 +97,13 @@ class Memory:
         return {path for record in self._records().values() for path in record.files}
 
     def recall(self, key: str, files: Sequence[str]) -> Any:
-        """What was kept of these files under a key; None where nothing was, or where one has changed since.
-
-        Raises:
-            BroetchenError: a file cannot be looked up.
-        """
+        """What was kept of these files under a key; None where nothing was, or one has changed, or cannot be seen."""
         record = self._records().get(key)
         if record is None or record.files.keys() != set(files) or not -_SKEW_S < time.time() - record.at < KEPT_S:
             return None
-        return record.value if all(storage.version(path) == record.files[path] for path in files) else None
+        with contextlib.suppress(BroetchenError):  # Whoever reads it says so, beside all that is wrong elsewhere.
+            return record.value if all(storage.version(path) == record.files[path] for path in files) else None
+        return None
 
     def look(self, files: Sequence[str]) -> Versions | None:
         """The versions of files that are about to be read; None where what is found of them cannot be kept."""

@@ -99,6 +99,17 @@ def test_a_file_that_has_changed_is_read_again(memory: Memory, shard: Path, chan
     assert recalled(memory, shard) is None
 
 
+def test_a_file_that_cannot_be_seen_any_more_is_read_again(memory: Memory, tmp_path: Path) -> None:
+    trace = tmp_path / "_trace" / "train-00000-of-00001.parquet"
+    trace.parent.mkdir()
+    trace.write_bytes(CONTENT)
+    remember(memory, trace)
+    trace.unlink()
+    trace.parent.rmdir()
+    trace.parent.write_bytes(b"no folder")
+    assert recalled(memory, trace) is None
+
+
 def test_a_file_that_changes_while_it_is_read_is_not_remembered(memory: Memory, shard: Path) -> None:
     seen = memory.look([str(shard)])
     time.sleep(0.02)
