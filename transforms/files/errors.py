@@ -91,7 +91,8 @@ def _says_nothing(root: Exception | int) -> bool:
 
 def _is(error: Exception | int, module: str, kind: str) -> bool:
     """Whether an error is of a kind of a module that takes long to import, and that whoever raised it has imported."""
-    return module in sys.modules and isinstance(error, getattr(sys.modules[module], kind))
+    # Another thread may be importing it right now.
+    return isinstance(error, getattr(sys.modules.get(module), kind, ()))
 
 
 def _root(error: Exception) -> Exception | int:

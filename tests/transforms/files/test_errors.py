@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import re
+import sys
+import types
 
 import google.api_core.exceptions
 import google.auth.exceptions
@@ -51,3 +53,9 @@ def test_what_clients_of_the_bucket_raise_has_its_advice(error: Exception, words
     words = f"^gs://b/a: cannot be read .*{re.escape(words)}"
     with pytest.raises(BroetchenError, match=words), explained("gs://b/a", "read"):
         raise error
+
+
+def test_a_module_that_is_just_being_imported_knows_no_error_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "google.auth.exceptions", types.ModuleType("google.auth.exceptions"))
+    with pytest.raises(BroetchenError, match=r"^a: cannot be read \(no answer\)"), explained("a", "read"):
+        raise RuntimeError("no answer")
