@@ -189,18 +189,20 @@ def _read_hub(repository: str, revision: str | None) -> tuple[_File, _File | Non
 
 def _fetch(repository: str, revision: str | None, name: str) -> _File | None:
     from huggingface_hub import hf_hub_download, try_to_load_from_cache  # a quarter of a second that files are spared
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     where = f"{repository}@{revision}/{name}"
-    if try_to_load_from_cache(repository, name, revision=revision) is None:
-        make_contact("hf://")
     try:
+        if try_to_load_from_cache(repository, name, revision=revision) is None:
+            make_contact("hf://")
         with open(hf_hub_download(repository, name, revision=revision), "rb") as file:
             return _File(where, file.read())
     except LocalEntryNotFoundError as error:
         raise BroetchenError(f"{where}: the hub cannot be reached; check the network and try again") from error
     except EntryNotFoundError:
         return None
+    except HFValidationError as error:
+        raise UsageError(f"{where}: is no hub id: {one_line(error)}; check `path` of the tokenizer") from error
     except HfHubHTTPError as error:  # no such repository or revision, or no right to it
         raise UsageError(f"{where}: the hub does not give it: {one_line(error)}") from error
     except OSError as error:

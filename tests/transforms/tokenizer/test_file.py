@@ -157,6 +157,11 @@ def test_a_hub_id_needs_a_full_commit(revision):
         load_tokenizer("owner/name", revision=revision)
 
 
+def test_a_name_that_no_repository_can_have():
+    with pytest.raises(UsageError, match=rf"owner/na--me@{COMMIT}/tokenizer.json: is no hub id"):
+        load_tokenizer("owner/na--me", revision=COMMIT)
+
+
 def test_a_file_has_no_revision():
     with pytest.raises(UsageError, match="`revision` is for a hub id"):
         load_tokenizer(str(TOKENIZER), revision=COMMIT)
