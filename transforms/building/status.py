@@ -7,6 +7,7 @@ import dataclasses
 import posixpath
 import re
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Literal
 
 from transforms.as_json import from_json
@@ -21,6 +22,7 @@ from transforms.progress.tally import parse_tally
 if TYPE_CHECKING:
     from transforms.recipe.spec import DatasetSpec
 
+_REMOTE_THREADS = 32
 _COUNT = re.compile(r"shard-\d+\.json")
 _TALLY = re.compile(r"shard-(\d+)-([0-9a-f]{12})\.tally")
 
@@ -183,11 +185,19 @@ def tokens_left(work_root: str) -> int:
     A count that is damaged, or goes meanwhile, counts as none: it is the build's to say.
     """
     found: dict[str, int] = {}
-    for path, _ in list_files(work_root, "*/shard-*.json"):
-        with contextlib.suppress(BroetchenError):
+    paths = [path for path, _ in list_files(work_root, "*/shard-*.json")]
+    # A build waits for this, and each file in a bucket is an answer to wait for.
+    with ThreadPoolExecutor(1 if storage.is_local(work_root) else _REMOTE_THREADS) as pool:
+        for path, tokens in zip(paths, pool.map(_tokens_of, paths), strict=True):
             folder = posixpath.dirname(path)
-            found[folder] = found.get(folder, 0) + _read(ShardCount, path).tokens
+            found[folder] = found.get(folder, 0) + tokens
     return max(found.values(), default=0)
+
+
+def _tokens_of(count: str) -> int:
+    with contextlib.suppress(BroetchenError):
+        return _read(ShardCount, count).tokens
+    return 0
 
 
 def read_progress(output: str) -> list[DatasetProgress]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import importlib.metadata
+import io
 import json
 import re
 import struct
+import threading
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,8 @@ import google_crc32c
 import numpy as np
 import pytest
 import xxhash
+from apache_beam.io.filesystem import FileMetadata
+from apache_beam.io.localfilesystem import LocalFileSystem
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
@@ -27,9 +32,10 @@ from tests.transforms.building.test_attempts import late_attempt
 from transforms.budget.token_budget import ShardCount
 from transforms.building.publish import clear_work, finish_dataset
 from transforms.building.shard import build_shard
-from transforms.building.status import DatasetStatus, StatusReader, read_progress
+from transforms.building.status import DatasetStatus, StatusReader, read_progress, tokens_left
 from transforms.building.work_folder import ROW, Publication, WorkFolder, sweep_work
 from transforms.checksums import mark_of
+from transforms.coders import to_json
 from transforms.errors import BroetchenError
 from transforms.files import storage
 from transforms.files.listing import list_files
@@ -570,3 +576,30 @@ def test_a_tally_that_lies_is_left_out(make_build: MakeBuild, content: bytes) ->
     begin(build)
     Path(build.work.tally(0, "c" * 12)).write_bytes(content)
     assert reader.read() == DatasetStatus(0, 0, "planned")
+
+
+class SlowStore(LocalFileSystem):
+    """A store that answers once three files are asked for together."""
+
+    ASKED = threading.Barrier(3, timeout=10)
+    COUNTS = tuple(
+        f"slow://out/a/.broetchen/{key}/shard-{ordinal:05d}.json" for key in ("k1", "k2") for ordinal in range(6)
+    )
+
+    @classmethod
+    def scheme(cls) -> str:
+        return "slow"
+
+    def match(self, patterns: list[str], limits: list[int] | None = None) -> list[Any]:
+        return [types.SimpleNamespace(metadata_list=[FileMetadata(path, 1) for path in self.COUNTS])]
+
+    def open(self, path: str, *_: object, **__: object) -> io.BytesIO:
+        self.ASKED.wait()
+        ordinal = int(path[-10:-5])
+        damaged = path.startswith("slow://out/a/.broetchen/k2") and ordinal == 5
+        return io.BytesIO(b"{" if damaged else to_json(ShardCount(ordinal, 10)).encode())
+
+
+def test_what_is_left_in_a_store_is_asked_for_together() -> None:
+    """A build that goes on waits for it, and a dataset may have 100,000 shards."""
+    assert tokens_left("slow://out/a/.broetchen") == 60
