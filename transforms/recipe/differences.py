@@ -55,7 +55,7 @@ def config_differences(spec: DatasetSpec, manifest: Manifest) -> Iterator[str]:
     for key in dict.fromkeys([*here, *there]):
         old, new = there.get(key, _ABSENT), here.get(key, _ABSENT)
         if old != new:
-            yield f"{key} is {_shown(old)} there and {_shown(new)} here"
+            yield f"{_shown(key)} is {_shown(old)} there and {_shown(new)} here"
     if manifest.tokenizer.sha256 != spec.tokenizer.sha256:
         old, new = manifest.tokenizer.sha256[:12], spec.tokenizer.sha256[:12]
         yield f"the tokenizer's SHA-256 is {old}… there and {new}… here"

@@ -69,6 +69,7 @@ def test_the_same_dataset_has_no_differences(build: SmallBuild) -> None:
             "datasets.small.tokens is 1,500,000 there and 20,000 here",
         ),
         ({"dataset": CONFIG["dataset"] | {"order": "x\x1b[31m"}}, "datasets.small.order is x\\u001b[31m there and not"),
+        ({"x\x1b[31m" + "y" * 200: 1}, f"x\\u001b[31m{'y' * 68}… is 1 there and not set here"),
         ({"records": {"format": "tokens"}}, "records.max_tokens is not set there and 64 here"),
         (
             {"dataset": CONFIG["dataset"] | {"source": ["b" * 200]}},
