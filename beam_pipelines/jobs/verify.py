@@ -183,10 +183,15 @@ def _verified(
     )
 
 
-def _memory(output: str, digest: str, *, fresh: bool) -> Memory:
-    """What an earlier run has found of these very manifests, if it was stopped."""
+def _memory(output: str, digest: str, *, fresh: bool) -> Memory | None:
+    """What an earlier run has found of these very manifests, if it was stopped; None where there is no cache."""
+    try:
+        cache = cache_folder()
+    except UsageError as error:
+        _LOGGER.warning("verify: a run that is stopped begins again: %s", error)
+        return None
     place = os.path.abspath(output) if storage.is_local(output) else output
-    memory = Memory(memory_folder(cache_folder(), "verify", [place, digest, _versions()]))
+    memory = Memory(memory_folder(cache, "verify", [place, digest, _versions()]))
     if fresh:
         memory.forget()
     memory.begin()

@@ -179,3 +179,12 @@ def test_another_eval_is_compared_again(output: Path, read: list[str]) -> None:
 
 def test_a_memory_goes_by_pickle_without_what_it_has_read(tmp_path: Path) -> None:
     assert Memory(str(tmp_path)).__reduce__() == (Memory, (str(tmp_path),))
+
+
+def test_without_a_home_nothing_is_remembered(
+    output: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As of a user whom a container does not know."""
+    monkeypatch.setenv("BROETCHEN_CACHE", "~no-such-user-here/cache")
+    assert verify(str(output), beam_arguments=THREADS, remember=True).manifests
+    assert "a run that is stopped begins again: BROETCHEN_CACHE=~no-such-user-here/cache: " in caplog.text
