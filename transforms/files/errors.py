@@ -86,7 +86,11 @@ def _says_nothing(root: Exception | int) -> bool:
         waits = (http.HTTPStatus.REQUEST_TIMEOUT, http.HTTPStatus.TOO_MANY_REQUESTS)
         return status in waits or status >= http.HTTPStatus.INTERNAL_SERVER_ERROR
     of_requests = type(root).__module__.startswith("requests.")
-    return of_requests or _is(root, "google.auth.exceptions", "TransportError")
+    return (
+        of_requests
+        or _is(root, "google.auth.exceptions", "TransportError")
+        or _is(root, "google.api_core.exceptions", "RetryError")
+    )
 
 
 def _is(error: Exception | int, module: str, kind: str) -> bool:

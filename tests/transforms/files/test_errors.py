@@ -13,7 +13,7 @@ import google.auth.exceptions
 import pytest
 from apache_beam.io.filesystem import BeamIOError
 
-from transforms.errors import BroetchenError
+from transforms.errors import BroetchenError, UnreachableError
 from transforms.files.errors import explain, explained
 
 
@@ -59,3 +59,9 @@ def test_a_module_that_is_just_being_imported_knows_no_error_yet(monkeypatch: py
     monkeypatch.setitem(sys.modules, "google.auth.exceptions", types.ModuleType("google.auth.exceptions"))
     with pytest.raises(BroetchenError, match=r"^a: cannot be read \(no answer\)"), explained("a", "read"):
         raise RuntimeError("no answer")
+
+
+def test_a_store_that_was_tried_until_its_time_was_up_is_none_of_the_path() -> None:
+    error = google.api_core.exceptions.RetryError("Timeout of 120.0s exceeded", ConnectionError("reset"))
+    with pytest.raises(UnreachableError, match=r"^gs://b/a: cannot be read"), explained("gs://b/a", "read"):
+        raise error
