@@ -87,6 +87,8 @@ def start(*, debug: bool, quiet: bool = False, hints: bool = True) -> None:
         return
     level = logging.WARNING if quiet else logging.INFO
     logging.basicConfig(format="%(message)s", level=level, handlers=[_Lines()], force=True)
+    # The name of a job elsewhere, and its page, are no progress: they are shown even where it is quiet.
+    logging.getLogger(_CLIENT).setLevel(logging.INFO)
     _take_stderr()
 
 
