@@ -71,13 +71,14 @@ def machines_for(seconds: float, *, machine_type: str | None = None) -> Machines
     a small part; and twice as many at most, since a bucket or the hub may keep processors waiting.
 
     Args:
-        machine_type: of Compute Engine, as `n2-standard-16`; the number at its end is that of its processors.
+        machine_type: of Compute Engine, as `n2-standard-16`; the number at its end is that of its processors, which
+            one of a user's own measure, as `n2-custom-16-32768`, has before its memory.
 
     >>> machines_for(200e9 / TOKENS_PER_S)
     Machines(first=5, most=10)
     """
-    found = re.search(r"-(\d+)$", machine_type or "")
-    processors = int(found[1]) if found else _PROCESSORS
+    found = re.search(r"\bcustom-(\d+)-|-(\d+)$", machine_type or "")
+    processors = int(found[1] or found[2]) if found else _PROCESSORS
     first = min(_MOST_MACHINES, max(1, math.ceil(seconds / max(1, processors) / _WORK_OF_A_MACHINE_S)))
     return Machines(first, min(_MOST_MACHINES, 2 * first))
 
@@ -85,7 +86,8 @@ def machines_for(seconds: float, *, machine_type: str | None = None) -> Machines
 def machine_options(arguments: Sequence[str], seconds: float) -> list[str]:
     """Beam's options for as many machines as work takes that keeps one process busy for so many seconds.
 
-    Where `arguments` give one of the two numbers, it stands, and the other fits it.
+    Where `arguments` give one of the two numbers, it stands, and the other fits it. With
+    `--autoscaling_algorithm=NONE`, the first is all.
 
     Args:
         arguments: Beam's options as given.
@@ -99,6 +101,6 @@ def machine_options(arguments: Sequence[str], seconds: float) -> list[str]:
     if not given.num_workers:
         first = min(machines.first, given.max_num_workers or machines.first)
         options.append(f"--num_workers={first}")
-    if not given.max_num_workers:
+    if not given.max_num_workers and given.autoscaling_algorithm != "NONE":
         options.append(f"--max_num_workers={max(machines.most, given.num_workers or 0)}")
     return options

@@ -133,12 +133,13 @@ def _tell_machines(arguments: Sequence[str], options: PipelineOptions, work_s: f
     if not work_s or not machine_options(arguments, work_s):
         return
     asked, hours = options.view_as(WorkerOptions), dataflow_cost(work_s).processor_hours
+    fixed = asked.autoscaling_algorithm == "NONE"
     _LOGGER.info(
-        "asking Dataflow for %d to %d machines, since the work takes some %s processor hours and a machine pays from "
-        "a quarter of an hour on; --num_workers and --max_num_workers choose others",
-        asked.num_workers,
-        asked.max_num_workers,
+        "asking Dataflow for %s machines, since the work takes some %s processor hours and a machine pays from a "
+        "quarter of an hour on; --num_workers%s",
+        asked.num_workers if fixed else f"{asked.num_workers} to {asked.max_num_workers}",
         f"{hours:,.1f}" if hours >= 0.1 else "0.1 or fewer",
+        " chooses another number" if fixed else " and --max_num_workers choose others",
     )
 
 

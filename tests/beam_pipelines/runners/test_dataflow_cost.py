@@ -38,6 +38,8 @@ def test_four_processor_hours_are_a_machine_hour_at_list_prices() -> None:
         (5 * HOUR, "c3-highcpu-22", Machines(1, 2)),
         (12 * HOUR, "n2-standard-8", Machines(6, 12)),
         (5 * HOUR, "custom", Machines(5, 10)),
+        (12 * HOUR, "n2-custom-8-16384", Machines(6, 12)),
+        (12 * HOUR, "custom-8-16384-ext", Machines(6, 12)),
         (5 * HOUR, "e2-custom-0", Machines(20, 24)),
         (1000 * HOUR, None, Machines(24, 24)),
     ],
@@ -60,6 +62,12 @@ def test_given_numbers_stand_and_the_others_fit(seconds: float, first: int | Non
     assert most is None or options.max_num_workers == most
     assert options.num_workers >= 1
     assert options.num_workers <= options.max_num_workers or (first is not None and most is not None)
+
+
+def test_without_autoscaling_the_first_machines_are_all() -> None:
+    options = [*ON_DATAFLOW, "--autoscaling_algorithm=NONE"]
+    assert machine_options(options, 5 * HOUR) == ["--num_workers=5"]
+    assert machine_options([*options, "--num_workers=3"], 5 * HOUR) == []
 
 
 def test_the_document_has_these_figures() -> None:
