@@ -119,6 +119,7 @@ def _build(
     output: str,
     *,
     more_settings: Sequence[str] = (),
+    own_options: Sequence[str] = (),
     dataset: list[str] | None,
     engine: Engine,
     overwrite: bool,
@@ -130,7 +131,7 @@ def _build(
     quiet: bool,
     debug: bool,
 ) -> None:
-    """What `build` and `vocab` do; `more_settings` are those that make the one the other."""
+    """What `build` and `vocab` do; `more_settings` make the one the other, by `own_options` that `build` lacks."""
     terminal.start(debug=debug, quiet=quiet, hints=not as_json)
     mix = load_mix(config, [*more_settings, *(settings or ())], source_root)
     console = terminal.output()
@@ -153,7 +154,7 @@ def _build(
         else:
             print_dry_run(console, found, output)
         chosen = given_options(dataset=dataset, settings=settings, source_root=source_root, engine=engine)
-        more = [*(["--overwrite"] if overwrite else []), *([] if grow is None else [f"--grow={grow}"])]
+        more = [*own_options, *(["--overwrite"] if overwrite else []), *([] if grow is None else [f"--grow={grow}"])]
         next_command(command, config, "--output", output, *chosen, *more, *context.args)
         return
     from beam_pipelines.jobs import build as job
@@ -214,6 +215,7 @@ def vocab(
         config,
         output,
         more_settings=text_settings(container),
+        own_options=[] if container == "parquet" else [f"--format={container}"],
         dataset=dataset,
         engine=engine,
         overwrite=overwrite,

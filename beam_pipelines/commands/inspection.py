@@ -163,7 +163,7 @@ def verify(
     give(show_found, output)
     if quick:
         next_command("verify", folder)
-    else:
+    elif found.template is None:
         next_command("report", folder)
 
 
@@ -260,9 +260,9 @@ def show(
     else:
         found = list(job.show(folder, split=split or "train", record=record or 0, number=number or 1, with_ids=ids))
     give(lambda console: print_records(console, found, as_json=as_json), output)
-    more = [] if split is None else ["--split", split]
-    if found:
-        next_command("show", folder, *more, "--record", str(found[-1].record + 1))
+    if found and (after := job.next_record(folder, found[-1])) is not None:
+        more = [] if found[-1].split == "train" else [f"--split={found[-1].split}"]
+        next_command("show", folder, *more, "--record", str(after))
 
 
 def report(

@@ -19,7 +19,7 @@ from beam_pipelines.commands.options import (
     TableFormat,
     load_mix,
 )
-from beam_pipelines.commands.results import chosen_format, give, next_command
+from beam_pipelines.commands.results import chosen_format, from_here, give, next_command
 from beam_pipelines.console import terminal
 from beam_pipelines.console.layout import print_json
 from transforms.errors import UsageError
@@ -137,7 +137,9 @@ def eval_tokenizer(
     """
     shape = chosen_format(output_format, as_json)
     terminal.start(debug=debug, quiet=quiet, hints=shape == "table")
-    if as_json and (files := [one for one in tokenizers or () if one.endswith(".json") and not os.path.exists(one)]):
+    from transforms.evaluation.tokenizers import split_name
+
+    if as_json and (files := [one for one in tokenizers or () if _is_place_for_json(one)]):
         raise UsageError(f"{files[0]}: --json prints on standard output; a file for it goes after --output")
     from beam_pipelines.tables import evaluation_plot
     from beam_pipelines.tables import tokenizers as tables
@@ -157,6 +159,25 @@ def eval_tokenizer(
     give(lambda console: tables.print_evaluation(console, evaluation, shape), output)
     if plot is not None:
         evaluation_plot.plot_evaluation(evaluation, plot)
-    configs = [one for one in data or () if one.endswith((".yaml", ".yml"))]
-    chosen = (tokenizers or ["TOKENIZER"])[0].rpartition("=")[2]
-    next_command("plan", configs[0] if configs else "CONFIG", f"--set=tokenizer.path={chosen}")
+    configs = [path for one in data or () if (path := split_name(one)[1]).endswith((".yaml", ".yml"))]
+    chosen = _as_settings(tokenizers[0]) if tokenizers else ["--set=tokenizer.path=TOKENIZER"]
+    next_command("plan", configs[0] if configs else "CONFIG", *chosen)
+
+
+def _is_place_for_json(given: str) -> bool:
+    """Whether this, behind `--json`, is meant as a file to write: the name of one that is not there."""
+    from transforms.evaluation.tokenizers import split_name
+    from transforms.files.storage import is_local
+
+    path = split_name(given)[1]
+    return path.endswith(".json") and is_local(path) and not os.path.exists(path)
+
+
+def _as_settings(given: str) -> list[str]:
+    """A tokenizer of the command line as options that choose it for a config in any folder."""
+    from transforms.evaluation.tokenizers import hub_revision, split_name
+
+    path = split_name(given)[1]
+    if hub := hub_revision(path):
+        return [f"--set=tokenizer.path={hub[0]}", f"--set=tokenizer.revision={hub[1]}"]
+    return [f"--set=tokenizer.path={from_here(path)}"]

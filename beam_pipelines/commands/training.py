@@ -264,7 +264,7 @@ def _sorted_out(config: str, action: str) -> tuple[str, Action]:
     verbs = get_args(Action)
     for path, verb in ((config, action), (action, config)):
         for known in verbs:
-            if verb == known and (path not in verbs or os.path.exists(path)):
+            if verb == known and (path not in verbs or os.path.isfile(path)):
                 return path, known
     if config in verbs:
         raise UsageError(f"train {config}: which run? name its config, as in broetchen train run.yaml {config}")

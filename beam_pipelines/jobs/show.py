@@ -65,6 +65,13 @@ def show(
             yield _shown(dataset, split, place, origin_of(dataset.folder, shard, place[1]), with_ids)
 
 
+def next_record(uri: str, shown: ShownRecord) -> int | None:
+    """The number of the record behind one that was shown; None where its split ends there."""
+    after = shown.record + 1
+    with open_dataset(uri) as dataset:
+        return after if after < dataset.manifest.splits[shown.split].records else None
+
+
 def show_documents(
     uri: str,
     value: str,

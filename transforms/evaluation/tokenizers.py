@@ -119,6 +119,16 @@ def split_name(given: str) -> tuple[str | None, str]:
     return (named[1], named[2]) if named else (None, given)
 
 
+def hub_revision(path: str) -> tuple[str, str] | None:
+    """The name and the revision of OWNER/NAME@REVISION; None for a path, or where there is a file that is called so.
+
+    >>> hub_revision("owner/name@1a2b"), hub_revision("owner/name.json")
+    (('owner/name', '1a2b'), None)
+    """
+    found = None if os.path.exists(path) else _HUB_REVISION.fullmatch(path)
+    return (found[1], found[2]) if found else None
+
+
 def _load(given: str) -> LoadedTokenizer:
     """Loads a tokenizer that the user names: NAME=PATH, or a path or hub id alone."""
     name, path = split_name(given)
@@ -139,9 +149,8 @@ def _short_name(path: str) -> str:
 
 
 def _load_as(name: str, path: str, *, given: str) -> LoadedTokenizer:
-    hub = None if os.path.exists(path) else _HUB_REVISION.fullmatch(path)
-    if hub:
-        tokenizer = load_tokenizer(hub[1], revision=hub[2])
+    if hub := hub_revision(path):
+        tokenizer = load_tokenizer(hub[0], revision=hub[1])
         return LoadedTokenizer(name, given, "tokenizers", tokenizer, vocabulary_of(tokenizer))
     if not path.endswith((".json", ".gz")) and _is_file(path):
         data = storage.read_bytes(path)

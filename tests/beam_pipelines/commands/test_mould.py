@@ -11,6 +11,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import typer.main
 from typer.core import TyperGroup
@@ -19,6 +21,7 @@ from beam_pipelines.cli import app, run
 from beam_pipelines.runners.options import take_beam_options
 from tests.support.command import run_command
 from tests.support.corpora import SAMPLES
+from transforms.dataset.manifest import read_manifest
 from transforms.errors import UsageError
 
 DEMO = SAMPLES.parent / "mix_configs" / "demo.yaml"
@@ -284,3 +287,42 @@ def test_a_build_of_what_is_there_says_that_there_is_nothing_to_do(built: Path) 
     result = run_command("build", DEMO, "-o", built, "--dataset=fineweb_english", "--engine=tokenizers", "-q")
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1] == f"Nothing to do: the dataset is complete; all in {built}"
+
+
+def test_show_names_the_next_record_of_the_split_until_its_end(built: Path) -> None:
+    dataset = built / "fineweb_english"
+    split = read_manifest(str(dataset)).splits["eval"]
+    assert split.records >= 2
+    shown = run_command("show", dataset, "--split=eval", "--record", str(split.records - 2))
+    assert shown.stderr == f"Next: broetchen show {dataset} --split=eval --record {split.records - 1}\n"
+    assert run_command("show", dataset, "--split=eval", "--record", str(split.records - 1)).stderr == ""
+
+
+def test_the_next_command_of_a_dry_run_keeps_the_format(tmp_path: Path) -> None:
+    arguments = ["vocab", DEMO, "-o", tmp_path, "--dataset=fineweb_english", "--engine=tokenizers"]
+    result = run_command(*arguments, "--format=arrayrecord", "--dry-run")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.splitlines()[-1].endswith(" --dataset=fineweb_english --engine=tokenizers --format=arrayrecord")
+
+
+def test_a_tokenizer_with_a_name_is_evaluated_and_chosen_next(tmp_path: Path) -> None:
+    tokenizer = SAMPLES / "tokenizer.json"
+    pq.write_table(pa.table({"text": ["Guten Morgen"]}), tmp_path / "a.parquet")
+    arguments = [f"own={os.path.relpath(tokenizer)}", "--data", tmp_path / "a.parquet"]
+    as_json = run_command("eval-tokenizer", *arguments, "--json")
+    assert as_json.returncode == 0, as_json.stderr
+    assert json.loads(as_json.stdout)["tokenizers"]
+    # A path in a config starts at its folder, wherever that is.
+    told = run_command("eval-tokenizer", *arguments)
+    assert told.stderr.splitlines()[-1] == f"Next: broetchen plan CONFIG --set=tokenizer.path={tokenizer}"
+    missing = run_command("eval-tokenizer", *arguments, "--json", tmp_path / "new.json")
+    assert missing.returncode == 2
+    assert "a file for it goes after --output" in missing.stderr
+
+
+def test_a_folder_that_is_called_like_an_action_is_no_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "status").mkdir()
+    monkeypatch.chdir(tmp_path)
+    result = run_command("train", "status")
+    assert result.returncode == 2
+    assert "name its config, as in broetchen train run.yaml status" in result.stderr
