@@ -14,6 +14,7 @@ import pyarrow as pa
 from beam_pipelines.config.mix import MixConfig
 from transforms.config.document import Loc, Problem
 from transforms.errors import BroetchenError, UnreachableError
+from transforms.files import storage
 from transforms.files.listing import Found, expand
 from transforms.parquet.exclusion import Exclusion
 from transforms.parquet.footer import read_schema, text_column_problem
@@ -25,8 +26,12 @@ _LOGGER = logging.getLogger(__name__)
 _OTHERS = (".arrow", ".arrows", ".csv", ".json", ".jsonl", ".feather", ".tsv", ".txt", ".gz", ".xz", ".zip", ".zst")
 
 
-def check_sources(config: MixConfig, datasets: Sequence[str]) -> None:
+def check_sources(config: MixConfig, datasets: Sequence[str], *, elsewhere: bool = False) -> None:
     """Looks at the sources of `datasets`.
+
+    Args:
+        elsewhere: whether other machines read them, which may have what this one lacks: a disk, or the permission for a
+            bucket. A source that only they may reach is told of, and left to them.
 
     Raises:
         UsageError: a source names no files, or none of parquet, or they have no such column of text. The message has a
@@ -35,7 +40,7 @@ def check_sources(config: MixConfig, datasets: Sequence[str]) -> None:
     """
     for name in datasets:
         _warn_of_budget(config, name)
-    problems = [problem for name in datasets for problem in _source_problems(config, name)]
+    problems = [problem for name in datasets for problem in _source_problems(config, name, elsewhere)]
     if problems:
         raise config.usage_error(*problems)
 
@@ -47,7 +52,7 @@ def _warn_of_budget(config: MixConfig, name: str) -> None:
         _LOGGER.warning("%s", config.usage_error(Problem(("datasets", name, "eval_tokens"), what)))
 
 
-def _source_problems(config: MixConfig, name: str) -> Iterator[Problem]:
+def _source_problems(config: MixConfig, name: str, elsewhere: bool) -> Iterator[Problem]:
     place: Loc = ("datasets", name, "source")
     several = len(config.sources(name)) > 1
     found: list[Found] = []
@@ -55,9 +60,12 @@ def _source_problems(config: MixConfig, name: str) -> Iterator[Problem]:
         here = (*place, number) if several else place
         try:
             files = expand(pattern)
-        except UnreachableError:
-            raise
         except BroetchenError as error:
+            if elsewhere and _may_be_there(pattern, error):
+                _leave(name, error)
+                continue
+            if isinstance(error, UnreachableError):
+                raise
             yield Problem(here, str(error))
             continue
         if other := next((file.path for file in files if file.path.lower().endswith(_OTHERS)), None):
@@ -66,10 +74,25 @@ def _source_problems(config: MixConfig, name: str) -> Iterator[Problem]:
         found += files
     if found:
         first = min(found, key=lambda file: file.path)
-        schema = read_schema(first.path, first.bytes)
+        try:
+            schema = read_schema(first.path, first.bytes)
+        except BroetchenError as error:
+            if not (elsewhere and _may_be_there(first.path, error)):
+                raise
+            _leave(name, error)
+            return
         if what := text_column_problem(schema, config.datasets[name].text_column):
             yield Problem(("datasets", name, "text_column"), f"{first.path}: {what}")
         yield from _filter_problems(config, name, first.path, schema)
+
+
+def _may_be_there(path: str, error: BroetchenError) -> bool:
+    """Whether another machine may read what this one cannot: a store's own error is of the account, or the network."""
+    return storage.is_local(path) or error.__cause__ is not None
+
+
+def _leave(name: str, error: BroetchenError) -> None:
+    _LOGGER.warning("dataset %s is left to the workers, since this machine does not reach its source: %s", name, error)
 
 
 def _filter_problems(config: MixConfig, name: str, path: str, schema: pa.Schema) -> Iterator[Problem]:

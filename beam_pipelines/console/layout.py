@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
@@ -92,8 +93,21 @@ def print_rows(console: Console, rows: Iterable[Mapping[str, object]], output_fo
 
 
 def print_json(console: Console, value: object) -> None:
-    """Prints a value as JSON; what JSON has no type for, such as a time, becomes text."""
-    terminal.print_as_is(console, json.dumps(value, indent=1, ensure_ascii=False, default=str))
+    """Prints a value as JSON; what JSON has no type for, such as a time, becomes text, and what is no number, null."""
+    terminal.print_as_is(console, json.dumps(_finite(value), indent=1, ensure_ascii=False, default=str))
+
+
+def _finite(value: object) -> object:
+    """The same with None for numbers that JSON does not have, such as the loss of a run that has diverged.
+
+    >>> _finite({"losses": (2.5, float("nan"), float("inf"))})
+    {'losses': [2.5, None, None]}
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {name: _finite(one) for name, one in value.items()}
+    return [_finite(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def as_text(show: Callable[[Console], None]) -> str:

@@ -92,18 +92,19 @@ def build(
     tokenizer = load_config_tokenizer(config)
     specs = dataset_specs(config, names, tokenizer, output=output, engine=engine, overwrite=overwrite, grow=grow)
     check_grown(specs)
-    check_sources(config, names)
+    service = remote_runner(beam_arguments)
+    on_dataflow = service == DATAFLOW
+    if on_dataflow:
+        check_reachable(specs)
+    check_sources(config, names, elsewhere=service is not None)
     for spec in specs:
         check_same_config(spec)
     known, need = specs[0].tokenizer, sum(spec.need for spec in specs)
-    on_dataflow = remote_runner(beam_arguments) == DATAFLOW
     tokens_per_s = dataflow_cost.TOKENS_PER_S if on_dataflow else _TOKENS_PER_S
     work_s = work_seconds(need, tokens_per_s, expected_engine(known, engine))
     warm = functools.partial(warm_encoder, known, engine)
     with contextlib.ExitStack() as stack:
         job = stack.enter_context(run_job(beam_arguments, work_s=work_s, output=output, prepare=warm))
-        if job.on_dataflow:
-            check_reachable(specs)
         left: dict[str, int] = {}
         before = {spec.folder: _manifest_or_none(spec.folder) for spec in specs}
         what, goes_on = _what_is_built(specs), asked_with(beam_arguments)

@@ -302,7 +302,8 @@ def test_the_next_command_of_a_dry_run_keeps_the_format(tmp_path: Path) -> None:
     arguments = ["vocab", DEMO, "-o", tmp_path, "--dataset=fineweb_english", "--engine=tokenizers"]
     result = run_command(*arguments, "--format=arrayrecord", "--dry-run")
     assert result.returncode == 0, result.stderr
-    assert result.stderr.splitlines()[-1].endswith(" --dataset=fineweb_english --engine=tokenizers --format=arrayrecord")
+    chosen = "--dataset=fineweb_english --engine=tokenizers --format=arrayrecord"
+    assert result.stderr.splitlines()[-1] == f"Next: broetchen vocab {DEMO} --output {tmp_path} {chosen}"
 
 
 def test_a_tokenizer_with_a_name_is_evaluated_and_chosen_next(tmp_path: Path) -> None:
