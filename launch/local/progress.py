@@ -14,16 +14,21 @@ from transforms.progress.display import Frame, Row, counted, display
 @contextlib.contextmanager
 def follow_steps(name: str, steps: int | None, *, quiet: bool = False) -> Iterator[Callable[[History], None]]:
     """Gives a function that shows how far a run of so many steps is; with `quiet`, nothing is shown."""
-    of = f" of {steps}" if steps is not None else ""
     with display(name, counted("steps"), console=Console(), quiet=quiet, first="starting, compiling") as shown:
 
         def show(history: History) -> None:
             if history.steps:
-                done, how = history.steps[-1].number + 1, _described(history)
-                whole = Row(name, done, steps, f"step {done}{of}, {how}")
-                shown.show(Frame("training", whole, line=whole.note))
+                shown.show(steps_frame(name, history, steps))
 
         yield show
+
+
+def steps_frame(name: str, history: History, steps: int | None) -> Frame:
+    """How far a run is that has logged steps. Those of earlier starts are done, but are no work of this one."""
+    last, of = history.steps[-1], f" of {steps}" if steps is not None else ""
+    whole = Row(name, last.number + 1, steps, f"step {last.number + 1}{of}, {_described(history)}")
+    own = sum(step.start == last.start for step in history.steps)
+    return Frame("training", whole, work=own, line=whole.note)
 
 
 def _described(history: History) -> str:
