@@ -201,7 +201,7 @@ def working(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     folder = tmp_path / "working"
     shutil.copytree(inputs, folder, symlinks=True)
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(terminal, "start", lambda debug: None)
+    monkeypatch.setattr(terminal, "start", lambda **how: None)
     yield folder
     left = [path.name for path in folder.rglob("*") if ".tmp-" in path.name]
     assert not left
