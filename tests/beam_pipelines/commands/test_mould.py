@@ -291,7 +291,9 @@ def test_a_build_of_what_is_there_says_that_there_is_nothing_to_do(built: Path) 
 
 def test_show_names_the_next_record_of_the_split_until_its_end(built: Path) -> None:
     dataset = built / "fineweb_english"
-    split = read_manifest(str(dataset)).splits["eval"]
+    manifest = read_manifest(str(dataset))
+    assert manifest is not None
+    split = manifest.splits["eval"]
     assert split.records >= 2
     shown = run_command("show", dataset, "--split=eval", "--record", str(split.records - 2))
     assert shown.stderr == f"Next: broetchen show {dataset} --split=eval --record {split.records - 1}\n"
@@ -299,7 +301,7 @@ def test_show_names_the_next_record_of_the_split_until_its_end(built: Path) -> N
 
 
 def test_the_next_command_of_a_dry_run_keeps_the_format(tmp_path: Path) -> None:
-    arguments = ["vocab", DEMO, "-o", tmp_path, "--dataset=fineweb_english", "--engine=tokenizers"]
+    arguments: list[str | Path] = ["vocab", DEMO, "-o", tmp_path, "--dataset=fineweb_english", "--engine=tokenizers"]
     result = run_command(*arguments, "--format=arrayrecord", "--dry-run")
     assert result.returncode == 0, result.stderr
     chosen = "--dataset=fineweb_english --engine=tokenizers --format=arrayrecord"
@@ -309,7 +311,7 @@ def test_the_next_command_of_a_dry_run_keeps_the_format(tmp_path: Path) -> None:
 def test_a_tokenizer_with_a_name_is_evaluated_and_chosen_next(tmp_path: Path) -> None:
     tokenizer = SAMPLES / "tokenizer.json"
     pq.write_table(pa.table({"text": ["Guten Morgen"]}), tmp_path / "a.parquet")
-    arguments = [f"own={os.path.relpath(tokenizer)}", "--data", tmp_path / "a.parquet"]
+    arguments: list[str | Path] = [f"own={os.path.relpath(tokenizer)}", "--data", tmp_path / "a.parquet"]
     as_json = run_command("eval-tokenizer", *arguments, "--json")
     assert as_json.returncode == 0, as_json.stderr
     assert json.loads(as_json.stdout)["tokenizers"]
