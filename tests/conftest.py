@@ -17,7 +17,7 @@ __all__ = ["gcs_bucket", "gcs_prefix"]
 # No test depends on how fast the machine is. In CI the examples are always the same ones; elsewhere they are new ones.
 settings.register_profile("broetchen", deadline=None, derandomize=os.environ.get("CI") == "true", print_blob=True)
 # `make test-slow`: more of them.
-settings.register_profile("thorough", settings.get_profile("broetchen"), max_examples=500)
+settings.register_profile("thorough", settings.get_profile("broetchen"), max_examples=250)
 # `make mutants`: it matters only that a test fails, not by which example.
 settings.register_profile(
     "mutants",
