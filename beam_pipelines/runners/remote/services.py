@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -87,8 +88,14 @@ def read_counters(job: RemoteJob, arguments: Sequence[str] = ()) -> Mapping[str,
     """The counters of a job's steps so far, by namespace and name; empty where its service does not tell them."""
     if job.runner == DATAFLOW and job.job:
         with contextlib.suppress(CannotTellError):
-            return dataflow_of(job, arguments).counters(job.job)
+            return _known_dataflow(job, tuple(arguments)).counters(job.job)
     return {}
+
+
+@functools.lru_cache(maxsize=1)
+def _known_dataflow(job: RemoteJob, arguments: tuple[str, ...]) -> DataflowJobs:
+    # A client keeps connections, and progress asks every few seconds, for hours.
+    return dataflow_of(job, arguments)
 
 
 @contextlib.contextmanager
