@@ -136,8 +136,6 @@ def verify(
     against = job.AgainstSource.chosen(against_source, seed, config, source_root) if against_source else None
     if against:
         terminal.say(f"{against.row_groups:,} row groups are chosen by --seed {against.seed}")
-    if not quick:
-        terminal.will_go_on()
     found = job.verify(
         folder,
         engine=engine,

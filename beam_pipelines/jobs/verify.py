@@ -17,6 +17,7 @@ import apache_beam as beam
 from apache_beam.pvalue import AsList
 
 from beam_pipelines.config.mix import source_path
+from beam_pipelines.console import terminal
 from beam_pipelines.console.progress import display, follow_tallies
 from beam_pipelines.runners.job import job_folder, run_job
 from beam_pipelines.runners.local import work_seconds
@@ -195,6 +196,7 @@ def _memory(output: str, digest: str, *, fresh: bool) -> Memory | None:
     if fresh:
         memory.forget()
     memory.begin()
+    terminal.will_go_on()
     return memory
 
 
