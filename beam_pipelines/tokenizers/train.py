@@ -114,7 +114,7 @@ def train_tokenizer(
     stream, kept = TextStream(corpus.parts, limits), HeldOut()
     total = max_bytes or _total(corpus.parts)
     pairs = PairCounts(form, total, MOST_OCCURRENCES)
-    with bar("reading", total, BYTES, quiet=quiet) as shown:
+    with bar("training", total, BYTES, quiet=quiet) as shown:
         batches = followed(stream, shown, then="merging")
         if not corpus.evaluation:
             batches = kept.kept_out(batches)
