@@ -221,7 +221,8 @@ def train(
         ("--json", as_json, ("start", "status", "stop", "delete", "export")),
     ):
         if given and verb not in needed:
-            raise UsageError(f"{option} is for {', '.join(needed)}, not for {verb}; leave it out")
+            those = " and ".join(filter(None, (", ".join(needed[:-1]), needed[-1])))
+            raise UsageError(f"{option} is for {those}, not for {verb}; leave it out")
     from launch.config.training import load_training_config
     from launch.targets import TargetName, target_of
 

@@ -179,5 +179,5 @@ def _training(mixture: Mixture, steps: int | None, batch: int | None, length: in
         return None
     length = length or mixture.records.max_tokens
     if length is None:
-        raise UsageError("--batch: the datasets are text, whose records are of any length; name --length, too")
+        raise UsageError("--batch: the datasets are text, whose records are of any length; name --length as well")
     return Training(steps, batch, length)

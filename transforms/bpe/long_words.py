@@ -7,7 +7,8 @@ of those that are written without spaces, are far shorter than the limit; what i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,10 @@ _IS_PRINTED = np.zeros(256, np.bool_)  # ASCII, and no white space
 _IS_PRINTED[0x21:0x7F] = True
 _BEGINS_WORD = _IS_PRINTED.copy()
 _BEGINS_WORD[0xE4:0xF5] = True  # first bytes of characters none of which is white space
+
+
+type _Word = tuple[str, tuple[int, int]]
+"""A word, and where in the text it begins and ends."""
 
 
 class WithoutLongWords:
@@ -69,15 +74,36 @@ class WithoutLongWords:
         text = self._style.given_back(text)
         if not len(_with_gap(pa.array([text], pa.large_string()), self._most)):
             return None
-        parts, start, found = [], 0, False
-        for word, (first, last) in self._pre_tokenizer.pre_tokenize_str(text):
+        parts: list[str] = []
+        kept: list[_Word] = []
+        found = False
+        for word in self._pre_tokenizer.pre_tokenize_str(text):
             # Each byte is one character of it.
-            if len(word) > self._most:
-                self.words, self.bytes, found = self.words + 1, self.bytes + len(word), True
-                parts.append(text[start:first])
-                start = last
+            if len(word[0]) > self._most:
+                self.words, self.bytes, found = self.words + 1, self.bytes + len(word[0]), True
+                parts += self._texts_of(text, kept)
+                kept = []
+            else:
+                kept.append(word)
         # A document of nothing else is still one.
-        return ([part for part in (*parts, text[start:]) if part] or [""]) if found else None
+        return ([*parts, *self._texts_of(text, kept)] or [""]) if found else None
+
+    def _texts_of(self, text: str, words: Sequence[_Word]) -> Iterator[str]:
+        """Parts of a text that are split into just these words of it, which stand in a row.
+
+        Mostly that is one. Without the word that followed, white space at an end may be split in another way.
+        """
+        while words:
+            part = text[words[0][1][0] : words[-1][1][1]]
+            own = [word for word, _ in self._pre_tokenizer.pre_tokenize_str(part)]
+            pairs = zip(own, words, strict=False)
+            alike = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1][0], pairs))
+            if len(words) == 1 or alike == len(words) == len(own):
+                yield part
+                return
+            cut = min(max(1, alike), len(words) - 1)
+            yield from self._texts_of(text, words[:cut])
+            words = words[cut:]
 
 
 def _with_gap(texts: pa.LargeStringArray, most: int) -> npt.NDArray[np.int64]:

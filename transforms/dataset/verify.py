@@ -445,7 +445,7 @@ def _shared_texts(element: tuple[tuple[_Texts, str], Iterable[bytes]], held_out:
     folder, kind = texts
     held = np.frombuffer(held_out[texts], np.uint64)
     number = int(is_among(held, np.unique(np.frombuffer(b"".join(parts), np.uint64))).sum())
-    where = "train, too" if train == folder else f"train of {train}"
+    where = "train as well" if train == folder else f"train of {train}"
     unit, share = kind.partition(" ")[0], number / len(held)
     return Finding(
         "warning", f"{folder}: {number:,} of {len(held):,} {unit} of eval ({format_share(share)}) stand in {where}"

@@ -434,7 +434,7 @@ def test_the_command_says_what_is_wrong_in_a_line(
     tmp_path: Path, tokenizer: str | Path, code: int, message: str
 ) -> None:
     (tmp_path / "cut.json").write_bytes(TOKENIZER.read_bytes()[:1000])
-    done = run_command("eval-tokenizer", tmp_path / tokenizer, "--data", f"x={tmp_path}/none.parquet")
+    done = run_command("eval-tokenizer", tmp_path / tokenizer, "--data", f"x={tmp_path}/none.parquet", "-q")
     assert (done.returncode, done.stdout) == (code, "")
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1

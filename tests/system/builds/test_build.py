@@ -390,7 +390,7 @@ def test_a_shuffled_order_is_a_permutation_of_row_groups(corpus: Path, tmp_path:
 
 def test_missing_eos_and_unknown_datasets_are_refused_before_anything_starts(corpus: Path, tmp_path: Path) -> None:
     config = make_config(corpus, DATASETS, tokenizer={"path": str(TOKENIZER)})
-    with pytest.raises(UsageError, match=r"records\.add_eos is true.*tokenizer\.eos_token"):
+    with pytest.raises(UsageError, match=r"records\.add_eos: is true.*tokenizer\.eos_token"):
         build(config, str(tmp_path / "out"), quiet=True)
     with pytest.raises(UsageError, match="--dataset c: the config has no such dataset; it has a, b"):
         build(make_config(corpus, DATASETS), str(tmp_path / "out"), datasets=["c"], quiet=True)

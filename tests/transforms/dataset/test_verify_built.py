@@ -460,8 +460,8 @@ def test_texts_that_stand_in_train_and_eval(tmp_path: Path, records: dict[str, A
     train, held_out = (documents_in(output, split, records) for split in ("train", "eval"))
     shared = sum(document in set(train) for document in held_out)
     assert 0 < shared < len(held_out)
-    share = f"{shared} of {len(held_out)} {unit} of eval ({shared / len(held_out):.1%})"
-    assert verify(str(output)).warnings == (f"{output}/a: {share} stand in train, too",)
+    share = f"{shared} of {len(held_out)} {unit} of eval ({100 * shared / len(held_out):.2f} %)"
+    assert verify(str(output)).warnings == (f"{output}/a: {share} stand in train as well",)
 
 
 def test_eval_of_one_dataset_in_train_of_another(tmp_path: Path) -> None:
