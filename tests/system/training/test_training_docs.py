@@ -95,7 +95,7 @@ def test_a_command_of_the_documents(command, working, tmp_path, monkeypatch, clo
     if "export" in arguments:
         # It needs a trainer's environment, which is not made here.
         arguments += ["--set", f"local.python={sys.executable}"]
-    monkeypatch.setattr(terminal, "start", lambda debug: None)
+    monkeypatch.setattr(terminal, "start", lambda **how: None)
     error: BroetchenError | None = None
     try:
         typer.main.get_command(app).main(arguments, standalone_mode=False)
