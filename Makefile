@@ -119,7 +119,7 @@ test-slow: $(DEV) ## run the slow tests: those that train, kill builds, try many
 
 # Two turns of phrase that plain English does without, and in documents a third.
 lint: $(DEV) ## check style, types and turns of phrase: ruff, mypy, git grep
-	@! git grep -nP '\banew\b|, too([.,;:)]|$$)' -- '*.py' '*.md' '*.yaml' '*.ipynb' || { echo 'write "again" or "also"'; exit 1; }
+	@! git grep -nP '\banew\b|, too([.,;:)"]|$$)' -- '*.py' '*.md' '*.yaml' '*.ipynb' || { echo 'write "again" or "also"'; exit 1; }
 	@! git grep -nP '(^|[.] )(What|Who) [^?]*$$' -- '*.md' || { echo 'begin the sentence with a noun'; exit 1; }
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -207,7 +207,7 @@ HERE = "tests" + ".system.test_names"
         ("transforms.errors, `transforms.errors.BroetchenError`, and [it](benchmarks.md)", "docs", []),
         (f"`{HERE}.is_dotted`, `tests.support.documents.ROOT`", "docs", []),
         ("`transforms/elsewhere" + ".py` was moved", "docs", ["transforms/elsewhere" + ".py"]),
-        ("`apache_beam/elsewhere" + ".py` was moved, too", "docs", ["apache_beam/elsewhere" + ".py"]),
+        ("`apache_beam/elsewhere" + ".py` was moved as well", "docs", ["apache_beam/elsewhere" + ".py"]),
         ("elsewhere" + ".py, and __init__.py, which many have", "docs", ["elsewhere" + ".py", "__init__.py"]),
         ("`transforms/recipe/`, `launch/vm_{name}/`, launch/configs/*.yaml", "docs", []),
         ("`transforms/nowhere" + "/`", "docs", ["transforms/nowhere" + "/"]),
