@@ -483,7 +483,7 @@ def test_outputs_of_whole_documents(tmp_path: Path, record_format: str) -> None:
         over = {one.name: one.trimmed for one in report.datasets}
         assert 0 < over["plain"] < over["hostile_texts"] < 1
         assert (
-            f"hostile_texts: {over['hostile_texts']:.1%} of the tokens are beyond 16 in their document" in parsed.text
+            f"hostile_texts: {100 * over['hostile_texts']:.2f} % of the tokens are beyond 16 in their document" in parsed.text
         )
 
 
