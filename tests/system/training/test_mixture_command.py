@@ -83,7 +83,8 @@ def test_the_demo_mix_comes_out_with_the_shares_of_its_config(demo: Path, tmp_pa
         assert row["simulated_share"] == pytest.approx(row["wanted_share"], abs=0.0005)
         assert row["expected_share"] == pytest.approx(row["wanted_share"], abs=0.0005)
         assert row["epochs_at_end"] > 0.97
-    assert without_hint(result.stderr) == "broetchen: the mixture ended after 520 of 600 records drawn\n"
+    told = "drawing records\nbroetchen: the mixture ended after 520 of 600 records drawn\n"
+    assert without_hint(result.stderr) == told
     written = json.loads(target.read_text())
     assert list(written) == [row["dataset"] for row in rows] == sorted(SHARES)
     for row in rows:
