@@ -181,7 +181,7 @@ def test_a_private_repository_needs_a_token_which_stays_secret(
 ) -> None:
     config = write_config(tmp_path / "mix.yaml", hub.source(SECRET, "data/part-0.parquet"), 20_000)
     refused = run_command("build", config, "--output", tmp_path / "out")
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert "no such repository, or it is private" in refused.stderr
     assert "Traceback" not in refused.stderr
     assert not hub.authorized
