@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from apache_beam.io.filesystem import FileMetadata
 
 _MIME_TYPE = "application/octet-stream"
+# Smaller reads fetch this much, where little will be read, here and there, and where others say what to fetch.
 _LOOK_BYTES = 1 << 20
+_LEAST_BYTES = 64 << 10
 
 
 def gcs_bucket(path: str) -> tuple[Any, str]:
@@ -55,14 +57,22 @@ def look(path: str) -> tuple[int, FileMark]:
     return int(blob.generation), FileMark(int(blob.size), crc32c=str(blob.crc32c))
 
 
-def open_generation(path: str, generation: int) -> Any:
-    """A seekable handle on one generation of an object: every range is of that one, whatever has its name by then.
+def open_object(path: str, generation: int | None = None, *, looks: bool = False) -> Any:
+    """A seekable handle on an object that fetches what is read, with little beside it; Beam's own fetches 16 MiB.
+
+    Args:
+        path: ``gs://bucket/name``.
+        generation: every range is of this one, whatever has the name by then; None for what has it now.
+        looks: whether little will be read, here and there, by more reads than it is worth to ask for.
 
     Raises:
         BroetchenError: (also from its `read`) it was replaced or deleted.
         google.api_core.exceptions.GoogleAPIError: the store refuses.
     """
-    from apache_beam.io.gcp.gcsio import DEFAULT_READ_BUFFER_SIZE, BeamBlobReader
+    chunk = _LOOK_BYTES if looks else _LEAST_BYTES
+    if generation is None:
+        return _gcs_io(path).open(path, "r", read_buffer_size=chunk)
+    from apache_beam.io.gcp.gcsio import BeamBlobReader
     from google.api_core.exceptions import NotFound
 
     class OneGeneration(BeamBlobReader):
@@ -74,20 +84,9 @@ def open_generation(path: str, generation: int) -> Any:
 
     bucket, name = gcs_bucket(path)
     try:
-        return OneGeneration(bucket.blob(name, generation=generation), chunk_size=DEFAULT_READ_BUFFER_SIZE)
+        return OneGeneration(bucket.blob(name, generation=generation), chunk_size=chunk)
     except NotFound as error:
         raise _replaced(path) from error
-
-
-def open_to_look(path: str) -> Any:
-    """A seekable handle on an object of which little will be read, here and there.
-
-    Beam's own fetches 16 MiB from wherever it is read, this one 1 MiB.
-
-    Raises:
-        google.api_core.exceptions.GoogleAPIError: the store refuses.
-    """
-    return _gcs_io(path).open(path, "r", read_buffer_size=_LOOK_BYTES)
 
 
 def _replaced(path: str) -> BroetchenError:

@@ -21,16 +21,19 @@ _PART_OF_WHAT_IS_READ = 128
 class ReadAhead(io.RawIOBase):
     """A file that fetches what `plan` names in pieces, by threads; all else it reads when it is asked.
 
-    At most four pieces (512 KiB growing to 8 MiB each) are held beside the one that is being read, and fewer at first.
+    At most four pieces (growing to 8 MiB each) are held beside the one that is being read, and fewer at first.
 
     Args:
         open_source: opens the file as a seekable binary one; called once for each thread, and once at the beginning.
         read_before: bytes that the same reader has read of other files: it has shown that it goes on.
+        smallest_bytes: of a piece.
     """
 
-    def __init__(self, open_source: Callable[[], Any], read_before: int = 0) -> None:
+    def __init__(
+        self, open_source: Callable[[], Any], read_before: int = 0, *, smallest_bytes: int = _SMALLEST_BYTES
+    ) -> None:
         super().__init__()
-        self._open_source = open_source
+        self._open_source, self._smallest_bytes = open_source, smallest_bytes
         self._source = open_source()
         self._of_thread = threading.local()
         self._sources = [self._source]
@@ -98,14 +101,14 @@ class ReadAhead(io.RawIOBase):
 
     def _top_up(self) -> None:
         # One piece at first: many a reader only looks at the beginning.
-        while len(self._ahead) <= min(_PIECES_AHEAD, self._delivered // _SMALLEST_BYTES):
+        while len(self._ahead) <= min(_PIECES_AHEAD, self._delivered // self._smallest_bytes):
             start, end = self._rest
             while start >= end:
                 following = next(self._planned, None)
                 if following is None:
                     return
                 start, end = following
-            piece = min(_LARGEST_BYTES, max(_SMALLEST_BYTES, self._delivered // _PART_OF_WHAT_IS_READ))
+            piece = min(_LARGEST_BYTES, max(self._smallest_bytes, self._delivered // _PART_OF_WHAT_IS_READ))
             stop = min(end, start + piece)
             self._ahead.append((start, stop, self._pool.submit(self._fetch, start, stop)))
             self._rest = (stop, end)

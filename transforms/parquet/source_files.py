@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,6 +16,9 @@ from transforms.files import gcs_objects, hub_path, storage
 from transforms.files.errors import explained
 from transforms.files.listing import expand
 from transforms.parquet.read_ahead import ReadAhead
+
+# Google's client takes some milliseconds of a processor for a request.
+_SMALLEST_OF_A_BUCKET = 2 << 20
 
 
 def expand_sources(patterns: Iterable[str]) -> list[tuple[str, int]]:
@@ -40,30 +44,36 @@ def is_on_gcs(path: str) -> bool:
     return storage.scheme(path) == "gs"
 
 
+def reads_ahead(path: str) -> bool:
+    """Whether a file's next pieces are fetched while the last are worked on: it lies on the hub, or on ``gs://``."""
+    return is_on_hub(path) or is_on_gcs(path)
+
+
 def open_source(path: str, generation: int | None = None, read_before: int = 0, *, in_order: bool = True) -> Any:
-    """A file to be read in parts, as a seekable binary one: a `ReadAhead` where it lies on the hub.
+    """A file to be read in parts, as a seekable binary one: a `ReadAhead` where it `reads_ahead`.
 
     Args:
         path: the file.
         generation: which content of an object on ``gs://`` to read; None for what has the name now.
         read_before: bytes that the same reader has read of other files; see `ReadAhead`.
-        in_order: whether much of it will be read, from one place on. If not, little more of an object on ``gs://`` is
-            fetched than is read.
+        in_order: whether much of it will be read, from one place on. If not, pieces of an object on ``gs://`` are
+            fetched as they are read.
 
     Raises:
         BroetchenError: it cannot be opened, or is of another generation by now.
     """
-    if generation is not None:
-        with explained(path, "read"):
-            return gcs_objects.open_generation(path, generation)
     try:
         # pyarrow opens local files natively, without the interpreter lock; Beam's file objects serve the others.
         if storage.is_local(path):
             return pa.OSFile(path)
         if is_on_hub(path):
             return ReadAhead(lambda: _open_remote(path), read_before)
-        if is_on_gcs(path) and not in_order:
-            return gcs_objects.open_to_look(path)
+        if is_on_gcs(path):
+            with explained(path, "read"):
+                if not in_order:
+                    return gcs_objects.open_object(path, generation, looks=True)
+                open_object = functools.partial(gcs_objects.open_object, path, generation)
+                return ReadAhead(open_object, read_before, smallest_bytes=_SMALLEST_OF_A_BUCKET)
         # Beam's handles of other stores fetch 16 MiB and more for any read: several at once fetch it many times.
         return _open_remote(path)
     except OSError as error:

@@ -2,7 +2,8 @@
 
 Reading is by row group and streams: memory is bounded by one batch, not by the row group. How many bytes rows come to
 is known only once they are decoded, so few are decoded at a time, and put together to batches by their bytes. Of a file
-on the hub the column chunks that are wanted are fetched, the next pieces while the last ones are worked on.
+on the hub or on ``gs://`` the column chunks that are wanted are fetched, the next pieces while the last ones are worked
+on.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from transforms.parquet.footer import (
 )
 from transforms.parquet.read_ahead import ReadAhead
 from transforms.parquet.row_filter import FileFilter, RowFilter
-from transforms.parquet.source_files import is_on_hub, open_source
+from transforms.parquet.source_files import is_on_hub, open_source, reads_ahead
 from transforms.texts import BATCH_TEXT_BYTES, TextBatch, to_texts, unwanted_rows
 
 _MAX_BATCH_ROWS = 8192
@@ -70,7 +71,7 @@ def read_texts(
         schema: of the columns that are wanted, the text among them, if there are others; those that the file lacks are
             null (`transforms.parquet.columns.fit_table`).
         rows: which rows are wanted, if not all.
-        ahead: whether to fetch the next pieces of a file on the hub meanwhile; not for who only looks at the beginning.
+        ahead: whether to fetch the next pieces of a remote file meanwhile; not for who only looks at the beginning.
 
     Yields:
         (row group, batch), with batches of about `BATCH_TEXT_BYTES` of text.
@@ -123,7 +124,7 @@ def read_files(
     with_left_out: bool = False,
     planned: Sequence[tuple[SourceVersion, RowGroup]] | None = None,
 ) -> Iterator[tuple[tuple[str, int], TextBatch]]:
-    """Streams row groups of several files, as `read_texts` does; a file on the hub is opened while the last is read.
+    """Streams row groups of several files, as `read_texts` does; a remote file is opened while the last is read.
 
     Args:
         schema, rows: see `read_texts`.
@@ -195,7 +196,7 @@ def _read_runs(
             for number, (path, *_) in enumerate(runs):
                 opened, following = following.result() if following else open_run(number), None
                 with opened:
-                    if number + 1 < len(runs) and is_on_hub(runs[number + 1][0]):
+                    if number + 1 < len(runs) and reads_ahead(runs[number + 1][0]):
                         following = pool.submit(open_run, number + 1)
                     for group, batch in opened.batches():
                         yield (path, group), batch
@@ -208,7 +209,7 @@ def _read_runs(
 
 
 class _OpenedFile:
-    """A parquet file from which some row groups will be read; on the hub, its first pieces are being fetched."""
+    """A parquet file from which some row groups will be read; of a remote one, the first pieces are being fetched."""
 
     def __init__(
         self,

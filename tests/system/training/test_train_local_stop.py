@@ -136,7 +136,8 @@ def interrupted(data: Path, trainer: Path, tmp_path_factory: pytest.TempPathFact
     path = config_file(data, output, "text", **ENDLESS, grain_worker_count=1)
     try:
         # More steps than are compared.
-        code, shown = run_on_terminal("train", path, columns=160, interrupt_at=rf"step ([{COMPARED}-9]|\d\d+) of 1000000, loss ")
+        enough = rf"step ([{COMPARED}-9]|\d\d+) of 1000000, loss "
+        code, shown = run_on_terminal("train", path, columns=160, interrupt_at=enough)
         assert trainers(output) == []
     finally:
         run_command("train", path, "stop")  # of a trainer that outlives its command, beside all later tests
