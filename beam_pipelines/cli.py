@@ -147,6 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     gc.set_threshold(_OBJECTS_BEFORE_COLLECTION, 20, 20)
     given = [_at_home(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
     code = run(lambda: app(given, prog_name="broetchen"), debug="--debug" in given)
+    terminal.clear()
     if code:
         # Threads that Beam leaves behind after an error may be deep in native code, which aborts the process when the
         # interpreter is taken down under it.

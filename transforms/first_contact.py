@@ -4,7 +4,9 @@ The clients of the hub and of object stores retry for minutes, and say nothing o
 is right. Before one starts it is not: mostly there is no network, a proxy is missing, or an address is wrong. So a
 command makes contact first (`expect_answers`), once with each service; workers and other programs leave it out.
 
-Contact is any answer over HTTP to a request without credentials, by the proxies that the environment names.
+Contact is any answer over HTTP to a request without credentials, by the proxies that the environment names. Where
+nobody has signed in to Google Cloud, that is told as well: Beam looks for credentials five times, for some 20 seconds,
+before it goes on without.
 """
 
 from __future__ import annotations
@@ -73,6 +75,32 @@ def make_contact(path: str) -> None:
             f"(HTTPS_PROXY), then run it again.{named}"
         )
     _answered.add(address)
+    if scheme == "gs":
+        _look_for_credentials()
+
+
+def _look_for_credentials() -> None:
+    """Says that there are none, and has Beam ask anonymously at once, as it would in the end."""
+    import google.auth
+    import google.auth.exceptions
+    from apache_beam.internal.gcp.auth import _Credentials
+
+    with _Credentials._credentials_lock:
+        if _Credentials._credentials_init:
+            return
+        try:
+            google.auth.default()
+        except google.auth.exceptions.DefaultCredentialsError as error:
+            if os.environ.get("GOOGLE_APPLICATION_CREDENTIALS"):
+                _LOGGER.warning("Google Cloud: %s; only what is public can be read", one_line(error))
+            else:
+                _LOGGER.warning(
+                    "Google Cloud: nobody has signed in here, so only what is public can be read; to sign in: gcloud "
+                    "auth application-default login"
+                )
+            _Credentials._credentials, _Credentials._credentials_init = None, True
+        except google.auth.exceptions.GoogleAuthError:
+            pass  # Beam will see what it is.
 
 
 def _can_be_asked(scheme: str, address: str) -> bool:

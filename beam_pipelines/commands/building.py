@@ -132,7 +132,7 @@ def _build(
     debug: bool,
 ) -> None:
     """What `build` and `vocab` do; `more_settings` make the one the other, by `own_options` that `build` lacks."""
-    terminal.start(debug=debug, quiet=quiet, hints=not as_json)
+    terminal.start(debug=debug, quiet=quiet, hints=not as_json, takes_time=True)
     mix = load_mix(config, [*more_settings, *(settings or ())], source_root)
     console = terminal.output()
     if dry_run:
@@ -244,7 +244,7 @@ def plan(
 ) -> None:
     """Show what a build would read and write, from footers and a small sample, or from counts in a ledger."""
     shape = chosen_format(output_format, as_json)
-    terminal.start(debug=debug, quiet=quiet, hints=shape == "table")
+    terminal.start(debug=debug, quiet=quiet, hints=shape == "table", takes_time=True)
     mix = load_mix(config, settings, source_root)
     from beam_pipelines.jobs import plan as job
     from beam_pipelines.tables.sources import print_plan
@@ -283,7 +283,7 @@ def download(
     with [bold]--source-root[/]. A download that was stopped is run again and goes on where it was; one that finds
     another at the same file waits for it.
     """
-    terminal.start(debug=debug, quiet=quiet, hints=not as_json)
+    terminal.start(debug=debug, quiet=quiet, hints=not as_json, takes_time=True)
     if dry_run and check:
         raise UsageError("--dry-run lists the files and --check reads them; choose one of the two")
     mix = load_mix(config, settings)
@@ -332,7 +332,7 @@ def demo(
     debug: Debug = False,
 ) -> None:
     """Build a mix of five datasets from the embedded sample corpora, verify it, and show the table."""
-    terminal.start(debug=debug, quiet=quiet, hints=not as_json)
+    terminal.start(debug=debug, quiet=quiet, hints=not as_json, takes_time=True)
     from beam_pipelines.jobs.build import build_demo
     from beam_pipelines.jobs.verify import verify
     from beam_pipelines.tables.datasets import build_as_json, print_build, print_verified, verification_as_json

@@ -54,7 +54,7 @@ def count(
     Shows subtokens, documents, bytes, and tokens per document (mean, median, 99th percentile); see docs/counting.md.
     """
     shape = chosen_format(output_format, as_json)
-    terminal.start(debug=debug, quiet=quiet, hints=shape == "table")
+    terminal.start(debug=debug, quiet=quiet, hints=shape == "table", takes_time=True)
     from beam_pipelines.jobs import count as job
     from beam_pipelines.tables.sources import print_counts
 
@@ -126,7 +126,7 @@ def verify(
     Warns of texts that stand in train and eval both, of content that is there twice, and of leftovers, and says what it
     cannot find; see docs/verify.md.
     """
-    terminal.start(debug=debug, quiet=quiet, hints=not as_json)
+    terminal.start(debug=debug, quiet=quiet, hints=not as_json, takes_time=True)
     from beam_pipelines.jobs import verify as job
     from beam_pipelines.tables.datasets import print_findings, print_verified, verification_as_json
 
@@ -291,7 +291,7 @@ def report(
 
     Example: [bold]broetchen report ./my-mix --length 2048 --png charts[/]
     """
-    terminal.start(debug=debug, quiet=quiet, hints=not as_json)
+    terminal.start(debug=debug, quiet=quiet, hints=not as_json, takes_time=True)
     from beam_pipelines.report.write import write_report
 
     write_report(folder, page, png_folder=png, length=length, batch=batch, quiet=quiet)

@@ -69,7 +69,7 @@ def train_tokenizer(
     debug: Debug = False,
 ) -> None:
     """Train a byte-level BPE tokenizer, check that no text is lost, and write what transformers and MaxText load."""
-    terminal.start(debug=debug, quiet=quiet, hints=not as_json)
+    terminal.start(debug=debug, quiet=quiet, hints=not as_json, takes_time=True)
     from beam_pipelines.tables.tokenizers import print_training, training_as_json
     from beam_pipelines.tokenizers import corpus as corpora
     from beam_pipelines.tokenizers import train as job
@@ -136,7 +136,7 @@ def eval_tokenizer(
     docs/evaluation.md says what each column means.
     """
     shape = chosen_format(output_format, as_json)
-    terminal.start(debug=debug, quiet=quiet, hints=shape == "table")
+    terminal.start(debug=debug, quiet=quiet, hints=shape == "table", takes_time=True)
     from transforms.evaluation.tokenizers import split_name
 
     if as_json and (files := [one for one in tokenizers or () if _is_place_for_json(one)]):

@@ -7,15 +7,16 @@ shown at the end, so nothing is lost when the rest is left out; `--debug` leaves
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
+from beam_pipelines.console.own_stderr import OwnStderr, take_stderr
 from transforms.errors import last_line, without_controls
 
 _OURS = ("transforms.", "beam_pipelines.", "launch.")
@@ -37,6 +38,7 @@ _WORKERS = "root"
 NEWS_OF_JOB = "broetchen: "
 
 _console = Console(stderr=True)
+_stderr: OwnStderr | None = None
 _is_command = False
 _hints = False
 _goes_on = False
@@ -50,7 +52,7 @@ def console() -> Console:
 def output() -> Console:
     """Standard output, for tables and other results."""
     # A pipe has no width; tables are not cut for it. Names may hold what looks like the code of an emoji.
-    return Console(width=None if sys.stdout.isatty() else 200, emoji=False)
+    return _Output(width=None if sys.stdout.isatty() else 200, emoji=False)
 
 
 def print_as_is(console: Console, text: str) -> None:
@@ -69,15 +71,16 @@ def hint(text: str) -> None:
         say(text)
 
 
-def start(*, debug: bool, quiet: bool = False, hints: bool = True) -> None:
+def start(*, debug: bool, quiet: bool = False, hints: bool = True, takes_time: bool = False) -> None:
     """Sets up logging, and takes standard error away from everything but `console`, unless in `debug`.
 
     Args:
         debug: whether to log everything.
         quiet: whether only warnings and errors are told, and no hints.
         hints: whether to print hints, where it is not quiet.
+        takes_time: whether seconds may pass before there is anything to say, as Beam takes to be imported.
     """
-    global _is_command, _hints
+    global _console, _is_command, _hints, _stderr
     _is_command, _hints = True, hints and not quiet
     # By force, as Beam sets up logging of its own accord when its options are looked at.
     if debug:
@@ -89,7 +92,17 @@ def start(*, debug: bool, quiet: bool = False, hints: bool = True) -> None:
     logging.basicConfig(format="%(message)s", level=level, handlers=[_Lines()], force=True)
     # The name of a job elsewhere, and its page, are no progress: they are shown even where it is quiet.
     logging.getLogger(_CLIENT).setLevel(logging.INFO)
-    _take_stderr()
+    _stderr = take_stderr()
+    if _stderr:
+        _console = Console(file=_stderr)
+        if takes_time and not quiet:
+            _stderr.pass_by("starting …")
+
+
+def clear() -> None:
+    """Takes the line away that says that a command is starting, if it still stands there."""
+    if _stderr:
+        _stderr.clear()
 
 
 def will_go_on() -> None:
@@ -108,14 +121,13 @@ def is_command() -> bool:
     return _is_command
 
 
-def _take_stderr() -> None:
-    global _console
-    with contextlib.suppress(OSError):  # there is none
-        own = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 2)
-        os.close(nowhere)
-        _console = Console(file=own)
+class _Output(Console):
+    """Standard output, before which the passing line on standard error goes."""
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        """As rich's."""
+        clear()
+        super().print(*objects, **how)
 
 
 class _Lines(logging.Handler):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.support.command import run_command, without_hint
-from tests.transforms.dataset.built_outputs import build_output
+from tests.support.command import run_command, started_command, without_hint
+from tests.transforms.dataset.built_outputs import GROUPS, build_output, write_mix
 
 THREADS = "--direct_running_mode=in_memory"
 
@@ -85,3 +88,33 @@ def test_options_that_do_not_go_together(output: Path) -> None:
         result = run_command("verify", output, *arguments)
         assert result.returncode == 2
         assert said in result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stopped_by", [signal.SIGKILL, signal.SIGINT], ids=lambda one: one.name)
+def test_one_that_was_stopped_goes_on(stopped_by: signal.Signals, tmp_path: Path) -> None:
+    """All of its processes get the signal, as by the system's hand for want of memory, or by Ctrl-C."""
+    config = write_mix(tmp_path, {f"{number}": GROUPS for number in range(40)}, tokens=60_000)
+    built = run_command("build", config, "--output", tmp_path / "out", "--quiet")
+    assert built.returncode == 0, built.stderr
+    shards = len(list((tmp_path / "out").rglob("*.arecord")))
+    time.sleep(11)  # Of a shard that was written in these seconds, nothing is remembered.
+    cache = tmp_path / "cache"
+    environment = {**os.environ, "BROETCHEN_CACHE": str(cache)}
+
+    def remembered() -> int:
+        return sum(path.read_bytes().count(b"\n") for path in cache.rglob("*.jsonl"))
+
+    with started_command("verify", tmp_path / "out", environment=environment) as process:
+        while not remembered():
+            assert process.poll() is None
+            time.sleep(0.01)
+        os.killpg(process.pid, stopped_by)
+        assert process.wait(60) in (-signal.SIGKILL, 130)
+    kept = remembered()
+    assert 0 < kept < shards
+    done = run_command("verify", tmp_path / "out", environment=environment)
+    assert done.returncode == 0, done.stderr
+    assert f"a run that was stopped has found {kept:,} of {shards:,} shards sound" in done.stderr
+    assert f"what a disk has changed by itself in {kept:,} shards" in done.stdout
+    assert not remembered()

@@ -8,8 +8,11 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from apache_beam.internal.gcp import auth
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from tests.support.services.refusing_service import answering
 from transforms import first_contact
@@ -145,3 +148,25 @@ def test_neither_forks_nor_other_programs_make_contact(monkeypatch: pytest.Monke
         make_contact("hf://datasets/a/b/c.parquet")
     expect_answers(False)
     make_contact("hf://datasets/a/b/c.parquet")
+
+
+@pytest.mark.parametrize(("variable", "said"), [("", "nobody has signed in here"), ("/no/such/key.json", "/no/such")])
+def test_without_credentials_beam_asks_anonymously_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture, variable: str, said: str
+) -> None:
+    """It looks for them five times otherwise; this fails as well where Beam keeps them elsewhere."""
+    monkeypatch.setattr(auth._Credentials, "_credentials_init", False)
+    monkeypatch.setattr(auth._Credentials, "_credentials", None)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", variable)
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    with answering(404, "no") as service, caplog.at_level(logging.WARNING):
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", service)
+        make_contact("gs://bucket/a")
+        began = time.monotonic()
+        assert auth.get_service_credentials(PipelineOptions()) is None
+        assert time.monotonic() - began < 1
+        make_contact("gs://bucket/b")
+    (message,) = (record.getMessage() for record in caplog.records if record.name == first_contact.__name__)
+    assert said in message
+    assert "only what is public can be read" in message

@@ -201,7 +201,9 @@ class ConfigDocument:
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark
             where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-            what = f"is not valid YAML: {error.problem}; check the quotes, colons and indents"
+            tab = error.problem is not None and "'\\t'" in error.problem
+            advice = "indent by blanks, not by a tab" if tab else "check the quotes, colons and indents"
+            what = f"is not valid YAML: {error.problem}; {advice}"
             raise UsageError(f"{self.name}{where}: {what}") from error
         except yaml.reader.ReaderError as error:
             what = f"is not valid YAML: character {error.position} is not printable; check the path, or remove it"

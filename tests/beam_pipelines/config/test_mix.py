@@ -746,6 +746,7 @@ def test_each_error_says_where_what_and_how_to_mend_it(write, changes, parts):
         (b"# nothing\n", "mix.yaml: is empty; start from"),
         (b"a: 1\n---\nb: 2\n", "mix.yaml:2:1: is not valid YAML: but found another document"),
         (b"name: [a\n", "mix.yaml:2:1: is not valid YAML: .*; check the quotes"),
+        (b"name: a\nx:\n\ty: 1\n", "mix.yaml:3:1: is not valid YAML: .*; indent by blanks, not by a tab"),
         (b"name: *x\n", "mix.yaml:1:7: is not valid YAML: found undefined alias 'x'"),
         (b"name: \x00\n", "mix.yaml: is not valid YAML: character 6 is not printable"),
         ("name: ä\n".encode("latin-1"), r"mix.yaml: is not UTF-8 text \(byte 6\); .*save it as UTF-8"),
