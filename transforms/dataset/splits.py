@@ -9,6 +9,7 @@ import operator
 import os
 import posixpath
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any, SupportsIndex, overload
@@ -29,6 +30,8 @@ from transforms.tokenizer.spec import TokenizerSpec
 # Shards that a split keeps open: a local ArrayRecord file takes a file descriptor and an index, a remote one a copy on
 # disk, and a parquet file the text of a row group in memory.
 _OPEN_LOCAL, _OPEN_REMOTE, _OPEN_PARQUET = 64, 4, 4
+# Held on to in a fork: a reader that is forgotten deletes its copy of a remote shard, which is the parent's.
+_of_the_parent: list[OrderedDict[int, ShardReader]] = []
 
 
 class Record:
@@ -94,8 +97,8 @@ class SplitRecords:
     """The records of one split by their number, in the order of the build: shard after shard.
 
     A Grain `RandomAccessDataSource`: `grain.MapDataset.source(split)` reads from it, with threads, which take turns,
-    and with processes. A shard is opened when a record of it is first asked for, and stays open until others take its
-    place.
+    and with processes, forks among them. A shard is opened when a record of it is first asked for, and stays open until
+    others take its place.
     """
 
     def __init__(self, folder: str, manifest: Manifest, split: str) -> None:
@@ -111,10 +114,16 @@ class SplitRecords:
         self._most_open = _OPEN_LOCAL if storage.is_local(folder) else _OPEN_REMOTE
         if self._format == "parquet":
             self._most_open = _OPEN_PARQUET
-        self._forget()
+        self._begin()
 
-    def _forget(self) -> None:
+    def _begin(self) -> None:
         self._lock, self._open = threading.Lock(), OrderedDict[int, ShardReader]()
+        _splits.add(self)
+
+    def _begin_fork(self) -> None:
+        """Leaves what is open to the parent, and its lock, which a thread of the parent may have held."""
+        _of_the_parent.append(self._open)
+        self._begin()
 
     @property
     def tokens(self) -> int:
@@ -179,11 +188,22 @@ class SplitRecords:
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self.__dict__.update(state)
-        self._forget()
+        self._begin()
 
     def __repr__(self) -> str:
         # Grain's DataLoader compares it to tell whether a checkpoint belongs to the same data.
         return f"SplitRecords({self._name}, records={len(self)}, fingerprint={self._fingerprint})"
+
+
+_splits: weakref.WeakSet[SplitRecords] = weakref.WeakSet()
+
+
+def _begin_forks() -> None:
+    for split in list(_splits):
+        split._begin_fork()
+
+
+os.register_at_fork(after_in_child=_begin_forks)
 
 
 class BuiltDataset(Mapping[str, SplitRecords]):

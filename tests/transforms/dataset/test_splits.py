@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import multiprocessing
 import pickle
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,28 @@ def test_a_split_travels_to_other_processes(dataset: BuiltDataset) -> None:
     assert pickle.loads(pickle.dumps(train[5])).text == train[5].text
 
 
+def in_a_fork(work: Callable[[], Any]) -> Any:
+    """What a fork of this process makes of its own copy of the splits, as PyTorch's DataLoader has workers do."""
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=lambda: sender.send(work()))
+    process.start()
+    try:
+        assert receiver.poll(60), "the fork hangs"
+        return receiver.recv()
+    finally:
+        process.kill()
+        process.join()
+
+
+def test_a_fork_reads_whatever_its_parent_does_meanwhile(dataset: BuiltDataset) -> None:
+    train = dataset["train"]
+    wanted = [train[number].ids.tolist() for number in (0, -1)]
+    with train._lock:  # as another thread of the parent holds it that reads at that moment
+        assert in_a_fork(lambda: [train[number].ids.tolist() for number in (0, -1)]) == wanted
+    assert [train[number].ids.tolist() for number in (0, -1)] == wanted
+
+
 def test_a_bucket_holds_the_same(folders: dict[str, Path], gcs_prefix: str, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(splits, "_OPEN_REMOTE", 2)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -150,6 +173,9 @@ def test_a_bucket_holds_the_same(folders: dict[str, Path], gcs_prefix: str, tmp_
     with open_dataset(f"{gcs_prefix}/a") as remote, open_dataset(str(folders["tokens"])) as local:
         assert [record.ids.tolist() for record in remote["train"]] == [record.ids.tolist() for record in local["train"]]
         assert remote["train"][7].text == local["train"][7].text
+        assert len(list(tmp_path.rglob("*.arecord"))) == 2
+        # A fork deletes no copy that its parent reads.
+        assert in_a_fork(remote.close) is None
         assert len(list(tmp_path.rglob("*.arecord"))) == 2
     assert not list(tmp_path.rglob("*.arecord"))
 
