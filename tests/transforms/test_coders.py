@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import pkgutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,10 @@ import apache_beam as beam
 import pytest
 from apache_beam.coders import Coder, coders, registry
 from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
+from apache_beam.typehints import typehints
+from apache_beam.typehints.decorators import TypeCheckError
 
+import transforms
 from beam_pipelines.jobs.build import demo_config
 from beam_pipelines.jobs.specs import dataset_specs, load_config_tokenizer
 from transforms.arrayrecord.sink import WriteToArrayRecord
@@ -20,11 +25,14 @@ from transforms.building.datasets import BuildDatasets
 from transforms.coders import JsonCoder
 from transforms.counting.count_tokens import BuiltShard, CountBuiltShards, CountTokens
 from transforms.counting.text_count import TextCountCoder
+from transforms.dataset.against_source import SourceCheck, VerifyAgainstSource
+from transforms.dataset.quarantine import QuarantineCheck, VerifyQuarantine
 from transforms.dataset.verify import ShardCheck, VerifyShards
 from transforms.encoding.tokenize import Tokenize
 from transforms.evaluation.evaluate import EvaluateTokenizers
 from transforms.evaluation.statistics import StatisticsCoder
 from transforms.parquet.read import ReadFooters, ReadParquet, TextSource
+from transforms.recipe.plan import PlanDatasets
 from transforms.recipe.spec import DatasetSpec
 
 TRANSFORMS: dict[str, tuple[Any, Callable[[], beam.PTransform[Any, Any]]]] = {
@@ -32,6 +40,9 @@ TRANSFORMS: dict[str, tuple[Any, Callable[[], beam.PTransform[Any, Any]]]] = {
     "CountTokens": (str, lambda: CountTokens({})),
     "CountBuiltShards": (BuiltShard, CountBuiltShards),
     "VerifyShards": (ShardCheck, VerifyShards),
+    "VerifyAgainstSource": (SourceCheck, VerifyAgainstSource),
+    "VerifyQuarantine": (QuarantineCheck, VerifyQuarantine),
+    "PlanDatasets": (tuple[str, DatasetSpec], PlanDatasets),
     "EvaluateTokenizers": (str, lambda: EvaluateTokenizers({}, {})),
     "ReadFooters": (TextSource, ReadFooters),
     "ReadParquet": (str, ReadParquet),
@@ -106,6 +117,31 @@ def test_no_element_is_pickled(name: str) -> None:
         if not isinstance(part, PLAIN) and not label.startswith(EXCEPTION)
     }
     assert not others
+
+
+def test_all_transforms_are_here() -> None:
+    for module in pkgutil.walk_packages(transforms.__path__, "transforms."):
+        importlib.import_module(module.name)
+    ours = {one.__name__ for one in beam.PTransform.__subclasses__() if one.__module__.startswith("transforms.")}
+    assert ours == set(TRANSFORMS)
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_elements_of_another_type_are_refused_before_anything_runs(name: str) -> None:
+    """Beam reads no annotations that are strings, as those of a module are that imports them from the future."""
+    _, make = TRANSFORMS[name]
+    others = beam.Pipeline() | beam.Create([]).with_output_types(complex)
+    with pytest.raises(TypeCheckError, match=rf"Input type hint violation at {name}: .*, got <class 'complex'>"):
+        _ = others | make()
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_a_transform_says_what_it_gives(name: str) -> None:
+    element, make = TRANSFORMS[name]
+    given = beam.Pipeline() | beam.Create([]).with_output_types(element) | make()
+    if isinstance(given, beam.PCollection):
+        (declared,), _ = make().get_type_hints().output_types
+        assert declared == given.element_type != typehints.Any
 
 
 def test_a_step_without_a_type_is_found() -> None:

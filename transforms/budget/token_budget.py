@@ -10,6 +10,7 @@ The arithmetic is that of TFDS's `core/splits.py` (absolute slices over shard le
 from __future__ import annotations
 
 import dataclasses
+import numbers
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import apache_beam as beam
@@ -19,7 +20,7 @@ from apache_beam.pvalue import AsDict
 from transforms.budget.shard_count import TAKEN_OVER as TAKEN_OVER
 from transforms.budget.shard_count import ShardCount as ShardCount
 from transforms.coders import JsonCoder, register_json_coder
-from transforms.errors import BroetchenError
+from transforms.errors import BroetchenError, UsageError
 
 register_json_coder(ShardCount)
 
@@ -75,9 +76,13 @@ def cut_shards(shards: Iterable[tuple[int, int]], budgets: Mapping[str, int]) ->
         one `SplitCut` a split. Its slices are consecutive and not empty; together the splits' slices cover the
         stream's first `sum(budgets)` tokens, each once.
 
+    Raises:
+        UsageError: a budget is no whole number, or negative.
+
     >>> cut_shards([(0, 10), (1, 10)], {"train": 12, "eval": 5})[1].slices
     (ShardSlice(ordinal=1, skip=2, take=5),)
     """
+    check_budgets(budgets)
     cuts = []
     remaining = iter(shards)
     ordinal, start, end = -1, 0, 0
@@ -96,6 +101,17 @@ def cut_shards(shards: Iterable[tuple[int, int]], budgets: Mapping[str, int]) ->
             missing -= take
         cuts.append(SplitCut(split, budget, tuple(slices), missing))
     return tuple(cuts)
+
+
+def check_budgets(budgets: Mapping[str, int]) -> None:
+    """Checks that the budgets of splits are numbers of tokens.
+
+    Raises:
+        UsageError: one is no whole number, such as `1e9`, or negative.
+    """
+    for split, budget in budgets.items():
+        if isinstance(budget, bool) or not isinstance(budget, numbers.Integral) or budget < 0:
+            raise UsageError(f"the budget of {split} is {budget!r}; give it a whole number of tokens, 0 or more")
 
 
 def merge_counts(counts: Iterable[ShardCount]) -> list[ShardCount]:
@@ -155,6 +171,8 @@ class MergeShardCounts(beam.CombineFn):
         return TupleSequenceCoder(JsonCoder(ShardCount))
 
 
+@beam.typehints.with_input_types(tuple[str, ShardCount])
+@beam.typehints.with_output_types(tuple[str, DatasetCut])
 class TokenBudget(beam.PTransform[beam.PCollection[tuple[str, ShardCount]], beam.PCollection[tuple[str, DatasetCut]]]):
     """Counts in, cuts out: where each dataset's splits begin and end, to the token.
 
@@ -178,11 +196,15 @@ class TokenBudget(beam.PTransform[beam.PCollection[tuple[str, ShardCount]], beam
         budgets: tokens by dataset and split, in the order in which the splits lie in the stream; or a side input.
 
     Raises:
+        UsageError: a budget is no whole number, or negative; of a side input, when run.
         BroetchenError: (when run) a dataset arrives that has no budget.
     """
 
     def __init__(self, budgets: Mapping[str, Mapping[str, int]] | AsDict) -> None:
         super().__init__()
+        if not isinstance(budgets, AsDict):
+            for splits in budgets.values():
+                check_budgets(splits)
         self._budgets = budgets
 
     def expand(self, counts: beam.PCollection[tuple[str, ShardCount]]) -> beam.PCollection[tuple[str, DatasetCut]]:

@@ -398,6 +398,8 @@ class _EndBuild(beam.DoFn):
             raise BroetchenError("\n".join(sorted(failures)))
 
 
+@beam.typehints.with_input_types(DatasetSpec)
+@beam.typehints.with_output_types(BuildResult)
 class BuildDatasets(beam.PTransform[PCollection[DatasetSpec], PCollection[BuildResult]]):
     """Builds datasets to their exact budgets: PCollection[DatasetSpec] in, PCollection[BuildResult] out.
 

@@ -203,6 +203,8 @@ def count_row_groups(
     }
 
 
+@beam.typehints.with_input_types(str)
+@beam.typehints.with_output_types(tuple[str, TextCount])
 class CountTokens(beam.PTransform[PCollection[str], PCollection[tuple[str, TextCount]]]):
     """Names of sources in, (name, TextCount) of all of each out.
 
@@ -305,6 +307,8 @@ def count_shard(built: BuiltShard, tallies: str | None = None) -> TextCount:
     return count
 
 
+@beam.typehints.with_input_types(BuiltShard)
+@beam.typehints.with_output_types(tuple[str, TextCount])
 class CountBuiltShards(beam.PTransform[PCollection[BuiltShard], PCollection[tuple[str, TextCount]]]):
     """PCollection[BuiltShard] in, (name, TextCount) out; see `count_shard`.
 

@@ -444,6 +444,8 @@ class _VerifyRowGroup(beam.DoFn):
         yield from source_findings(check)
 
 
+@beam.typehints.with_input_types(SourceCheck)
+@beam.typehints.with_output_types(Finding)
 class VerifyAgainstSource(beam.PTransform[beam.PCollection[SourceCheck], beam.PCollection[Finding]]):
     """PCollection[SourceCheck] in, PCollection[Finding] out: how datasets differ from their sources.
 

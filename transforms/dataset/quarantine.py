@@ -104,6 +104,8 @@ class _VerifyQuarantine(beam.DoFn):
         yield from (Finding("problem", text) for text in quarantine_file_problems(check))
 
 
+@beam.typehints.with_input_types(QuarantineCheck)
+@beam.typehints.with_output_types(Finding)
 class VerifyQuarantine(beam.PTransform[beam.PCollection[QuarantineCheck], beam.PCollection[Finding]]):
     """PCollection[QuarantineCheck] in, PCollection[Finding] out: a problem for each thing that is wrong.
 

@@ -452,6 +452,8 @@ def _shared_texts(element: tuple[tuple[_Texts, str], Iterable[bytes]], held_out:
     )
 
 
+@beam.typehints.with_input_types(ShardCheck)
+@beam.typehints.with_output_types(Finding)
 class VerifyShards(beam.PTransform[beam.PCollection[ShardCheck], beam.PCollection[Finding]]):
     """PCollection[ShardCheck] in, PCollection[Finding] out: a problem for each thing that is wrong.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from typing import get_args
 
 import apache_beam as beam
 import numpy as np
@@ -12,7 +13,7 @@ import pyarrow as pa
 from apache_beam.metrics import Metrics
 
 from transforms.arrayrecord.example import encode_ids, encode_texts
-from transforms.arrayrecord.records import FEATURE, Ids, RecordSpec, add_bos_eos, record_bounds
+from transforms.arrayrecord.records import FEATURE, MOST_TOKENS, Ids, RecordSpec, add_bos_eos, record_bounds
 from transforms.encoding.pool import borrow_encoder
 from transforms.errors import UsageError
 from transforms.segments.encoded import Encoded
@@ -61,6 +62,8 @@ class _TokenizeBatch(beam.DoFn):
         yield from batch.records()
 
 
+@beam.typehints.with_input_types(str)
+@beam.typehints.with_output_types(bytes)
 class Tokenize(beam.PTransform[beam.PCollection[str], beam.PCollection[bytes]]):
     """Documents in, training records out: PCollection[str] to PCollection[bytes].
 
@@ -89,7 +92,8 @@ class Tokenize(beam.PTransform[beam.PCollection[str], beam.PCollection[bytes]]):
         engine: what encodes; the ids are the same.
 
     Raises:
-        UsageError: the tokenizer cannot be loaded, or has no token that is to be added.
+        UsageError: an argument is none of those that there are, or the tokenizer cannot be loaded or has no token that
+            is to be added.
     """
 
     def __init__(
@@ -105,9 +109,14 @@ class Tokenize(beam.PTransform[beam.PCollection[str], beam.PCollection[bytes]]):
         engine: Engine = "auto",
     ) -> None:
         super().__init__()
+        if isinstance(max_tokens, bool) or not isinstance(max_tokens, int) or not 1 <= max_tokens <= MOST_TOKENS:
+            raise UsageError(f"max_tokens is {max_tokens!r}; use a whole number from 1 to {MOST_TOKENS:,}")
+        for name, value, known in (("special_tokens", special_tokens, SpecialTokens), ("engine", engine, Engine)):
+            if value not in get_args(known):
+                raise UsageError(f"{name} is {value!r}; use {' or '.join(get_args(known))}")
         loaded = load_tokenizer(tokenizer, bos_token=bos_token, eos_token=eos_token)
-        for kind, added, known in (("bos", add_bos, loaded.bos_id), ("eos", add_eos, loaded.eos_id)):
-            if added and known is None:
+        for kind, added, token_id in (("bos", add_bos, loaded.bos_id), ("eos", add_eos, loaded.eos_id)):
+            if added and token_id is None:
                 raise UsageError(f"{tokenizer} names no {kind.upper()} token: give Tokenize {kind}_token=")
         self._tokenizer = TokenizerSpec(tokenizer, loaded.sha256, bos_token, eos_token, special_tokens)
         self._records = RecordSpec(

@@ -143,6 +143,8 @@ class _Evaluate(beam.DoFn):
         yield (name, group), total
 
 
+@beam.typehints.with_input_types(str)
+@beam.typehints.with_output_types(tuple[Pair, TokenStatistics])
 class EvaluateTokenizers(beam.PTransform[beam.PCollection[str], beam.PCollection[tuple[Pair, TokenStatistics]]]):
     """Names of groups in, ((tokenizer, group), TokenStatistics) out.
 

@@ -75,6 +75,8 @@ class _ReadFooters(beam.DoFn):
                 raise
 
 
+@beam.typehints.with_input_types(TextSource)
+@beam.typehints.with_output_types(tuple[str, SourceFile])
 class ReadFooters(beam.PTransform[beam.PCollection[TextSource], beam.PCollection[tuple[str, SourceFile]]]):
     """PCollection[TextSource] in, (name of the source, SourceFile) of each of its files out.
 
@@ -117,6 +119,8 @@ class _ReadRowGroup(beam.DoFn):
             yield from batch.texts.to_pylist()
 
 
+@beam.typehints.with_input_types(str)
+@beam.typehints.with_output_types(str)
 class ReadParquet(beam.PTransform[beam.PCollection[str], beam.PCollection[str]]):
     """Reads the text column of parquet files: PCollection[str] of glob patterns in, PCollection[str] of documents out.
 

@@ -326,6 +326,7 @@ class _PlanDataset(beam.DoFn):
         yield name, head
 
 
+@beam.typehints.with_input_types(tuple[str, DatasetSpec])
 class PlanDatasets(beam.PTransform[beam.PCollection[tuple[str, DatasetSpec]], DoOutputsTuple]):
     """(name, DatasetSpec) in, plans out. Files are expanded and footers read in parallel.
 

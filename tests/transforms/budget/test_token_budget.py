@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import random
+import re
+from typing import Any
 
 import apache_beam as beam
+import numpy as np
 import pytest
 from apache_beam.pvalue import AsDict
 from apache_beam.testing.test_pipeline import TestPipeline
@@ -27,7 +30,7 @@ from transforms.budget.token_budget import (
 )
 from transforms.checksums import FileMark
 from transforms.coders import from_json, to_json
-from transforms.errors import BroetchenError
+from transforms.errors import BroetchenError, UsageError
 
 A, B = FileMark(1, "a"), FileMark(1, "b")
 
@@ -239,3 +242,16 @@ def test_only_an_unbroken_stream_of_shards_is_cut() -> None:
 def test_a_dataset_without_a_budget_is_an_error() -> None:
     with pytest.raises(BroetchenError, match="'b' has counts but no budget"), TestPipeline() as pipeline:
         _ = pipeline | beam.Create([("b", ShardCount(0, 1))]) | TokenBudget({"a": {"train": 1}})
+
+
+@pytest.mark.parametrize("budget", [-1, 5.0, 1e9, True, "5"])
+def test_a_budget_is_a_whole_number_of_tokens(budget: Any) -> None:
+    message = re.escape(f"the budget of eval is {budget!r}; give it a whole number of tokens, 0 or more")
+    with pytest.raises(UsageError, match=message):
+        cut_shards([(0, 10)], {"train": 5, "eval": budget})
+    with pytest.raises(UsageError, match=message):
+        TokenBudget({"a": {"train": 5, "eval": budget}})
+
+
+def test_a_budget_may_be_of_any_type_of_whole_numbers() -> None:
+    assert cut_shards([(0, 10)], {"train": np.int64(5)}) == cut_shards([(0, 10)], {"train": 5})
