@@ -1,7 +1,8 @@
-"""How elements travel: as text, numbers, tuples and JSON, never as pickles, and each step says what it gives."""
+"""What steps take, give and show; elements travel as text, numbers, tuples and JSON, never as pickles."""
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import pkgutil
@@ -13,6 +14,8 @@ import apache_beam as beam
 import pytest
 from apache_beam.coders import Coder, coders, registry
 from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
+from apache_beam.pvalue import AsDict
+from apache_beam.transforms.display import DisplayData
 from apache_beam.typehints import typehints
 from apache_beam.typehints.decorators import TypeCheckError
 
@@ -23,7 +26,7 @@ from transforms.arrayrecord.sink import WriteToArrayRecord
 from transforms.budget.token_budget import ShardCount, TokenBudget
 from transforms.building.datasets import BuildDatasets
 from transforms.coders import JsonCoder
-from transforms.counting.count_tokens import BuiltShard, CountBuiltShards, CountTokens
+from transforms.counting.count_tokens import BuiltShard, CountBuiltShards, CountSpec, CountTokens
 from transforms.counting.text_count import TextCountCoder
 from transforms.dataset.against_source import SourceCheck, VerifyAgainstSource
 from transforms.dataset.quarantine import QuarantineCheck, VerifyQuarantine
@@ -34,6 +37,7 @@ from transforms.evaluation.statistics import StatisticsCoder
 from transforms.parquet.read import ReadFooters, ReadParquet, TextSource
 from transforms.recipe.plan import PlanDatasets
 from transforms.recipe.spec import DatasetSpec
+from transforms.tokenizer.spec import TokenizerSpec
 
 TRANSFORMS: dict[str, tuple[Any, Callable[[], beam.PTransform[Any, Any]]]] = {
     "BuildDatasets": (DatasetSpec, BuildDatasets),
@@ -142,6 +146,64 @@ def test_a_transform_says_what_it_gives(name: str) -> None:
     if isinstance(given, beam.PCollection):
         (declared,), _ = make().get_type_hints().output_types
         assert declared == given.element_type != typehints.Any
+
+
+SPEC = CountSpec("", ("*.parquet",), "text", TokenizerSpec("tokenizer.json", "ab", None, None, "text"), "auto")
+
+SHOWN: dict[str, tuple[beam.PTransform[Any, Any], dict[str, Any]]] = {
+    "ReadParquet": (ReadParquet("body"), {"text_column": "body"}),
+    "Tokenize": (
+        Tokenize("samples/tokenizer.json", max_tokens=9, add_eos=True, eos_token="<|eos|>"),
+        {
+            "tokenizer": "samples/tokenizer.json",
+            "tokenizer_sha256": hashlib.sha256(Path("samples/tokenizer.json").read_bytes()).hexdigest(),
+            "max_tokens": 9,
+            "eos_id": 1,
+            "special_tokens": "text",
+            "engine": "auto",
+        },
+    ),
+    "TokenBudget": (
+        TokenBudget({"a": {"train": 7, "eval": 2}, "b": {"train": 1}}),
+        {"datasets": 2, "tokens": 10},
+    ),
+    "WriteToArrayRecord": (
+        WriteToArrayRecord("out/train", num_shards=2),
+        {"file_pattern": "out/train-SSSSS-of-NNNNN.arecord", "num_shards": 2, "compression": "zstd", "group_size": 1},
+    ),
+    "WriteToArrayRecord, of a size": (
+        WriteToArrayRecord("out/train", target_shard_size=9, compression="none", group_size=4),
+        {
+            "file_pattern": "out/train-SSSSS-of-NNNNN.arecord",
+            "target_shard_size": 9,
+            "compression": "none",
+            "group_size": 4,
+        },
+    ),
+    "CountTokens": (
+        CountTokens({f"{name}{number}": SPEC for name in "ab" for number in range(6)}),
+        {"sources": "a0, a1, a2, a3, a4, a5, b0, b1, b2, b3 and 2 more", "tokenizers": "tokenizer.json"},
+    ),
+    "EvaluateTokenizers": (
+        EvaluateTokenizers({}, {"english": TextSource("english", ("*.parquet",), "text")}),
+        {"tokenizers": "", "groups": "english"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_the_runners_pages_show_what_a_step_does(name: str) -> None:
+    transform, wanted = SHOWN[name]
+    items = DisplayData.create_from(transform).items
+    assert {item.key: item.value for item in items} == wanted
+    assert all(item.label for item in items)
+    for item in items:
+        item.is_valid()
+
+
+def test_budgets_that_come_with_the_elements_are_not_shown() -> None:
+    budgets = beam.Pipeline() | beam.Create([("a", {"train": 1})])
+    assert not DisplayData.create_from(TokenBudget(AsDict(budgets))).items
 
 
 def test_a_step_without_a_type_is_found() -> None:

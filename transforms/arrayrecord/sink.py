@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.transforms.display import DisplayDataItem
 from apache_beam.transforms.window import GlobalWindow, GlobalWindows
 from apache_beam.utils.windowed_value import WindowedValue
 
@@ -321,10 +322,13 @@ class WriteToArrayRecord(beam.PTransform[beam.PCollection[bytes], beam.PCollecti
         return start | "Finish" >> beam.ParDo(_Finish(self._layout), beam.pvalue.AsList(names)).with_output_types(str)
 
     def display_data(self) -> dict[str, Any]:
-        """The text that the runner's pages show for this step."""
+        """What the runner's pages show of this step."""
+        layout = self._layout
+        pattern = f"{layout.prefix}{layout.template}{layout.suffix}"
         return {
-            "file_pattern": f"{self._layout.prefix}{self._layout.template}{self._layout.suffix}",
-            "num_shards": self._num_shards,
-            "target_shard_size": self._limit or 0,
-            "compression": self._layout.compression,
+            "file_pattern": DisplayDataItem(pattern, label="Files"),
+            "num_shards": DisplayDataItem(self._num_shards, label="Number of files").drop_if_default(0),
+            "target_shard_size": DisplayDataItem(self._limit, label="Bytes of records in a file").drop_if_none(),
+            "compression": DisplayDataItem(layout.compression, label="Compression"),
+            "group_size": DisplayDataItem(layout.group_size, label="Records compressed together"),
         }

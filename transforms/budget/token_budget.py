@@ -12,10 +12,12 @@ from __future__ import annotations
 import dataclasses
 import numbers
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.coders import TupleSequenceCoder
 from apache_beam.pvalue import AsDict
+from apache_beam.transforms.display import DisplayDataItem
 
 from transforms.budget.shard_count import TAKEN_OVER as TAKEN_OVER
 from transforms.budget.shard_count import ShardCount as ShardCount
@@ -213,6 +215,16 @@ class TokenBudget(beam.PTransform[beam.PCollection[tuple[str, ShardCount]], beam
             | "MergeCounts" >> beam.CombinePerKey(MergeShardCounts())
             | "Cut" >> beam.ParDo(_CutDataset(), self._budgets).with_output_types(tuple[str, DatasetCut])
         )
+
+    def display_data(self) -> dict[str, Any]:
+        """What the runner's pages show of this step."""
+        if isinstance(self._budgets, AsDict):
+            return {}
+        tokens = sum(int(budget) for splits in self._budgets.values() for budget in splits.values())
+        return {
+            "datasets": DisplayDataItem(len(self._budgets), label="Datasets"),
+            "tokens": DisplayDataItem(tokens, label="Tokens of all budgets"),
+        }
 
 
 class _CutDataset(beam.DoFn):

@@ -7,6 +7,7 @@ import logging
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import apache_beam as beam
 import numpy as np
@@ -14,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.pvalue import PCollection, TaggedOutput
+from apache_beam.transforms.display import DisplayDataItem
 
 from transforms.arrayrecord.records import holds_ids
 from transforms.coders import register_json_coder
@@ -23,7 +25,7 @@ from transforms.dataset.manifest import Manifest
 from transforms.dataset.reader import ShardReader
 from transforms.dataset.verify import ShardCheck, shard_checks
 from transforms.encoding.pool import choose_engine, encodable, encode_samples, leading_documents, token_counts
-from transforms.errors import BroetchenError
+from transforms.errors import BroetchenError, listed
 from transforms.parquet.footer import SourceFile
 from transforms.parquet.read import ReadFooters, TextSource
 from transforms.parquet.row_filter import RowFilter
@@ -258,6 +260,14 @@ class CountTokens(beam.PTransform[PCollection[str], PCollection[tuple[str, TextC
             | "Count" >> count_parts.with_output_types(tuple[str, TextCount])
         )
         return (known, counted) | beam.Flatten() | "Sum" >> beam.CombinePerKey(SumTextCounts())
+
+    def display_data(self) -> dict[str, Any]:
+        """What the runner's pages show of this step."""
+        tokenizers = sorted({spec.tokenizer.path for spec in self._specs.values()})
+        return {
+            "sources": DisplayDataItem(listed(self._specs), label="Sources"),
+            "tokenizers": DisplayDataItem(listed(tokenizers), label="Tokenizers"),
+        }
 
 
 def built_shards(folder: str, manifest: Manifest, engine: Engine) -> Iterator[BuiltShard]:

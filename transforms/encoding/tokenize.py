@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import get_args
+from typing import Any, get_args
 
 import apache_beam as beam
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from apache_beam.metrics import Metrics
+from apache_beam.transforms.display import DisplayDataItem
 
 from transforms.arrayrecord.example import encode_ids, encode_texts
 from transforms.arrayrecord.records import FEATURE, MOST_TOKENS, Ids, RecordSpec, add_bos_eos, record_bounds
@@ -131,3 +132,16 @@ class Tokenize(beam.PTransform[beam.PCollection[str], beam.PCollection[bytes]]):
             | "Encode"
             >> beam.ParDo(_TokenizeBatch(self._tokenizer, self._engine, self._records)).with_output_types(bytes)
         )
+
+    def display_data(self) -> dict[str, Any]:
+        """What the runner's pages show of this step."""
+        records, tokenizer = self._records, self._tokenizer
+        return {
+            "tokenizer": DisplayDataItem(str(tokenizer.path), label="Tokenizer"),
+            "tokenizer_sha256": DisplayDataItem(tokenizer.sha256, label="SHA-256 of the tokenizer"),
+            "max_tokens": DisplayDataItem(records.max_tokens, label="Tokens in a record at most"),
+            "bos_id": DisplayDataItem(records.bos_id, label="BOS id").drop_if_none(),
+            "eos_id": DisplayDataItem(records.eos_id, label="EOS id").drop_if_none(),
+            "special_tokens": DisplayDataItem(tokenizer.special_tokens, label="Special tokens become"),
+            "engine": DisplayDataItem(self._engine, label="Engine"),
+        }

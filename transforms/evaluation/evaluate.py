@@ -14,11 +14,12 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from apache_beam.transforms.display import DisplayDataItem
 
 from transforms.encoding.encoders import Encoder
 from transforms.encoding.long_documents import LARGEST_PIECE
 from transforms.encoding.pool import leading_documents
-from transforms.errors import BroetchenError
+from transforms.errors import BroetchenError, listed
 from transforms.evaluation.statistics import SumStatistics, TokenStatistics, count_ids, count_words, text_statistics
 from transforms.evaluation.tokenizers import EvaluatedTokenizer
 from transforms.evaluation.vocabulary import Vocabulary
@@ -195,6 +196,13 @@ class EvaluateTokenizers(beam.PTransform[beam.PCollection[str], beam.PCollection
             | "Evaluate" >> evaluate.with_output_types(tuple[Pair, TokenStatistics])
             | "Sum" >> beam.CombinePerKey(SumStatistics()).with_output_types(tuple[Pair, TokenStatistics])
         )
+
+    def display_data(self) -> dict[str, Any]:
+        """What the runner's pages show of this step."""
+        return {
+            "tokenizers": DisplayDataItem(listed(self._tokenizers), label="Tokenizers"),
+            "groups": DisplayDataItem(listed(self._groups), label="Groups of texts"),
+        }
 
     def _tasks(self, group: str, file: SourceFile) -> Iterator[_Task]:
         wanted = file.wanted_groups

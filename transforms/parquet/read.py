@@ -9,6 +9,7 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
+from apache_beam.transforms.display import DisplayDataItem
 from apache_beam.utils.windowed_value import WindowedValue
 
 from transforms.coders import register_json_coder
@@ -160,6 +161,10 @@ class ReadParquet(beam.PTransform[beam.PCollection[str], beam.PCollection[str]])
             | "SpreadRowGroups" >> beam.Reshuffle()
             | "Read" >> beam.ParDo(_ReadRowGroup(self._text_column)).with_output_types(str)
         )
+
+    def display_data(self) -> dict[str, Any]:
+        """What the runner's pages show of this step."""
+        return {"text_column": DisplayDataItem(self._text_column, label="Text column")}
 
     def _source(self, pattern: str) -> TextSource:
         return TextSource(pattern, (pattern,), self._text_column)
