@@ -254,4 +254,5 @@ def test_a_budget_is_a_whole_number_of_tokens(budget: Any) -> None:
 
 
 def test_a_budget_may_be_of_any_type_of_whole_numbers() -> None:
-    assert cut_shards([(0, 10)], {"train": np.int64(5)}) == cut_shards([(0, 10)], {"train": 5})
+    budget: Any = np.int64(5)
+    assert cut_shards([(0, 10)], {"train": budget}) == cut_shards([(0, 10)], {"train": 5})
