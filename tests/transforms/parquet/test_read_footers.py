@@ -87,7 +87,8 @@ def test_windows_are_kept(tmp_path: Path) -> None:
     with TestPipeline() as pipeline:
         found = (
             pipeline
-            | beam.Create([TimestampedValue(text, 3), TimestampedValue(body, 25)])
+            # Beam takes the type of these elements to be that of the time that they come with.
+            | beam.Create([TimestampedValue(text, 3), TimestampedValue(body, 25)]).with_output_types(TextSource)
             | beam.WindowInto(FixedWindows(10))
             | ReadFooters()
             | beam.ParDo(_Windows())
