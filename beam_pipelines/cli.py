@@ -68,7 +68,7 @@ add(app, tokenizers.eval_tokenizer, "eval-tokenizer", takes_beams=True)
 add(app, training.train)
 add(app, building.demo, takes_beams=True)
 _cluster = typer.Typer(
-    cls=OwnGroup, no_args_is_help=True, help="Run jobs on several hosts of your own; see docs/engines.md."
+    cls=OwnGroup, no_args_is_help=True, help="Run jobs on several hosts of your own; see docs/runners.md."
 )
 add(_cluster, cluster.serve)
 add(_cluster, cluster.worker)

@@ -13,7 +13,7 @@ HELP_NAMES = {"help_option_names": ["-h", "--help"]}
 """The context of every command."""
 
 _BEAM_OPTIONS = (
-    "All options of Beam pass through: docs/engines.md says which matter, and "
+    "All options of Beam pass through: docs/runners.md says which matter, and "
     "https://beam.apache.org/releases/pydoc/current lists them under apache_beam.options.pipeline_options."
 )
 

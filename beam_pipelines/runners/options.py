@@ -112,7 +112,7 @@ def _check(arguments: Sequence[str], runner: str | None) -> None:
     if runner and runner.rpartition(".")[2].lower().removesuffix("runner") == "dask":
         raise UsageError(
             f"--runner {runner}: Beam's DaskRunner cannot run this job: it leaves out steps without an error; "
-            "docs/engines.md says which engines are proven"
+            "docs/runners.md says which runners are proven"
         )
     if runner and "." not in runner and runner not in names:
         near = _nearest(runner, names)

@@ -212,7 +212,7 @@ _MEANINGS: tuple[tuple[str, type[BroetchenError], str], ...] = (
         r"Command '\['docker'|no such file or directory: '?docker|docker: not found",
         BroetchenError,
         "the job service cannot start workers by docker; see to it there, or give --environment_type=EXTERNAL (or "
-        "LOOPBACK, for workers in this process) with --environment_config (docs/engines.md)",
+        "LOOPBACK, for workers in this process) with --environment_config (docs/runners.md)",
     ),
     (
         r"Java (?:must be installed|is not correctly installed)",

@@ -1,4 +1,4 @@
-"""``make gcp-check PROJECT=… BUCKET=…``: the demo mix on a real Dataflow, and a training on a TPU; see docs/engines.md.
+"""``make gcp-check PROJECT=… BUCKET=…``: the demo mix on a real Dataflow, and a training on a TPU; see docs/runners.md.
 
 Says what it will cost, asks, does it, deletes what it has made, and prints a table without names, to be sent to us.
 """

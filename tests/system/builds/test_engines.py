@@ -1,4 +1,4 @@
-"""Engines beside Beam's local one: the same bytes, or a reason why not; docs/engines.md."""
+"""Engines beside Beam's local one: the same bytes, or a reason why not; docs/runners.md."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_dask_is_refused_with_the_reason(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_dask_still_cannot_build(tmp_path: Path) -> None:
-    """If this fails, DaskRunner may have become fit for use: see docs/engines.md."""
+    """If this fails, DaskRunner may have become fit for use: see docs/runners.md."""
     config = load_config(CONFIG, overrides={"total_tokens": "60_000"})
     tokenizer = load_config_tokenizer(config)
     keep_tokenizer(tokenizer, str(tmp_path))
