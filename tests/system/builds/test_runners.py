@@ -1,4 +1,4 @@
-"""Engines beside Beam's local one: the same bytes, or a reason why not; docs/runners.md."""
+"""Runners beside Beam's local one: the same bytes, or a reason why not; docs/runners.md."""
 
 from __future__ import annotations
 
