@@ -27,7 +27,7 @@ from beam_pipelines.cluster.family import end_now, end_with
 from beam_pipelines.cluster.hosts import Host, Hosts
 from beam_pipelines.console import terminal
 from beam_pipelines.runners.failures import WORKER_DIED
-from beam_pipelines.runners.local_engine import Engine
+from beam_pipelines.runners.local_runner import Runner
 from transforms.errors import BroetchenError
 
 _OURS = ("beam_pipelines.", "transforms.")
@@ -68,8 +68,8 @@ class Driver:
             lambda line: self.say("log", [logging.WARNING, line]),
         )
         self.say("log", [logging.INFO, f"the job takes {hosts}"])
-        engine = Engine(lambda _: f"{order['host']}:0", lambda asked: hosts.start(asked, order["options"]), KEEPALIVES)
-        result = engine.run_graph(graph, hosts.workers)
+        runner = Runner(lambda _: f"{order['host']}:0", lambda asked: hosts.start(asked, order["options"]), KEEPALIVES)
+        result = runner.run_graph(graph, hosts.workers)
         own = [info for info in result.monitoring_infos() if monitoring_infos.is_user_monitoring_info(info)]
         self.say("metrics", [base64.b64encode(info.SerializeToString()).decode() for info in own])
         self.say("done", None)

@@ -15,7 +15,7 @@ import apache_beam
 import grpc  # type: ignore[import-untyped]
 
 from beam_pipelines.cluster.calls import LOST_S, Answer, call, new_channel
-from beam_pipelines.runners.local_engine import Worker, WorkerOrder
+from beam_pipelines.runners.local_runner import Worker, WorkerOrder
 from transforms.errors import BroetchenError, one_line
 
 _AGAIN = "run the same command again to go on: finished shards are not redone"

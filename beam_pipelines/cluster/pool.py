@@ -27,7 +27,7 @@ from google.protobuf import json_format  # type: ignore[import-untyped]
 from beam_pipelines.cluster import worker
 from beam_pipelines.cluster.calls import ANSWER_S, Answer, new_channel, new_server, serve_calls, started_server
 from beam_pipelines.cluster.family import start_module, until_stopped
-from beam_pipelines.runners.local_engine import WorkerOrder
+from beam_pipelines.runners.local_runner import WorkerOrder
 from transforms.errors import BroetchenError, one_line
 
 _LOGGER = logging.getLogger(__name__)

@@ -29,7 +29,7 @@ from apache_beam.runners.worker import sdk_worker_main
 from beam_pipelines.console import terminal
 from beam_pipelines.runners.fresh import FreshWorker
 from beam_pipelines.runners.local import local_parallelism
-from beam_pipelines.runners.local_engine import RUNNING_MODE, SOCKETS, LocalEngine, Worker, WorkerOrder, WorkerThread
+from beam_pipelines.runners.local_runner import RUNNING_MODE, SOCKETS, LocalRunner, Worker, WorkerOrder, WorkerThread
 from beam_pipelines.runners.sockets import NoWorkersError, socket_folder
 
 _LOGGER = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ class WaitingWorkers:
             direct.direct_running_mode, direct.direct_num_workers = "in_memory", 1
             return beam.Pipeline(options=options)
         direct.direct_running_mode = RUNNING_MODE
-        return beam.Pipeline(LocalEngine(folder, start), options)
+        return beam.Pipeline(LocalRunner(folder, start), options)
 
     def _start(self, workers: int) -> Callable[[WorkerOrder], Worker]:
         if workers <= len(self._forks):

@@ -9,7 +9,7 @@ import sys
 from apache_beam.runners.worker import sdk_worker_main
 
 from beam_pipelines.console import terminal
-from beam_pipelines.runners.local_engine import WorkerOrder
+from beam_pipelines.runners.local_runner import WorkerOrder
 
 
 class FreshWorker:

@@ -15,7 +15,7 @@ from apache_beam.options.pipeline_options import DirectOptions
 from beam_pipelines.console import terminal
 from beam_pipelines.runners.forked import WaitingWorkers, waiting_workers
 from beam_pipelines.runners.fresh import FreshWorker
-from beam_pipelines.runners.local_engine import LocalEngine
+from beam_pipelines.runners.local_runner import LocalRunner
 from beam_pipelines.runners.options import pipeline_options
 from tests.support.command import run_command, run_on_terminal, started_command, workers_of
 from tests.support.corpora import SAMPLES
@@ -79,7 +79,7 @@ def test_a_program_that_does_not_know_its_python_does_the_work_alone(
     monkeypatch.setattr(sys, "executable", "")
     options = pipeline_options(TWO)
     with WaitingWorkers([]) as workers:
-        assert not isinstance(workers.pipeline(options).runner, LocalEngine)
+        assert not isinstance(workers.pipeline(options).runner, LocalRunner)
     assert options.view_as(DirectOptions).direct_running_mode == "in_memory"
     assert "this run takes one process: this program does not know where its Python is" in caplog.messages
 
@@ -95,7 +95,7 @@ def test_a_process_with_threads_is_not_forked(monkeypatch: pytest.MonkeyPatch) -
             options = pipeline_options(TWO)
             assert psutil.Process().children() == before
             runner = workers.pipeline(options).runner
-            assert isinstance(runner, LocalEngine)
+            assert isinstance(runner, LocalRunner)
             assert runner._listening.start is FreshWorker
     finally:
         done.set()

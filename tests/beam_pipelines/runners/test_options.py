@@ -24,7 +24,7 @@ WORKERS = "--direct_running_mode=multi_processing"
         "apache_beam.runners.portability.fn_api_runner.FnApiRunner",
     ],
 )
-def test_every_name_of_the_local_engine_means_ours(name: str) -> None:
+def test_every_name_of_the_local_runner_means_ours(name: str) -> None:
     options = pipeline_options([f"--runner={name}", WORKERS, "--direct_num_workers=3"])
     assert options.view_as(StandardOptions).runner == "FnApiRunner"
     assert local_parallelism(options) == 3

@@ -24,7 +24,7 @@ from apache_beam.runners.portability.fn_api_runner import fn_runner
 
 import transforms
 from beam_pipelines.runners.fresh import FreshWorker
-from beam_pipelines.runners.local_engine import LocalEngine
+from beam_pipelines.runners.local_runner import LocalRunner
 
 _WORKERS = 2
 _TOLD_EVERY_S = 0.5
@@ -71,7 +71,7 @@ def main() -> None:
     fn_runner.BundleManager.process_bundle = _process  # type: ignore[method-assign]
     _say("modules", [str(path) for path in transforms.__path__])
     try:
-        LocalEngine(sockets, FreshWorker).run_graph(graph, _WORKERS)
+        LocalRunner(sockets, FreshWorker).run_graph(graph, _WORKERS)
     except BaseException:
         _say("failed", traceback.format_exc())
         os._exit(1)

@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from beam_pipelines.runners.local_engine import SOCKETS
+from beam_pipelines.runners.local_runner import SOCKETS
 from tests.support.command import COMMAND, run_on_terminal
 from tests.support.corpora import SAMPLES, TOKENIZER
 from tests.support.killed_builds import tree

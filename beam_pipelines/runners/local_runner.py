@@ -1,10 +1,10 @@
-"""Beam's local engine with worker processes or threads that it reaches by Unix sockets in a folder of our own.
+"""Beam's local runner with worker processes or threads that it reaches by Unix sockets in a folder of our own.
 
 Beam's own servers listen on all addresses of the machine, and ask nobody who they are; one of their services hands out
 any file that is named to it. Here each service listens on a socket that only this user can reach, and that one is
 left out: it is for workers which must fetch the pipeline's files, and ours have them.
 
-It rests on these names of Beam 2.77, which are not for others (`tests/beam_pipelines/runners/test_local_engine.py`
+It rests on these names of Beam 2.77, which are not for others (`tests/beam_pipelines/runners/test_local_runner.py`
 fails where they change, and a run then refuses to start rather than listen elsewhere):
 
 * `apache_beam/runners/portability/fn_api_runner/fn_runner.py`: `FnApiRunner.run_stages` makes a
@@ -116,7 +116,7 @@ class WorkerThread:
         """Does nothing: a thread ends by itself."""
 
 
-class Engine(FnApiRunner):
+class Runner(FnApiRunner):
     """Runs a pipeline with workers that `start` starts.
 
     Args:
@@ -161,7 +161,7 @@ class Engine(FnApiRunner):
         return _Manager(environments, provision_info, self._listening)
 
 
-class LocalEngine(Engine):
+class LocalRunner(Runner):
     """Runs a pipeline with workers of this machine that `start` starts.
 
     Args:
@@ -176,7 +176,7 @@ class LocalEngine(Engine):
 
 @dataclasses.dataclass(frozen=True)
 class _Listening:
-    """The arguments of an engine for its server; see there."""
+    """The arguments of a runner for its server; see there."""
 
     listen: Callable[[str], str]
     start: Callable[[WorkerOrder], Worker]

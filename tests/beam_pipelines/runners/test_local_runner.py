@@ -26,11 +26,11 @@ from apache_beam.portability.api import (
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner, worker_handlers
 from apache_beam.runners.portability.fn_api_runner.fn_runner import ExtendedProvisionInfo
 
-from beam_pipelines.runners import local_engine
-from beam_pipelines.runners.local_engine import (
+from beam_pipelines.runners import local_runner
+from beam_pipelines.runners.local_runner import (
     RUNNING_MODE,
     SOCKETS,
-    LocalEngine,
+    LocalRunner,
     Worker,
     WorkerOrder,
     WorkerThread,
@@ -54,7 +54,7 @@ def options() -> PipelineOptions:
 
 
 def run(folder: Path, start: Callable[[WorkerOrder], Worker]) -> None:
-    with beam.Pipeline(LocalEngine(folder, start), options()) as pipeline:
+    with beam.Pipeline(LocalRunner(folder, start), options()) as pipeline:
         counts = pipeline | beam.Create(range(100)) | beam.Reshuffle() | beam.combiners.Count.Globally()
         _ = counts | beam.Map(lambda count: None if count == 100 else pytest.fail(f"{count}"))
 
@@ -114,7 +114,7 @@ def test_a_worker_that_cannot_be_started_ends_the_run_with_the_reason(folder: Pa
 
 
 def test_a_worker_that_does_not_end_is_killed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local_engine, "_ENDED_S", 0.01)
+    monkeypatch.setattr(local_runner, "_ENDED_S", 0.01)
     killed: list[WorkerThread] = []
 
     class Slow(WorkerThread):
@@ -143,7 +143,7 @@ def test_beams_server_serves_what_ours_does_and_the_two_that_are_left_out() -> N
     }
     assert len(re.findall(r"add_insecure_port\('\[::\]:0'\)", source)) == len(SOCKETS)
     assert set(re.findall(r'\("(grpc\.[\w.]+)", (-?[\d_]+)\)', source)) == {
-        (name, f"{value:_}") for name, value in local_engine._OPTIONS
+        (name, f"{value:_}") for name, value in local_runner._OPTIONS
     }
 
 
@@ -193,4 +193,4 @@ def test_an_unknown_beam_is_refused_before_it_listens(folder: Path, monkeypatch:
 
 def test_a_server_of_beams_own_gets_no_worker() -> None:
     with pytest.raises(BroetchenError, match="not known here"):
-        local_engine._WorkerHandler(None, None, None, object())
+        local_runner._WorkerHandler(None, None, None, object())
