@@ -108,7 +108,7 @@ gcp-check: $(RUN) ## the demo mix on your Dataflow: PROJECT=… BUCKET=… [TPU=
 cluster-demo: $(DEV) ## build the demo mix on three hosts, which are namespaces of this one; needs Linux and root
 	$(BIN)/python -m tests.support.hosts.demo
 
-prism: $(DEV) ## compile Prism, Beam's engine in Go, for the tests that need it; needs Go, and some five minutes
+prism: $(DEV) ## compile Prism, Beam's runner in Go, for the tests that need it; needs Go, and some five minutes
 	$(BIN)/python -m tests.support.services.prism
 
 test: $(DEV) ## run the fast tests, in less than five minutes

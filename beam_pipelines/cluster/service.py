@@ -1,6 +1,6 @@
 """The job service: takes jobs of Beam's portable runner, and runs each on workers of several hosts.
 
-It is made of Beam's protocol and of Beam's local engine (`beam_pipelines.runners.local_runner`). Beam's own service
+It is made of Beam's protocol and of Beam's local runner (`beam_pipelines.runners.local_runner`). Beam's own service
 for local use listens at `localhost`, hands out any file of its machine, gives a job one worker, and only says that a
 job is cancelled. This one listens where it is told to and nowhere else, neither takes nor gives files, takes as many
 workers as the hosts have, and ends a job by ending its processes.

@@ -1,6 +1,6 @@
 """Worker processes that are there at once: forks of the command itself, made before it has threads.
 
-Beam's local engine starts each worker process as a fresh Python, which imports Beam and the pipeline again, for
+Beam's local runner starts each worker process as a fresh Python, which imports Beam and the pipeline again, for
 seconds, and only once the job has been planned. A fork has imported everything already. It waits on a pipe until Beam
 asks for a worker, and then runs the same harness (`apache_beam/runners/worker/sdk_worker_main.py`).
 

@@ -11,7 +11,7 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions,
 from transforms.parquet.source_files import expand_sources
 from transforms.tokenizer.spec import ChosenEngine
 
-# What a second process costs: an encoder of its own, and the engine's way between processes.
+# What a second process costs: an encoder of its own, and the runner's way between processes.
 _WORK_WORTH_PROCESSES_S = 2.0
 _MEMORY_PER_WORKER = 1 << 30
 _MEMORY_OF_ONE = 512 << 20
@@ -75,14 +75,14 @@ def build_memory(processes: int) -> int:
     >>> build_memory(1) >> 20, build_memory(2) >> 20
     (512, 1228)
     """
-    # Beside the workers, the process that runs Beam's engine; ours is both where there is one.
+    # Beside the workers, the process of Beam's runner; ours is both where there is one.
     return _MEMORY_OF_ONE if processes == 1 else round((processes + 1) * 0.4 * (1 << 30))
 
 
 def local_parallelism(options: PipelineOptions) -> int:
-    """How many workers, processes or threads, `options` ask for beside the process that runs Beam's local engine.
+    """How many workers, processes or threads, `options` ask for beside the process of Beam's local runner.
 
-    0 where it does the work itself, or another engine does.
+    0 where it does the work itself, or another runner does.
     """
     direct = options.view_as(DirectOptions)
     if options.view_as(StandardOptions).runner != "FnApiRunner" or direct.direct_running_mode == "in_memory":

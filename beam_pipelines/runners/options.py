@@ -19,8 +19,8 @@ RUNNERS_WITH_MORE_OPTIONS = ("PortableRunner", "FlinkRunner", "SparkRunner", "Pr
 def pipeline_options(arguments: Sequence[str]) -> PipelineOptions:
     """Options from the command line's arguments that are not ours.
 
-    Local runs take Beam's in-process engine by its own name, FnApiRunner: what "DirectRunner" means has come to depend
-    on the pipeline and on whether a further engine can be downloaded, and the output of that one is not proven here.
+    Local runs take Beam's in-process runner by its own name, FnApiRunner: what "DirectRunner" means has come to depend
+    on the pipeline and on whether a further runner can be downloaded, and the output of that one is not proven here.
 
     Raises:
         UsageError: Beam has no such option or runner, or the option cannot have this value.

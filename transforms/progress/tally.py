@@ -1,6 +1,6 @@
 """What each worker has done, in a small file of its own, for whoever shows progress.
 
-Beam's metrics would be the first thought: its local engine gives them only once a job has ended. A file in a folder
+Beam's metrics would be the first thought: its local runner gives them only once a job has ended. A file in a folder
 that the workers and the command share works on every runner; where they share none, nothing is counted.
 
 A file holds one line of three numbers: what is done, what there is to do as far as this worker knows, and their sum,

@@ -1,6 +1,6 @@
 """What of Beam, not meant for others, a cluster rests on; a version that has changed it fails here.
 
-Of the engine itself see `tests/beam_pipelines/runners/test_local_runner.py`.
+Of the runner itself see `tests/beam_pipelines/runners/test_local_runner.py`.
 """
 
 from __future__ import annotations

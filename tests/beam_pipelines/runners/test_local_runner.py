@@ -1,4 +1,4 @@
-"""Beam's local engine over Unix sockets: what it serves, and that it still is the Beam that it was made for."""
+"""Beam's local runner over Unix sockets: what it serves, and that it still is the Beam that it was made for."""
 
 from __future__ import annotations
 

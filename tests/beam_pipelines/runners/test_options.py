@@ -32,7 +32,7 @@ def test_every_name_of_the_local_runner_means_ours(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["InteractiveRunner", "TestDirectRunner", "BundleBasedDirectRunner", "my.own.Runner"])
 def test_no_other_runner_starts_local_workers(name: str) -> None:
-    """The first two hand this on to Beam's local engine, whose servers listen on all addresses."""
+    """The first two hand this on to Beam's local runner, whose servers listen on all addresses."""
     with pytest.raises(UsageError) as refused:
         pipeline_options([f"--runner={name}", WORKERS])
     assert str(refused.value) == (

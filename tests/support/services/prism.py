@@ -1,4 +1,4 @@
-"""Prism, Beam's engine in Go, as a job service; `make prism` compiles it once for each version of Beam.
+"""Prism, Beam's runner in Go, as a job service; `make prism` compiles it once for each version of Beam.
 
 It is a program of Go, which no package of ours brings. With Go and its module proxy it takes some five minutes of
 processor time, once; so tests take the one that is there, and never compile it.

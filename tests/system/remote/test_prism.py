@@ -1,4 +1,4 @@
-"""Prism, an engine that is not of Python: the same bytes, and what becomes of a job whose parts are lost.
+"""Prism, a runner that is not of Python: the same bytes, and what becomes of a job whose parts are lost.
 
 Its workers are those of `broetchen cluster worker`, by the protocol of which Flink and Spark make use as well.
 """
