@@ -24,7 +24,7 @@ from transforms.building.datasets import find_finished
 from transforms.building.grow import check_old_files
 from transforms.errors import BroetchenError, UsageError
 from transforms.files import storage
-from transforms.files.errors import explained
+from transforms.files.errors import explain_file_errors
 from transforms.locks.held import CannotTellError
 from transforms.locks.output import check_free
 from transforms.recipe.plan import DatasetPlan
@@ -96,7 +96,7 @@ def dry_run(
 
 def _check_writable(output: str) -> None:
     if storage.is_local(output):
-        with explained(output, "written"):
+        with explain_file_errors(output, "written"):
             _check_folder(output)
     elif FileSystems.get_scheme(output) == "gs":
         check_bucket(output)

@@ -16,7 +16,7 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOpt
 from beam_pipelines.runners.options import runner_name
 from transforms.errors import BroetchenError, UsageError, one_line
 from transforms.files import storage
-from transforms.files.errors import explained
+from transforms.files.errors import explain_file_errors
 from transforms.recipe.spec import DatasetSpec
 
 _FIXED = (
@@ -94,7 +94,7 @@ def check_bucket(path: str, shown: str | None = None) -> None:
     """
     from apache_beam.io.gcp.gcsio import GcsIO, parse_gcs_path
 
-    with explained(shown or path, "written"):
+    with explain_file_errors(shown or path, "written"):
         bucket, _ = parse_gcs_path(posixpath.join(path, "x"))
         given = GcsIO().client.bucket(bucket).test_iam_permissions(list(_PERMISSIONS))
     missing = [permission for permission in _PERMISSIONS if permission not in given]

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from transforms.files import storage
-from transforms.files.errors import explained
+from transforms.files.errors import explain_file_errors
 from transforms.files.own_file import open_own
 from transforms.files.scratch import temporary_folder
 
@@ -35,7 +35,7 @@ class NpyFile:
 
     def write(self, data: bytes | memoryview) -> None:
         """Adds bytes."""
-        with explained(self.path, "written"):
+        with explain_file_errors(self.path, "written"):
             self._file.write(data)
         self._digest.update(data)
         self.bytes += len(data)
@@ -84,12 +84,12 @@ def new_npy(path: str, kind: npt.DTypeLike, shape: Sequence[int]) -> Iterator[Np
         return
     unfinished = storage.temporary_path(path)
     try:
-        with explained(path, "written"), open(open_own(unfinished), "wb") as file:
+        with explain_file_errors(path, "written"), open(open_own(unfinished), "wb") as file:
             yield (array := NpyFile(path, file, kind, shape))
             array.check()
             file.flush()
             os.fsync(file.fileno())
-        with explained(path, "written"):
+        with explain_file_errors(path, "written"):
             os.replace(unfinished, path)
     finally:
         with contextlib.suppress(FileNotFoundError):

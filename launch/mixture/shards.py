@@ -19,7 +19,7 @@ from launch.mixture.file import shard_pattern
 from transforms.dataset.manifest import Manifest, SplitEntry
 from transforms.errors import BroetchenError, listed, without_controls
 from transforms.files import storage
-from transforms.files.errors import explained
+from transforms.files.errors import explain_file_errors
 
 # What a build calls a shard, or a file beside one.
 _SHARD = re.compile(r"[^.].*-\d{5,}-of-\d{5,}(\.[A-Za-z0-9_]+)+")
@@ -96,7 +96,7 @@ def _sizes(folder: str) -> dict[str, int | None]:
     """The sizes of what lies in a folder, by name; None for what is no regular file."""
     if not storage.is_local(folder):
         return {posixpath.basename(path): mark.bytes for path, mark in storage.list_marks(folder).items()}
-    with explained(folder, "listed"), os.scandir(folder) as entries:
+    with explain_file_errors(folder, "listed"), os.scandir(folder) as entries:
         return {
             entry.name: entry.stat(follow_symlinks=False).st_size if entry.is_file(follow_symlinks=False) else None
             for entry in entries

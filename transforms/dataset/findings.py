@@ -11,7 +11,7 @@ from typing import Literal
 from transforms.coders import register_json_coder
 from transforms.errors import BroetchenError, one_line
 from transforms.files import storage
-from transforms.files.errors import explained
+from transforms.files.errors import explain_file_errors
 from transforms.files.untrusted import check_regular
 
 
@@ -54,7 +54,7 @@ def held_against(check: FileCheck) -> Iterator[tuple[str, list[str]]]:
     """
     check_regular(check.path)
     with storage.local_copy(check.path) as local:
-        with explained(check.path, "read"), open(local, "rb") as handle:
+        with explain_file_errors(check.path, "read"), open(local, "rb") as handle:
             digest = hashlib.file_digest(handle, "sha256").hexdigest()
             size = handle.tell()
         problems = []

@@ -34,7 +34,7 @@ _ADVICE: dict[int, str] = {
 
 
 @contextlib.contextmanager
-def explained(path: str, action: str) -> Iterator[None]:
+def explain_file_errors(path: str, action: str) -> Iterator[None]:
     """Turns what a filesystem raises into an error that names the path and says what to do.
 
     Every kind of exception: the clients of the object stores behind Beam's interface have no common base class.

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from transforms.files import gcs_objects, storage
-from transforms.files.errors import explained
+from transforms.files.errors import explain_file_errors
 
 
 def put_unless(path: str, data: bytes, keeps: Callable[[bytes, bytes], bool]) -> bytes:
@@ -26,7 +26,7 @@ def put_unless(path: str, data: bytes, keeps: Callable[[bytes, bytes], bool]) ->
     Raises:
         BroetchenError: it cannot be written.
     """
-    with explained(path, "written"):
+    with explain_file_errors(path, "written"):
         if storage.scheme(path) == "gs":
             return gcs_objects.put_unless(path, data, keeps)
         if storage.is_local(path):

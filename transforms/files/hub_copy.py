@@ -21,7 +21,7 @@ from apache_beam.io.filesystems import FileSystems
 import transforms.files.hub  # noqa: F401 (registers hf:// with Beam)
 from transforms.errors import BroetchenError
 from transforms.files import storage
-from transforms.files.errors import explained
+from transforms.files.errors import explain_file_errors
 from transforms.files.own_file import NO_LOCKS, check_own, is_at, open_own, try_lock
 
 _LOGGER = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ def wrong_copy(source: str, target: str, size: int, advance: Advance) -> str | N
         advance(size)
         return f"has {found:,} bytes instead of {size:,}"
     digest = _Digest(source, size)
-    with explained(target, "read"), _opened(target) as copy:
+    with explain_file_errors(target, "read"), _opened(target) as copy:
         digest.update_from(copy, advance)
     return None if digest.is_right() else "has another hash than the hub says"
 
@@ -162,7 +162,7 @@ class _LocalCopy:
 
     def make(self) -> bool:
         """Fetches the file, or what an earlier copy lacks of it, unless another process does; returns whether."""
-        with explained(self._target, "written"):
+        with explain_file_errors(self._target, "written"):
             check_own(self._target)
             storage.makedirs(storage.split(self._target)[0] or ".")
             with self._held() as (part, name):

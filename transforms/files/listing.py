@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from transforms.errors import BroetchenError, did_you_mean, listed, without_controls
 from transforms.files import gcs_objects, hub_path, storage
-from transforms.files.errors import explained
+from transforms.files.errors import explain_file_errors
 from transforms.files.untrusted import read_bounded
 from transforms.patterns import ANY_FOLDERS, divided, has_braces, is_wild, matches, matches_name, quoted, unquoted
 
@@ -62,7 +62,7 @@ def list_files(folder: str, pattern: str = ANY_FOLDERS) -> list[tuple[str, int]]
 def look_through(folder: str, pattern: str = ANY_FOLDERS) -> list[Found]:
     """The same with times, see `list_files`."""
     parts = pattern.split("/")
-    with explained(folder, "listed"):
+    with explain_file_errors(folder, "listed"):
         if storage.is_local(folder):
             names = dict.fromkeys(_walk(folder, parts, (), ours=True))
             return sorted(_tell(names), key=lambda found: found.path)
@@ -81,7 +81,7 @@ def expand(pattern: str) -> list[Found]:
         raise BroetchenError(f"{without_controls(pattern)}: no path holds a character NUL")
     folder, parts = divided(pattern)
     name, built = unquoted(pattern), set[str]()
-    with explained(pattern, "listed"):
+    with explain_file_errors(pattern, "listed"):
         if storage.is_local(pattern):
             there = [name] if os.path.lexists(name) else list(dict.fromkeys(_walk(folder, parts, (), ours=False)))
             found = list(_opened(pattern, there))

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 from transforms.checksums import FileMark, mark_of_file
 from transforms.errors import BroetchenError, UsageError
 from transforms.files import gcs_objects
-from transforms.files.errors import explained
+from transforms.files.errors import explain_file_errors
 from transforms.files.scratch import run_folder
 from transforms.first_contact import make_contact
 
@@ -102,7 +102,7 @@ def is_temporary(name: str) -> bool:
 
 def exists(path: str) -> bool:
     """Whether there is a file (or, where there are folders, a folder) of this name."""
-    with explained(path, "looked up"):
+    with explain_file_errors(path, "looked up"):
         return os.path.exists(path) if is_local(path) else bool(filesystem(path).exists(path))
 
 
@@ -112,7 +112,7 @@ def size(path: str) -> int:
     Raises:
         BroetchenError: there is no such file.
     """
-    with explained(path, "looked up"):
+    with explain_file_errors(path, "looked up"):
         return os.path.getsize(path) if is_local(path) else int(filesystem(path).size(path))
 
 
@@ -126,7 +126,7 @@ def local_mark(path: str) -> FileMark:
     Raises:
         BroetchenError: it cannot be read.
     """
-    with explained(path, "read"), open(path, "rb") as file:
+    with explain_file_errors(path, "read"), open(path, "rb") as file:
         return mark_of_file(file)
 
 
@@ -154,7 +154,7 @@ def look(path: str) -> FileMark | None:
     """What the filesystem tells of a file without reading it, on ``gs://`` its CRC32C as well; None without a file."""
     if scheme(path) != _GCS:
         return FileMark(size(path)) if exists(path) else None
-    with explained(path, "looked up"):
+    with explain_file_errors(path, "looked up"):
         try:
             return gcs_objects.look(path)[1]
         except FileNotFoundError:
@@ -173,7 +173,7 @@ def version(path: str) -> str | None:
     Raises:
         BroetchenError: it cannot be looked up.
     """
-    with explained(path, "looked up"), contextlib.suppress(FileNotFoundError):
+    with explain_file_errors(path, "looked up"), contextlib.suppress(FileNotFoundError):
         if is_local(path):
             found = os.lstat(path)
             return f"{found.st_dev}-{found.st_ino}-{found.st_size}-{found.st_mtime_ns}-{found.st_ctime_ns}"
@@ -188,7 +188,7 @@ def read_bytes(path: str) -> bytes:
     Raises:
         BroetchenError: it cannot be read.
     """
-    with explained(path, "read"), _opened(path) as source:
+    with explain_file_errors(path, "read"), _opened(path) as source:
         return source.read()
 
 
@@ -207,7 +207,7 @@ def upload(local: str, path: str) -> None:
     Raises:
         BroetchenError: it cannot be written, or arrived with another size.
     """
-    with explained(local, "read"):
+    with explain_file_errors(local, "read"):
         source = open(local, "rb")  # noqa: SIM115
     with source:
         write_stream(source, os.fstat(source.fileno()).st_size, path)
@@ -235,7 +235,7 @@ def write_stream(source: Rereadable, source_size: int, path: str) -> None:
         temporary = temporary_path(path)
         try:
             source.seek(0)
-            with explained(path, "written"), contextlib.closing(_created(temporary)) as sink:
+            with explain_file_errors(path, "written"), contextlib.closing(_created(temporary)) as sink:
                 shutil.copyfileobj(source, sink, _CHUNK_BYTES)
                 if is_local(path):
                     sink.flush()
@@ -273,7 +273,7 @@ def rename(source: str, target: str, *, size: int | None = None) -> None:
     if source == target:
         return
     try:
-        with explained(source, f"renamed to {target}"):
+        with explain_file_errors(source, f"renamed to {target}"):
             if is_local(source):
                 makedirs(split(target)[0] or ".")
                 os.replace(source, target)
@@ -299,7 +299,7 @@ def duplicate(source: str, target: str) -> None:
     Raises:
         BroetchenError: there is no `source`, or `target` cannot be written.
     """
-    with explained(source, f"copied to {target}"):
+    with explain_file_errors(source, f"copied to {target}"):
         if is_local(source) and is_local(target):
             makedirs(split(target)[0] or ".")
             try:
@@ -332,7 +332,7 @@ def makedirs(path: str) -> None:
     Raises:
         BroetchenError: it cannot be made.
     """
-    with explained(path, "made a folder"):
+    with explain_file_errors(path, "made a folder"):
         if is_local(path):
             os.makedirs(path, exist_ok=True)
             return
@@ -349,7 +349,7 @@ def list_marks(folder: str) -> dict[str, FileMark]:
     Raises:
         BroetchenError: they cannot be listed.
     """
-    with explained(folder, "listed"):
+    with explain_file_errors(folder, "listed"):
         if scheme(folder) == _GCS:
             return gcs_objects.list_marks(folder)
         if is_local(folder):
@@ -376,7 +376,7 @@ def delete(paths: Iterable[str]) -> None:
         BroetchenError: one could not be deleted.
     """
     for path in paths:
-        with explained(path, "deleted"):
+        with explain_file_errors(path, "deleted"):
             if is_local(path):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(path)
@@ -392,7 +392,7 @@ def delete_tree(folder: str) -> None:
     Raises:
         BroetchenError: something could not be deleted.
     """
-    with explained(folder, "deleted"):
+    with explain_file_errors(folder, "deleted"):
         if is_local(folder):
             with contextlib.suppress(FileNotFoundError):
                 shutil.rmtree(folder)
@@ -447,7 +447,7 @@ def local_copy(path: str, scratch_dir: str | None = None) -> Iterator[str]:
         return
     with tempfile.TemporaryDirectory(prefix="copy-", dir=scratch_dir or run_folder()) as folder:
         local = os.path.join(folder, split(path)[1])
-        with explained(path, f"copied to {folder}"), _opened(path) as source, open(local, "wb") as copy:
+        with explain_file_errors(path, f"copied to {folder}"), _opened(path) as source, open(local, "wb") as copy:
             shutil.copyfileobj(source, copy, _CHUNK_BYTES)
         copied = os.path.getsize(local)
         if copied != expected:

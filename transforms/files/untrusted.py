@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from transforms.errors import BroetchenError
 from transforms.files import storage
-from transforms.files.errors import explained
+from transforms.files.errors import explain_file_errors
 
 # Of JSON, over all of it: a file that `json.dumps` indents has fewer in 256 MiB, and one of brackets alone would take
 # gigabytes as objects.
@@ -39,7 +39,7 @@ def check_regular(path: str, *, within: str | None = None) -> None:
     """
     if not storage.is_local(path):
         return
-    with explained(path, "looked up"):
+    with explain_file_errors(path, "looked up"):
         try:
             mode = os.lstat(path).st_mode
         except FileNotFoundError:
@@ -64,7 +64,10 @@ def read_bounded(path: str, most_bytes: int) -> bytes:
         return storage.read_bytes(path)
     check_regular(path)
     # Whatever came there since: to open a FIFO does not wait, and a link is not followed.
-    with explained(path, "read"), os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+    with (
+        explain_file_errors(path, "read"),
+        os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file,
+    ):
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
             raise _irregular(path, found.st_mode)

@@ -19,7 +19,7 @@ from typing import Any
 
 from transforms.coders import to_json
 from transforms.errors import BroetchenError
-from transforms.files.errors import explain, explained
+from transforms.files.errors import explain, explain_file_errors
 from transforms.files.gcs_objects import gcs_bucket
 from transforms.locks.held import HeldLock, LockHeldError, knows_job_to_go_on, not_asked
 from transforms.locks.owner import LockOwner, read_owner
@@ -118,7 +118,7 @@ def read_object(path: str) -> bytes | None:
     """
     from google.api_core.exceptions import NotFound
 
-    with explained(path, "read"):
+    with explain_file_errors(path, "read"):
         try:
             content: bytes = _blob(path).download_as_bytes()
         except NotFound:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from transforms.errors import BroetchenError
 from transforms.files import storage
-from transforms.files.errors import explained
+from transforms.files.errors import explain_file_errors
 from transforms.files.untrusted import check_regular
 from transforms.megatron.index import HEAD_BYTES, LENGTH, POINTER, IndexHead, index_path
 
@@ -30,7 +30,7 @@ def read_ids(path: str, kind: np.dtype[np.integer], skip: int, take: int) -> Ite
     Raises:
         BroetchenError: the file is not there, or cannot be read.
     """
-    with storage.local_copy(path) as local, explained(path, "read"), open(local, "rb") as file:
+    with storage.local_copy(path) as local, explain_file_errors(path, "read"), open(local, "rb") as file:
         file.seek(skip * kind.itemsize)
         while take and (content := file.read(min(take * kind.itemsize, _BYTES_AT_ONCE))):
             ids = np.frombuffer(content, kind, len(content) // kind.itemsize)
@@ -69,7 +69,7 @@ class PairReader:
     def _opened(self, path: str) -> int:
         check_regular(path)
         local = self._stack.enter_context(storage.local_copy(path))
-        with explained(path, "read"):
+        with explain_file_errors(path, "read"):
             handle = os.open(local, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         self._stack.callback(os.close, handle)
         return handle
@@ -140,7 +140,7 @@ class PairReader:
 
     def _read(self, handle: int, path: str, at: int, size: int) -> bytes:
         parts = []
-        with explained(path, "read"):
+        with explain_file_errors(path, "read"):
             while size:
                 part = os.pread(handle, size, at)
                 if not part:

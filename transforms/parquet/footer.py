@@ -15,7 +15,7 @@ import transforms.files.hub  # noqa: F401 (registers hf:// with Beam)
 from transforms.coders import register_json_coder
 from transforms.errors import BroetchenError, did_you_mean, listed, one_line
 from transforms.files import gcs_objects, storage
-from transforms.files.errors import explained
+from transforms.files.errors import explain_file_errors
 from transforms.parquet.columns import encode_schema
 from transforms.parquet.row_filter import FileFilter, RowFilter
 from transforms.parquet.source_files import is_on_gcs, open_source
@@ -181,9 +181,9 @@ def _parse_footer(path: str, footer: bytes) -> tuple[pq.FileMetaData, pa.Schema]
 
 def _version_now(path: str, size: int) -> SourceVersion:
     if storage.is_local(path):
-        with explained(path, "looked up"):
+        with explain_file_errors(path, "looked up"):
             return SourceVersion(size, modified=os.stat(path).st_mtime_ns)
-    with explained(path, "looked up"):
+    with explain_file_errors(path, "looked up"):
         if not is_on_gcs(path):
             return SourceVersion(size, str(FileSystems.checksum(path)))
         generation, mark = gcs_objects.look(path)

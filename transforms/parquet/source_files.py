@@ -13,7 +13,7 @@ from apache_beam.io.filesystems import FileSystems
 import transforms.files.hub  # noqa: F401 (registers hf:// with Beam)
 from transforms.errors import BroetchenError, one_line
 from transforms.files import gcs_objects, hub_path, storage
-from transforms.files.errors import explained
+from transforms.files.errors import explain_file_errors
 from transforms.files.listing import expand
 from transforms.parquet.read_ahead import ReadAhead
 
@@ -69,7 +69,7 @@ def open_source(path: str, generation: int | None = None, read_before: int = 0, 
         if is_on_hub(path):
             return ReadAhead(lambda: _open_remote(path), read_before)
         if is_on_gcs(path):
-            with explained(path, "read"):
+            with explain_file_errors(path, "read"):
                 if not in_order:
                     return gcs_objects.open_object(path, generation, looks=True)
                 open_object = functools.partial(gcs_objects.open_object, path, generation)

@@ -14,7 +14,7 @@ import pytest
 from apache_beam.io.filesystem import BeamIOError
 
 from transforms.errors import BroetchenError, UnreachableError
-from transforms.files.errors import explain, explained
+from transforms.files.errors import explain, explain_file_errors
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_the_innermost_reason_is_on_one_line(error: Exception, reason: str) -> N
 
 def test_an_error_of_ours_that_beam_has_wrapped_comes_as_it_is() -> None:
     ours = BroetchenError("a: no such thing")
-    with pytest.raises(BroetchenError, match=r"^a: no such thing$"), explained("b", "read"):
+    with pytest.raises(BroetchenError, match=r"^a: no such thing$"), explain_file_errors("b", "read"):
         raise BeamIOError("failed", {"a": ours})
 
 
@@ -51,17 +51,17 @@ def test_an_error_of_ours_that_beam_has_wrapped_comes_as_it_is() -> None:
 )
 def test_what_clients_of_the_bucket_raise_has_its_advice(error: Exception, words: str) -> None:
     words = f"^gs://b/a: cannot be read .*{re.escape(words)}"
-    with pytest.raises(BroetchenError, match=words), explained("gs://b/a", "read"):
+    with pytest.raises(BroetchenError, match=words), explain_file_errors("gs://b/a", "read"):
         raise error
 
 
 def test_a_module_that_is_just_being_imported_knows_no_error_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "google.auth.exceptions", types.ModuleType("google.auth.exceptions"))
-    with pytest.raises(BroetchenError, match=r"^a: cannot be read \(no answer\)"), explained("a", "read"):
+    with pytest.raises(BroetchenError, match=r"^a: cannot be read \(no answer\)"), explain_file_errors("a", "read"):
         raise RuntimeError("no answer")
 
 
 def test_a_store_that_was_tried_until_its_time_was_up_is_none_of_the_path() -> None:
     error = google.api_core.exceptions.RetryError("Timeout of 120.0s exceeded", ConnectionError("reset"))
-    with pytest.raises(UnreachableError, match=r"^gs://b/a: cannot be read"), explained("gs://b/a", "read"):
+    with pytest.raises(UnreachableError, match=r"^gs://b/a: cannot be read"), explain_file_errors("gs://b/a", "read"):
         raise error
