@@ -55,12 +55,12 @@ def explain_file_errors(path: str, action: str) -> Iterator[None]:
         root = _root(error)
         if isinstance(root, BroetchenError):
             raise root from error
-        reason, advice = explain(error)
+        reason, advice = reason_and_advice(error)
         kind = UnreachableError if _says_nothing(root) else BroetchenError
         raise kind(f"{path}: cannot be {action} ({reason}); {advice}") from error
 
 
-def explain(error: Exception) -> tuple[str, str]:
+def reason_and_advice(error: Exception) -> tuple[str, str]:
     """The innermost reason of a filesystem's error, and what to do about it."""
     root = _root(error)
     if isinstance(root, OSError) and root.errno:

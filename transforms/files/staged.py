@@ -18,7 +18,7 @@ from transforms.checksums import FileMark, mark_of_file
 from transforms.coders import register_json_coder
 from transforms.errors import BroetchenError, UsageError
 from transforms.files import storage
-from transforms.files.errors import explain
+from transforms.files.errors import reason_and_advice
 from transforms.files.scratch import run_folder
 from transforms.quantities import format_size
 
@@ -151,7 +151,7 @@ class StagedShard(abc.ABC):
                 "free some space there, or choose another folder, and run it again"
             ) from error
         if isinstance(error, OSError):
-            reason, advice = explain(error)
+            reason, advice = reason_and_advice(error)
             raise BroetchenError(
                 f"{self._path}: a shard could not be written, by way of {self._temporary} ({reason}); {advice}"
             ) from error
@@ -181,6 +181,6 @@ def _create_temporary(path: str, scratch_dir: str | None) -> str:
         # Writers open files late, and then cannot say much about what is wrong.
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except OSError as error:
-        reason, advice = explain(error)
+        reason, advice = reason_and_advice(error)
         raise BroetchenError(f"{path}: cannot be written, by way of {temporary} ({reason}); {advice}") from error
     return temporary

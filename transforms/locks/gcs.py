@@ -19,7 +19,7 @@ from typing import Any
 
 from transforms.coders import to_json
 from transforms.errors import BroetchenError
-from transforms.files.errors import explain, explain_file_errors
+from transforms.files.errors import explain_file_errors, reason_and_advice
 from transforms.files.gcs_objects import gcs_bucket
 from transforms.locks.held import HeldLock, LockHeldError, knows_job_to_go_on, not_asked
 from transforms.locks.owner import LockOwner, read_owner
@@ -72,7 +72,7 @@ def hold_object(
         yield HeldLock()
         return
     except (GoogleAPIError, GoogleAuthError, OSError) as error:
-        reason, advice = explain(error)
+        reason, advice = reason_and_advice(error)
         raise BroetchenError(f"{path}: cannot be written ({reason}); {advice}") from error
     done = threading.Event()
 

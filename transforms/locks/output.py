@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from transforms.coders import to_json
 from transforms.errors import BroetchenError
 from transforms.files import storage
-from transforms.files.errors import explain
+from transforms.files.errors import reason_and_advice
 from transforms.files.own_file import NO_LOCKS, is_at, open_own, try_lock
 from transforms.locks.gcs import Timing, hold_object, read_object
 from transforms.locks.held import (
@@ -210,7 +210,7 @@ def _take_file(folder: str, path: str, goes_on: Callable[[LockOwner], bool]) -> 
                 return None  # What is to be built says so better, and what is finished needs no lock.
             if isinstance(error, BroetchenError):
                 raise
-            reason, advice = explain(error)
+            reason, advice = reason_and_advice(error)
             raise BroetchenError(f"{path}: cannot be written ({reason}); {advice}") from error
         try:
             if not try_lock(descriptor):

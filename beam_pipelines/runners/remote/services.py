@@ -23,7 +23,7 @@ from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
 from apache_beam.runners.job.utils import struct_to_dict
 
 from transforms.errors import BroetchenError, one_line
-from transforms.files.errors import explain
+from transforms.files.errors import reason_and_advice
 from transforms.locks.held import CannotTellError
 from transforms.locks.job import RemoteJob
 from transforms.locks.owner import LockOwner, this_process
@@ -160,7 +160,7 @@ def check_endpoint(arguments: Sequence[str]) -> None:
 def _reason(error: Exception) -> str:
     if isinstance(error, grpc.RpcError):
         return one_line(f"{error.code().name}: {error.details()}")
-    return explain(error)[0]
+    return reason_and_advice(error)[0]
 
 
 def _dataflow(job: RemoteJob, own: PipelineOptions) -> DataflowJobs:

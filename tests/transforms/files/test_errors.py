@@ -14,7 +14,7 @@ import pytest
 from apache_beam.io.filesystem import BeamIOError
 
 from transforms.errors import BroetchenError, UnreachableError
-from transforms.files.errors import explain, explain_file_errors
+from transforms.files.errors import explain_file_errors, reason_and_advice
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ from transforms.files.errors import explain, explain_file_errors
     ],
 )
 def test_the_innermost_reason_is_on_one_line(error: Exception, reason: str) -> None:
-    found, advice = explain(error)
+    found, advice = reason_and_advice(error)
     assert found == reason
     assert advice
 
