@@ -103,10 +103,10 @@ _KINDS = tuple(
 KINDS = tuple(kind.name for kind in _KINDS)
 
 
-def explain(errors: str) -> tuple[str, str]:
+def kind_and_advice(errors: str) -> tuple[str, str]:
     """The kind of error that gcloud's messages tell of, and the remedy.
 
-    >>> explain("ERROR: (gcloud.x) Quota limit 'TPUV6EPerProjectPerZoneForTPUAPI' has been exceeded. Limit: 0")[0]
+    >>> kind_and_advice("ERROR: (gcloud.x) Quota limit 'TPUV6EPerProjectPerZoneForTPUAPI' has been exceeded")[0]
     'quota'
     """
     for kind in _KINDS:
@@ -175,9 +175,9 @@ def _checked(command: Command, outcome: processes.Outcome) -> str:
         return outcome.output
     message = message_of(outcome.errors)
     if message is not None:
-        kind, advice = explain(message)
+        kind, advice = kind_and_advice(message)
     elif outcome.code == _NO_CONNECTION:
-        message, (kind, advice) = "no connection to the machine", explain("connection refused")
+        message, (kind, advice) = "no connection to the machine", kind_and_advice("connection refused")
     else:
         # The exit status of a remote command is handed on without a message.
         said = one_line("\n".join(outcome.errors.splitlines()[-3:]))

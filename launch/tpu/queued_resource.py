@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from launch.tpu.gcloud import explain
+from launch.tpu.gcloud import kind_and_advice
 
 LABEL = "broetchen"
 """The label that says which run a slice was made for. What lacks it is not ours, and neither used nor deleted."""
@@ -77,5 +77,5 @@ class QueuedResource:
             return f" (somebody has deleted the slice; {_AGAIN})" if self.by_user else f" ({PREEMPTED})"
         if self.state == "FAILED":
             message = self.error or "without a reason given"
-            return f" ({message}; {explain(message)[1] if self.error else 'start it again'})"
+            return f" ({message}; {kind_and_advice(message)[1] if self.error else 'start it again'})"
         return ""

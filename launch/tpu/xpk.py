@@ -23,7 +23,7 @@ from launch.maxtext.ending import EARLY
 from launch.places import mount_point
 from launch.run_state import RunState
 from launch.tpu.consent import ask, ask_about_cost
-from launch.tpu.gcloud import explain, message_of
+from launch.tpu.gcloud import kind_and_advice, message_of
 from launch.tpu.gcsfuse import mount_options
 from launch.tpu.job_folder import LOCK_NAME, RUNNER, folder_lines, train_script, write_folder
 from launch.tpu.target import TpuTarget, resource_name
@@ -210,7 +210,7 @@ class Xpk(TpuTarget[XpkConfig]):
             return
         said = outcome.output + outcome.errors
         message = message_of(said) or one_line("\n".join(said.splitlines()[-5:])) or f"ended with {outcome.code}"
-        raise BroetchenError(f"{command.purpose}: {message}; {explain(message)[1]}")
+        raise BroetchenError(f"{command.purpose}: {message}; {kind_and_advice(message)[1]}")
 
 
 def _files(job: TrainingJob) -> tuple[JobFile, ...]:

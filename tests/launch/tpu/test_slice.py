@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.tpu.gcloud import GcloudError, explain
+from launch.tpu.gcloud import GcloudError, kind_and_advice
 from launch.tpu.slice import PreemptedError
 from launch.tpu.target import resource_name
 from tests.support.services.recording_gcloud import NOT_FOUND, Recorder
@@ -108,7 +108,7 @@ def test_preempted_while_it_is_waited_for(cloud: Recorder, make_vm: MakeVm) -> N
     ],
 )
 def test_what_google_cloud_refuses(cloud: Recorder, make_vm: MakeVm, said: str, kind: str, advice: str) -> None:
-    assert explain(said)[0] == kind
+    assert kind_and_advice(said)[0] == kind
     cloud.play(**{"queued-resources create": [f"Create request issued for: [x]\n{said}"]})
     with pytest.raises(BroetchenError) as refused:
         start(make_vm())
@@ -189,7 +189,7 @@ def test_gcloud_answers_something_else(cloud: Recorder, make_vm: MakeVm) -> None
 
 
 def test_not_found_is_not_an_error_to_look_for(cloud: Recorder, make_vm: MakeVm) -> None:
-    assert explain(NOT_FOUND)[0] == "not-found"
+    assert kind_and_advice(NOT_FOUND)[0] == "not-found"
     cloud.play(**{"queued-resources describe": [QUOTA]})
     with pytest.raises(GcloudError) as refused:
         make_vm().status()
