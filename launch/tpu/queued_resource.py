@@ -69,7 +69,7 @@ class QueuedResource:
             error=str(failure.get("message", "")),
         )
 
-    def explained(self) -> str:
+    def explain_state(self) -> str:
         """The meaning of its state, and the remedy, in parentheses; "" where it is ready."""
         if self.state in _WAITING:
             return f" ({_WAITING[self.state]})"

@@ -55,11 +55,11 @@ class TpuSlice:
         ended = request is not None and (request.state in ("FAILED", *GONE) or self.is_preempted(request))
         if request is not None and not ended:
             self._check_same(request)
-            _LOGGER.info("%s: requested already, %s%s", self.name, request.state, request.explained())
+            _LOGGER.info("%s: requested already, %s%s", self.name, request.state, request.explain_state())
         else:
             self._agree(yes=yes)
             if request is not None:
-                _LOGGER.info("%s: %s%s; requests it again", self.name, request.state, request.explained())
+                _LOGGER.info("%s: %s%s; requests it again", self.name, request.state, request.explain_state())
                 self._gcloud.run(self._delete_command())
             self._create()
         self._await()
@@ -105,19 +105,19 @@ class TpuSlice:
                 if request is None:
                     raise BroetchenError(f"{self.name}: the request was deleted while it was waited for; start again")
                 if request.state == "FAILED":
-                    raise BroetchenError(f"{self.name}: the request has failed{request.explained()}")
+                    raise BroetchenError(f"{self.name}: the request has failed{request.explain_state()}")
                 node = self.node_state() if request.state == "ACTIVE" else ""
                 if node == "READY":
                     return
                 if request.state in GONE and request.by_user:
-                    raise BroetchenError(f"{self.name}: {request.state}{request.explained()}")
+                    raise BroetchenError(f"{self.name}: {request.state}{request.explain_state()}")
                 if request.state in GONE or node in _NODE_GONE:
                     raise PreemptedError(f"{self.name}: {PREEMPTED}")
                 if node and node not in _NODE_WAITING:
                     raise BroetchenError(
                         f"{self.name}: the slice is {node}; delete it (checkpoints stay), and start again"
                     )
-                news = f"{request.state}{request.explained()}{f', the slice is {node}' if node else ''}"
+                news = f"{request.state}{request.explain_state()}{f', the slice is {node}' if node else ''}"
                 if news != seen or polls % _POLLS_BETWEEN_NEWS == 0:
                     _LOGGER.info("%s: %s", self.name, news)
                 seen, polls = news, polls + 1

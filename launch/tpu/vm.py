@@ -99,7 +99,7 @@ class TpuVm(TpuTarget[TpuVmConfig]):
             where = f"there is no such slice in {self._section.zone}; it was not started, or is deleted"
             return RunState({**facts, "running": False}, (f"{self._name}: {where}",))
         facts["request"] = request.state
-        lines = [f"request   {self._name}: {request.state}{request.explained()}"]
+        lines = [f"request   {self._name}: {request.state}{request.explain_state()}"]
         if request.state != "ACTIVE":
             return RunState({**facts, "running": False}, tuple(lines))
         state = self._slice.node_state()
@@ -129,7 +129,7 @@ class TpuVm(TpuTarget[TpuVmConfig]):
         if self._slice.is_preempted(request):
             self._resume(follow)
         elif request.state != "ACTIVE":
-            raise BroetchenError(f"{self._name}: {request.state}{request.explained()}; there is no log now")
+            raise BroetchenError(f"{self._name}: {request.state}{request.explain_state()}; there is no log now")
         lost = 0
         while True:
             began = time.monotonic()
@@ -148,7 +148,7 @@ class TpuVm(TpuTarget[TpuVmConfig]):
                     self._resume(follow)
                     lost = 0
                 elif request.state != "ACTIVE":
-                    raise BroetchenError(f"{self._name}: {request.state}{request.explained()}") from error
+                    raise BroetchenError(f"{self._name}: {request.state}{request.explain_state()}") from error
                 elif not follow:
                     raise
                 else:
