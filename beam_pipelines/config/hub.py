@@ -39,9 +39,9 @@ def _pinned(name: str, dataset: DatasetConfig) -> Iterator[str]:
 
 def _commit(name: str, where: HubPath) -> str:
     """The full commit that a revision of a repository is now; the hub must know them."""
-    from transforms.files.hub import explained, hub_api, hub_endpoint
+    from transforms.files.hub import explain_hub_errors, hub_api, hub_endpoint
 
-    with explained(f"dataset {name}: {where}"):
+    with explain_hub_errors(f"dataset {name}: {where}"):
         found = hub_api(hub_endpoint()).dataset_info(where.repository, revision=where.revision or None)
     commit = str(found.sha)
     if not where.pinned:
@@ -56,10 +56,10 @@ def _commit(name: str, where: HubPath) -> str:
 
 def _split_files(name: str, source: HubDataset, commit: str) -> list[str]:
     """The paths of a split's files at a commit, as `datasets` resolves them."""
-    from transforms.files.hub import explained
+    from transforms.files.hub import explain_hub_errors
 
     what = f"dataset {name}: {source.dataset}"
-    with explained(what):
+    with explain_hub_errors(what):
         allow("pandas")
         import datasets
 

@@ -78,7 +78,7 @@ class HubFileSystem(FileSystem):
         """The files whose paths begin so; those of folders below its last slash only where `deep`."""
         where = _pinned(prefix)
         folder = posixpath.dirname(where.path)
-        with explained(prefix):
+        with explain_hub_errors(prefix):
             from huggingface_hub.errors import EntryNotFoundError
             from huggingface_hub.hf_api import RepoFile
 
@@ -213,7 +213,7 @@ def _look_up(endpoint: str | None, path: str) -> _HubFile:
     where, file = _pinned(path), _file(endpoint, path)
     if file.etag:
         return file
-    with explained(path):
+    with explain_hub_errors(path):
         entries = hub_api(endpoint).get_paths_info(
             where.repository, [where.path], revision=where.revision, repo_type="dataset"
         )
@@ -251,7 +251,7 @@ class _RangeDownloader(Downloader):
 
     def _fetch(self, start: int, end: int) -> bytes:
         headers = {"Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
-        with explained(str(self._where)):
+        with explain_hub_errors(str(self._where)):
             response = self._from_store(headers) or self._from_hub(headers)
         if response.status_code == 206:
             self._check_range(response, start, end)
@@ -360,7 +360,7 @@ def _refuse(path: str) -> NoReturn:
 
 
 @contextlib.contextmanager
-def explained(path: str) -> Iterator[None]:
+def explain_hub_errors(path: str) -> Iterator[None]:
     """Turns the hub client's errors into one that names the path and says what to do, and nothing of the request."""
     from huggingface_hub import errors
 
