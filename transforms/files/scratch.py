@@ -64,7 +64,7 @@ def run_folder(base: str | None = None) -> str:
     base = os.path.abspath(base or tempfile.gettempdir())
     folder = _folders.get(base)
     if folder is None or not folder.is_there():
-        with _explained(base):
+        with _explain_scratch_errors(base):
             sweep(base)
             # Where two threads come at once, each works in a folder of its own.
             folder = _folders[base] = _make(base)
@@ -86,7 +86,7 @@ def temporary_folder(purpose: str, base: str | None = None) -> Iterator[str]:
         BroetchenError: it cannot be made.
     """
     parent = run_folder(base)
-    with _explained(parent):
+    with _explain_scratch_errors(parent):
         folder = tempfile.TemporaryDirectory(prefix=f"{purpose}-", dir=parent, ignore_cleanup_errors=True)
     with folder:
         yield folder.name
@@ -119,7 +119,7 @@ def _is_swept(path: str) -> bool:
 
 
 @contextlib.contextmanager
-def _explained(base: str) -> Iterator[None]:
+def _explain_scratch_errors(base: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
