@@ -28,14 +28,14 @@ from beam_pipelines.config.sections import (
 )
 from beam_pipelines.config.values import Budget, DatasetName
 from transforms.budget.apportion import apportion
-from transforms.config.document import Kind, Problem
+from transforms.config.document import ConfigKind, Problem
 from transforms.config.file import ConfigFile, open_document, resolve_path, resolve_pattern, section_of
 from transforms.config.section import Name
 from transforms.errors import BroetchenError, UnreachableError
 from transforms.patterns import quoted
 from transforms.quantities import shown
 
-_KIND = Kind(
+_KIND = ConfigKind(
     "mix config",
     "mix_configs/demo.yaml",
     floats=True,

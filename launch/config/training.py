@@ -19,7 +19,7 @@ from pydantic import BeforeValidator, Field, PlainValidator, PrivateAttr, WithJs
 
 from launch.config.tpu import TpuVmConfig, XpkConfig
 from launch.job import Value
-from transforms.config.document import ConfigDocument, Kind, Problem
+from transforms.config.document import ConfigDocument, ConfigKind, Problem
 from transforms.config.file import ConfigFile, open_document, section_of
 from transforms.config.section import Name, Section, Text, mended, one_or_several
 from transforms.errors import UsageError
@@ -40,7 +40,7 @@ class LocalConfig(Section):
     )
 
 
-_KIND = Kind(
+_KIND = ConfigKind(
     "training config",
     "launch/configs/demo.yaml",
     floats=True,

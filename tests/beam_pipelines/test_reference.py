@@ -19,7 +19,7 @@ from beam_pipelines.config.mix import MixConfig
 from launch.config.training import PhaseConfig, TrainingConfig, load_training_config
 from tests.support.command import run_command
 from tests.support.documents import DOCUMENTS, ROOT
-from transforms.config.document import Kind
+from transforms.config.document import ConfigKind
 from transforms.config.file import open_document
 from transforms.config.section import Section
 from transforms.errors import UsageError
@@ -140,6 +140,6 @@ def test_an_example_of_a_training_config_is_taken(tmp_path: Path, key: str, exam
     path.write_text(yaml.safe_dump(TRAINING))
     overrides = {key: example} | ({"data.order": "exact"} if key == "data.phases" else {})
     load_training_config(path, overrides=overrides)
-    content = open_document(Kind("training config", "", floats=True), path, overrides).data
+    content = open_document(ConfigKind("training config", "", floats=True), path, overrides).data
     schema = json.loads((ROOT / "launch/configs/training.schema.json").read_text())
     Draft202012Validator(schema).validate(content)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from transforms.config.document import MAX_CONFIG_BYTES, ConfigDocument, Kind
+from transforms.config.document import MAX_CONFIG_BYTES, ConfigDocument, ConfigKind
 from transforms.errors import BroetchenError
 from transforms.files import storage
 from transforms.files.untrusted import read_bounded
@@ -34,7 +34,7 @@ def _names(path: str) -> list[str]:
     try:
         if not storage.exists(path):
             return []
-        document = ConfigDocument(path, Kind("mix config", path, floats=True))
+        document = ConfigDocument(path, ConfigKind("mix config", path, floats=True))
         document.parse(read_bounded(path, MAX_CONFIG_BYTES))
     except BroetchenError:
         return []

@@ -129,7 +129,7 @@ class Problem:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Kind:
+class ConfigKind:
     """What sort of config a file is meant to be, for the errors.
 
     Attributes:
@@ -163,7 +163,7 @@ class Origin:
 class ConfigDocument:
     """A config file as plain data, with the line of each key, and the problems found so far."""
 
-    def __init__(self, name: str, kind: Kind, given_as: str = "--set") -> None:
+    def __init__(self, name: str, kind: ConfigKind, given_as: str = "--set") -> None:
         """An empty document.
 
         Args:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import PrivateAttr, ValidationError
 
-from transforms.config.document import MAX_CONFIG_BYTES, ConfigDocument, Kind, Origin, Problem
+from transforms.config.document import MAX_CONFIG_BYTES, ConfigDocument, ConfigKind, Origin, Problem
 from transforms.config.section import Section
 from transforms.errors import UsageError
 from transforms.first_contact import make_contact
@@ -28,7 +28,7 @@ class ConfigFile(Section):
 
     def usage_error(self, *problems: Problem) -> UsageError:
         """Problems that came to light after the file was read, each with its line in it, as `section_of` has them."""
-        document = self._origin.document or ConfigDocument("config", Kind("config", ""))
+        document = self._origin.document or ConfigDocument("config", ConfigKind("config", ""))
         return UsageError(document.message(problems))
 
     def resolve(self, path: str) -> str:
@@ -37,7 +37,7 @@ class ConfigFile(Section):
 
 
 def open_document(
-    kind: Kind,
+    kind: ConfigKind,
     path: str | os.PathLike[str],
     overrides: Mapping[str, Any] | None = None,
     *,
