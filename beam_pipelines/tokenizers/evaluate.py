@@ -26,8 +26,8 @@ from transforms.evaluation.metrics import measure
 from transforms.evaluation.statistics import StatisticsCoder, TokenStatistics
 from transforms.evaluation.tokenizers import (
     EvaluatedTokenizer,
-    Kind,
     LoadedTokenizer,
+    TokenizerKind,
     load_tokenizers,
     plain_text_spec,
     split_name,
@@ -212,7 +212,7 @@ def _make_ready(
 ) -> EvaluatedTokenizer:
     """Puts a copy of a tokenizer where workers find it, and chooses its engine."""
     content = loaded.content
-    engine: ChosenEngine | Kind = loaded.kind
+    engine: ChosenEngine | TokenizerKind = loaded.kind
     if isinstance(content, TokenizerFile):
         path, sha256 = keep_tokenizer(content, scratch), content.sha256
         spec = plain_text_spec(path, sha256)

@@ -29,7 +29,7 @@ from transforms.tokenizer.spec import ChosenEngine, TokenizerSpec
 _LOGGER = logging.getLogger(__name__)
 
 
-Kind = Literal["tokenizers"] | ForeignKind
+TokenizerKind = Literal["tokenizers"] | ForeignKind
 """The library that reads a file, and defines what its tokenizer gives."""
 
 
@@ -49,7 +49,7 @@ class EvaluatedTokenizer:
 
     name: str
     source: str
-    kind: Kind
+    kind: TokenizerKind
     engine: ChosenEngine | ForeignKind
     file: str = dataclasses.field(compare=False)
     sha256: str
@@ -104,7 +104,7 @@ class LoadedTokenizer:
 
     name: str
     source: str
-    kind: Kind
+    kind: TokenizerKind
     content: TokenizerFile | bytes
     vocabulary: Vocabulary
 
