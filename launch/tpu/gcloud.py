@@ -33,7 +33,7 @@ class GcloudError(BroetchenError):
 
 
 @dataclass(frozen=True)
-class _Kind:
+class _ErrorKind:
     name: str
     pattern: re.Pattern[str]
     advice: str
@@ -41,7 +41,7 @@ class _Kind:
 
 # In this order: a wrong zone is reported as a missing permission, and a missing sign-in as either.
 _KINDS = tuple(
-    _Kind(name, re.compile(pattern, re.IGNORECASE | re.DOTALL), advice)
+    _ErrorKind(name, re.compile(pattern, re.IGNORECASE | re.DOTALL), advice)
     for name, pattern, advice in (
         (
             "signed-out",
