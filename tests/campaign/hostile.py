@@ -25,13 +25,13 @@ from rich.progress import track
 from rich.table import Table
 
 from tests.campaign import hostile_configs, hostile_outputs, hostile_parquet, hostile_tokenizers
-from tests.campaign.hostile_case import Ending, Kind, Outcome
+from tests.campaign.hostile_case import CaseKind, Ending, Outcome
 from tests.campaign.hostile_command import COMMANDS
 from tests.campaign.hostile_worker import Result, Worker
 from tests.campaign.sources import kinds as sources
 from tests.campaign.untrusted import kinds as untrusted
 
-KINDS: Sequence[Kind] = [
+KINDS: Sequence[CaseKind] = [
     *hostile_parquet.KINDS,
     *hostile_configs.KINDS,
     *hostile_tokenizers.KINDS,

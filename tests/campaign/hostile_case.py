@@ -37,7 +37,7 @@ class Wrong(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
-class Kind:
+class CaseKind:
     """A family of cases: `attempt` makes one in an empty folder and brings it to an outcome.
 
     Attributes:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from beam_pipelines.config.mix import MixConfig, load_config
-from tests.campaign.hostile_case import Kind, Outcome, Wrong, outcome_of
+from tests.campaign.hostile_case import CaseKind, Outcome, Wrong, outcome_of
 from transforms.errors import UsageError
 
 _GOOD = """\
@@ -265,8 +265,8 @@ def overridden(chance: random.Random, folder: Path) -> Outcome:
 
 
 KINDS = [
-    Kind("config: a value or key changed", changed, weight=20, timeout_s=60),
-    Kind("config: scrambled", scrambled, weight=12, timeout_s=60),
-    Kind("config: bombs", bombs, weight=12, timeout_s=60),
-    Kind("config: --set", overridden, weight=8, timeout_s=60),
+    CaseKind("config: a value or key changed", changed, weight=20, timeout_s=60),
+    CaseKind("config: scrambled", scrambled, weight=12, timeout_s=60),
+    CaseKind("config: bombs", bombs, weight=12, timeout_s=60),
+    CaseKind("config: --set", overridden, weight=8, timeout_s=60),
 ]

@@ -14,7 +14,7 @@ from typing import Any
 from beam_pipelines.config.mix import load_config
 from beam_pipelines.jobs.verify import verify
 from tests.campaign.hostile_build import build_by_steps, verify_by_steps, write_config
-from tests.campaign.hostile_case import Kind, Outcome, Wrong, outcome_of
+from tests.campaign.hostile_case import CaseKind, Outcome, Wrong, outcome_of
 from tests.campaign.hostile_parquet import documents, write_sound
 
 _VALUES: list[Any] = [
@@ -167,7 +167,7 @@ def _lived_through(output: Path, otherwise: str) -> Outcome:
 
 
 KINDS = [
-    Kind("verify: damaged shards", shards, weight=8),
-    Kind("verify: damaged and sealed again", resealed, weight=4),
-    Kind("verify: manifests", manifests, weight=6),
+    CaseKind("verify: damaged shards", shards, weight=8),
+    CaseKind("verify: damaged and sealed again", resealed, weight=4),
+    CaseKind("verify: manifests", manifests, weight=6),
 ]

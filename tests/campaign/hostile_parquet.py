@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pyarrow.parquet.encryption as encryption
 
 from tests.campaign.hostile_build import build_and_check, write_config
-from tests.campaign.hostile_case import Kind, Outcome, Wrong, forget_peak, outcome_of
+from tests.campaign.hostile_case import CaseKind, Outcome, Wrong, forget_peak, outcome_of
 
 _WORDS = ["Brötchen", "und", "the", " ", "12", "\n", "straße", "fi", "日本", "🙂", "e\u0301", "…", "<|eos|>", "x" * 40]
 _NOT_TEXT = [b"\xff\xfe", b"\xed\xa0\x80", b"\xed\xbf\xbf", b"\xc0\xaf", b"gut \xf0\x9f", b"\xf4\x90\x80\x80", b"\x80"]
@@ -335,15 +335,15 @@ def _build_only(config: Path, skipped: dict[str, int]) -> Outcome:
 
 
 KINDS = [
-    Kind("parquet: cut", cut, weight=20),
-    Kind("parquet: flipped bytes", flipped, weight=28),
-    Kind("parquet: columns", columns, weight=8),
-    Kind("parquet: not text", not_text, weight=8),
-    Kind("parquet: nothing in it", nothing, weight=5),
-    Kind("parquet: encrypted", encrypted, weight=2),
-    Kind("parquet: changed after the plan", changing, weight=6),
-    Kind("parquet: a document of 200 MB", huge_document, weight=1, memory_mib=3000, timeout_s=600, heavy=True),
+    CaseKind("parquet: cut", cut, weight=20),
+    CaseKind("parquet: flipped bytes", flipped, weight=28),
+    CaseKind("parquet: columns", columns, weight=8),
+    CaseKind("parquet: not text", not_text, weight=8),
+    CaseKind("parquet: nothing in it", nothing, weight=5),
+    CaseKind("parquet: encrypted", encrypted, weight=2),
+    CaseKind("parquet: changed after the plan", changing, weight=6),
+    CaseKind("parquet: a document of 200 MB", huge_document, weight=1, memory_mib=3000, timeout_s=600, heavy=True),
     # A shard's rows are told by some 25 bytes each, which are held until it is finished.
-    Kind("parquet: ten million rows without text", empty_rows, weight=1, memory_mib=600, timeout_s=600, heavy=True),
-    Kind("parquet: one text in 20,000 rows", repeated_document, weight=1, timeout_s=300, heavy=True),
+    CaseKind("parquet: ten million rows without text", empty_rows, weight=1, memory_mib=600, timeout_s=600, heavy=True),
+    CaseKind("parquet: one text in 20,000 rows", repeated_document, weight=1, timeout_s=300, heavy=True),
 ]

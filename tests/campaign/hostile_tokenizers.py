@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.campaign.hostile_build import build_and_check, write_config
-from tests.campaign.hostile_case import Kind, Outcome, outcome_of
+from tests.campaign.hostile_case import CaseKind, Outcome, outcome_of
 from tests.campaign.hostile_parquet import write_sound
 from tests.support.small_tokenizers import added_token, byte_characters, byte_level
 
@@ -210,8 +210,8 @@ def configured(chance: random.Random, folder: Path) -> Outcome:
 
 
 KINDS = [
-    Kind("tokenizer: odd", odd, weight=6),
-    Kind("tokenizer: a value changed", changed, weight=6),
-    Kind("tokenizer: damaged file", damaged, weight=4),
-    Kind("tokenizer: tokenizer_config.json", configured, weight=3),
+    CaseKind("tokenizer: odd", odd, weight=6),
+    CaseKind("tokenizer: a value changed", changed, weight=6),
+    CaseKind("tokenizer: damaged file", damaged, weight=4),
+    CaseKind("tokenizer: tokenizer_config.json", configured, weight=3),
 ]

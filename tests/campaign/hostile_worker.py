@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.campaign.hostile_case import Kind, Outcome, forget_peak
+from tests.campaign.hostile_case import CaseKind, Outcome, forget_peak
 
 _MIB = 1 << 20
 
@@ -35,7 +35,7 @@ class Result:
 class Worker:
     """A process that runs one case after another, and is replaced when it dies or hangs. A context manager."""
 
-    def __init__(self, kinds: Sequence[Kind]) -> None:
+    def __init__(self, kinds: Sequence[CaseKind]) -> None:
         self._kinds = list(kinds)
         self._context = multiprocessing.get_context("spawn")
         self._process: multiprocessing.process.BaseProcess | None = None
@@ -88,7 +88,7 @@ class Worker:
         self._stop()
 
 
-def _serve(pipe: Connection, log: str, kinds: Sequence[Kind]) -> None:
+def _serve(pipe: Connection, log: str, kinds: Sequence[CaseKind]) -> None:
     # Beam writes tracebacks of what a build catches; and what native code says when it dies is to be kept.
     logging.disable(logging.CRITICAL)
     file = os.open(log, os.O_WRONLY | os.O_APPEND)
@@ -104,7 +104,7 @@ def _serve(pipe: Connection, log: str, kinds: Sequence[Kind]) -> None:
         pipe.send(run_case(kinds[number], seed))
 
 
-def run_case(kind: Kind, seed: str) -> tuple[Outcome, int]:
+def run_case(kind: CaseKind, seed: str) -> tuple[Outcome, int]:
     """Runs a case in this process: how it ended, and by how many bytes the process grew at its peak."""
     folder = Path(tempfile.mkdtemp(prefix="hostile-"))
     forget_peak()

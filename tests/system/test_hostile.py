@@ -10,7 +10,7 @@ import pytest
 
 from tests.campaign import hostile
 from tests.campaign.hostile_build import build_and_check, check_output, write_config
-from tests.campaign.hostile_case import Kind, Outcome, Wrong
+from tests.campaign.hostile_case import CaseKind, Outcome, Wrong
 from tests.campaign.hostile_parquet import write_sound
 from tests.campaign.hostile_worker import Worker, run_case
 from tests.campaign.untrusted.endings import check_shown, command
@@ -86,10 +86,10 @@ def _raises(chance: random.Random, folder: Path) -> Outcome:
 @pytest.mark.slow
 def test_the_campaign_sees_a_crash_a_hang_a_swollen_process_and_a_foreign_error() -> None:
     kinds = [
-        Kind("dies", _dies),
-        Kind("hangs", _hangs, timeout_s=20),
-        Kind("swells", _swells, memory_mib=100),
-        Kind("raises", _raises),
+        CaseKind("dies", _dies),
+        CaseKind("hangs", _hangs, timeout_s=20),
+        CaseKind("swells", _swells, memory_mib=100),
+        CaseKind("raises", _raises),
     ]
     with Worker(kinds) as worker:
         results = [worker.run(number, "0") for number in range(len(kinds))]
@@ -117,7 +117,7 @@ def test_a_case_leaves_no_folder_behind(tmp_path: Path) -> None:
         seen.append(folder)
         return Outcome("built")
 
-    outcome, grown = run_case(Kind("leaves", attempt), "0")
+    outcome, grown = run_case(CaseKind("leaves", attempt), "0")
     assert outcome.ending == "built"
     assert grown >= 0
     assert not seen[0].exists()

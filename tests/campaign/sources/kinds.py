@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from beam_pipelines.config.mix import load_config
 from tests.campaign.hostile_build import build_and_check, build_by_steps, verify_by_steps, write_config
-from tests.campaign.hostile_case import Kind, Outcome, Wrong, forget_peak, outcome_of
+from tests.campaign.hostile_case import CaseKind, Outcome, Wrong, forget_peak, outcome_of
 from tests.campaign.hostile_parquet import documents, write_sound
 from transforms.dataset.manifest import find_manifests
 from transforms.errors import BroetchenError
@@ -329,10 +329,10 @@ def folders_and_braces(chance: random.Random, folder: Path) -> Outcome:
 
 
 KINDS = [
-    Kind("sources: odd names", names, weight=20),
-    Kind("sources: patterns", patterns, weight=20),
-    Kind("sources: no pattern", folders_and_braces, weight=4),
-    Kind("sources: columns that differ", differing_columns, weight=25),
-    Kind("sources: uneven documents", uneven_documents, weight=8),
-    Kind("sources: much in few bytes", much_in_few_bytes, weight=1, memory_mib=900, timeout_s=600, heavy=True),
+    CaseKind("sources: odd names", names, weight=20),
+    CaseKind("sources: patterns", patterns, weight=20),
+    CaseKind("sources: no pattern", folders_and_braces, weight=4),
+    CaseKind("sources: columns that differ", differing_columns, weight=25),
+    CaseKind("sources: uneven documents", uneven_documents, weight=8),
+    CaseKind("sources: much in few bytes", much_in_few_bytes, weight=1, memory_mib=900, timeout_s=600, heavy=True),
 ]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.campaign.hostile_case import Kind, Outcome, Wrong, outcome_of
+from tests.campaign.hostile_case import CaseKind, Outcome, Wrong, outcome_of
 from tests.campaign.untrusted.endings import check_shown, command
 from tests.campaign.untrusted.harm import harm_ledger, harm_output
 from tests.campaign.untrusted.sound import PATTERN, copied, copied_ledger, secrets
@@ -113,9 +113,9 @@ _BOUNDS: Mapping[str, Any] = {"memory_mib": 1000, "timeout_s": 400}
 
 KINDS = [
     *(
-        Kind(f"manifest: {name}", functools.partial(_by_command, name=name), weight=weight, **_BOUNDS)
+        CaseKind(f"manifest: {name}", functools.partial(_by_command, name=name), weight=weight, **_BOUNDS)
         for name, weight in _COMMANDS.items()
     ),
-    Kind("manifest: open_dataset", _opened, weight=11, **_BOUNDS),
-    Kind("ledger: count", _ledger, weight=3, **_BOUNDS),
+    CaseKind("manifest: open_dataset", _opened, weight=11, **_BOUNDS),
+    CaseKind("ledger: count", _ledger, weight=3, **_BOUNDS),
 ]
