@@ -60,7 +60,7 @@ class _Layout:
 
 @register_json_coder
 @dataclasses.dataclass(frozen=True)
-class _Publication:
+class _FileToPublish:
     """One file to publish; without a `source`, an empty one."""
 
     source: str | None
@@ -146,7 +146,7 @@ class _Name(beam.DoFn):
         self._layout = layout
         self._num_shards = num_shards
 
-    def process(self, _: bytes, written: Sequence[tuple[int, WrittenShard]]) -> Iterator[_Publication]:
+    def process(self, _: bytes, written: Sequence[tuple[int, WrittenShard]]) -> Iterator[_FileToPublish]:
         shards: dict[int, WrittenShard]
         if self._num_shards:
             count, shards = self._num_shards, dict(written)
@@ -157,7 +157,7 @@ class _Name(beam.DoFn):
         for index in range(count):
             shard = shards.get(index)
             target = self._layout.final(index, count)
-            yield _Publication(shard.path, shard.bytes, target) if shard else _Publication(None, 0, target)
+            yield _FileToPublish(shard.path, shard.bytes, target) if shard else _FileToPublish(None, 0, target)
 
 
 class _Publish(beam.DoFn):
@@ -166,12 +166,12 @@ class _Publish(beam.DoFn):
     def __init__(self, layout: _Layout) -> None:
         self._layout = layout
 
-    def process(self, publication: _Publication) -> Sequence[str]:
-        if publication.source is None:
-            self._layout.writer(publication.target).close()
+    def process(self, file: _FileToPublish) -> Sequence[str]:
+        if file.source is None:
+            self._layout.writer(file.target).close()
         else:
-            storage.rename(publication.source, publication.target, size=publication.bytes)
-        return [publication.target]
+            storage.rename(file.source, file.target, size=file.bytes)
+        return [file.target]
 
 
 class _Finish(beam.DoFn):
@@ -314,7 +314,7 @@ class WriteToArrayRecord(beam.PTransform[beam.PCollection[bytes], beam.PCollecti
             start
             | "Name"
             >> beam.ParDo(_Name(self._layout, self._num_shards), beam.pvalue.AsList(written)).with_output_types(
-                _Publication
+                _FileToPublish
             )
             | "Spread" >> beam.Reshuffle()
             | "Publish" >> beam.ParDo(_Publish(self._layout)).with_output_types(str)
