@@ -86,7 +86,7 @@ class Budgets:
 
 
 @dataclasses.dataclass(frozen=True)
-class Publication:
+class FinalNames:
     """Final path of each shard that is published whole, by ordinal."""
 
     names: dict[int, str]

@@ -19,7 +19,7 @@ from transforms.budget.token_budget import DatasetCut, ShardCount, ShardSlice, S
 from transforms.building.formats import TextFormat, text_format
 from transforms.building.placing import manifest_of_build, remove_other_manifest
 from transforms.building.rows import RowsTask
-from transforms.building.work_folder import Publication, WorkFolder
+from transforms.building.work_folder import FinalNames, WorkFolder
 from transforms.coders import register_json_coder
 from transforms.encoding.encoders import Encoder
 from transforms.encoding.pool import borrow_encoder
@@ -135,7 +135,7 @@ def plan_publication(spec: DatasetSpec, plan: DatasetPlan, cut: DatasetCut) -> P
         for index, (ordinal, piece, spans) in enumerate(members)
     )
     names = {task.count.ordinal: posixpath.join(spec.folder, task.file) for task in tasks if task.whole}
-    work_folder(spec, plan).write_publication(Publication(names))
+    work_folder(spec, plan).write_final_names(FinalNames(names))
     remove_other_manifest(spec.folder)
     exhausted = any(missing.values()) or bool(once)
     rows = _rows_tasks(spec, plan, cut.counts, tasks, exhausted=exhausted)

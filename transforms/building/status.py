@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Literal
 
 from transforms.as_json import from_json
-from transforms.budget.shard_count import Budgets, Publication, ShardCount
+from transforms.budget.shard_count import Budgets, FinalNames, ShardCount
 from transforms.card.order import config_order
 from transforms.dataset.manifest import NAME, Manifest, manifest_path, read_manifest
 from transforms.errors import BroetchenError, one_line
@@ -142,7 +142,7 @@ class StatusReader:
 
     def _published(self, publication: str) -> tuple[int, int]:
         if self._names[0] != publication:
-            names = _read(Publication, publication).names.values()
+            names = _read(FinalNames, publication).names.values()
             self._names = publication, frozenset(map(posixpath.basename, names))
         names_there = map(posixpath.basename, storage.list_marks(self._spec.folder))
         return len(self._names[1].intersection(names_there)), len(self._names[1])

@@ -36,7 +36,7 @@ import numpy as np
 import numpy.typing as npt
 
 from transforms.budget.shard_count import Budgets as Budgets
-from transforms.budget.shard_count import Publication as Publication
+from transforms.budget.shard_count import FinalNames as FinalNames
 from transforms.budget.token_budget import ShardCount
 from transforms.checksums import FileMark, mark_of
 from transforms.coders import from_json, to_json
@@ -115,7 +115,7 @@ class WorkFolder:
     def _count(self, ordinal: int) -> str:
         return self._file(f"shard-{ordinal:05d}.json")
 
-    def _publication(self) -> str:
+    def _final_names(self) -> str:
         return self._file(f"publication-{self._build}.json")
 
     def _file(self, name: str) -> str:
@@ -249,9 +249,9 @@ class WorkFolder:
 
     def _final(self, ordinal: int) -> str | None:
         """The final path of a shard that this build publishes whole, once that is known."""
-        if not storage.exists(self._publication()):
+        if not storage.exists(self._final_names()):
             return None
-        return self._read(Publication, self._publication()).names.get(ordinal)
+        return self._read(FinalNames, self._final_names()).names.get(ordinal)
 
     def _quarantine_place(self, count: ShardCount) -> str:
         here = self.quarantine(count.ordinal, count.attempt)
@@ -270,8 +270,8 @@ class WorkFolder:
         """Notes how much a build wants, and perhaps that there is less; a later build begins it again."""
         self._write(self._file(f"budgets-{self._build}.json"), Budgets(dict(tokens), exhausted))
 
-    def write_publication(self, publication: Publication) -> None:
-        self._write(self._publication(), publication)
+    def write_final_names(self, names: FinalNames) -> None:
+        self._write(self._final_names(), names)
 
     def distrust(self, engine: str, reason: str) -> None:
         """Notes that an engine, named with its version, gave other ids than the reference; its shards are not used."""
@@ -307,7 +307,7 @@ class WorkFolder:
             return
         for path in others:
             if posixpath.basename(path).startswith("publication-"):
-                for ordinal, final in self._read(Publication, path).names.items():
+                for ordinal, final in self._read(FinalNames, path).names.items():
                     self._take_back(ordinal, final)
         # Left-out rows get their names of shards that are cut as well, which no publication names.
         for match in filter(None, map(_COUNT_FILE.fullmatch, found)):

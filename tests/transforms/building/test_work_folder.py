@@ -33,7 +33,7 @@ from transforms.budget.token_budget import ShardCount
 from transforms.building.publish import clear_work, finish_dataset
 from transforms.building.shard import build_shard
 from transforms.building.status import DatasetStatus, StatusReader, read_progress, tokens_left
-from transforms.building.work_folder import ROW, Publication, WorkFolder, sweep_work
+from transforms.building.work_folder import ROW, FinalNames, WorkFolder, sweep_work
 from transforms.checksums import mark_of
 from transforms.coders import to_json
 from transforms.errors import BroetchenError
@@ -363,7 +363,7 @@ def test_names_are_not_looked_at_where_no_shard_has_one_yet(stages: Stages) -> N
 
 def test_a_shard_that_was_to_be_cut_has_no_final_name(stages: Stages) -> None:
     build = stages.restore("published")
-    build.work.write_publication(Publication({0: "elsewhere"}))
+    build.work.write_final_names(FinalNames({0: "elsewhere"}))
     first, second = stages.counts[:2]
     assert [build.work.place(count) for count in (first, second)] == ["elsewhere", build.work.shard(1, second.attempt)]
 
@@ -410,7 +410,7 @@ def remote(stages: Stages, gcs_prefix: str) -> WorkFolder:
         storage.upload(str(path), f"{remote}/{path.name}")
     found = WorkFolder(remote, "arecord", build.plan.fingerprint)
     final = f"{gcs_prefix}/out/a/train-00000-of-00003.arecord"
-    found.write_publication(Publication({0: final}))
+    found.write_final_names(FinalNames({0: final}))
     storage.rename(found.shard(0, stages.counts[0].attempt), final)
     return found
 
