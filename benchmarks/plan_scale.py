@@ -194,19 +194,19 @@ def measure_travels(shards: int = SHARDS) -> dict[str, Travel]:
         plan = _planned(spec, source, laid_out, _digest("plan"))
         counts = [_simulated_count(shard) for shard in laid_out]
         spec = dataclasses.replace(spec, budgets={"train": sum(count.tokens for count in counts) - 1000})
-        publication = plan_publication(spec, plan, cut_dataset(counts, spec.budgets))
+        publish_plan = plan_publication(spec, plan, cut_dataset(counts, spec.budgets))
     head, parts = split_plan(plan)
     encoded = [len(to_json(part)) for part in parts]
-    published, told = map(_published, publication.tasks), map(_told, publication.rows)
+    published, told = map(_published, publish_plan.tasks), map(_told, publish_plan.rows)
     return {
         "plan head": _travel([head], 1),
         "plan part": Travel(len(parts), max(encoded), max(encoded)),
         "count": _travel(counts, SHARDS_PER_BLOCK),
-        "task to publish": _travel(publication.tasks, 1),
-        "published shard": _travel(published, SHARDS_PER_BLOCK, len(publication.tasks)),
-        "task to tell rows": _travel(publication.rows, 1),
-        "told rows": _travel(told, _alike(publication.rows), len(publication.rows)),
-        "sums of splits": _travel([publication.sums], 1),
+        "task to publish": _travel(publish_plan.tasks, 1),
+        "published shard": _travel(published, SHARDS_PER_BLOCK, len(publish_plan.tasks)),
+        "task to tell rows": _travel(publish_plan.rows, 1),
+        "told rows": _travel(told, _alike(publish_plan.rows), len(publish_plan.rows)),
+        "sums of splits": _travel([publish_plan.sums], 1),
     }
 
 

@@ -80,10 +80,10 @@ def build_by_steps(config: MixConfig, output: str, between: Callable[[], None] =
                 counts[ordinal:] = [build_shard(spec, plan.task(ordinal, stop_after))]
             if len(counts) == before:
                 raise Wrong(f"the same shard is asked for again and again: {tasks}")
-        publication = plan_publication(spec, plan, cut_dataset(counts, spec.budgets))
-        published = [shard for task in publication.tasks if (shard := publish_shard(spec, task))]
-        rows = [told for task in publication.rows if (told := tell_rows(spec, task))]
-        finish_dataset(spec, plan, publication.sums, published, rows)
+        publish_plan = plan_publication(spec, plan, cut_dataset(counts, spec.budgets))
+        published = [shard for task in publish_plan.tasks if (shard := publish_shard(spec, task))]
+        rows = [told for task in publish_plan.rows if (told := tell_rows(spec, task))]
+        finish_dataset(spec, plan, publish_plan.sums, published, rows)
         clear_work(spec)
 
 

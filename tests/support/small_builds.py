@@ -66,7 +66,7 @@ class SmallBuild:
         spec = dataclasses.replace(self.spec, budgets=budgets, on_shortfall=on_shortfall)
         return dataclasses.replace(self, spec=spec)
 
-    def publication(self) -> PublishPlan:
+    def publish_plan(self) -> PublishPlan:
         """As the pipeline's last steps get it."""
         return plan_publication(self.spec, self.plan, cut_dataset(self.counts, self.spec.budgets))
 

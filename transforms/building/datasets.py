@@ -319,16 +319,16 @@ class _PlanPublication(beam.DoFn):
         _check_lock(spec, self._token)
         counts = [count for block in of_blocks(name, counted) for count in block]
         try:
-            publication = plan_publication(spec, plan, cut_dataset(counts, spec.budgets))
+            publish_plan = plan_publication(spec, plan, cut_dataset(counts, spec.budgets))
         except BroetchenError as error:
             # The other datasets are published all the same; the last step fails the job.
             yield TaggedOutput(_FAILED, str(error))
             return
-        yield from in_blocks(name, publication.tasks, SHARDS_PER_BLOCK)
+        yield from in_blocks(name, publish_plan.tasks, SHARDS_PER_BLOCK)
         # What is told of a shard's rows grows with its row groups.
-        for placed in in_blocks(name, publication.rows, GROUPS_PER_BLOCK, lambda task: 1 + len(task.group_rows)):
+        for placed in in_blocks(name, publish_plan.rows, GROUPS_PER_BLOCK, lambda task: 1 + len(task.group_rows)):
             yield TaggedOutput(_ROWS, placed)
-        yield TaggedOutput(_SUMS, (name, publication.sums))
+        yield TaggedOutput(_SUMS, (name, publish_plan.sums))
 
 
 def _check_lock(spec: DatasetSpec, token: str | None) -> None:

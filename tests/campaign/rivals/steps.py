@@ -30,7 +30,7 @@ class Steps:
 
     spec: DatasetSpec
     plan: DatasetPlan
-    publication: PublishPlan
+    publish_plan: PublishPlan
 
     @classmethod
     def tokenized(cls, spec: DatasetSpec, plan: DatasetPlan) -> Steps:
@@ -44,9 +44,9 @@ class Steps:
         return cls(spec, plan, plan_publication(spec, plan, cut_dataset(counts, spec.budgets)))
 
     def publish(self) -> tuple[list[PublishedShard], list[ShardRows]]:
-        published = [publish_shard(self.spec, task) for task in self.publication.tasks]
-        told = [tell_rows(self.spec, task) for task in self.publication.rows]
+        published = [publish_shard(self.spec, task) for task in self.publish_plan.tasks]
+        told = [tell_rows(self.spec, task) for task in self.publish_plan.rows]
         return [shard for shard in published if shard], [rows for rows in told if rows]
 
     def finish(self, published: list[PublishedShard], told: list[ShardRows]) -> None:
-        finish_dataset(self.spec, self.plan, self.publication.sums, published, told)
+        finish_dataset(self.spec, self.plan, self.publish_plan.sums, published, told)

@@ -89,24 +89,24 @@ class Build:
             counts[lacking] = tokenize_again(self.spec, self.plan, counts[lacking])
         return tuple(counts)
 
-    def publication(self) -> PublishPlan:
+    def publish_plan(self) -> PublishPlan:
         counts = self.tokenize()
         return plan_publication(self.spec, self.plan, cut_dataset(counts, self.spec.budgets))
 
     def publish(self) -> tuple[PublishPlan, list[PublishedShard], list[ShardRows]]:
-        publication = self.publication()
-        return publication, *self.place(publication)
+        publish_plan = self.publish_plan()
+        return publish_plan, *self.place(publish_plan)
 
-    def place(self, publication: PublishPlan) -> tuple[list[PublishedShard], list[ShardRows]]:
+    def place(self, publish_plan: PublishPlan) -> tuple[list[PublishedShard], list[ShardRows]]:
         """Puts all of it under its final names."""
-        published = [publish_shard(self.spec, task) for task in publication.tasks]
-        told = [tell_rows(self.spec, task) for task in publication.rows]
+        published = [publish_shard(self.spec, task) for task in publish_plan.tasks]
+        told = [tell_rows(self.spec, task) for task in publish_plan.rows]
         return [shard for shard in published if shard], [rows for rows in told if rows]
 
     def finish(
-        self, publication: PublishPlan, published: Sequence[PublishedShard], told: Sequence[ShardRows]
+        self, publish_plan: PublishPlan, published: Sequence[PublishedShard], told: Sequence[ShardRows]
     ) -> Manifest:
-        return finish_dataset(self.spec, self.plan, publication.sums, published, told)
+        return finish_dataset(self.spec, self.plan, publish_plan.sums, published, told)
 
     def run(self) -> Manifest:
         """All of it, unless the dataset is finished."""

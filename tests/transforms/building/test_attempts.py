@@ -118,11 +118,11 @@ def test_a_work_file_of_zeros_and_of_the_right_size_is_made_anew(make_build: Mak
 
 def test_rows_that_change_before_they_are_told_of_are_told(make_build: MakeBuild) -> None:
     build = make_build()
-    publication = build.publication()
+    publish_plan = build.publish_plan()
     path = next(Path(build.plan.work_folder).glob("shard-00002-*.rows"))
     path.write_bytes(bytes(path.stat().st_size))
     with pytest.raises(BroetchenError, match=r"shard-00002-\w+\.rows: damaged \(it is not as it was written\); delete"):
-        build.place(publication)
+        build.place(publish_plan)
 
 
 def test_in_a_bucket_work_of_the_right_size_is_made_anew(make_build: MakeBuild, gcs_prefix: str) -> None:
@@ -161,8 +161,10 @@ def test_killed_between_two_renames_and_then_built_with_another_budget(
     """The names that the first build has given are among those that the second gives to other shards."""
     output, other = str(tmp_path / "out"), str(tmp_path / "fresh")
     killed = with_budget(make_build, output, 8, 22)
-    publication = killed.publication()
-    killed.place(dataclasses.replace(publication, tasks=publication.tasks[:renamed], rows=publication.rows[:renamed]))
+    publish_plan = killed.publish_plan()
+    killed.place(
+        dataclasses.replace(publish_plan, tasks=publish_plan.tasks[:renamed], rows=publish_plan.rows[:renamed])
+    )
     build, fresh = (with_budget(make_build, place, 15, 8) for place in (output, other))
     assert build.plan.work_folder == killed.plan.work_folder
     assert build.plan.fingerprint != killed.plan.fingerprint
@@ -177,14 +179,14 @@ def test_killed_between_two_renames_and_then_built_with_another_budget(
 
 def test_shards_under_names_of_another_build_are_taken_back(make_build: MakeBuild, tmp_path: Path) -> None:
     killed = with_budget(make_build, str(tmp_path / "out"), 8, 22)
-    publication = killed.publication()
-    killed.place(publication)
+    publish_plan = killed.publish_plan()
+    killed.place(publish_plan)
     assert list(killed.folder.glob("*.arecord"))
     build = with_budget(make_build, str(tmp_path / "out"), 15, 8)
     build.work.take_back()
-    whole = {task.count.ordinal for task in publication.tasks if task.whole}
+    whole = {task.count.ordinal for task in publish_plan.tasks if task.whole}
     assert whole
-    assert all(Path(build.work.shard(task.count.ordinal, task.count.attempt)).exists() for task in publication.tasks)
+    assert all(Path(build.work.shard(task.count.ordinal, task.count.attempt)).exists() for task in publish_plan.tasks)
     assert not [path for path in os.listdir(build.plan.work_folder) if path.startswith(("publication", "budgets"))]
 
 
@@ -244,7 +246,7 @@ def test_another_manifest_goes_before_the_first_rename(make_build: MakeBuild, st
     counts = build.tokenize()
     assert counts
     (build.folder / "manifest.json").write_bytes(content)
-    build.publication()
+    build.publish_plan()
     assert not (build.folder / "manifest.json").exists()
 
 

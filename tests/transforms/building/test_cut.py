@@ -47,17 +47,17 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Format], SmallB
     return find
 
 
-def contents(publication: PublishPlan, split: str) -> list[Content]:
+def contents(publish_plan: PublishPlan, split: str) -> list[Content]:
     """What each file of a split holds; the tasks are in the order of the files."""
-    tasks = [task for task in publication.tasks if task.split == split]
+    tasks = [task for task in publish_plan.tasks if task.split == split]
     assert [(task.index, task.of) for task in tasks] == [(index, len(tasks)) for index in range(len(tasks))]
     return [(task.count.ordinal, task.piece, task.spans) for task in tasks]
 
 
-def texts(build: SmallBuild, publication: PublishPlan, split: str) -> list[str]:
+def texts(build: SmallBuild, publish_plan: PublishPlan, split: str) -> list[str]:
     """The documents of a split, read off its tasks."""
     found = []
-    for ordinal, _, spans in contents(publication, split):
+    for ordinal, _, spans in contents(publish_plan, split):
         documents = build.documents[ordinal]
         for span in spans or (DocumentSpan(ordinal, 0, len(documents), 0),):
             assert span.ordinal == ordinal
@@ -96,8 +96,8 @@ def test_a_shard_of_ids_is_published_whole_only_with_its_last_token(
     built: Callable[[Format], SmallBuild], train: int, of_train: list[Content], of_eval: list[Content]
 ) -> None:
     """Otherwise train would have a token more than its budget, which eval has as well."""
-    publication = built("tokens").with_budgets({"train": train, "eval": 3}, "keep").publication()
-    assert (contents(publication, "train"), contents(publication, "eval")) == (of_train, of_eval)
+    publish_plan = built("tokens").with_budgets({"train": train, "eval": 3}, "keep").publish_plan()
+    assert (contents(publish_plan, "train"), contents(publish_plan, "eval")) == (of_train, of_eval)
 
 
 @pytest.mark.parametrize("record_format", ["text", "parquet"])
@@ -132,8 +132,8 @@ def test_a_shard_of_text_is_published_whole_only_with_its_last_token(
     of_train: list[Content],
     of_eval: list[Content],
 ) -> None:
-    publication = built(record_format).with_budgets({"train": train, "eval": 3}, "keep").publication()
-    assert (contents(publication, "train"), contents(publication, "eval")) == (of_train, of_eval)
+    publish_plan = built(record_format).with_budgets({"train": train, "eval": 3}, "keep").publish_plan()
+    assert (contents(publish_plan, "train"), contents(publish_plan, "eval")) == (of_train, of_eval)
 
 
 @pytest.mark.parametrize("record_format", ["text", "parquet"])
@@ -142,18 +142,18 @@ def test_no_text_is_in_two_splits_and_none_is_lost_wherever_they_end(
 ) -> None:
     for train in range(1, TEXT_TOKENS + 2):
         build = built(record_format).with_budgets({"train": train, "eval": 4, "test": 3}, "keep")
-        publication = build.publication()
+        publish_plan = build.publish_plan()
         waiting = [document for documents in build.documents for document in documents]
         for split, budget in build.spec.budgets.items():
-            written = texts(build, publication, split)
+            written = texts(build, publish_plan, split)
             waiting, put_back = follow_split(written, waiting, budget, small_count)
-            assert publication.sums.put_back[split] == put_back
-            assert publication.sums.missing[split] == budget - sum(map(small_count, written))
+            assert publish_plan.sums.put_back[split] == put_back
+            assert publish_plan.sums.missing[split] == budget - sum(map(small_count, written))
 
 
 def published(build: SmallBuild) -> dict[str, list[list[int]] | list[str]]:
     """Publishes all files, and reads the ids of their records, or their documents."""
-    for task in build.publication().tasks:
+    for task in build.publish_plan().tasks:
         publish_shard(build.spec, task)
     found: dict[str, list[list[int]] | list[str]] = {}
     for path in sorted(Path(build.spec.folder).glob(f"*.{build.spec.records.extension}")):
@@ -168,25 +168,25 @@ def published(build: SmallBuild) -> dict[str, list[list[int]] | list[str]]:
     return found
 
 
-def rows_told(build: SmallBuild, publication: PublishPlan) -> list[tuple[int, int, int | None]]:
+def rows_told(build: SmallBuild, publish_plan: PublishPlan) -> list[tuple[int, int, int | None]]:
     """Ordinal, what is before it, and what is used of it, of each shard whose rows are to be told of."""
-    for task in publication.rows:
+    for task in publish_plan.rows:
         assert task.count == build.counts[task.count.ordinal]
         assert task.group_rows == (len(ROWS[task.count.ordinal]),)
         assert (task.dataset, task.work_folder) == (build.spec.name, build.plan.work_folder)
         assert (task.extension, task.fingerprint) == (build.spec.records.extension, build.plan.fingerprint)
-    return [(task.count.ordinal, task.before, task.used) for task in publication.rows]
+    return [(task.count.ordinal, task.before, task.used) for task in publish_plan.rows]
 
 
 @pytest.mark.parametrize("record_format", ["text", "parquet"])
 def test_published_text_is_the_documents_cut_where_the_splits_end(tmp_path: Path, record_format: Format) -> None:
     """Train and eval end within documents; "🙂" has no part of 2 tokens, so it is passed over, and the next split's."""
     build = small_build(tmp_path, record_format, ROWS).with_budgets({"train": 8, "eval": 6, "test": 9})
-    publication = build.publication()
-    assert publication.sums.put_back == {"train": 0, "eval": 1, "test": 0}
-    assert publication.sums.missing == {"train": 0, "eval": 0, "test": 0}
+    publish_plan = build.publish_plan()
+    assert publish_plan.sums.put_back == {"train": 0, "eval": 1, "test": 0}
+    assert publish_plan.sums.missing == {"train": 0, "eval": 0, "test": 0}
     # What the dataset has of the source: up to "xyz", the third document of shard 2. Shard 3 was not needed.
-    assert rows_told(build, publication) == [(0, 0, None), (1, 2, None), (2, 2, 3)]
+    assert rows_told(build, publish_plan) == [(0, 0, None), (1, 2, None), (2, 2, 3)]
     assert published(build) == {
         "train-00000-of-00002": ["abab", "cd"],
         "train-00001-of-00002": [" e"],
@@ -200,10 +200,10 @@ def test_published_ids_are_those_of_the_documents_cut_where_the_splits_end(
     tmp_path: Path, record_format: Format
 ) -> None:
     build = small_build(tmp_path, record_format, ROWS).with_budgets({"train": 10, "eval": 6, "test": 12})
-    publication = build.publication()
-    assert publication.sums.put_back == {}
-    assert rows_told(build, publication) == [(0, 0, None), (1, 8, None), (2, 8, None), (3, 27, 1)]
-    assert publication.sums.missing == {"train": 0, "eval": 0, "test": 0}
+    publish_plan = build.publish_plan()
+    assert publish_plan.sums.put_back == {}
+    assert rows_told(build, publish_plan) == [(0, 0, None), (1, 8, None), (2, 8, None), (3, 27, 1)]
+    assert publish_plan.sums.missing == {"train": 0, "eval": 0, "test": 0}
     stream = [token for documents in build.documents for text in documents for token in [*small_ids(text), EOS]]
     expected = {
         "train-00000-of-00002": stream[:8],
@@ -217,9 +217,9 @@ def test_published_ids_are_those_of_the_documents_cut_where_the_splits_end(
 
 def test_a_document_can_be_cut_for_one_split_after_another(tmp_path: Path) -> None:
     build = small_build(tmp_path, "text", [["cdefghijkl"]]).with_budgets({"train": 4, "eval": 3, "test": 2})
-    publication = build.publication()
+    publish_plan = build.publish_plan()
     # Each of them begins with a space as it is encoded, so they are a character shorter than their budgets.
-    assert [texts(build, publication, split) for split in build.spec.budgets] == [["cde"], ["fg"], ["h"]]
+    assert [texts(build, publish_plan, split) for split in build.spec.budgets] == [["cde"], ["fg"], ["h"]]
 
 
 @pytest.mark.parametrize("record_format", FORMATS)
@@ -241,7 +241,7 @@ def test_a_short_source_fails_before_anything_of_it_is_published(
     noted = Path(build.plan.work_folder) / f"publication-{build.plan.fingerprint[:16]}.json"
     noted.unlink(missing_ok=True)
     with pytest.raises(BroetchenError) as failed:
-        build.with_budgets({"train": train, "eval": eval_budget}).publication()
+        build.with_budgets({"train": train, "eval": eval_budget}).publish_plan()
     assert str(failed.value) == (
         f"dataset small: the source is exhausted (1 files): {said.format(train=train)} tokens missing in all; "
         "nothing of it was published. Add source files, lower the budget, or set on_shortfall: keep"
@@ -255,14 +255,14 @@ def test_a_short_source_is_published_where_the_config_keeps_it(
     built: Callable[[Format], SmallBuild], record_format: Format
 ) -> None:
     build = built(record_format)
-    kept = build.with_budgets({"train": build.tokens + 5, "eval": 7}, "keep").publication()
+    kept = build.with_budgets({"train": build.tokens + 5, "eval": 7}, "keep").publish_plan()
     assert contents(kept, "train") == [(0, *WHOLE), (2, *WHOLE), (3, *WHOLE)]
     assert kept.sums.missing == {"train": 5, "eval": 7}
     # All that there is was read, what follows the last token as well.
     assert [(ordinal, used) for ordinal, _, used in rows_told(build, kept)] == [(o, None) for o in range(len(ROWS))]
     # What is not short is as it would be with `fail`.
     budgets = {"train": build.tokens - 3}
-    assert build.with_budgets(budgets, "keep").publication() == build.with_budgets(budgets, "fail").publication()
+    assert build.with_budgets(budgets, "keep").publish_plan() == build.with_budgets(budgets, "fail").publish_plan()
 
 
 @pytest.mark.parametrize("record_format", FORMATS)
@@ -270,7 +270,7 @@ def test_the_work_folder_knows_what_whole_shards_are_called(tmp_path: Path, reco
     """A build that is killed while it publishes finds the shards that it has renamed."""
     build = small_build(tmp_path, record_format, ROWS)
     build = build.with_budgets({"train": build.tokens - 1, "eval": 1}, "keep")
-    build.publication()
+    build.publish_plan()
     folder, extension = build.spec.folder, build.spec.records.extension
     noted = Path(build.plan.work_folder) / f"publication-{build.plan.fingerprint[:16]}.json"
     assert json.loads(noted.read_text())["names"] == {
@@ -286,9 +286,9 @@ def test_the_work_folder_knows_what_whole_shards_are_called(tmp_path: Path, reco
 def test_nothing_is_published_where_no_document_has_a_cut(tmp_path: Path) -> None:
     """But all rows are told of, as of any source that is exhausted."""
     build = small_build(tmp_path, "text", [["🙂"], ["xyz"]]).with_budgets({"train": 1}, "keep")
-    publication = build.publication()
-    assert publication == PublishPlan((), publication.rows, SplitSums(missing={"train": 1}, put_back={"train": 2}))
-    assert [(task.count, task.before, task.used) for task in publication.rows] == [
+    publish_plan = build.publish_plan()
+    assert publish_plan == PublishPlan((), publish_plan.rows, SplitSums(missing={"train": 1}, put_back={"train": 2}))
+    assert [(task.count, task.before, task.used) for task in publish_plan.rows] == [
         (build.counts[0], 0, None),
         (build.counts[1], 1, None),
     ]
@@ -313,18 +313,18 @@ def test_documents_are_cut_at_the_same_places_by_either_engine(
 ) -> None:
     build = built("text").with_budgets({"train": 8, "eval": 6, "test": 9})
     build = dataclasses.replace(build, plan=dataclasses.replace(build.plan, engine=engine))
-    publication = build.publication()
-    splits = {split: texts(build, publication, split) for split in build.spec.budgets}
+    publish_plan = build.publish_plan()
+    splits = {split: texts(build, publish_plan, split) for split in build.spec.budgets}
     assert splits == {"train": ["abab", "cd", " e"], "eval": ["fgab", "x"], "test": ["🙂hi", "y"]}
 
 
 def test_a_document_is_cut_by_the_engine_that_the_plan_has_chosen(tmp_path: Path) -> None:
     """It was chosen because another one may give other ids: here it cannot be had, and no other takes its place."""
     build = small_build(tmp_path, "text", [["cdef"]], normalizer={"type": "Lowercase"}).with_budgets({"train": 3})
-    assert contents(build.publication(), "train") == [(0, None, (DocumentSpan(0, 0, 1, 3, 0, 2),))]
+    assert contents(build.publish_plan(), "train") == [(0, None, (DocumentSpan(0, 0, 1, 3, 0, 2),))]
     other = dataclasses.replace(build, plan=dataclasses.replace(build.plan, engine="gigatoken"))
     with pytest.raises(GigatokenUnfitError):
-        other.publication()
+        other.publish_plan()
 
 
 def test_a_task_says_what_its_file_is_called_and_is_of_a_whole_shard_unless_told_otherwise() -> None:
@@ -349,11 +349,11 @@ def test_a_task_says_where_in_its_shard_its_content_ends() -> None:
 @pytest.mark.parametrize("record_format", FORMATS)
 def test_tasks_and_plans_survive_the_wire(built: Callable[[Format], SmallBuild], record_format: Format) -> None:
     build = built(record_format).with_budgets({"train": 9, "eval": 6})
-    publication = build.publication()
-    assert from_json(SplitSums, to_json(publication.sums)) == publication.sums
-    for rows in publication.rows:
+    publish_plan = build.publish_plan()
+    assert from_json(SplitSums, to_json(publish_plan.sums)) == publish_plan.sums
+    for rows in publish_plan.rows:
         assert from_json(RowsTask, to_json(rows)) == rows
-    for task in publication.tasks:
+    for task in publish_plan.tasks:
         assert from_json(PublishTask, to_json(task)) == task
         assert (task.fingerprint, task.is_text) == (build.plan.fingerprint, not holds_ids(record_format))
         assert (task.dataset, task.work_folder) == ("small", build.plan.work_folder)

@@ -221,9 +221,9 @@ def test_steps_may_be_repeated_and_a_killed_build_goes_on_without_the_old_one(
     shutil.rmtree(old.spec.output)
     alone = new.changed(grow=None)
     assert alone.tokenize() == counts
-    publication = alone.publication()
-    alone.place(publication)
-    alone.place(publication)
+    publish_plan = alone.publish_plan()
+    alone.place(publish_plan)
+    alone.place(publish_plan)
     alone.run()
     assert tree(new.folder) == tree(fresh(make_build, tmp_path, dataset=LARGE).folder)
 
@@ -316,11 +316,11 @@ def test_an_index_that_was_taken_over_and_lost_is_taken_again(
 
 def test_an_index_that_changes_before_it_is_published_is_an_error(make_build: MakeBuild, tmp_path: Path) -> None:
     _, new = grown(make_build, tmp_path, "megatron")
-    publication = new.publication()
-    count = publication.tasks[0].count
+    publish_plan = new.publish_plan()
+    count = publish_plan.tasks[0].count
     change_a_byte(Path(new.work.index(0, count.attempt)))
     with pytest.raises(BroetchenError, match=r"shard-00000-\w+\.idx: damaged .* delete the folder .* and build again"):
-        new.place(publication)
+        new.place(publish_plan)
 
 
 @pytest.mark.parametrize("change", [{"tokens": 9}, {"sha256": "0" * 64}])

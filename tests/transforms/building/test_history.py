@@ -70,7 +70,7 @@ def other_engine(build: Build) -> None:
 
 def a_larger_budget(build: Build) -> None:
     budgets = {**build.spec.budgets, "train": build.spec.budgets["train"] + 9}
-    build.changed(budgets=budgets).publication()
+    build.changed(budgets=budgets).publish_plan()
 
 
 HISTORIES: Sequence[Callable[[Build], None]] = (

@@ -211,7 +211,7 @@ def test_the_files_hold_the_first_tokens_of_the_documents(make_build: MakeBuild,
 def test_publishing_may_be_repeated(make_build: MakeBuild, written: Format) -> None:
     """As a runner does that has lost sight of a worker."""
     build = make_build(written)
-    publication, published, told = build.publish()
+    publish_plan, published, told = build.publish()
     before = tree(build.folder)
     held = [numbers for files in HELD[written].values() for numbers in files]
     assert published == [
@@ -226,7 +226,7 @@ def test_publishing_may_be_repeated(make_build: MakeBuild, written: Format) -> N
             id_index=mark_of((build.folder / index_path(task.file)).read_bytes()) if written == "megatron" else None,
             with_special=None if written in ("tokens", "megatron") else 0,
         )
-        for task, (tokens, documents, records) in zip(publication.tasks, held, strict=True)
+        for task, (tokens, documents, records) in zip(publish_plan.tasks, held, strict=True)
     ]
     assert [(shard.split, shard.index) for shard in published] == [
         ("train", 0),
@@ -241,15 +241,15 @@ def test_publishing_may_be_repeated(make_build: MakeBuild, written: Format) -> N
         (2, 2, {}),
         (3, 1, {}),
     ]
-    assert build.place(publication) == (published, told)
+    assert build.place(publish_plan) == (published, told)
     assert tree(build.folder) == before
 
 
 @pytest.mark.parametrize("same_size", [False, True])
 def test_what_is_neither_here_nor_there_cannot_be_published(stages: Stages, same_size: bool) -> None:
     build = stages.restore("tokenized")
-    publication = build.publication()
-    task = publication.tasks[0]
+    publish_plan = build.publish_plan()
+    task = publish_plan.tasks[0]
     Path(build.work.shard(0, task.count.attempt)).unlink()
     older = b"of an older build"
     (build.folder / task.file).write_bytes(older.ljust(task.count.file.bytes, b"!") if same_size else older)
@@ -259,8 +259,8 @@ def test_what_is_neither_here_nor_there_cannot_be_published(stages: Stages, same
 
 def test_left_out_rows_that_are_neither_here_nor_there_are_told(stages: Stages) -> None:
     build = stages.restore("tokenized")
-    publication = build.publication()
-    task = publication.rows[0]
+    publish_plan = build.publish_plan()
+    task = publish_plan.rows[0]
     assert task.count.quarantine is not None
     Path(build.work.quarantine(0, task.count.attempt)).unlink()
     final = build.folder / "_quarantine" / "bad-rows-00000.parquet"
@@ -275,7 +275,7 @@ def test_a_rename_whose_answer_is_lost_has_been_done(
     stages: Stages, monkeypatch: pytest.MonkeyPatch, index: int
 ) -> None:
     build = stages.restore("tokenized")
-    task = build.publication().tasks[index]
+    task = build.publish_plan().tasks[index]
     replace = os.replace
 
     def lose(source: str, target: str) -> None:
@@ -342,7 +342,7 @@ def leave(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 def test_a_cut_shard_needs_the_space_of_the_shard(stages: Stages, leave: Callable[[int], None], index: int) -> None:
     """A full disk shows itself before a file is begun; renaming takes no space."""
     build = stages.restore("tokenized")
-    task = build.publication().tasks[index]
+    task = build.publish_plan().tasks[index]
     leave(task.count.file.bytes - 1)
     if task.whole:
         publish_shard(build.spec, task)
@@ -364,7 +364,7 @@ def test_of_a_shard_in_a_bucket_there_is_a_copy_as_well(
     for path in local.glob("shard-00002-*"):
         storage.upload(str(path), f"{work}/{path.name}")
     spec = dataclasses.replace(build.spec, output=f"{gcs_prefix}/out")
-    task = dataclasses.replace(build.publication().tasks[2], work_folder=work)
+    task = dataclasses.replace(build.publish_plan().tasks[2], work_folder=work)
     leave(2 * task.count.file.bytes - 1)
     with pytest.raises(BroetchenError, match=r"it takes about 256 KiB on the disk of .* set TMPDIR to a folder"):
         publish_shard(spec, task)
@@ -422,9 +422,9 @@ def test_documents_of_a_shard_of_many_tokens() -> None:
 
 def test_shards_may_have_been_published_in_any_order(stages: Stages) -> None:
     build = stages.restore("tokenized")
-    publication, published, told = build.publish()
+    publish_plan, published, told = build.publish()
     assert (len(published), len(told)) == (5, 4)
-    build.finish(publication, published[::-1], told[::-1])
+    build.finish(publish_plan, published[::-1], told[::-1])
     clear_work(build.spec)
     assert tree(build.folder) == stages.finished()
 
@@ -454,11 +454,11 @@ def test_the_rows_of_a_shard_that_was_read_in_part(make_build: MakeBuild, tmp_pa
 
 def test_a_store_tells_the_checksums_of_its_files(stages: Stages) -> None:
     build = stages.restore("tokenized")
-    publication, published, told = build.publish()
+    publish_plan, published, told = build.publish()
     first, second = build.plan.files
     plan = dataclasses.replace(build.plan, files=(first, dataclasses.replace(second, checksum="crc32c")))
     none_kept = [dataclasses.replace(rows, quarantine=None) for rows in told]
-    manifest = manifest_of(build.spec, plan, publication.sums, published, none_kept)
+    manifest = manifest_of(build.spec, plan, publish_plan.sums, published, none_kept)
     assert [file.checksum for file in manifest.source] == [None, "crc32c"]
     assert manifest.quarantine == []
 
@@ -502,8 +502,8 @@ def test_shards_that_do_not_add_up_are_no_dataset(
     stages: Stages, split: str, index: int, more: int, missing: int
 ) -> None:
     build = stages.restore("tokenized")
-    publication, published, told = build.publish()
-    sums = dataclasses.replace(publication.sums, missing={**publication.sums.missing, split: missing})
+    publish_plan, published, told = build.publish()
+    sums = dataclasses.replace(publish_plan.sums, missing={**publish_plan.sums.missing, split: missing})
     budgets = {name: budget + missing * (name == split) for name, budget in build.spec.budgets.items()}
     spec = dataclasses.replace(build.spec, budgets=budgets)
     published[index] = dataclasses.replace(published[index], tokens=published[index].tokens + more)
@@ -529,11 +529,11 @@ def test_a_manifest_is_not_written_over_left_out_rows_that_are_others(
     stages: Stages, harm: Callable[[Path], object], state: str
 ) -> None:
     build = stages.restore("tokenized")
-    publication, published, told = build.publish()
+    publish_plan, published, told = build.publish()
     harmed = build.folder / "_quarantine" / "bad-rows-00001.parquet"
     harm(harmed)
     with pytest.raises(BroetchenError) as caught:
-        build.finish(publication, published, told)
+        build.finish(publish_plan, published, told)
     assert str(caught.value) == (
         f"{harmed}: is {state}, so that no manifest was written; see that only one build writes there, and run it again"
     )
@@ -668,8 +668,8 @@ def test_a_shard_that_was_put_back_may_be_published_already(make_build: MakeBuil
     """A build that was killed then looks for a cut in it again, and finds it under its final name."""
     write_parquet(tmp_path / "source" / "a" / "0.parquet", [["€€"], ["abcdef"]])
     build = make_build("text", tmp_path / "source", dataset={"tokens": 4, "eval_tokens": 8})
-    publication, _, _ = build.publish()
-    assert [task.file for task in publication.tasks if task.whole] == ["eval-00000-of-00002.arecord"]
+    publish_plan, _, _ = build.publish()
+    assert [task.file for task in publish_plan.tasks if task.whole] == ["eval-00000-of-00002.arecord"]
     build.run()
     assert read_texts(build.folder, "train") == ["abcd"]
     assert read_texts(build.folder, "eval") == ["€€", "ef"]

@@ -19,14 +19,14 @@ from transforms.errors import BroetchenError
 @pytest.mark.parametrize("cleared", [False, True])
 def test_publishing_again_after_the_end(make_build: MakeBuild, written: Format, cleared: bool) -> None:
     build = make_build(written)
-    publication, published, told = build.publish()
-    manifest = build.finish(publication, published, told)
+    publish_plan, published, told = build.publish()
+    manifest = build.finish(publish_plan, published, told)
     if cleared:
         clear_work(build.spec)
     before = tree(build.folder)
-    assert build.place(publication) == ([], [])
-    assert build.finish(publication, [], []) == manifest
-    again = build.plan and build.changed().place(publication)
+    assert build.place(publish_plan) == ([], [])
+    assert build.finish(publish_plan, [], []) == manifest
+    again = build.plan and build.changed().place(publish_plan)
     assert again == ([], [])
     assert tree(build.folder) == before
 
@@ -34,9 +34,9 @@ def test_publishing_again_after_the_end(make_build: MakeBuild, written: Format, 
 @pytest.mark.parametrize("written", get_args(Format))
 def test_publishing_again_before_the_end(make_build: MakeBuild, written: Format) -> None:
     build = make_build(written)
-    publication, published, told = build.publish()
-    assert build.place(publication) == (published, told)
-    build.finish(publication, published, told)
+    publish_plan, published, told = build.publish()
+    assert build.place(publish_plan) == (published, told)
+    build.finish(publish_plan, published, told)
     clear_work(build.spec)
     assert not Path(build.spec.work_root).exists()
 
@@ -44,17 +44,17 @@ def test_publishing_again_before_the_end(make_build: MakeBuild, written: Format)
 def test_planning_the_publication_again_after_the_end(make_build: MakeBuild) -> None:
     build = make_build("text")
     build.finish(*build.publish())
-    again = build.publication()
+    again = build.publish_plan()
     assert (again.tasks, again.rows) == ((), ())
     assert Path(manifest_path(build.spec.folder)).exists()
 
 
 def test_a_manifest_of_another_build_answers_for_nothing(make_build: MakeBuild) -> None:
     build = make_build()
-    publication, published, told = build.publish()
-    build.finish(publication, published, told)
+    publish_plan, published, told = build.publish()
+    build.finish(publish_plan, published, told)
     clear_work(build.spec)
     path = Path(manifest_path(build.spec.folder))
     path.write_text(path.read_text().replace(build.plan.fingerprint, "0" * 64))
     with pytest.raises(BroetchenError, match="cannot be"):
-        build.place(publication)
+        build.place(publish_plan)

@@ -74,7 +74,7 @@ def check_shard(folder: Path, shard: str, source: Mapping[str, Sequence[Sequence
 
 def publish(build: SmallBuild) -> list[str]:
     """Publishes all of it; gives the names of the shards."""
-    published = [publish_shard(build.spec, task) for task in build.publication().tasks]
+    published = [publish_shard(build.spec, task) for task in build.publish_plan().tasks]
     for shard in published:
         assert shard is not None
         assert shard.trace is not None

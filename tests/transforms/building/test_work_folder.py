@@ -161,7 +161,7 @@ def test_sound_work_is_gone_on_with(stages: Stages, stage: Stage) -> None:
     places = [build.work.place(count) for count in stages.counts]
     assert places == [str(files_of(stages, stage, ordinal)["shard"]) for ordinal in ORDINALS]
     before = {path: path.stat().st_ino for path in map(Path, places)}
-    build.publication()
+    build.publish_plan()
     assert {path: path.stat().st_ino for path in before} == before
     build.run()
     assert tree(build.folder) == stages.finished()
@@ -480,21 +480,21 @@ def test_the_phases_of_a_dataset(make_build: MakeBuild) -> None:
     found = reader.read()
     assert found == DatasetStatus(min(first.tokens, build.spec.need), 1, "encoding", encoded=first.tokens)
     counts = build.tokenize()
-    publication = build.publication()
+    publish_plan = build.publish_plan()
     encoded = sum(count.tokens for count in counts)
     found = reader.read()
     assert (found.phase, found.tokens, found.encoded) == ("publishing", build.spec.need, encoded)
     renamed, files = found.published
-    assert (renamed, files) == (0, sum(task.whole for task in publication.tasks))
-    shards, rows = build.place(publication)
+    assert (renamed, files) == (0, sum(task.whole for task in publish_plan.tasks))
+    shards, rows = build.place(publish_plan)
     assert reader.read().published == (files, files)
-    finish_dataset(build.spec, build.plan, publication.sums, shards, rows)
-    done = DatasetStatus(build.spec.need, len(publication.tasks), "finished", encoded=encoded)
+    finish_dataset(build.spec, build.plan, publish_plan.sums, shards, rows)
+    done = DatasetStatus(build.spec.need, len(publish_plan.tasks), "finished", encoded=encoded)
     assert reader.read() == done
     clear_work(build.spec)
     assert reader.read() == done
     # To the next build, it is no work.
-    assert StatusReader(build.spec).read() == DatasetStatus(build.spec.need, len(publication.tasks), "finished")
+    assert StatusReader(build.spec).read() == DatasetStatus(build.spec.need, len(publish_plan.tasks), "finished")
 
 
 def test_a_build_that_goes_on_counts_its_own_work(make_build: MakeBuild, monkeypatch: pytest.MonkeyPatch) -> None:
