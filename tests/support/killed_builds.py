@@ -101,8 +101,8 @@ class State:
             ordinal, work = int(count.stem.removeprefix("shard-")), count.parent
             attempt = json.loads(count.read_bytes())["attempt"]
             places = [work / f"{count.stem}-{attempt}{suffix}" for suffix in SHARDS]
-            for publication in work.glob("publication-*.json"):
-                names = json.loads(publication.read_bytes())["names"]
+            for noted in work.glob("publication-*.json"):
+                names = json.loads(noted.read_bytes())["names"]
                 places += [Path(names[str(ordinal)])] if str(ordinal) in names else []
             there = [place for place in places if place.exists()]
             if not there and (work.parent.parent / "manifest.json").exists():

@@ -140,10 +140,10 @@ class StatusReader:
                 written[ordinal] = max(written.get(ordinal, 0), tally.done if tally else 0)
         return written
 
-    def _published(self, publication: str) -> tuple[int, int]:
-        if self._names[0] != publication:
-            names = _read(FinalNames, publication).names.values()
-            self._names = publication, frozenset(map(posixpath.basename, names))
+    def _published(self, names_file: str) -> tuple[int, int]:
+        if self._names[0] != names_file:
+            names = _read(FinalNames, names_file).names.values()
+            self._names = names_file, frozenset(map(posixpath.basename, names))
         names_there = map(posixpath.basename, storage.list_marks(self._spec.folder))
         return len(self._names[1].intersection(names_there)), len(self._names[1])
 
@@ -257,10 +257,10 @@ def _unfinished(budgets_path: str) -> DatasetProgress:
     )
 
 
-def _state(budgets: Budgets, publication: str) -> State:
+def _state(budgets: Budgets, names_file: str) -> State:
     if budgets.exhausted:
         return "failed: source exhausted"
-    return "publishing" if storage.exists(publication) else "tokenizing"
+    return "publishing" if storage.exists(names_file) else "tokenizing"
 
 
 def _read[T](cls: type[T], path: str) -> T:
