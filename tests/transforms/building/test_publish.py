@@ -80,7 +80,7 @@ def text_hash(*documents: str) -> str:
     return xxhash.xxh3_64_hexdigest(b"".join(hashes))
 
 
-def publish(build: Build, task: PublishTask) -> PublishedShard:
+def publish_task(build: Build, task: PublishTask) -> PublishedShard:
     """Publishes a file of a dataset that is not finished."""
     published = publish_shard(build.spec, task)
     assert published is not None
@@ -284,7 +284,7 @@ def test_a_rename_whose_answer_is_lost_has_been_done(
             raise OSError(errno.EIO, "no answer")
 
     monkeypatch.setattr(os, "replace", lose)
-    assert publish(build, task).file == task.file
+    assert publish_task(build, task).file == task.file
     assert sha256(build.folder / task.file) == stages.finished()[task.file]
 
 
@@ -314,7 +314,7 @@ def test_a_cut_takes_what_it_says_or_nothing(make_build: MakeBuild, tmp_path: Pa
         piece=ShardSlice(0, skip=0, take=5),
     )
     if held == 6:
-        assert publish(build, task).tokens == 5
+        assert publish_task(build, task).tokens == 5
         assert read_ids(build.folder, "train") == [[0, 1], [2, 3], [4]]
         return
     with pytest.raises(
@@ -369,7 +369,7 @@ def test_of_a_shard_in_a_bucket_there_is_a_copy_as_well(
     with pytest.raises(BroetchenError, match=r"it takes about 256 KiB on the disk of .* set TMPDIR to a folder"):
         publish_shard(spec, task)
     leave(2 * task.count.file.bytes)
-    published = publish(build.changed(output=spec.output), task)
+    published = publish_task(build.changed(output=spec.output), task)
     assert published.mark.sha256 == stages.finished()[task.file]
     assert mark_of(storage.read_bytes(f"{spec.folder}/{task.file}")) == published.mark
 

@@ -72,7 +72,7 @@ def check_shard(folder: Path, shard: str, source: Mapping[str, Sequence[Sequence
     return len(records)
 
 
-def publish(build: SmallBuild) -> list[str]:
+def publish_all(build: SmallBuild) -> list[str]:
     """Publishes all of it; gives the names of the shards."""
     published = [publish_shard(build.spec, task) for task in build.publish_plan().tasks]
     for shard in published:
@@ -97,7 +97,7 @@ def test_records_are_the_parts_of_documents_that_their_trace_tells(
     encode = (lambda text: [*small_ids(text), SMALL_EOS]) if holds_ids(record_format) else None
     source = {str(folder / "source.parquet"): row_groups}
     build = build.with_budgets(budgets, "keep")
-    for shard in publish(build):
+    for shard in publish_all(build):
         check_shard(Path(build.spec.folder), shard, source, encode)
     shutil.rmtree(folder)
 
