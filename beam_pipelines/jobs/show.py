@@ -62,7 +62,7 @@ def show(
         for wanted in range(record, min(records, record + number)):
             place = _place(dataset.manifest.splits[split], wanted)
             shard = dataset.manifest.splits[split].shards[place[0]]
-            yield _shown(dataset, split, place, origin_of(dataset.folder, shard, place[1]), with_ids)
+            yield _shown_record(dataset, split, place, origin_of(dataset.folder, shard, place[1]), with_ids)
 
 
 def next_record(uri: str, shown: ShownRecord) -> int | None:
@@ -103,7 +103,7 @@ def show_documents(
         shown = 0
         for name, place, origin in itertools.islice(_found(dataset, split, columns, value), number):
             shown += 1
-            yield _shown(dataset, name, place, origin, with_ids)
+            yield _shown_record(dataset, name, place, origin, with_ids)
         if not shown:
             where = f"{split} of {dataset.folder}" if split else dataset.folder
             raise BroetchenError(f"{where}: no record whose {' or '.join(columns)} is {value!r}")
@@ -145,7 +145,7 @@ def _place(split: SplitEntry, record: int) -> tuple[int, int]:
     return number, record - (ends[number - 1] if number else 0)
 
 
-def _shown(
+def _shown_record(
     dataset: BuiltDataset, split: str, place: tuple[int, int], origin: Mapping[str, Any] | None, with_ids: bool
 ) -> ShownRecord:
     shards = dataset.manifest.splits[split].shards
