@@ -32,7 +32,7 @@ def _rows(found: Budget) -> list[tuple[str, str, str]]:
     rows = [
         ("steps", f"{found.steps:,}", _lasting(data)),
         ("tokens", f"{data.tokens:,}", f"{data.tokens // found.steps:,} a step{_unless(data)}"),
-        ("readers", f"{data.readers.count:,}", data.readers.shown().partition(" (")[2].rstrip(")")),
+        ("readers", f"{data.readers.count:,}", data.readers.in_words().partition(" (")[2].rstrip(")")),
     ]
     for one in data.datasets:
         has = (
@@ -80,5 +80,5 @@ def _time(found: Budget) -> list[tuple[str, str, str]]:
         rows.append(("price", "unknown", "https://cloud.google.com/tpu/pricing"))
     else:
         most = "at most " if found.price.at_most else ""
-        rows.append(("price", f"{most}${found.total_price:,.2f}", f"for those hours: {found.price.shown()}"))
+        rows.append(("price", f"{most}${found.total_price:,.2f}", f"for those hours: {found.price.in_words()}"))
     return rows

@@ -49,8 +49,8 @@ def _steps(settings: Mapping[str, Any], mixture: Mixture, shares: Shares, hosts:
     batch = settings["global_batch_size_to_load"]
     has = (
         f"MaxText evaluates in batches of the training, {batch} sequences of {loading.length}, and "
-        f"{loading.readers.shown()} {'has' if loading.readers.count == 1 else 'have'} {found.steps} of them when the "
-        f"mixture ends, with {ends.name} ({ends.eval_records} records)"
+        f"{loading.readers.in_words()} {'has' if loading.readers.count == 1 else 'have'} {found.steps} of them when "
+        f"the mixture ends, with {ends.name} ({ends.eval_records} records)"
     )
     more = "build the datasets with more eval_tokens"
     if steps <= 0:

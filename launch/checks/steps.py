@@ -206,7 +206,7 @@ def _few_records(loading: Loading) -> Iterator[Finding]:
         fewer = "fewer hosts" if readers.workers == 1 else "a smaller number"
         yield Finding(
             "grain_worker_count",
-            f"{readers.workers} makes {readers.shown()}, among which too few records are dealt out: {named}. Each "
+            f"{readers.workers} makes {readers.in_words()}, among which too few records are dealt out: {named}. Each "
             "reader mixes its own part, which ends with the first dataset that it has no more of, and fills up its "
             f"last batch with padding; take {fewer}, or datasets of at least {readers.count * loading.rows:,} records",
             fatal=False,
@@ -219,7 +219,7 @@ def _data_end(settings: Mapping[str, Any], loading: Loading) -> Iterator[Finding
         return
     batch = settings["global_batch_size_to_load"]
     takes = f"{batch} × {loading.length} tokens" if loading.packs or loading.cuts else f"{batch} records"
-    many = f", on the first of {loading.readers.shown()}" if loading.readers.count > 1 else ""
+    many = f", on the first of {loading.readers.in_words()}" if loading.readers.count > 1 else ""
     if loading.packs and loading.cuts_off:
         known = "as it is not known how much of each text is left by `use_truncation`; leave that out, or write "
         known += "`packing: false`, by which each text is a sequence"

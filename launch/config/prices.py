@@ -52,10 +52,10 @@ class Price:
     source: str
     at_most: bool = False
 
-    def shown(self) -> str:
+    def in_words(self) -> str:
         """The price in words.
 
-        >>> Price(Decimal("25.76"), "the config").shown()
+        >>> Price(Decimal("25.76"), "the config").in_words()
         '$25.76 an hour (the config)'
         """
         return f"{'at most ' if self.at_most else ''}${self.per_hour:,.2f} an hour ({self.source})"
@@ -65,7 +65,7 @@ def list_price(accelerator: Accelerator, zone: str, *, spot: bool) -> Price | No
     """The list price of a slice in the region of `zone`; None where it is not known.
 
     >>> from launch.config.accelerators import parse_accelerator
-    >>> list_price(parse_accelerator("v4-8"), "us-central2-b", spot=False).shown()
+    >>> list_price(parse_accelerator("v4-8"), "us-central2-b", spot=False).in_words()
     "$12.88 an hour (Google's list prices, looked up on 2026-11-25)"
     """
     per_chip = _PER_CHIP_HOUR[accelerator.generation.name].get(zone.rpartition("-")[0])

@@ -34,10 +34,10 @@ class Readers:
         """All of them."""
         return self.hosts * self.workers
 
-    def shown(self) -> str:
+    def in_words(self) -> str:
         """How many there are, in words.
 
-        >>> Readers(4, 2).shown(), Readers(1, 1).shown(), Readers(1, 2).shown()
+        >>> Readers(4, 2).in_words(), Readers(1, 1).in_words(), Readers(1, 2).in_words()
         ('8 readers (4 hosts × 2 workers)', '1 reader (1 host × 1 worker)', '2 readers (1 host × 2 workers)')
         """
         return f"{_number(self.count, 'reader')} ({_number(self.hosts, 'host')} × {_number(self.workers, 'worker')})"

@@ -35,6 +35,6 @@ def ask_about_cost(what: str, price: Price | None, *, yes: bool) -> None:
             raise UsageError(f"{unknown}; write it into the config as `price_per_hour`, or give --yes")
         print(f"{unknown}.")
         return
-    print(f"{what}: {price.shown()}, for as long as it exists.")
+    print(f"{what}: {price.in_words()}, for as long as it exists.")
     if not yes:
         ask("Create it?")

@@ -104,7 +104,7 @@ class TpuVm(TpuTarget[TpuVmConfig]):
             return RunState({**facts, "running": False}, tuple(lines))
         state = self._slice.node_state()
         price = self._section.price()
-        cost = price.shown() if price else f"not known here; see {_PRICES}"
+        cost = price.in_words() if price else f"not known here; see {_PRICES}"
         facts |= {"slice": state, "accelerator": request.accelerator, "spot": request.spot, "cost": cost}
         lines.append(f"slice     {request.accelerator}{' spot' if request.spot else ''}: {state or 'not there yet'}")
         lines.append(f"cost      {cost}")
@@ -202,7 +202,7 @@ class TpuVm(TpuTarget[TpuVmConfig]):
         folder = self._folder
         return shell_script.script(
             [
-                shell_script.comment(f"It costs {price.shown() if price else f'what {_PRICES} says'}."),
+                shell_script.comment(f"It costs {price.in_words() if price else f'what {_PRICES} says'}."),
                 shell_script.command_lines(self._slice.create_command()),
                 f"{shell_script.comment(state.purpose)}\nuntil {state.shown()} | grep -x ACTIVE; do sleep 15; done",
                 *folder_lines(folder, files),

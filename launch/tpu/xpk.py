@@ -135,7 +135,7 @@ class Xpk(TpuTarget[XpkConfig]):
         price = self._section.price()
         return shell_script.script(
             [
-                shell_script.comment(f"Its nodes cost {price.shown() if price else 'what is not known here'}."),
+                shell_script.comment(f"Its nodes cost {price.in_words() if price else 'what is not known here'}."),
                 *(shell_script.command_lines(self._attach_command(name, data_bytes)) for name in self._place.buckets),
                 *folder_lines(self._folder, files),
                 *([] if checked.order is None else checked.order.script_lines(self._folder)),

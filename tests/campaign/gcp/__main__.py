@@ -88,7 +88,7 @@ def price(setting: Setting) -> str:
         else:
             parts.append(
                 f"a {setting.accelerator} for up to half an hour: about ${float(listed.per_hour) * _SLICE_HOURS:.2f} "
-                f"({listed.shown()})"
+                f"({listed.in_words()})"
             )
     parts.append("a few megabytes in the bucket, deleted at the end")
     return "This costs " + "; ".join(parts) + "."
