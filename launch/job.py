@@ -22,10 +22,10 @@ class Command:
     purpose: str
     environment: Mapping[str, str] = field(default_factory=dict)
 
-    def shown(self) -> str:
+    def shell_line(self) -> str:
         """The command as a line that can be pasted into a shell.
 
-        >>> Command(("echo", "a b", "$(c)"), "prints").shown()
+        >>> Command(("echo", "a b", "$(c)"), "prints").shell_line()
         "echo 'a b' '$(c)'"
         """
         words = [f"{name}={shlex.quote(value)}" for name, value in self.environment.items()]

@@ -19,7 +19,7 @@ def comment(text: str) -> str:
 
 def command_lines(command: Command) -> str:
     """A command, below what it is for."""
-    return f"{comment(command.purpose)}\n{command.shown()}"
+    return f"{comment(command.purpose)}\n{command.shell_line()}"
 
 
 def file_lines(folder: str, file: JobFile) -> str:

@@ -204,7 +204,8 @@ class TpuVm(TpuTarget[TpuVmConfig]):
             [
                 shell_script.comment(f"It costs {price.in_words() if price else f'what {_PRICES} says'}."),
                 shell_script.command_lines(self._slice.create_command()),
-                f"{shell_script.comment(state.purpose)}\nuntil {state.shown()} | grep -x ACTIVE; do sleep 15; done",
+                f"{shell_script.comment(state.purpose)}\n"
+                f"until {state.shell_line()} | grep -x ACTIVE; do sleep 15; done",
                 *folder_lines(folder, files),
                 *([] if checked.order is None else checked.order.script_lines(folder)),
                 shell_script.command_lines(self._copy_command(folder)),
