@@ -47,7 +47,7 @@ def check_shards(mixture: Mixture, splits: Sequence[str]) -> None:
     for component, sizes in zip(mixture.components, found, strict=True):
         manifest = mixture.manifests[component.name]
         if problems := list(shard_problems(manifest, [name for name in splits if name in manifest.splits], sizes)):
-            lines.append(f"{_shown(component)}: {listed(problems, _MOST_SAID)}")
+            lines.append(f"{_name_and_folder(component)}: {listed(problems, _MOST_SAID)}")
     if lines:
         raise BroetchenError(
             f"{'; '.join(lines)}. Delete what is not of a dataset, copy what is missing or cut short again, or build "
@@ -55,7 +55,7 @@ def check_shards(mixture: Mixture, splits: Sequence[str]) -> None:
         )
 
 
-def _shown(component: Component) -> str:
+def _name_and_folder(component: Component) -> str:
     return without_controls(f"{component.name} ({component.folder})")
 
 
