@@ -34,7 +34,7 @@ def mark_of(content: bytes) -> FileMark:
     >>> mark_of(b"").crc32c
     'AAAAAA=='
     """
-    return FileMark(len(content), hashlib.sha256(content).hexdigest(), _shown(google_crc32c.Checksum(content)))
+    return FileMark(len(content), hashlib.sha256(content).hexdigest(), _in_base64(google_crc32c.Checksum(content)))
 
 
 def mark_of_file(file: BinaryIO) -> FileMark:
@@ -44,8 +44,8 @@ def mark_of_file(file: BinaryIO) -> FileMark:
         sha256.update(chunk)
         crc32c.update(chunk)
         size += len(chunk)
-    return FileMark(size, sha256.hexdigest(), _shown(crc32c))
+    return FileMark(size, sha256.hexdigest(), _in_base64(crc32c))
 
 
-def _shown(checksum: google_crc32c.Checksum) -> str:
+def _in_base64(checksum: google_crc32c.Checksum) -> str:
     return base64.b64encode(checksum.digest()).decode()
