@@ -144,7 +144,9 @@ def _read(path: str, counted: Counted, source: SourceFile) -> dict[int, TextCoun
     if not isinstance(entry, dict) or entry.get("format") != _FORMAT:
         raise _UnsoundError("it is not an entry of a ledger")
     if entry.get("format_version") != _FORMAT_VERSION:
-        raise _UnsoundError(f"its format is of version {_shown(entry.get('format_version'))}, not {_FORMAT_VERSION}")
+        raise _UnsoundError(
+            f"its format is of version {_shortened(entry.get('format_version'))}, not {_FORMAT_VERSION}"
+        )
     body = {key: entry.get(key) for key in ("counted", "row_groups")}
     try:
         if entry.get("sha256") != digest(body):
@@ -159,10 +161,10 @@ def _read(path: str, counted: Counted, source: SourceFile) -> dict[int, TextCoun
     try:
         return {item["row_group"]: _row_group(item, source) for item in items}
     except (KeyError, TypeError, IndexError, ValueError) as error:
-        raise _UnsoundError(_shown(error)) from error
+        raise _UnsoundError(_shortened(error)) from error
 
 
-def _shown(value: object) -> str:
+def _shortened(value: object) -> str:
     """A part of an entry, or what is wrong with it, to stand in a message."""
     said = one_line(value)
     return said if len(said) <= _MOST_SAID else f"{said[:_MOST_SAID]}…"
