@@ -127,8 +127,8 @@ class PairCounts:
         pair, occurrences = self.most_frequent()
         if occurrences > self._most:
             raise BroetchenError(
-                f"the pair {shown(pair)} occurs more than {self._most:,} times, after {self._bytes / 1e9:.2f} GB of "
-                "the corpus: trainers count no further, and would merge other pairs without a word; nothing "
+                f"the pair {pair_text(pair)} occurs more than {self._most:,} times, after {self._bytes / 1e9:.2f} GB "
+                "of the corpus: trainers count no further, and would merge other pairs without a word; nothing "
                 f"was written; take less text, by --max-bytes {fitting(self._bytes * self._most // occurrences)}"
             )
 
@@ -156,9 +156,9 @@ class PairCounts:
         merged = int(self.at_most[first[0], first[1]])
         if occurrences > merged:
             raise BroetchenError(
-                f"the first merge is of {shown(first)}, which occurs at most {merged:,} times, though {shown(pair)} "
-                f"occurs {occurrences:,} times: the trainer has counted wrongly; nothing was written; take less text "
-                "by --max-bytes, and report it with the corpus"
+                f"the first merge is of {pair_text(first)}, which occurs at most {merged:,} times, though "
+                f"{pair_text(pair)} occurs {occurrences:,} times: the trainer has counted wrongly; nothing was "
+                "written; take less text by --max-bytes, and report it with the corpus"
             )
 
 
@@ -190,7 +190,7 @@ def overflow_warning(
         return None
     return (
         f"the corpus is likely too large to train on: its {text_bytes / 1e9:.2f} GB of text may have the pair "
-        f"{shown(pair)} some {occurrences * text_bytes // sampled:,} times, and trainers count to {most:,}; the "
+        f"{pair_text(pair)} some {occurrences * text_bytes // sampled:,} times, and trainers count to {most:,}; the "
         f"command ends where that is passed; --max-bytes {fitting(most * sampled // occurrences)} should fit"
     )
 
@@ -204,10 +204,10 @@ def fitting(text_bytes: int) -> str:
     return f"{max(1, text_bytes * 9 // 10_000_000)}MB"
 
 
-def shown(pair: bytes) -> str:
+def pair_text(pair: bytes) -> str:
     """Two bytes for a message: as text where they are such.
 
-    >>> shown(b" t"), shown(b"\\xc3\\xa4"), shown(b"\\xa4 ")
+    >>> pair_text(b" t"), pair_text(b"\\xc3\\xa4"), pair_text(b"\\xa4 ")
     ("' t'", "'ä'", 'a4 20 (hexadecimal)')
     """
     try:
