@@ -81,7 +81,7 @@ class DocumentCounter:
         return range(by_bos, by_bos + (self.eos_id is None or by_bos == by_eos))
 
     @property
-    def shown(self) -> str:
+    def in_words(self) -> str:
         """The range `possible` in words, to stand before "documents"."""
         if not self.possible:
             by_bos, by_eos = self._begun + (not self._first[0]), self._ended + (not self._last_ends)

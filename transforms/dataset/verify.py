@@ -224,7 +224,7 @@ def _content_problems(
     if tokens != check.tokens:
         problems.append(f"{check.path}: {tokens:,} tokens, not {check.tokens:,}")
     if counter and check.documents not in counter.possible:
-        problems.append(f"{check.path}: {counter.shown} documents, not {check.documents:,}")
+        problems.append(f"{check.path}: {counter.in_words} documents, not {check.documents:,}")
     if special and special.count != check.with_special:
         problems.append(
             f"{check.path}: {special.count:,} documents hold the string of a special token, not {check.with_special:,}"

@@ -46,7 +46,7 @@ def test_any_part_of_a_stream_is_of_so_many_documents(
     assert expected in counter.possible
     assert len(counter.possible) == 1 or frame == (EOS, EOS)
     assert len(counter.possible) <= 2
-    assert str(expected) in counter.shown
+    assert str(expected) in counter.in_words
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_a_bos_without_the_eos_before_it() -> None:
     for record in ([BOS, 5], [BOS, 6, EOS]):
         counter.add(np.array(record))
     assert not counter.possible
-    assert counter.shown == "by BOS 2 and by EOS 1"
+    assert counter.in_words == "by BOS 2 and by EOS 1"
 
 
 def test_no_record_is_no_document() -> None:
