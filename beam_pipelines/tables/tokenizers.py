@@ -122,7 +122,7 @@ def _table(
     for tokenizer, row in zip(evaluation.tokenizers, rows, strict=True):
         cells = []
         for metric in metrics:
-            shown = metric.shown(row[metric.key])
-            cells.append(f"[bold green]{shown}*[/]" if shown == best[metric.key] else f"{shown} ")
+            value = metric.format_value(row[metric.key])
+            cells.append(f"[bold green]{value}*[/]" if value == best[metric.key] else f"{value} ")
         table.add_row(escape(tokenizer.name), *cells)
     return table

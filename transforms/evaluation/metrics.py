@@ -145,14 +145,14 @@ class Metric:
         ('1.50', None)
         """
         known = [value for value in values if value is not None]
-        if self.better is None or len({self.shown(value) for value in known}) < 2:
+        if self.better is None or len({self.format_value(value) for value in known}) < 2:
             return None
-        return self.shown(min(known) if self.better == "lower" else max(known))
+        return self.format_value(min(known) if self.better == "lower" else max(known))
 
-    def shown(self, value: float | None) -> str:
+    def format_value(self, value: float | None) -> str:
         """The value as text.
 
-        >>> [Metric("a", "A", None, style, token_count).shown(0.5) for style in ("decimal", "fine", "percent")]
+        >>> [Metric("a", "A", None, style, token_count).format_value(0.5) for style in ("decimal", "fine", "percent")]
         ['0.50', '0.5000', '50.00 %']
         """
         if value is None:
