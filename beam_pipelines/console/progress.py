@@ -41,7 +41,7 @@ def follow_tallies(shown: Display, folder: str, doing: str, unit: Unit, *, total
         found = reader.read()
         of = total if total is not None else found.expected or None
         done = found.done if of is None else min(found.done, of)
-        amount = unit.amount(done) if of is None else f"{unit.shown(done)} of {unit.amount(of)}"
+        amount = unit.amount(done) if of is None else f"{unit.format(done)} of {unit.amount(of)}"
         return Frame(doing, Row(doing, done, of, amount))
 
     with shown.follow(look, INTERVAL_S if storage.is_local(folder) else REMOTE_INTERVAL_S):

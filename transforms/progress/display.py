@@ -39,18 +39,18 @@ class Unit:
     """What is counted.
 
     Attributes:
-        shown: how a number of it is written.
+        format: how a number of it is written.
         word: that follows it.
         rate: what follows a number of it a second.
     """
 
-    shown: Callable[[float], str]
+    format: Callable[[float], str]
     word: str
     rate: str
 
     def amount(self, number: float) -> str:
         """A number of it, in words."""
-        return f"{self.shown(number)} {self.word}".rstrip()
+        return f"{self.format(number)} {self.word}".rstrip()
 
 
 TOKENS = Unit(format_short, "tokens", " tok/s")
@@ -153,7 +153,7 @@ class Display:
             rate = self._meter.rate()
             left = None if whole.total is None else whole.total - whole.done
             # Once all is done, what remains is no work of this unit.
-            pace = "" if rate is None or left == 0 else f"{self._unit.shown(rate)}{self._unit.rate}"
+            pace = "" if rate is None or left == 0 else f"{self._unit.format(rate)}{self._unit.rate}"
             self._draw(frame, pace, left / rate if rate and left else None)
 
     def say(self, state: str) -> None:
@@ -215,7 +215,7 @@ class Bar:
 
     def _show(self) -> None:
         total = "" if self._total is None else f" of {self._unit.amount(self._total)}"
-        done = self._unit.shown(self._done) if total else self._unit.amount(self._done)
+        done = self._unit.format(self._done) if total else self._unit.amount(self._done)
         note = f"{done}{total}" if self._done else ""
         self._display.show(Frame(self._state, Row(self._state, self._done, self._total, note)))
 
@@ -324,6 +324,6 @@ class _Lines:
     def _amount(self, row: Row) -> str:
         if not row.total:
             return row.note or self._state
-        return f"{self._unit.shown(row.done)} of {self._unit.amount(row.total)} ({row.done / row.total:.0%})".replace(
+        return f"{self._unit.format(row.done)} of {self._unit.amount(row.total)} ({row.done / row.total:.0%})".replace(
             "%)", " %)"
         )
