@@ -55,7 +55,7 @@ def config_differences(spec: DatasetSpec, manifest: Manifest) -> Iterator[str]:
     for key in dict.fromkeys([*here, *there]):
         old, new = there.get(key, _ABSENT), here.get(key, _ABSENT)
         if old != new:
-            yield f"{_shown(key)} is {_shown(old)} there and {_shown(new)} here"
+            yield f"{_value_text(key)} is {_value_text(old)} there and {_value_text(new)} here"
     if manifest.tokenizer.sha256 != spec.tokenizer.sha256:
         old, new = manifest.tokenizer.sha256[:12], spec.tokenizer.sha256[:12]
         yield f"the tokenizer's SHA-256 is {old}… there and {new}… here"
@@ -97,7 +97,7 @@ def _by_key(spec: DatasetSpec, config: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _shown(value: object) -> str:
+def _value_text(value: object) -> str:
     if value is _ABSENT:
         return "not set"
     if isinstance(value, int) and not isinstance(value, bool):

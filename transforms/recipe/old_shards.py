@@ -56,7 +56,9 @@ def differences(manifest: Manifest, spec: DatasetSpec) -> list[str]:
             for name, version in byte_deciding_versions(spec).items()
         ),
     ]
-    return [f"{what} is {_shown(old)} there, and {_shown(new)} here" for what, old, new in pairs if old != new]
+    return [
+        f"{what} is {_value_text(old)} there, and {_value_text(new)} here" for what, old, new in pairs if old != new
+    ]
 
 
 def _keys(config: Mapping[str, Any], above: str = "") -> dict[str, Any]:
@@ -75,7 +77,7 @@ def _shown_key(key: str, dataset: str) -> str:
     return key.replace("dataset.", f"datasets.{dataset}.", 1) if key.startswith("dataset.") else key
 
 
-def _shown(value: Any) -> str:
+def _value_text(value: Any) -> str:
     said = "not set" if value is None else str(value)
     return said if len(said) <= _MOST_SAID else f"{said[:_MOST_SAID]}…"
 
