@@ -13,7 +13,7 @@ from transforms.card.markdown import code, table
 from transforms.errors import without_controls
 
 
-def shown(markdown: str) -> Iterator[str]:
+def paragraphs_and_cells(markdown: str) -> Iterator[str]:
     """The text of each paragraph and cell, which has no markup but code."""
     for token in Markdown(markdown).parsed:
         assert token.type not in ("html_block", "heading_open", "fence", "code_block")
@@ -32,7 +32,7 @@ signs = st.text(st.sampled_from("`|\\<>&*_[]()#!~ \n\tab\u202e\x00ö-'\":;"), ma
 @given(st.one_of(signs, st.text(max_size=20)), signs)
 def test_any_text_is_shown_as_it_is_and_stays_in_its_cell(text: str, other: str) -> None:
     texts = [part.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t") for part in (text, other)]
-    assert list(shown(table(["one", "two"], [[code(text), code(other)]]))) == [
+    assert list(paragraphs_and_cells(table(["one", "two"], [[code(text), code(other)]]))) == [
         *("one", "two"),
         *map(without_controls, texts),
     ]
@@ -45,7 +45,7 @@ def test_any_text_is_shown_as_it_is_and_stays_in_its_cell(text: str, other: str)
 def test_what_could_be_markup_is_text(text: str) -> None:
     line = code(text)
     assert "\n" not in line
-    assert list(shown(f"{line} end\n")) == [f"{text.replace(chr(10), chr(92) + 'n')} end"]
+    assert list(paragraphs_and_cells(f"{line} end\n")) == [f"{text.replace(chr(10), chr(92) + 'n')} end"]
     assert "<script" not in line
 
 
