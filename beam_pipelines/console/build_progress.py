@@ -44,10 +44,10 @@ def follow_build(
         return build_frame({name: reader.read() for name, reader in readers.items()}, need, counters())
 
     interval_s = INTERVAL_S if all(storage.is_local(spec.output) for spec in specs) else REMOTE_INTERVAL_S
-    with display("build", TOKENS, quiet=quiet, first=f"planning {_datasets(len(specs))}") as shown:
+    with display("build", TOKENS, quiet=quiet, first=f"planning {_datasets(len(specs))}") as progress:
         with contextlib.suppress(BroetchenError, OSError, ValueError):
             look()  # What lies there now is an earlier build's.
-        with shown.follow(look, interval_s):
+        with progress.follow(look, interval_s):
             yield
 
 

@@ -25,11 +25,13 @@ def bar(name: str, total: float | None, unit: Unit, *, quiet: bool) -> contextli
 
 
 @contextlib.contextmanager
-def follow_tallies(shown: Display, folder: str, doing: str, unit: Unit, *, total: int | None = None) -> Iterator[None]:
+def follow_tallies(
+    progress: Display, folder: str, doing: str, unit: Unit, *, total: int | None = None
+) -> Iterator[None]:
     """Shows the sum of the tallies in a folder while the block runs. Starts a thread.
 
     Args:
-        shown: where.
+        progress: the display that shows it.
         folder: that the workers share.
         doing: what they do, as "reading".
         unit: of the tallies.
@@ -44,5 +46,5 @@ def follow_tallies(shown: Display, folder: str, doing: str, unit: Unit, *, total
         amount = unit.amount(done) if of is None else f"{unit.format(done)} of {unit.amount(of)}"
         return Frame(doing, Row(doing, done, of, amount))
 
-    with shown.follow(look, INTERVAL_S if storage.is_local(folder) else REMOTE_INTERVAL_S):
+    with progress.follow(look, INTERVAL_S if storage.is_local(folder) else REMOTE_INTERVAL_S):
         yield

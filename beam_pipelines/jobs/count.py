@@ -186,7 +186,7 @@ def count(
     if datasets and len(patterns) == len(what):
         raise UsageError(f"--dataset {datasets[0]}: parquet files have no datasets; leave it out")
     with (
-        display("count", BYTES, quiet=quiet, first="looking through what is to be counted") as shown,
+        display("count", BYTES, quiet=quiet, first="looking through what is to be counted") as progress,
         job_folder(beam_arguments, "count") as scratch,
     ):
         counting = Counting(engine, scratch)
@@ -197,7 +197,7 @@ def count(
                 counting.add_parquet(one, tokenizer, text_column)
             else:
                 counting.add_built(one, datasets)
-        return _run(counting, scratch, ledger, beam_arguments, None if quiet else shown)
+        return _run(counting, scratch, ledger, beam_arguments, None if quiet else progress)
 
 
 def _is_config(what: str) -> bool:
@@ -212,14 +212,14 @@ def _is_parquet(what: str) -> bool:
 
 
 def _run(
-    counting: Counting, scratch: str, ledger: str | None, beam_arguments: Sequence[str], shown: Display | None
+    counting: Counting, scratch: str, ledger: str | None, beam_arguments: Sequence[str], progress: Display | None
 ) -> dict[str, TextCount]:
     result = posixpath.join(scratch, "counts.json")
     known = None if ledger is None else CountLedger(ledger.rstrip("/"))
-    tallies = None if shown is None else scratch
+    tallies = None if progress is None else scratch
     ready = run_job(beam_arguments, work_s=counting.work_s(), prepare=counting.warm_encoders)
     # The workers find out how much text there is.
-    followed = contextlib.nullcontext() if shown is None else follow_tallies(shown, scratch, "counting", BYTES)
+    followed = contextlib.nullcontext() if progress is None else follow_tallies(progress, scratch, "counting", BYTES)
     built_bytes = sum(built.shard.size for built in counting.shards)
     with ready as job, followed, job.pipeline() as pipeline:
         worker_tally(tallies).expect(built_bytes)

@@ -75,14 +75,14 @@ def _of_each[T](
 ) -> list[T]:
     stopped = threading.Event()
     with (
-        bar(what, sum(file.size for file in found), BYTES, quiet=quiet) as shown,
+        bar(what, sum(file.size for file in found), BYTES, quiet=quiet) as progress,
         ThreadPoolExecutor(_PARALLEL, thread_name_prefix=what) as pool,
     ):
 
         def advance(amount: int) -> None:
             if stopped.is_set():  # Nobody asks for this file any more.
                 raise BroetchenError("stopped")
-            shown.advance(amount)
+            progress.advance(amount)
 
         done = [pool.submit(work, file.source, file.target, file.size, advance) for file in found]
         try:

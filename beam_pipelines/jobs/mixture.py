@@ -117,8 +117,8 @@ def write_mixture(
         from launch.mixture.simulation import simulate
 
         weights = {one.name: one.weight for one in found.components}
-        with bar("drawing records", simulated, counted("records"), quiet=quiet) as shown:
-            simulation = simulate(mixture, weights, simulated, epochs=epochs, advance=shown.advance)
+        with bar("drawing records", simulated, counted("records"), quiet=quiet) as progress:
+            simulation = simulate(mixture, weights, simulated, epochs=epochs, advance=progress.advance)
     if output is not None:
         storage.write_bytes(output, train.encode())
     if eval_output is not None and evaluation is not None:

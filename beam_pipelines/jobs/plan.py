@@ -114,7 +114,7 @@ def plan(
     """
     names = chosen_datasets(config, datasets)
     with (
-        display("plan", counted("datasets"), quiet=quiet, first="loading the tokenizer") as shown,
+        display("plan", counted("datasets"), quiet=quiet, first="loading the tokenizer") as progress,
         temporary_folder("plan") as scratch,
     ):
         tokenizer = load_config_tokenizer(config)
@@ -124,14 +124,14 @@ def plan(
         counts = None if ledger is None else CountLedger(ledger.rstrip("/"))
         sources = []
         for done, spec in enumerate(specs):
-            shown.show(_step("reading footers", spec.name, done, len(specs)))
+            progress.show(_step("reading footers", spec.name, done, len(specs)))
             sources.append(read_source(spec))
         # Of all datasets, before the text of any is read.
         for spec, footers in zip(specs, sources, strict=True):
             warn_of_footers(spec, footers)
         outlooks = []
         for done, (spec, footers) in enumerate(zip(specs, sources, strict=True)):
-            shown.show(_step("sampling and measuring", spec.name, done, len(specs)))
+            progress.show(_step("sampling and measuring", spec.name, done, len(specs)))
             outlooks.append(_outlook(spec, footers, counts, on_plan))
         return outlooks
 

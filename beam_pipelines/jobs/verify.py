@@ -138,9 +138,9 @@ def verify(
     if quick and against:
         raise UsageError("--quick reads nothing, and --against-source reads the source: give one of them")
     output = output.rstrip("/") or "/"
-    with display("verify", TOKENS, quiet=quiet or quick, first=f"looking through {output}") as shown:
+    with display("verify", TOKENS, quiet=quiet or quick, first=f"looking through {output}") as progress:
         return _verified(
-            output, engine, quick, against, digest, beam_arguments, remember, fresh, None if quiet else shown
+            output, engine, quick, against, digest, beam_arguments, remember, fresh, None if quiet else progress
         )
 
 
@@ -153,7 +153,7 @@ def _verified(
     beam_arguments: Sequence[str],
     remember: bool,
     fresh: bool,
-    shown: Display | None,
+    progress: Display | None,
 ) -> Verification:
     manifests = in_config_order(output, find_manifests(output))
     found_digest = output_digest(manifests)
@@ -169,7 +169,7 @@ def _verified(
         if remember and remote_runner(beam_arguments) is None:
             memory = _memory(output, found_digest, fresh=fresh)
         findings, template, remembered = _run(
-            output, manifests, findings, engine, against, beam_arguments, memory, shown
+            output, manifests, findings, engine, against, beam_arguments, memory, progress
         )
     warnings, unchecked = (
         tuple(sorted({found.text for found in findings if found.kind == kind})) for kind in ("warning", "unchecked")
@@ -230,7 +230,7 @@ def _run(
     against: AgainstSource | None,
     beam_arguments: Sequence[str],
     memory: Memory | None,
-    shown: Display | None,
+    progress: Display | None,
 ) -> tuple[list[Finding], str | None, int]:
     """All findings, where the job was staged, if it was, and how many shards an earlier run has found sound.
 
@@ -263,13 +263,13 @@ def _run(
             # Where the job comes to its end, whatever it finds, the next run reads everything.
             stack.callback(lambda: memory.forget() if storage.exists(result) else None)
         job = stack.enter_context(run_job(beam_arguments, work_s=work_s, output=output))
-        if shown:
-            stack.enter_context(follow_tallies(shown, scratch, "reading", TOKENS, total=total))
+        if progress:
+            stack.enter_context(follow_tallies(progress, scratch, "reading", TOKENS, total=total))
         with job.pipeline() as pipeline:
             in_shards = (
                 pipeline
                 | "Shards" >> beam.Create(checks, reshuffle=False).with_output_types(ShardCheck)
-                | "VerifyShards" >> VerifyShards(None if shown is None else scratch, memory)
+                | "VerifyShards" >> VerifyShards(None if progress is None else scratch, memory)
             )
             in_quarantine = (
                 pipeline

@@ -31,8 +31,8 @@ def write_report(
         BroetchenError: there is no finished dataset, a shard is missing or damaged, or a file cannot be written.
         UsageError: the tokenizer of a dataset of text cannot be loaded.
     """
-    with bar("reading samples", None, counted("samples"), quiet=quiet) as shown:
-        report = read_report(output, length=length, batch=batch, advance=shown.advance)
+    with bar("reading samples", None, counted("samples"), quiet=quiet) as progress:
+        report = read_report(output, length=length, batch=batch, advance=progress.advance)
         drawn = charts(report)
         rendered = render_report(report, drawn)
     storage.write_bytes(page, rendered.encode())

@@ -113,8 +113,8 @@ def _check_texts(
 ) -> int:
     """The tokens that all the texts make."""
     tokens = documents = 0
-    with bar("checking", None, BYTES, quiet=quiet) as shown:
-        for batch in followed(batches, shown, then="checking"):
+    with bar("checking", None, BYTES, quiet=quiet) as progress:
+        for batch in followed(batches, progress, then="checking"):
             for texts in itertools.batched(batch.to_pylist(), _CHECKED_DOCUMENTS):
                 tokens += check_round_trip(tokenizer, style, texts, documents)
                 documents += len(texts)

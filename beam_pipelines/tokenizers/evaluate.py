@@ -161,17 +161,17 @@ def evaluate(
     """
     groups = {group.name: group for group in read_groups(data, text_column)}
     with contextlib.ExitStack() as stack:
-        shown = stack.enter_context(display("eval-tokenizer", BYTES, quiet=quiet, first="loading tokenizers"))
+        progress = stack.enter_context(display("eval-tokenizer", BYTES, quiet=quiet, first="loading tokenizers"))
         loaded, left_out = load_tokenizers(tokenizers, with_public=with_public)
         scratch = stack.enter_context(job_folder(beam_arguments, "eval"))
         job = stack.enter_context(run_job(beam_arguments, work_s=_work_s(loaded, groups.values(), engine)))
-        shown.say("comparing engines on a sample")
+        progress.say("comparing engines on a sample")
         samples = [sample_texts(group) for group in groups.values()]
         ready = {one.name: _make_ready(one, scratch, engine, samples) for one in loaded}
         tallies = None if quiet else scratch
         if tallies:
             # The workers find out how much text there is, which each tokenizer encodes.
-            stack.enter_context(follow_tallies(shown, tallies, "evaluating", BYTES))
+            stack.enter_context(follow_tallies(progress, tallies, "evaluating", BYTES))
         with job.pipeline() as pipeline:
             _ = (
                 pipeline

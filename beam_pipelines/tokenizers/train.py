@@ -114,8 +114,8 @@ def train_tokenizer(
     stream, kept = TextStream(corpus.parts, limits), HeldOut()
     total = max_bytes or _total(corpus.parts)
     pairs = PairCounts(form, total, MOST_OCCURRENCES)
-    with bar("training", total, BYTES, quiet=quiet) as shown:
-        batches = followed(stream, shown, then="merging")
+    with bar("training", total, BYTES, quiet=quiet) as progress:
+        batches = followed(stream, progress, then="merging")
         if not corpus.evaluation:
             batches = kept.kept_out(batches)
         words = WithoutLongWords(form, batches)

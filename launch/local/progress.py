@@ -14,11 +14,11 @@ from transforms.progress.display import Frame, Row, counted, display
 @contextlib.contextmanager
 def follow_steps(name: str, steps: int | None, *, quiet: bool = False) -> Iterator[Callable[[History], None]]:
     """Gives a function that shows how far a run of so many steps is; with `quiet`, nothing is shown."""
-    with display(name, counted("steps"), console=Console(), quiet=quiet, first="starting, compiling") as shown:
+    with display(name, counted("steps"), console=Console(), quiet=quiet, first="starting, compiling") as progress:
 
         def show(history: History) -> None:
             if history.steps:
-                shown.show(steps_frame(name, history, steps))
+                progress.show(steps_frame(name, history, steps))
 
         yield show
 
