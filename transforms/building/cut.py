@@ -111,8 +111,8 @@ def plan_publication(spec: DatasetSpec, plan: DatasetPlan, cut: DatasetCut) -> P
     if manifest_of_build(spec.folder, plan.fingerprint) is not None:
         return PublishPlan((), (), SplitSums({}, {}))
     counts = {count.ordinal: count for count in cut.counts}
-    found = _contents(spec, plan, cut.counts, cut.splits)
-    missing, once = found.missing, found.once
+    contents = _contents(spec, plan, cut.counts, cut.splits)
+    missing, once = contents.missing, contents.once
     if any(missing.values()) and spec.on_shortfall == "fail":
         work_folder(spec, plan).write_budgets(spec.budgets, exhausted=True)
         raise BroetchenError(shortfall_message(spec, plan, missing, once))
@@ -131,7 +131,7 @@ def plan_publication(spec: DatasetSpec, plan: DatasetPlan, cut: DatasetCut) -> P
             spans,
             plan.columns if spec.trace_columns and (piece or spans) else "",
         )
-        for split, members in found.members.items()
+        for split, members in contents.members.items()
         for index, (ordinal, piece, spans) in enumerate(members)
     )
     names = {task.count.ordinal: posixpath.join(spec.folder, task.file) for task in tasks if task.whole}
@@ -139,7 +139,7 @@ def plan_publication(spec: DatasetSpec, plan: DatasetPlan, cut: DatasetCut) -> P
     remove_other_manifest(spec.folder)
     exhausted = any(missing.values()) or bool(once)
     rows = _rows_tasks(spec, plan, cut.counts, tasks, exhausted=exhausted)
-    return PublishPlan(tasks, rows, SplitSums(missing, found.put_back, once))
+    return PublishPlan(tasks, rows, SplitSums(missing, contents.put_back, once))
 
 
 def work_folder(spec: DatasetSpec, plan: DatasetPlan) -> WorkFolder:
@@ -157,11 +157,11 @@ def _rows_tasks(
 ) -> tuple[RowsTask, ...]:
     """All shards where the source is exhausted, else those up to the document of the cut."""
     last, used = max(((task.count.ordinal, task.end) for task in tasks), default=(-1, 0))
-    found, before = [], 0
+    rows_tasks, before = [], 0
     for count in counts:
         if count.ordinal > last and not exhausted:
             break
-        found.append(
+        rows_tasks.append(
             RowsTask(
                 spec.name,
                 plan.work_folder,
@@ -174,7 +174,7 @@ def _rows_tasks(
             )
         )
         before += count.documents if spec.records.is_text else count.tokens
-    return tuple(found)
+    return tuple(rows_tasks)
 
 
 def shortfall_message(
@@ -222,14 +222,14 @@ def _contents(
     spec: DatasetSpec, plan: DatasetPlan, shards: Sequence[ShardCount], splits: Sequence[SplitCut]
 ) -> _Contents:
     if spec.records.is_text:
-        found = _Contents(*_cut_text(spec, plan, shards))
+        contents = _Contents(*_cut_text(spec, plan, shards))
     else:
         counts = {count.ordinal: count for count in shards}
         members = {split.split: [_slice_content(counts, piece) for piece in split.slices] for split in splits}
-        found = _Contents(members, {split.split: split.missing for split in splits}, {})
-    exhausted = any(found.missing.values()) and len(shards) == len(plan.shards)
+        contents = _Contents(members, {split.split: split.missing for split in splits}, {})
+    exhausted = any(contents.missing.values()) and len(shards) == len(plan.shards)
     if not exhausted or spec.max_repeats == 1 or (whole := _cut_once(spec, plan, shards)) is None:
-        return found
+        return contents
     members, put_back, once = whole
     missing = {
         split: repeats.beyond(budget, once[split], spec.max_repeats) if split in once else 0

@@ -140,14 +140,14 @@ def check_old_files(spec: DatasetSpec, plan: DatasetPlan) -> dict[int, OldShard]
     Raises:
         BroetchenError: see `old_shards`; or a file is gone, or has another size.
     """
-    found = old_shards(spec, plan)
+    old_by_ordinal = old_shards(spec, plan)
     sizes: dict[str, int] = {}
-    files = [file for old in found.values() for file in _files_of(old)]
+    files = [file for old in old_by_ordinal.values() for file in _files_of(old)]
     for folder in sorted({posixpath.dirname(file.path) for file in files}):
         sizes |= {path: mark.bytes for path, mark in storage.list_marks(folder).items()}
     if spec.with_columns and files:
         _check_columns(files[0], decode_schema(plan.columns))
-    if traces := [old.trace for old in found.values() if old.trace]:
+    if traces := [old.trace for old in old_by_ordinal.values() if old.trace]:
         fields = chosen_fields(spec, plan.columns)
         _check_columns(traces[0], trace_schema(fields, is_text=spec.records.is_text))
     for file in files:
@@ -156,7 +156,7 @@ def check_old_files(spec: DatasetSpec, plan: DatasetPlan) -> dict[int, OldShard]
             raise BroetchenError(
                 f"{file.path}: {state}, and its manifest says {file.bytes:,} bytes; put it there again, or {_INSTEAD}"
             )
-    return found
+    return old_by_ordinal
 
 
 def _check_columns(file: OldFile, schema: pa.Schema) -> None:

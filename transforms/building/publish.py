@@ -179,9 +179,11 @@ def finish_dataset(
     marks = {shard.file: shard.mark for shard in shards}
     marks |= {index_path(shard.file): shard.id_index for shard in shards if shard.id_index}
     extensions = tuple(map(".{}".format, spec.records.extensions))
-    found = [path for path in storage.list_marks(spec.folder) if path.endswith(extensions)]
-    storage.delete([path for path in found if posixpath.basename(path) not in marks])
-    left_out = {posixpath.basename(one.file): one.mark for shard in rows if (one := shard.quarantine)}
+    paths = [path for path in storage.list_marks(spec.folder) if path.endswith(extensions)]
+    storage.delete([path for path in paths if posixpath.basename(path) not in marks])
+    left_out = {
+        posixpath.basename(quarantine.file): quarantine.mark for shard in rows if (quarantine := shard.quarantine)
+    }
     traces = {posixpath.basename(trace_name(shard.file)): shard.trace for shard in shards if shard.trace}
     keep_only(quarantine_folder(spec.folder), left_out)
     keep_only(trace_folder(spec.folder), traces)

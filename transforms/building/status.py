@@ -85,8 +85,8 @@ class StatusReader:
             BroetchenError: a file is damaged, or has gone while it was read.
         """
         files = look_through(self._spec.work_root, "*/*")
-        counts = [(one.path, one.modified) for one in files if _COUNT.fullmatch(posixpath.basename(one.path))]
-        paths = [one.path for one in files]
+        counts = [(file.path, file.modified) for file in files if _COUNT.fullmatch(posixpath.basename(file.path))]
+        paths = [file.path for file in files]
         notes = [path for path in paths if posixpath.basename(path).startswith(("budgets-", "publication-"))]
         if self._before is None:
             self._before = set(counts)
@@ -209,7 +209,7 @@ def read_progress(output: str) -> list[DatasetProgress]:
         BroetchenError: neither a finished dataset nor a begun one lies there.
     """
     output = output.rstrip("/") or "/"
-    found: dict[str, DatasetProgress] = {}
+    by_dataset: dict[str, DatasetProgress] = {}
     for path, _ in list_files(output, "*/.broetchen/*/budgets-*.json"):
         try:
             progress = _unfinished(path)
@@ -218,18 +218,18 @@ def read_progress(output: str) -> list[DatasetProgress]:
             if read_manifest(path.partition("/.broetchen/")[0]) is None:
                 raise
             continue
-        known = found.get(progress.dataset)
+        known = by_dataset.get(progress.dataset)
         # Under two fingerprints, that of an older config is left behind.
         if known is None or known.tokens <= progress.tokens:
-            found[progress.dataset] = progress
+            by_dataset[progress.dataset] = progress
     for path, _ in list_files(output, f"*/{NAME}"):
         if (manifest := read_manifest(posixpath.dirname(path))) is not None:
-            found[manifest.dataset] = _finished(manifest)
-    if not found:
+            by_dataset[manifest.dataset] = _finished(manifest)
+    if not by_dataset:
         raise BroetchenError(
             f"{output}: no dataset here, neither finished nor begun; check the path, or wait until it is planned"
         )
-    return [found[name] for name in sorted(found, key=config_order(output))]
+    return [by_dataset[name] for name in sorted(by_dataset, key=config_order(output))]
 
 
 def _finished(manifest: Manifest) -> DatasetProgress:

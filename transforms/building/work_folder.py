@@ -297,10 +297,10 @@ class WorkFolder:
         Raises:
             BroetchenError: the names that it noted are damaged, or a file cannot be renamed.
         """
-        found = list(map(posixpath.basename, storage.list_marks(self.path)))
+        names = list(map(posixpath.basename, storage.list_marks(self.path)))
         others = [
             posixpath.join(self.path, name)
-            for name in found
+            for name in names
             if re.fullmatch(r"(publication|budgets)-[0-9a-f]{16}\.json", name) and self._build not in name
         ]
         if not others:
@@ -310,7 +310,7 @@ class WorkFolder:
                 for ordinal, final in self._read(FinalNames, path).names.items():
                     self._take_back(ordinal, final)
         # Left-out rows get their names of shards that are cut as well, which no publication names.
-        for match in filter(None, map(_COUNT_FILE.fullmatch, found)):
+        for match in filter(None, map(_COUNT_FILE.fullmatch, names)):
             count = self._read(ShardCount, self._count(int(match[1])))
             if count.quarantine is not None:
                 here = self.quarantine(count.ordinal, count.attempt)
