@@ -219,9 +219,9 @@ def source_findings(check: SourceCheck) -> list[Finding]:
         )
         return [Finding("problem", f"{check.folder}: {check.shown}: {missing}")]
     try:
-        found = read_footer(check.path, storage.size(check.path), check.text_column)
-        changes = list(_changes(check, found))
-        if check.row_group >= len(found.row_groups):
+        footer = read_footer(check.path, storage.size(check.path), check.text_column)
+        changes = list(_changes(check, footer))
+        if check.row_group >= len(footer.row_groups):
             return [
                 Finding("problem", f"{check.where}: is not there; the file has changed since ({'; '.join(changes)})")
             ]

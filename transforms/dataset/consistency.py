@@ -60,9 +60,9 @@ def _split_problems(name: str, manifest: Manifest) -> Iterator[str]:
     if split.passes is not None:
         yield from _pass_problems(name, split, split.passes, manifest.max_repeats or 1)
     for part in ("documents", "records", "bytes"):
-        found = sum(getattr(entry, part) for entry in split.shards)
-        if found != getattr(split, part):
-            yield f"{name} adds up to {found:,} {part}, and the manifest says {getattr(split, part):,}"
+        summed = sum(getattr(entry, part) for entry in split.shards)
+        if summed != getattr(split, part):
+            yield f"{name} adds up to {summed:,} {part}, and the manifest says {getattr(split, part):,}"
     yield from _special_problems(name, split)
     if manifest.record_format != "tokens":
         for entry in split.shards:
@@ -181,7 +181,7 @@ def _range_problems(manifest: Manifest) -> Iterator[str]:
     if ranges[-1].start > total:
         yield f"{ranges[-1]} begins at {ranges[-1].start:,}, and the dataset ends at {total:,}"
     # A row group without documents takes no place; one whose documents have no tokens, neither.
-    there = [found for found in ranges if found.text != _NO_TEXTS]
+    there = [place for place in ranges if place.text != _NO_TEXTS]
     if source_documents(manifest) is not None:
         for one, other in itertools.pairwise(there):
             if one.start == other.start:

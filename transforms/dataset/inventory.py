@@ -59,22 +59,22 @@ def _named_files(manifest: Manifest) -> Iterator[tuple[str, int]]:
 
 def size_problems(folder: str, manifest: Manifest) -> list[str]:
     """Which files of a dataset have another size than its manifest says, or are no regular files. None is opened."""
-    found = dict(list_files(folder, "*"))
-    found |= list_files(quarantine_folder(folder), "*")
-    found |= list_files(trace_folder(folder), "*")
+    sizes = dict(list_files(folder, "*"))
+    sizes |= list_files(quarantine_folder(folder), "*")
+    sizes |= list_files(trace_folder(folder), "*")
     left_out = ((entry.file, entry.bytes) for entry in manifest.quarantine)
     named = [*_named_files(manifest), *left_out, *trace_sizes(manifest)]
     problems = []
     for path, size in ((posixpath.join(folder, file), size) for file, size in named):
-        if path not in found:
+        if path not in sizes:
             continue  # `dataset_problems` has said so
         try:
             check_regular(path, within=folder)
         except BroetchenError as error:
             problems.append(str(error))
             continue
-        if found[path] != size:
-            problems.append(size_problem(path, found[path], size))
+        if sizes[path] != size:
+            problems.append(size_problem(path, sizes[path], size))
     return problems
 
 

@@ -395,12 +395,12 @@ def find_manifests(output: str) -> dict[str, Manifest]:
         name = posixpath.basename(folder)
         if folder != output and ("\n" in name or without_controls(name) != name):
             raise BroetchenError(f"{output}: has a folder with control characters in its name, {name!r}; rename it")
-    found = {folder: manifest for folder in folders if (manifest := read_manifest(folder))}
-    if not found:
+    manifests = {folder: manifest for folder in folders if (manifest := read_manifest(folder))}
+    if not manifests:
         raise BroetchenError(
             f"{output}: no finished dataset here (no {NAME} in it or one folder below); build it first"
         )
-    return found
+    return manifests
 
 
 def tokenizer_of(folder: str, manifest: Manifest) -> TokenizerSpec:

@@ -40,10 +40,10 @@ def quarantine_problems(folder: str, manifest: Manifest) -> list[str]:
     """The faults of the files of left-out rows as manifest and folder show them, before any is read."""
     problems = []
     entries = manifest.quarantine
-    found = dict(list_files(quarantine_folder(folder), "*"))
+    sizes = dict(list_files(quarantine_folder(folder), "*"))
     named = {posixpath.join(folder, entry.file) for entry in entries}
-    problems += [f"{path}: missing" for path in sorted(named - found.keys())]
-    problems += [f"{path}: not in the manifest" for path in sorted(found.keys() - named)]
+    problems += [f"{path}: missing" for path in sorted(named - sizes.keys())]
+    problems += [f"{path}: not in the manifest" for path in sorted(sizes.keys() - named)]
     if len(named) < len(entries):
         problems.append(f"{folder}: a file of rows in quarantine stands twice in the manifest")
     if manifest.config["dataset"].get("on_bad_rows") == "quarantine":
@@ -91,7 +91,7 @@ def quarantine_file_problems(check: QuarantineCheck) -> list[str]:
                 if not table.schema.equals(SCHEMA):
                     return [*problems, f"{check.path}: has other columns than a quarantine"]
                 counted = pc.value_counts(table["reason"]).to_pylist()
-                rows.update({one["values"]: one["counts"] for one in counted})
+                rows.update({entry["values"]: entry["counts"] for entry in counted})
     except BroetchenError as error:
         return [*problems, str(error)]
     if dict(rows) != dict(check.rows):

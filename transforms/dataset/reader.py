@@ -81,12 +81,12 @@ class ShardReader:
             self._pair = self._stack.enter_context(PairReader(self._path))
         else:
             self._records = self._stack.enter_context(RecordReader(self._path))
-        found = len(self)
-        if self._expected not in (None, found):
+        records = len(self)
+        if self._expected not in (None, records):
             with contextlib.suppress(BroetchenError):
                 self._stack.close()
             raise BroetchenError(
-                f"{self._path}: holds {found:,} records, and its manifest says {self._expected:,}; the file was "
+                f"{self._path}: holds {records:,} records, and its manifest says {self._expected:,}; the file was "
                 "changed or is damaged: see what broetchen verify says, and build it again"
             )
         return self

@@ -20,19 +20,19 @@ def tokenizer_problems(folder: str, manifest: Manifest) -> list[str]:
     entry = manifest.tokenizer
     try:
         spec = tokenizer_of(folder, manifest)
-        found = load_tokenizer(spec.path)  # As it lies there: this process may know one of this hash from elsewhere.
+        loaded = load_tokenizer(spec.path)  # As it lies there: this process may know one of this hash from elsewhere.
     except BroetchenError as error:
         return [f"{folder}: its tokenizer cannot be used: {error}"]
-    if found.sha256 != entry.sha256:
-        return [f"{spec.path}: sha256 {found.sha256}, not {entry.sha256}; it is not the tokenizer of {folder}"]
+    if loaded.sha256 != entry.sha256:
+        return [f"{spec.path}: sha256 {loaded.sha256}, not {entry.sha256}; it is not the tokenizer of {folder}"]
     problems = []
-    if found.vocab_size != entry.vocab_size:
+    if loaded.vocab_size != entry.vocab_size:
         problems.append(
-            f"{folder}: its tokenizer has {found.vocab_size:,} ids, and the manifest says {entry.vocab_size:,}"
+            f"{folder}: its tokenizer has {loaded.vocab_size:,} ids, and the manifest says {entry.vocab_size:,}"
         )
     for name, token in (("BOS", entry.bos_id), ("EOS", entry.eos_id)):
-        if token is not None and token >= found.vocab_size:
-            problems.append(f"{folder}: {name} is {token:,}, and the vocabulary ends at {found.vocab_size:,}")
+        if token is not None and token >= loaded.vocab_size:
+            problems.append(f"{folder}: {name} is {token:,}, and the vocabulary ends at {loaded.vocab_size:,}")
     return problems
 
 

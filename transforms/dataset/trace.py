@@ -168,14 +168,14 @@ def find_records(
     with _opened(folder, shard) as trace:
         before = 0
         for batch in trace.iter_batches(_ROWS_AT_ONCE, use_threads=False):
-            found = np.zeros(len(batch), np.bool_)
+            matches = np.zeros(len(batch), np.bool_)
             for column in columns:
                 with contextlib.suppress(pa.ArrowException):
                     texts = batch.column(batch.schema.get_field_index(column)).cast(pa.string())
-                    found |= pc.fill_null(pc.equal(texts, value), False).to_numpy(zero_copy_only=False)
-            if found.any():
-                told = _told(pa.table(batch).filter(pa.array(found)))
-                for number, origin in zip(np.flatnonzero(found).tolist(), told, strict=True):
+                    matches |= pc.fill_null(pc.equal(texts, value), False).to_numpy(zero_copy_only=False)
+            if matches.any():
+                told = _told(pa.table(batch).filter(pa.array(matches)))
+                for number, origin in zip(np.flatnonzero(matches).tolist(), told, strict=True):
                     yield before + number, origin
             before += len(batch)
 
@@ -248,7 +248,7 @@ def trace_checks(folder: str, manifest: Manifest) -> Mapping[str, TraceCheck]:
     is_text = not manifest.holds_ids
     columns = manifest.trace_columns
     ranges = stream_order(manifest.source)
-    starts = [found.start for found in ranges]
+    starts = [place.start for place in ranges]
     for split in manifest.splits.values():
         for shard in split.shards:
             first, position = position, position + shard.tokens
@@ -260,7 +260,7 @@ def trace_checks(folder: str, manifest: Manifest) -> Mapping[str, TraceCheck]:
                 # Several row groups may begin at one place, of which all but one hold nothing.
                 begin = bisect.bisect_left(starts, starts[max(0, bisect.bisect_right(starts, first) - 1)])
                 members = ranges[begin : bisect.bisect_left(starts, position)]
-                sources = tuple((found.path, found.group) for found in members)
+                sources = tuple((place.path, place.group) for place in members)
             checks[shard.file] = TraceCheck(
                 posixpath.join(folder, shard.trace.file),
                 shard.trace.bytes,

@@ -144,7 +144,7 @@ def shard_checks(folder: str, manifest: Manifest, engine: Engine, *, recount: bo
                 bos_id=tokenizer.bos_id,
                 eos_id=tokenizer.eos_id,
                 beside=tuple(
-                    FileCheck(posixpath.join(folder, one.file), one.bytes, one.sha256) for one in entry.beside
+                    FileCheck(posixpath.join(folder, file.file), file.bytes, file.sha256) for file in entry.beside
                 ),
                 split=name,
                 trace=traces.get(entry.file),
@@ -207,11 +207,11 @@ def _content_problems(
     special = None
     try:
         special = SpecialDocuments(check.tokenizer) if check.with_special is not None else None
-        for found in _records(check, local, counter, hasher, special):
-            if isinstance(found, int):
-                tokens += found
+        for tokens_or_problem in _records(check, local, counter, hasher, special):
+            if isinstance(tokens_or_problem, int):
+                tokens += tokens_or_problem
             elif len(problems) < _MOST_PROBLEMS:
-                problems.append(f"{check.path}: record {records}: {found}")
+                problems.append(f"{check.path}: record {records}: {tokens_or_problem}")
             records += 1
             if records % _BATCH_RECORDS == 0:
                 counted(tokens - told)
