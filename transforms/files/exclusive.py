@@ -47,12 +47,12 @@ def _put_local(path: str, data: bytes, keeps: Callable[[bytes, bytes], bool]) ->
             os.fsync(file.fileno())
         while not _take_name(offered, path):
             with contextlib.suppress(FileNotFoundError):
-                if keeps(found := Path(path).read_bytes(), data):
-                    return found
+                if keeps(stored := Path(path).read_bytes(), data):
+                    return stored
                 os.rename(path, aside)
                 # Another writer may have put a better one there since it was read. It was told that its own stands, so
                 # it is offered from now on: a third one may have taken the name meanwhile.
-                if (moved := Path(aside).read_bytes()) != found and keeps(moved, data):
+                if (moved := Path(aside).read_bytes()) != stored and keeps(moved, data):
                     data, offered, aside = moved, aside, offered
         storage.sync_folder(storage.split(path)[0] or ".")
         return data

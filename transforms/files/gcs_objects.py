@@ -154,10 +154,10 @@ def put_unless(path: str, data: bytes, keeps: Callable[[bytes, bytes], bool]) ->
 
     bucket, name = gcs_bucket(path)
     while True:
-        found = bucket.get_blob(name)
-        if found is not None:
+        blob = bucket.get_blob(name)
+        if blob is not None:
             try:
-                content = bytes(bucket.blob(name, generation=found.generation).download_as_bytes())
+                content = bytes(bucket.blob(name, generation=blob.generation).download_as_bytes())
             except NotFound:  # It was replaced meanwhile.
                 continue
             # Equal to it is what this very request has written, if its answer was lost.
@@ -165,7 +165,7 @@ def put_unless(path: str, data: bytes, keeps: Callable[[bytes, bytes], bool]) ->
                 return content
         try:
             bucket.blob(name).upload_from_string(
-                data, _MIME_TYPE, if_generation_match=found.generation if found else 0, checksum="crc32c"
+                data, _MIME_TYPE, if_generation_match=blob.generation if blob else 0, checksum="crc32c"
             )
             return data
         except PreconditionFailed:

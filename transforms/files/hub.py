@@ -292,14 +292,14 @@ class _RangeDownloader(Downloader):
         headers = build_hf_headers() | headers
         response = _asked(self._url, headers)
         hf_raise_for_status(response)
-        found = _response_etag(response, self._url)
-        if found is None:
+        answered = _response_etag(response, self._url)
+        if answered is None:
             raise BroetchenError(
                 f"{self._where}: the hub does not say of what content its answer is (no etag), so it may be another "
                 "than planned; fetch it by other means, compare its hash, and read the copy"
             )
-        if found != self._file.etag:
-            raise self._changed(f"etag {one_line(found)}, {self._file.etag} before")
+        if answered != self._file.etag:
+            raise self._changed(f"etag {one_line(answered)}, {self._file.etag} before")
         etag = response.headers.get("ETag")
         if etag and _origin(str(response.url)) != _origin(self._url):
             self._file.store = (str(response.url), etag)
@@ -384,16 +384,16 @@ def explain_hub_errors(path: str) -> Iterator[None]:
     except BroetchenError:
         raise
     except Exception as error:  # The HTTP client's own errors are of its own hierarchy.
-        what, kind = next((what for kind, what in reasons if isinstance(error, kind)), None), BroetchenError
-        if what is None and isinstance(error, errors.HfHubHTTPError):
+        reason, kind = next((reason for kind, reason in reasons if isinstance(error, kind)), None), BroetchenError
+        if reason is None and isinstance(error, errors.HfHubHTTPError):
             status = error.response.status_code
             advice = "check the token in HF_TOKEN" if status in (401, 403) else "try it again later"
-            what = f"the hub answers HTTP {status}; {advice}"
+            reason = f"the hub answers HTTP {status}; {advice}"
             kind = BroetchenError if status in (401, 403) else UnreachableError
-        if what is None:
-            what = f"the hub cannot be reached ({one_line(error)}); check the network, and try it again"
+        if reason is None:
+            reason = f"the hub cannot be reached ({one_line(error)}); check the network, and try it again"
             kind = UnreachableError
-        raise kind(f"{path}: {what}") from _told(error)
+        raise kind(f"{path}: {reason}") from _told(error)
 
 
 def _told(error: Exception) -> Exception:

@@ -84,27 +84,27 @@ def expand(pattern: str) -> list[Found]:
     with explain_file_errors(pattern, "listed"):
         if storage.is_local(pattern):
             there = [name] if os.path.lexists(name) else list(dict.fromkeys(_walk(folder, parts, (), ours=False)))
-            found = list(_opened(pattern, there))
-            built = {one for one in _above(found, folder) if _is_built(one)}
+            files = list(_opened(pattern, there))
+            built = {above for above in _above(files, folder) if _is_built(above)}
         elif storage.exists(name):
-            found = [Found(name, storage.size(name))]
+            files = [Found(name, storage.size(name))]
         elif is_wild(pattern):
             listed = _listed(folder, parts)
-            found = _matching(listed, folder, parts, hidden=False)
-            described = {posixpath.dirname(one.path) for one in listed if posixpath.basename(one.path) == _MANIFEST}
-            built = {one for one in described & _above(found, folder) if _is_built(one)}
+            files = _matching(listed, folder, parts, hidden=False)
+            described = {posixpath.dirname(file.path) for file in listed if posixpath.basename(file.path) == _MANIFEST}
+            built = {above for above in described & _above(files, folder) if _is_built(above)}
         elif _listed(name, ["*"]):
             raise _a_folder(pattern, name)
         else:
-            found = []
+            files = []
     if built:
         raise BroetchenError(
             f"{pattern}: also matches files of {min(built)}, a dataset that was built; have it match the source alone, "
             "or name that folder without wildcards"
         )
-    if not found:
+    if not files:
         raise BroetchenError(f"{pattern}: no file matches; {_advice(pattern)}")
-    return sorted(found, key=lambda one: one.path)
+    return sorted(files, key=lambda file: file.path)
 
 
 def _advice(pattern: str) -> str:

@@ -363,9 +363,9 @@ def list_marks(folder: str) -> dict[str, FileMark]:
         prefix = folder.rstrip("/") + "/"
         listed = filesystem(folder).match([f"{as_beam_pattern(prefix)}*"])[0].metadata_list
         return {
-            found.path: FileMark(int(found.size_in_bytes))
-            for found in listed
-            if posixpath.dirname(found.path) == prefix[:-1]
+            file.path: FileMark(int(file.size_in_bytes))
+            for file in listed
+            if posixpath.dirname(file.path) == prefix[:-1]
         }
 
 

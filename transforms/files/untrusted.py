@@ -68,11 +68,11 @@ def read_bounded(path: str, most_bytes: int) -> bytes:
         explain_file_errors(path, "read"),
         os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file,
     ):
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise _irregular(path, found.st_mode)
-        data = b"" if found.st_size > most_bytes else file.read(most_bytes + 1)
-        if (size := max(found.st_size, len(data))) > most_bytes:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise _irregular(path, status.st_mode)
+        data = b"" if status.st_size > most_bytes else file.read(most_bytes + 1)
+        if (size := max(status.st_size, len(data))) > most_bytes:
             raise _too_large(path, size, most_bytes)
     return data
 

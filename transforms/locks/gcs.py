@@ -150,17 +150,17 @@ class _Object:
             return
         seen, since = None, time.monotonic()
         while True:
-            found = self._bucket.get_blob(self._name)
-            if found is None:
+            blob = self._bucket.get_blob(self._name)
+            if blob is None:
                 if self._write(0, None):
                     return
                 continue
-            holder = self._holder(found)
+            holder = self._holder(blob)
             if holder is not None and holder.token == self._owner.token:
-                self._mine = found  # This process made it, and the answer was lost.
+                self._mine = blob  # This process made it, and the answer was lost.
                 return
             runs = holder.runs() if holder else None
-            version = (found.generation, found.metageneration)
+            version = (blob.generation, blob.metageneration)
             if runs or (seen and version != seen):
                 raise LockHeldError(holder, job_goes_on=knows_job_to_go_on(holder, self._goes_on))
             if seen is None:
@@ -239,10 +239,10 @@ class _Object:
             return False
         except PreconditionFailed:
             # This very request may have been done before its answer was lost: then the generation is still ours.
-            found = self._bucket.get_blob(self._name)
-            if found is None or found.generation != self._mine.generation:
+            blob = self._bucket.get_blob(self._name)
+            if blob is None or blob.generation != self._mine.generation:
                 return False
-            self._mine = found
+            self._mine = blob
         return True
 
     def give_back(self) -> None:
