@@ -45,14 +45,14 @@ def footer_problem(spec: DatasetSpec, source: Iterable[SourceFile]) -> str | Non
     wanted = once + sum(tokens for split, tokens in spec.budgets.items() if split != REPEATED) - added * rows
     if text_bytes >= (_FEW_BYTES if text_bytes >= _GUESSED_BYTES else _LEAST_BYTES) * wanted:
         return None
-    found = f"by its footers the source has {format_size(text_bytes)} of text in {rows:,} rows for"
-    what = f"{format_short(wanted)} tokens{', repeated as often as max_repeats allows' * (spec.max_repeats > 1)}"
+    held = f"by its footers the source has {format_size(text_bytes)} of text in {rows:,} rows for"
+    needs = f"{format_short(wanted)} tokens{', repeated as often as max_repeats allows' * (spec.max_repeats > 1)}"
     if text_bytes < _LEAST_BYTES * wanted:
         return (
-            f"{found} {what}, and a token takes a byte at least: it will lack "
+            f"{held} {needs}, and a token takes a byte at least: it will lack "
             f"{format_short(wanted - text_bytes // _LEAST_BYTES)} or more; name more files, or lower the budget"
         )
     return (
-        f"{found} {what}, {text_bytes / wanted:.1f} bytes each, and a token mostly takes {_FEW_BYTES} or more: it will "
+        f"{held} {needs}, {text_bytes / wanted:.1f} bytes each, and a token mostly takes {_FEW_BYTES} or more: it will "
         "probably fall short; name more files, or lower the budget"
     )

@@ -171,7 +171,7 @@ def whole_shards(manifest: Manifest, spec: DatasetSpec, plan: DatasetPlan) -> di
     intervals = sure_intervals(list(manifest.splits.values()), is_text=spec.records.is_text)
     held = {(start, end): entry for entry, start, end in intervals}
     quarantined = {posixpath.basename(entry.file): entry for entry in manifest.quarantine}
-    found: dict[int, OldShard] = {}
+    whole: dict[int, OldShard] = {}
     first = 0
     for shard in plan.shards:
         last = first + sum(1 for group in shard.row_groups if _rows(plan, group))
@@ -182,9 +182,9 @@ def whole_shards(manifest: Manifest, spec: DatasetSpec, plan: DatasetPlan) -> di
             groups = shard.row_groups[: 1 + max(i for i, group in enumerate(shard.row_groups) if _rows(plan, group))]
             bad_rows = quarantined.get(quarantine_name(shard.ordinal))
             if old := _old_shard(spec, entry, [told.get(group) for group in groups], starts[first], bad_rows):
-                found[shard.ordinal] = old
+                whole[shard.ordinal] = old
         first = last
-    return found
+    return whole
 
 
 def _has_its_files(entry: ShardEntry, spec: DatasetSpec) -> bool:

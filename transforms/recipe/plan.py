@@ -280,10 +280,10 @@ def plan_dataset(
         sampled = [(file, group) for file, group in groups if (ordered[file].path, group) not in known] or groups
         fetched = _FETCHED_FOR_A_LOOK
     sample = take_sample(spec, ordered, sampled, groups, fetched_bytes=fetched)
-    what = f"dataset {spec.name}"
-    engine, reason = choose_engine(what, spec.tokenizer, spec.engine, [(sample.texts, sample.encoded)])
+    named = f"dataset {spec.name}"
+    engine, reason = choose_engine(named, spec.tokenizer, spec.engine, [(sample.texts, sample.encoded)])
     if reason is not None:
-        _LOGGER.warning("%s: encoding with tokenizers, which is slower, since gigatoken %s", what, reason)
+        _LOGGER.warning("%s: encoding with tokenizers, which is slower, since gigatoken %s", named, reason)
     return DatasetPlan(
         dataset=spec.name,
         files=ordered,

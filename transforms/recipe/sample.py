@@ -86,9 +86,9 @@ def take_sample(
     if groups and groups[0] in failures:
         raise failures[groups[0]]
     if not any(look.documents for look in looks):
-        found = _first_with_text(spec, source, every)
+        first_look = _first_with_text(spec, source, every)
         # What a filter leaves is rare there: it says nothing of row groups in which none of it was seen.
-        looks = [*looks, dataclasses.replace(found, share=1 / len(every))] if spec.rows else [found]
+        looks = [*looks, dataclasses.replace(first_look, share=1 / len(every))] if spec.rows else [first_look]
     for failure in failures.values():
         _LOGGER.warning("dataset %s: %s; the plan does without it", spec.name, failure)
     pieces = itertools.chain.from_iterable(look.pieces for look in looks)
@@ -203,7 +203,7 @@ def _look_at(
     for file, group in chosen:
         by_file[file].append(group)
 
-    found: dict[tuple[int, int], _Look] = {}
+    looks: dict[tuple[int, int], _Look] = {}
     failures: dict[tuple[int, int], BroetchenError] = {}
 
     def look(file: int) -> None:
@@ -213,13 +213,13 @@ def _look_at(
             for beginning in read_beginnings(path, by_file[file], spec.text_column, rows=spec.rows):
                 group = beginning.row_group
                 facts = source[file].row_groups[group]
-                found[file, group] = _look_at_one(beginning, facts, chosen[file, group], limit)
+                looks[file, group] = _look_at_one(beginning, facts, chosen[file, group], limit)
         except BroetchenError as error:
-            failures[next((file, group) for group in by_file[file] if (file, group) not in found)] = error
+            failures[next((file, group) for group in by_file[file] if (file, group) not in looks)] = error
 
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="sample") as pool:
         list(pool.map(look, by_file))
-    return [found[place] for place in chosen if place in found], failures
+    return [looks[place] for place in chosen if place in looks], failures
 
 
 def _look_at_one(
