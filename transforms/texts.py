@@ -82,7 +82,7 @@ def to_texts(
         first_row: the number of the column's first row, if the batch is to tell which rows were left out.
         wanted: which rows pass the filter: [rows], without nulls; None for all.
     """
-    found = TextBatch(
+    batch = TextBatch(
         column,
         {},
         np.zeros(len(column), np.uint8),
@@ -91,13 +91,13 @@ def to_texts(
     )
 
     def keep(reason: str, kept: pa.Array) -> None:
-        nonlocal found, column
-        found = leave_out(dataclasses.replace(found, texts=column), reason, kept, first_row=first_row)
-        column = found.texts
+        nonlocal batch, column
+        batch = leave_out(dataclasses.replace(batch, texts=column), reason, kept, first_row=first_row)
+        column = batch.texts
 
     if wanted is not None and wanted.false_count:
-        found = _without_unwanted(dataclasses.replace(found, texts=column), wanted)
-        column = found.texts
+        batch = _without_unwanted(dataclasses.replace(batch, texts=column), wanted)
+        column = batch.texts
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if column.null_count:
@@ -112,10 +112,10 @@ def to_texts(
     lengths = pc.binary_length(column)
     if len(column) and pc.min(lengths).as_py() == 0:
         keep(EMPTY, pc.greater(lengths, 0))
-    table = found.table
+    table = batch.table
     if table is not None:
         table = table.set_column(table.schema.get_field_index(text_column), text_column, column.cast(pa.string()))
-    return dataclasses.replace(found, texts=column, table=table)
+    return dataclasses.replace(batch, texts=column, table=table)
 
 
 def _without_unwanted(batch: TextBatch, wanted: pa.BooleanArray) -> TextBatch:

@@ -150,8 +150,8 @@ def _plain(path: str, field: pa.Field, text_column: str) -> pa.Field:
             return pa.decimal128(kind.precision, kind.scale)
         if pa.types.is_struct(kind):
             fields = [kind.field(index) for index in range(kind.num_fields)]
-            _check_names(path, [one.name for one in fields], "fields", f" in column {field.name!r}")
-            return pa.struct([one.remove_metadata().with_type(plain(one.type)) for one in fields])
+            _check_names(path, [child.name for child in fields], "fields", f" in column {field.name!r}")
+            return pa.struct([child.remove_metadata().with_type(plain(child.type)) for child in fields])
         if pa.types.is_map(kind):
             entry = pa.struct([pa.field("key", plain(kind.key_type), False), pa.field("value", plain(kind.item_type))])
             return pa.list_(pa.field("element", entry, False))
@@ -188,7 +188,7 @@ def _unite_types(first: pa.DataType, second: pa.DataType) -> pa.DataType:
             known = fields.get(field.name)
             fields[field.name] = field.with_nullable(True) if known is None else _unite(known, field)
         others = {field.name for field in second}
-        return pa.struct([one if one.name in others else one.with_nullable(True) for one in fields.values()])
+        return pa.struct([field if field.name in others else field.with_nullable(True) for field in fields.values()])
     if _is_list(first) and _is_list(second):
         element = _unite(first.value_field, second.value_field)
         large = pa.types.is_large_list(first) or pa.types.is_large_list(second)

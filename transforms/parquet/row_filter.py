@@ -111,11 +111,12 @@ class FileFilter:
         self.paths: Sequence[str] = [".".join(place) for place in self._places.values()]
         self._looked_at = list(dict.fromkeys(place[0] for place in self._places.values()))
         alternatives = rows.alternatives
-        for predicate in (one for every in alternatives for one in every):
+        for predicate in (predicate for every in alternatives for predicate in every):
             self._check(predicate)
         self._expression = _any_of(_all_of(map(self._expressed, every)) for every in alternatives)
         self._provable = _any_of(
-            _all_of(self._expressed(one) for one in every if not self._may_hold_for_nan(one)) for every in alternatives
+            _all_of(self._expressed(predicate) for predicate in every if not self._may_hold_for_nan(predicate))
+            for every in alternatives
         )
         self._exclude = rows.exclude
         if rows.exclude is not None and not can_be_listed(self._kind(rows.exclude.column)):

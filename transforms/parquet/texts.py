@@ -335,8 +335,8 @@ class _OpenedFile:
                 table = fit_table(pa.table(passing), schema, text_column, where)
             texts = batch.column(batch.schema.get_field_index(text_column))
             first_row = read if self._with_left_out else None
-            found = to_texts(texts, table, text_column, first_row=first_row, wanted=kept)
-            yield dataclasses.replace(found, stored_bytes=stored)
+            text_batch = to_texts(texts, table, text_column, first_row=first_row, wanted=kept)
+            yield dataclasses.replace(text_batch, stored_bytes=stored)
             stored, read = 0, read + len(texts)
 
     def _decoded(self, group: int, metadata: pq.RowGroupMetaData) -> Iterator[pa.RecordBatch]:
