@@ -143,28 +143,28 @@ def shown(value: object) -> str:
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
-def _whole(value: object, units: dict[str, int], what: str, fix: str) -> int:
+def _whole(value: object, units: dict[str, int], quantity: str, fix: str) -> int:
     if isinstance(value, str):
         match = _NUMBER.fullmatch(value.strip())
         by_lower_case = {unit.lower(): factor for unit, factor in units.items()}
         factor = None if match is None else by_lower_case.get(match["unit"].lower())
         if match is None or factor is None:
-            raise UsageError(f"{shown(value)} is not {what}; {fix}")
+            raise UsageError(f"{shown(value)} is not {quantity}; {fix}")
         exact = _fraction(match) * factor
     elif isinstance(value, float):
         if not math.isfinite(value) or abs(value) > _MAX_EXACT_FLOAT:
-            raise UsageError(f"{value} is a float that cannot be exact; write {what} as an integer or as text")
+            raise UsageError(f"{value} is a float that cannot be exact; write {quantity} as an integer or as text")
         exact = Fraction(value)
     elif isinstance(value, int) and not isinstance(value, bool):
         exact = Fraction(value)
     else:
-        raise UsageError(f"{shown(value)} is not {what}; {fix}")
+        raise UsageError(f"{shown(value)} is not {quantity}; {fix}")
     if exact.denominator != 1:
-        raise UsageError(f"{shown(value)} is not whole: {what} has no fractions; {fix}")
+        raise UsageError(f"{shown(value)} is not whole: {quantity} has no fractions; {fix}")
     if exact < 0:
-        raise UsageError(f"{shown(value)} is negative; {what} is 0 or more")
+        raise UsageError(f"{shown(value)} is negative; {quantity} is 0 or more")
     if exact > MAX_QUANTITY:
-        raise UsageError(f"{shown(value)} is too large; {what} is at most {MAX_QUANTITY:_}")
+        raise UsageError(f"{shown(value)} is too large; {quantity} is at most {MAX_QUANTITY:_}")
     return exact.numerator
 
 

@@ -76,17 +76,17 @@ class WithoutLongWords:
             return None
         parts: list[str] = []
         kept: list[_Word] = []
-        found = False
+        has_long_words = False
         for word in self._pre_tokenizer.pre_tokenize_str(text):
             # Each byte is one character of it.
             if len(word[0]) > self._most:
-                self.words, self.bytes, found = self.words + 1, self.bytes + len(word[0]), True
+                self.words, self.bytes, has_long_words = self.words + 1, self.bytes + len(word[0]), True
                 parts += self._texts_of(text, kept)
                 kept = []
             else:
                 kept.append(word)
         # A document of nothing else is still one.
-        return ([*parts, *self._texts_of(text, kept)] or [""]) if found else None
+        return ([*parts, *self._texts_of(text, kept)] or [""]) if has_long_words else None
 
     def _texts_of(self, text: str, words: Sequence[_Word]) -> Iterator[str]:
         """Parts of a text that are split into just these words of it, which stand in a row.

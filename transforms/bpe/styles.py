@@ -163,14 +163,14 @@ def check_round_trip(tokenizer: Tokenizer, style: TokenizerStyle, documents: Seq
         decoded = tokenizer.decode_batch(ids, skip_special_tokens=False)
     finally:
         tokenizer.encode_special_tokens = False
-    for number, (document, found) in enumerate(zip(documents, decoded, strict=True), start=first):
+    for number, (document, decoded_text) in enumerate(zip(documents, decoded, strict=True), start=first):
         expected = style.given_back(document)
-        if found != expected:
-            length = min(len(found), len(expected))
-            at = next((i for i in range(length) if found[i] != expected[i]), length)
+        if decoded_text != expected:
+            length = min(len(decoded_text), len(expected))
+            at = next((i for i in range(length) if decoded_text[i] != expected[i]), length)
             raise BroetchenError(
                 f"the tokenizer does not give back document {number} of the evaluation text: at character {at} "
-                f"{found[at : at + 20]!r} came back for {expected[at : at + 20]!r}; nothing was written"
+                f"{decoded_text[at : at + 20]!r} came back for {expected[at : at + 20]!r}; nothing was written"
             )
     return sum(map(len, ids))
 

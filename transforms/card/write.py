@@ -39,10 +39,10 @@ def write_card(output: str, mix: CardMix) -> None:
     texts = (mix_text(mix, versions_of(datasets)), readme_text(mix, datasets))
     for name, text in zip(NAMES, texts, strict=True):
         path, data = storage.join(output, name), text.encode()
-        found = _read(path)
-        if found == data:
+        current = _read(path)
+        if current == data:
             continue
-        if found is None or is_sealed(found):
+        if current is None or is_sealed(current):
             storage.write_bytes(path, data)
         else:
             _LOGGER.warning(

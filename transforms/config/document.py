@@ -194,8 +194,8 @@ class ConfigDocument:
         try:
             node = compose(content.decode("utf-8-sig"), floats=self.kind.floats)
         except UnicodeDecodeError as error:
-            what = f"is not UTF-8 text (byte {error.start}); check the path, or save it as UTF-8"
-            raise UsageError(f"{self.name}: {what}") from error
+            problem = f"is not UTF-8 text (byte {error.start}); check the path, or save it as UTF-8"
+            raise UsageError(f"{self.name}: {problem}") from error
         except RecursionError as error:
             raise UsageError(f"{self.name}: is nested too deep for a {self.kind.name}; check the path") from error
         except yaml.MarkedYAMLError as error:
@@ -203,11 +203,11 @@ class ConfigDocument:
             where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
             tab = error.problem is not None and "'\\t'" in error.problem
             advice = "indent by blanks, not by a tab" if tab else "check the quotes, colons and indents"
-            what = f"is not valid YAML: {error.problem}; {advice}"
-            raise UsageError(f"{self.name}{where}: {what}") from error
+            problem = f"is not valid YAML: {error.problem}; {advice}"
+            raise UsageError(f"{self.name}{where}: {problem}") from error
         except yaml.reader.ReaderError as error:
-            what = f"is not valid YAML: character {error.position} is not printable; check the path, or remove it"
-            raise UsageError(f"{self.name}: {what}") from error
+            problem = f"is not valid YAML: character {error.position} is not printable; check the path, or remove it"
+            raise UsageError(f"{self.name}: {problem}") from error
         if node is None:
             raise UsageError(f"{self.name}: is empty; start from {self.kind.example}")
         self.data = self._build(node, ())
@@ -269,13 +269,13 @@ class ConfigDocument:
 
     def _build(self, node: yaml.Node, loc: Loc) -> Any:
         if len(loc) > _MAX_DEPTH:
-            what = f"is nested too deep for a {self.kind.name}, or refers to itself; write it out"
-            raise UsageError(f"{self.name}:{_line(node)}: {what}")
+            problem = f"is nested too deep for a {self.kind.name}, or refers to itself; write it out"
+            raise UsageError(f"{self.name}:{_line(node)}: {problem}")
         self._repeated += id(node) in self._seen
         self._seen.add(id(node))
         if self._repeated > MAX_REPEATED_NODES:
-            what = f"aliases repeat more than {MAX_REPEATED_NODES} values up to here; write them out"
-            raise UsageError(f"{self.name}:{_line(node)}: {what}")
+            problem = f"aliases repeat more than {MAX_REPEATED_NODES} values up to here; write them out"
+            raise UsageError(f"{self.name}:{_line(node)}: {problem}")
         self._lines.setdefault(loc, _line(node))
         if not is_plain_data(node, floats=self.kind.floats):
             self._report(loc, f"has the YAML tag {shown(node.tag)}, which a config does not take; remove it")

@@ -77,8 +77,8 @@ def _read(path: str) -> bytes:
             with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as remote:
                 return bytes(remote.read(MAX_CONFIG_BYTES + 1))
         except Exception as error:  # Each filesystem has its client's own errors, for access, network and absence.
-            what = f"{path}: cannot read the config: {error}; check the path and your access to it"
-            raise UsageError(what) from error
+            problem = f"{path}: cannot read the config: {error}; check the path and your access to it"
+            raise UsageError(problem) from error
     try:
         with open(path, "rb") as file:
             return file.read(MAX_CONFIG_BYTES + 1)
@@ -87,8 +87,8 @@ def _read(path: str) -> bytes:
     except IsADirectoryError as error:
         raise UsageError(f"{path}: is a folder; name the file in it, {os.path.join(path, 'mix.yaml')}") from error
     except OSError as error:
-        what = f"{path}: cannot read the config: {error.strerror}; check the path and your access to it"
-        raise UsageError(what) from error
+        problem = f"{path}: cannot read the config: {error.strerror}; check the path and your access to it"
+        raise UsageError(problem) from error
 
 
 def section_of[T: ConfigFile](schema: type[T], document: ConfigDocument) -> T:

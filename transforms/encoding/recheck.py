@@ -114,12 +114,12 @@ def check_some(
         piece = _piece(data, start, end)
         if len(piece[0]) == end - start:
             ids = encoded.ids[encoded.offsets[document] : encoded.offsets[document + 1]]
-            found = Encoded(ids, np.array([0, len(ids)]))
+            by_engine = Encoded(ids, np.array([0, len(ids)]))
         else:
             with borrow_encoder(tokenizer, engine) as fast:
-                found = fast.encode(text_array(*piece))
+                by_engine = fast.encode(text_array(*piece))
         with borrow_encoder(tokenizer, "tokenizers") as reference:
-            difference = first_difference(reference.encode(text_array(*piece)), found)
+            difference = first_difference(reference.encode(text_array(*piece)), by_engine)
         if difference is not None:
             name = engine_version(engine)
             raise EnginesDifferError(

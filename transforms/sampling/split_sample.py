@@ -93,7 +93,7 @@ def sample_split(
     most_tokens = most_tokens or (_MOST_IDS if manifest.holds_ids else _MOST_TEXT_TOKENS)
     most = max(1, min(most_records, most_tokens * entry.records // max(1, entry.tokens)))
     paths = [posixpath.join(folder, shard.file) for shard in entry.shards]
-    found = _Found(min(most, entry.records), excerpts)
+    collected = _Found(min(most, entry.records), excerpts)
     runs = spread_runs([shard.records for shard in entry.shards], most)
     if not storage.is_local(folder) and entry.records > most:
         runs = in_few_shards([shard.records for shard in entry.shards], most, _COPIED_SHARDS)
@@ -101,7 +101,7 @@ def sample_split(
         runs = at_row_groups(runs, lambda shard: row_group_ends(paths[shard], manifest.text_column), most)
     for run in runs:
         shard, path = entry.shards[run.shard], paths[run.shard]
-        found.add(
+        collected.add(
             shard.file,
             run,
             id_records(path, manifest.record_format, shard, run, framing)
@@ -109,9 +109,9 @@ def sample_split(
             else text_records(path, shard, run, folder, manifest),
         )
     return SplitSample(
-        records=np.array(found.records, np.int64),
-        documents=Lengths.of(np.array(found.documents, np.int64)),
-        excerpts=tuple(found.excerpts),
+        records=np.array(collected.records, np.int64),
+        documents=Lengths.of(np.array(collected.documents, np.int64)),
+        excerpts=tuple(collected.excerpts),
         whole=entry.records <= most,
         exact=manifest.record_format != "tokens" or framing.exact,
     )

@@ -73,17 +73,17 @@ class AddedTokens:
         longest = shortest + len(ids) - 1
         is_it = data == character
         # Where a run goes on for so long at least.
-        found = np.flatnonzero(is_it[1:] & is_it[:-1] if shortest == 2 else is_it)
-        at = segments.at(found)
-        found = found[(found + shortest <= segments.bounds[at + 1]) & (segments.kinds[at] == FAST)]
-        if not len(found):
+        positions = np.flatnonzero(is_it[1:] & is_it[:-1] if shortest == 2 else is_it)
+        at = segments.at(positions)
+        positions = positions[(positions + shortest <= segments.bounds[at + 1]) & (segments.kinds[at] == FAST)]
+        if not len(positions):
             return spans_of([]), ids[:0]
-        at = segments.at(found)
-        begins = np.ones(len(found), bool)
-        begins[1:] = (np.diff(found) != 1) | (np.diff(at) != 0)
-        ends_here = np.ones(len(found), bool)
+        at = segments.at(positions)
+        begins = np.ones(len(positions), bool)
+        begins[1:] = (np.diff(positions) != 1) | (np.diff(at) != 0)
+        ends_here = np.ones(len(positions), bool)
         ends_here[:-1] = begins[1:]
-        starts, ends = found[begins], found[ends_here] + shortest
+        starts, ends = positions[begins], positions[ends_here] + shortest
         lengths = ends - starts
         pieces = lengths // longest + (lengths % longest >= shortest)
         number = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
