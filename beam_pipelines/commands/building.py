@@ -139,7 +139,7 @@ def _build(
         from beam_pipelines.jobs.dry_run import dry_run as check_build
         from beam_pipelines.tables.sources import dry_run_as_json, print_dry_run
 
-        found = check_build(
+        dry_run_result = check_build(
             mix,
             output,
             datasets=dataset or (),
@@ -150,9 +150,9 @@ def _build(
             quiet=quiet,
         )
         if as_json:
-            print_json(console, dry_run_as_json(found, output))
+            print_json(console, dry_run_as_json(dry_run_result, output))
         else:
-            print_dry_run(console, found, output)
+            print_dry_run(console, dry_run_result, output)
         chosen = given_options(dataset=dataset, settings=settings, source_root=source_root, engine=engine)
         more = [*own_options, *(["--overwrite"] if overwrite else []), *([] if grow is None else [f"--grow={grow}"])]
         next_command(command, config, "--output", output, *chosen, *more, *context.args)
@@ -290,34 +290,34 @@ def download(
     from beam_pipelines.jobs import download as job
     from beam_pipelines.tables.datasets import downloads_as_json, print_downloads, print_wrong_copies
 
-    found = job.downloads(mix, to, dataset or ())
+    files = job.downloads(mix, to, dataset or ())
     console, chosen = terminal.output(), given_options(dataset=dataset, settings=settings)
     if check:
-        wrong = job.check(found, quiet=quiet)
+        wrong = job.check(files, quiet=quiet)
         if as_json:
-            print_json(console, downloads_as_json(found, wrong))
+            print_json(console, downloads_as_json(files, wrong))
         else:
             print_wrong_copies(console, wrong)
         if wrong:
             raise BroetchenError(
-                f"{to}: {len(wrong)} of {len(found)} files are not as the hub has them; delete those that are wrong, "
+                f"{to}: {len(wrong)} of {len(files)} files are not as the hub has them; delete those that are wrong, "
                 "and run it again without --check"
             )
     if not (dry_run or check):
         terminal.will_go_on()
-    fetched = 0 if dry_run or check else job.download(found, quiet=quiet)
+    fetched = 0 if dry_run or check else job.download(files, quiet=quiet)
     if dry_run:
         next_step = ("download", config, "--output", to, *chosen)
     else:
         next_step = ("build", config, "--output", mix.name, *chosen, f"--source-root={to}")
     if as_json and not check:
-        print_json(console, downloads_as_json(found))
+        print_json(console, downloads_as_json(files))
     elif dry_run:
-        print_downloads(console, found)
+        print_downloads(console, files)
     elif check:
-        terminal.print_as_is(console, f"all of {len(found)} files are as the hub has them: {to}")
+        terminal.print_as_is(console, f"all of {len(files)} files are as the hub has them: {to}")
     else:
-        terminal.print_as_is(console, f"{fetched} of {len(found)} files fetched, the others were there: {to}")
+        terminal.print_as_is(console, f"{fetched} of {len(files)} files fetched, the others were there: {to}")
     next_command(*next_step)
 
 

@@ -136,7 +136,7 @@ def verify(
     against = job.AgainstSource.chosen(against_source, seed, config, source_root) if against_source else None
     if against:
         terminal.say(f"{against.row_groups:,} row groups are chosen by --seed {against.seed}")
-    found = job.verify(
+    verification = job.verify(
         folder,
         engine=engine,
         quick=quick,
@@ -151,17 +151,17 @@ def verify(
 
     def show_found(console: Console) -> None:
         if as_json:
-            print_json(console, verification_as_json(found, verdict))
-        elif found.template is not None:
-            terminal.print_as_is(console, f"The template of the job is {found.template}; nothing was read yet")
+            print_json(console, verification_as_json(verification, verdict))
+        elif verification.template is not None:
+            terminal.print_as_is(console, f"The template of the job is {verification.template}; nothing was read yet")
         else:
-            print_verified(console, found, verdict=verdict)
-            print_findings(console, found)
+            print_verified(console, verification, verdict=verdict)
+            print_findings(console, verification)
 
     give(show_found, output)
     if quick:
         next_command("verify", folder)
-    elif found.template is None:
+    elif verification.template is None:
         next_command("report", folder)
 
 
@@ -254,12 +254,12 @@ def show(
     if value is None and column is not None:
         raise UsageError(f"--column {column}: goes with --id VALUE; add it, or leave this out")
     if value is not None:
-        found = list(job.show_documents(folder, value, column=column, split=split, number=number, with_ids=ids))
+        records = list(job.show_documents(folder, value, column=column, split=split, number=number, with_ids=ids))
     else:
-        found = list(job.show(folder, split=split or "train", record=record or 0, number=number or 1, with_ids=ids))
-    give(lambda console: print_records(console, found, as_json=as_json), output)
-    if found and (after := job.next_record(folder, found[-1])) is not None:
-        more = [] if found[-1].split == "train" else [f"--split={found[-1].split}"]
+        records = list(job.show(folder, split=split or "train", record=record or 0, number=number or 1, with_ids=ids))
+    give(lambda console: print_records(console, records, as_json=as_json), output)
+    if records and (after := job.next_record(folder, records[-1])) is not None:
+        more = [] if records[-1].split == "train" else [f"--split={records[-1].split}"]
         next_command("show", folder, *more, "--record", str(after))
 
 

@@ -139,7 +139,7 @@ def eval_tokenizer(
     terminal.start(debug=debug, quiet=quiet, hints=shape == "table", takes_time=True)
     from transforms.evaluation.tokenizers import split_name
 
-    if as_json and (files := [one for one in tokenizers or () if _is_place_for_json(one)]):
+    if as_json and (files := [given for given in tokenizers or () if _is_place_for_json(given)]):
         raise UsageError(f"{files[0]}: --json prints on standard output; a file for it goes after --output")
     from beam_pipelines.tables import evaluation_plot
     from beam_pipelines.tables import tokenizers as tables
@@ -159,7 +159,7 @@ def eval_tokenizer(
     give(lambda console: tables.print_evaluation(console, evaluation, shape), output)
     if plot is not None:
         evaluation_plot.plot_evaluation(evaluation, plot)
-    configs = [path for one in data or () if (path := split_name(one)[1]).endswith((".yaml", ".yml"))]
+    configs = [path for given in data or () if (path := split_name(given)[1]).endswith((".yaml", ".yml"))]
     chosen = _as_settings(tokenizers[0]) if tokenizers else ["--set=tokenizer.path=TOKENIZER"]
     next_command("plan", configs[0] if configs else "CONFIG", *chosen)
 

@@ -55,7 +55,7 @@ def _warn_of_budget(config: MixConfig, name: str) -> None:
 def _source_problems(config: MixConfig, name: str, elsewhere: bool) -> Iterator[Problem]:
     place: Loc = ("datasets", name, "source")
     several = len(config.sources(name)) > 1
-    found: list[Found] = []
+    all_files: list[Found] = []
     for number, pattern in enumerate(config.sources(name)):
         here = (*place, number) if several else place
         try:
@@ -71,9 +71,9 @@ def _source_problems(config: MixConfig, name: str, elsewhere: bool) -> Iterator[
         if other := next((file.path for file in files if file.path.lower().endswith(_OTHERS)), None):
             yield Problem(here, f"{other} is no parquet file; convert it to parquet first, or name those that are")
             continue
-        found += files
-    if found:
-        first = min(found, key=lambda file: file.path)
+        all_files += files
+    if all_files:
+        first = min(all_files, key=lambda file: file.path)
         try:
             schema = read_schema(first.path, first.bytes)
         except BroetchenError as error:
@@ -81,8 +81,8 @@ def _source_problems(config: MixConfig, name: str, elsewhere: bool) -> Iterator[
                 raise
             _leave(name, error)
             return
-        if what := text_column_problem(schema, config.datasets[name].text_column):
-            yield Problem(("datasets", name, "text_column"), f"{first.path}: {what}")
+        if problem := text_column_problem(schema, config.datasets[name].text_column):
+            yield Problem(("datasets", name, "text_column"), f"{first.path}: {problem}")
         yield from _filter_problems(config, name, first.path, schema)
 
 

@@ -58,8 +58,8 @@ def _split_files(name: str, source: HubDataset, commit: str) -> list[str]:
     """The paths of a split's files at a commit, as `datasets` resolves them."""
     from transforms.files.hub import explain_hub_errors
 
-    what = f"dataset {name}: {source.dataset}"
-    with explain_hub_errors(what):
+    subject = f"dataset {name}: {source.dataset}"
+    with explain_hub_errors(subject):
         allow("pandas")
         import datasets
 
@@ -67,13 +67,15 @@ def _split_files(name: str, source: HubDataset, commit: str) -> list[str]:
         try:
             builder = datasets.load_dataset_builder(source.dataset, name=source.config, revision=commit)
         except ValueError as error:  # an unknown configuration, or none where there are several
-            raise BroetchenError(f"{what}: {one_line(error)}; set `config` to one of them") from error
+            raise BroetchenError(f"{subject}: {one_line(error)}; set `config` to one of them") from error
         except datasets.exceptions.DatasetsError as error:
-            raise BroetchenError(f"{what}: {one_line(error)}; name its files as hf://datasets/… paths") from error
+            raise BroetchenError(f"{subject}: {one_line(error)}; name its files as hf://datasets/… paths") from error
     splits = dict(builder.config.data_files or {})
     if source.split not in splits:
-        raise BroetchenError(f"{what}: no split {source.split!r}; it has {', '.join(map(str, splits)) or 'none'}")
+        raise BroetchenError(f"{subject}: no split {source.split!r}; it has {', '.join(map(str, splits)) or 'none'}")
     files = [str(path) for path in splits[source.split]]
     if others := [path for path in files if not path.endswith(".parquet")]:
-        raise BroetchenError(f"{what}: {others[0]} is not parquet, which is what is read here; choose another dataset")
+        raise BroetchenError(
+            f"{subject}: {others[0]} is not parquet, which is what is read here; choose another dataset"
+        )
     return [quoted(path) for path in files]

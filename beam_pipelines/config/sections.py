@@ -70,12 +70,12 @@ class TokenizerConfig(Section):
         if not isinstance(path, str) or not path or not isinstance(revision, str | None):
             return
         if path.lower().startswith(("hf://", "http://", "https://")):
-            what = f"{shown(path)} is no path of a tokenizer; write the hub id alone, OWNER/NAME, with `revision:`"
-            yield Problem(("path",), what)
+            problem = f"{shown(path)} is no path of a tokenizer; write the hub id alone, OWNER/NAME, with `revision:`"
+            yield Problem(("path",), problem)
         elif not _is_hub_id(path):
             if revision is not None:
-                what = f"{shown(revision)} pins nothing, as {shown(path)} is a path and no hub id; remove `revision`"
-                yield Problem(("revision",), what)
+                problem = f"{shown(revision)} pins nothing, as {shown(path)} is a path and no hub id; remove `revision`"
+                yield Problem(("revision",), problem)
         elif not COMMIT.fullmatch(revision or ""):
             state = (
                 "has no `revision`" if revision is None else f"has revision {shown(revision)}, which is no full commit"

@@ -175,7 +175,7 @@ def count(
         UsageError: a config, a tokenizer, the engine or a dataset's name cannot be used.
         BroetchenError: a source is missing, damaged or without text, or a built shard is damaged.
     """
-    patterns = [one for one in what if isinstance(one, str) and _is_parquet(one)]
+    patterns = [given for given in what if isinstance(given, str) and _is_parquet(given)]
     if patterns and tokenizer is None:
         raise UsageError(f"{patterns[0]}: name the tokenizer to count with by --tokenizer PATH")
     if tokenizer is not None and not patterns:
@@ -190,13 +190,13 @@ def count(
         job_folder(beam_arguments, "count") as scratch,
     ):
         counting = Counting(engine, scratch)
-        for one in what:
-            if isinstance(one, MixConfig) or _is_config(one):
-                counting.add_config(one if isinstance(one, MixConfig) else load_config(one), datasets)
-            elif tokenizer is not None and _is_parquet(one):
-                counting.add_parquet(one, tokenizer, text_column)
+        for given in what:
+            if isinstance(given, MixConfig) or _is_config(given):
+                counting.add_config(given if isinstance(given, MixConfig) else load_config(given), datasets)
+            elif tokenizer is not None and _is_parquet(given):
+                counting.add_parquet(given, tokenizer, text_column)
             else:
-                counting.add_built(one, datasets)
+                counting.add_built(given, datasets)
         return _run(counting, scratch, ledger, beam_arguments, None if quiet else progress)
 
 
@@ -235,8 +235,8 @@ def _run(
         )
         counts = (of_sources, of_shards) | beam.Flatten()
         _ = pipeline | "Once" >> beam.Create([result]) | "Write" >> beam.Map(_write_counts, AsDict(counts))
-    found = json.loads(storage.read_bytes(result))
-    counted = {name: TextCount.from_plain(found[name]) if name in found else TextCount() for name in counting.names}
+    by_name = json.loads(storage.read_bytes(result))
+    counted = {name: TextCount.from_plain(by_name[name]) if name in by_name else TextCount() for name in counting.names}
     for name, spec in counting.specs.items():
         if not counted[name].documents and spec.rows is not None:
             raise BroetchenError(f"{name}: its `filters` and `exclude` leave no document; see that they are meant so")

@@ -71,12 +71,12 @@ def check(found: Sequence[Download], *, quiet: bool) -> list[WrongCopy]:
 
 
 def _of_each[T](
-    work: Callable[[str, str, int, Advance], T], found: Sequence[Download], what: str, quiet: bool
+    work: Callable[[str, str, int, Advance], T], copies: Sequence[Download], doing: str, quiet: bool
 ) -> list[T]:
     stopped = threading.Event()
     with (
-        bar(what, sum(file.size for file in found), BYTES, quiet=quiet) as progress,
-        ThreadPoolExecutor(_PARALLEL, thread_name_prefix=what) as pool,
+        bar(doing, sum(file.size for file in copies), BYTES, quiet=quiet) as progress,
+        ThreadPoolExecutor(_PARALLEL, thread_name_prefix=doing) as pool,
     ):
 
         def advance(amount: int) -> None:
@@ -84,9 +84,9 @@ def _of_each[T](
                 raise BroetchenError("stopped")
             progress.advance(amount)
 
-        done = [pool.submit(work, file.source, file.target, file.size, advance) for file in found]
+        done = [pool.submit(work, file.source, file.target, file.size, advance) for file in copies]
         try:
-            return [one.result() for one in done]
+            return [future.result() for future in done]
         except BaseException:
             stopped.set()
             pool.shutdown(wait=False, cancel_futures=True)

@@ -108,7 +108,7 @@ def write_mixture(
     check_shards(mixture, ("train",) if eval_output is None else ("train", "eval"))
     training = _training(mixture, steps, batch, length)
     wanted = mixture.shares(parsed)
-    found = outlook(mixture.components, wanted, epochs)
+    expected = outlook(mixture.components, wanted, epochs)
     train = mixture_json(train_mixture(mixture.components, wanted, place))
     evaluation = None if eval_output is None else eval_files(mixture.components, wanted, place) + "\n"
     simulation = None
@@ -116,14 +116,14 @@ def write_mixture(
         # Grain takes seconds to import.
         from launch.mixture.simulation import simulate
 
-        weights = {one.name: one.weight for one in found.components}
+        weights = {component.name: component.weight for component in expected.components}
         with bar("drawing records", simulated, counted("records"), quiet=quiet) as progress:
             simulation = simulate(mixture, weights, simulated, epochs=epochs, advance=progress.advance)
     if output is not None:
         storage.write_bytes(output, train.encode())
     if eval_output is not None and evaluation is not None:
         storage.write_bytes(eval_output, evaluation.encode())
-    return MixtureSummary(mixture, shares is None, found, training, simulation)
+    return MixtureSummary(mixture, shares is None, expected, training, simulation)
 
 
 def parse_percents(percents: Sequence[str]) -> tuple[Fraction, ...]:

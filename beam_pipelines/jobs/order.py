@@ -127,7 +127,7 @@ def write_order_files(
         sequences=steps * batch,
         batch=batch,
         length=length,
-        shares=[phases[0].shares[one.name] for one in mixture.components],
+        shares=[phases[0].shares[component.name] for component in mixture.components],
         supplies=found,
         check=check,
         command=command,

@@ -150,10 +150,10 @@ def _shown_record(
 ) -> ShownRecord:
     shards = dataset.manifest.splits[split].shards
     record = sum(shard.records for shard in shards[: place[0]]) + place[1]
-    found = dataset[split][record]
+    content = dataset[split][record]
     ids = None
     if with_ids or dataset.manifest.holds_ids:
-        ids = tuple(found.ids.tolist())
+        ids = tuple(content.ids.tolist())
     return ShownRecord(
         dataset=dataset.manifest.dataset,
         split=split,
@@ -161,7 +161,7 @@ def _shown_record(
         shard=posixpath.basename(shards[place[0]].file),
         record_of_shard=place[1],
         tokens=len(ids) if ids is not None else None,
-        text=found.text,
+        text=content.text,
         ids=ids if with_ids else None,
         origin=None if origin is None else {name: value for name, value in origin.items() if name != RECORD},
     )

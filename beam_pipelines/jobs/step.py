@@ -64,26 +64,26 @@ def show_step(uri: str, run: str, step: int) -> Iterator[ShownPart]:
     folder, blend = _order(run)
     of_split = blend.plan.splits["train"]
     wanted = _absolute(uri)
-    shown = {number: one for number, one in enumerate(of_split.datasets) if _is_in(one.folder, wanted)}
-    if not shown:
-        there = ", ".join(one.folder for one in of_split.datasets)
+    chosen = {number: dataset for number, dataset in enumerate(of_split.datasets) if _is_in(dataset.folder, wanted)}
+    if not chosen:
+        there = ", ".join(dataset.folder for dataset in of_split.datasets)
         raise UsageError(f"{uri}: none of the datasets of that training, which are {there}")
     steps = of_split.sequences // blend.plan.batch
     if step >= steps:
         raise UsageError(f"--step {step}: the training has steps 0 to {steps - 1:,}")
-    shards = {number: _shards(one) for number, one in shown.items()}
+    shards = {number: _shards(dataset) for number, dataset in chosen.items()}
     for part in parts_of_step(blend, folder, step):
-        if part.dataset not in shown:
+        if part.dataset not in chosen:
             continue
-        one, shard = shown[part.dataset], shards[part.dataset][part.shard]
-        origin = origin_of(one.folder, shard, part.document)
+        dataset, shard = chosen[part.dataset], shards[part.dataset][part.shard]
+        origin = origin_of(dataset.folder, shard, part.document)
         yield ShownPart(
             step=step,
             sequence=part.sequence,
             row=part.row,
             position=part.position,
-            dataset=one.name,
-            folder=one.folder,
+            dataset=dataset.name,
+            folder=dataset.folder,
             split="train",
             record=part.record,
             shard=part.shard,

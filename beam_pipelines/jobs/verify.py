@@ -162,8 +162,8 @@ def _verified(
         findings.append(Finding("problem", f"{output}: the digest of its manifests is {found_digest}, not {digest}"))
     template, remembered = None, 0
     if quick:
-        findings += [found for folder, manifest in manifests.items() for found in quick_findings(folder, manifest)]
-        raise_problems(found.text for found in findings if found.kind == "problem")
+        findings += [finding for folder, manifest in manifests.items() for finding in quick_findings(folder, manifest)]
+        raise_problems(finding.text for finding in findings if finding.kind == "problem")
     else:
         memory = None
         if remember and remote_runner(beam_arguments) is None:
@@ -172,7 +172,8 @@ def _verified(
             output, manifests, findings, engine, against, beam_arguments, memory, progress
         )
     warnings, unchecked = (
-        tuple(sorted({found.text for found in findings if found.kind == kind})) for kind in ("warning", "unchecked")
+        tuple(sorted({finding.text for finding in findings if finding.kind == kind}))
+        for kind in ("warning", "unchecked")
     )
     return Verification(
         manifests,
@@ -237,7 +238,7 @@ def _run(
     Raises:
         BroetchenError: there are problems among them.
     """
-    known = [*findings, *(found for folder in manifests for found in known_findings(folder, manifests[folder]))]
+    known = [*findings, *(finding for folder in manifests for finding in known_findings(folder, manifests[folder]))]
     checks = [check for folder, manifest in manifests.items() for check in _shard_checks(folder, manifest, engine)]
     left_out = [check for folder, manifest in manifests.items() for check in quarantine_checks(folder, manifest)]
     sources: list[SourceCheck] = []
@@ -281,11 +282,11 @@ def _run(
                 | "RowGroups" >> beam.Create(sources, reshuffle=False).with_output_types(SourceCheck)
                 | "VerifyAgainstSource" >> VerifyAgainstSource()
             )
-            found = (in_shards, in_quarantine, in_sources) | "Found" >> beam.Flatten()
+            in_all = (in_shards, in_quarantine, in_sources) | "Found" >> beam.Flatten()
             _ = (
                 pipeline
-                | "Known" >> beam.Create([[dataclasses.astuple(one) for one in known]])
-                | "Tell" >> beam.Map(_tell, AsList(found), result)
+                | "Known" >> beam.Create([[dataclasses.astuple(finding) for finding in known]])
+                | "Tell" >> beam.Map(_tell, AsList(in_all), result)
             )
         if job.template:
             return known, job.template, remembered
