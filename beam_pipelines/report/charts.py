@@ -65,12 +65,12 @@ def _saved(figure: Figure, kind: str, **options: Any) -> bytes:
 
 def charts(report: OutputReport) -> list[Chart]:
     """The charts that there is something to draw for: `mixture` and `documents` always."""
-    found = [
+    drawn = [
         Chart("mixture", "Mixture", _describe_mixture(report), _draw_mixture, report),
         Chart("documents", "Length of documents", _describe_documents(report), _draw_documents, report),
     ]
     if any(dataset.packing for dataset in report.datasets):
-        found.append(
+        drawn.append(
             Chart(
                 "packing",
                 f"Padding of sequences of {report.length:,}",
@@ -81,8 +81,8 @@ def charts(report: OutputReport) -> list[Chart]:
         )
     written = report.written
     if len(written) > 1 and written[-1].seconds - written[0].seconds >= LEAST_SECONDS:
-        found.append(Chart("throughput", "Throughput", _describe_throughput(report), _draw_throughput, report))
-    return found
+        drawn.append(Chart("throughput", "Throughput", _describe_throughput(report), _draw_throughput, report))
+    return drawn
 
 
 def _figure(look: Look, inches: float) -> Figure:
@@ -113,15 +113,15 @@ def _draw_mixture(report: OutputReport, look: Look) -> Figure:
     figure = _figure(look, 0.95 + _ROW_INCHES * len(report.datasets))
     axes = figure.subplots()
     rows = range(len(report.datasets))
-    written = [report.share(one, lambda split: split.to_read) for one in report.datasets]
-    wanted = [report.share(one, lambda split: split.budget) for one in report.datasets]
+    written = [report.share(dataset, lambda split: split.to_read) for dataset in report.datasets]
+    wanted = [report.share(dataset, lambda split: split.budget) for dataset in report.datasets]
     axes.barh(rows, written, height=0.62, color=look.accent, label="written")
     axes.plot(wanted, rows, "|", color=look.ink, markersize=17, markeredgewidth=1.8, label="wanted")
     for row, share in zip(rows, written, strict=True):
         axes.annotate(
             format_share(share), (max(share, wanted[row]), row), (7, 0), textcoords="offset points", va="center"
         )
-    _rows(axes, [one.name for one in report.datasets], look)
+    _rows(axes, [dataset.name for dataset in report.datasets], look)
     _share_axis(axes, look, max(*written, *wanted))
     axes.set_xlabel("share of the train tokens")
     figure.legend(loc="outside upper right", ncols=2, handlelength=1.2)
@@ -141,18 +141,18 @@ def _draw_documents(report: OutputReport, look: Look) -> Figure:
     count = len(report.datasets)
     figure = _figure(look, 0.75 + 0.66 * count)
     panels = figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0]
-    read = Lengths.sum(one.sample.documents for one in report.datasets)
+    read = Lengths.sum(dataset.sample.documents for dataset in report.datasets)
     shortest, longest = (int(read.lengths[0]), int(read.lengths[-1])) if read.documents else (1, 1)
     # Four bars for each doubling, and as many more as small numbers of tokens have no bar of their own.
     edges = np.unique(np.round(np.exp2(np.arange(4 * np.log2(shortest) // 1, 4 * np.log2(longest) + 5) / 4)))
-    for axes, one in zip(panels, report.datasets, strict=True):
-        lengths = one.sample.documents
+    for axes, dataset in zip(panels, report.datasets, strict=True):
+        lengths = dataset.sample.documents
         counts, _ = np.histogram(lengths.lengths, edges, weights=lengths.counts)
         axes.stairs(counts, edges, fill=True, color=look.accent)
         # Above the bars is room for a label.
         axes.set_ylim(0, 1.5 * counts.max(initial=0) or 1)
-        if one.manifest.record_format == "tokens":
-            axes.axvline(one.manifest.max_tokens, color=look.muted, linewidth=1, linestyle=(0, (3, 2)))
+        if dataset.manifest.record_format == "tokens":
+            axes.axvline(dataset.manifest.max_tokens, color=look.muted, linewidth=1, linestyle=(0, (3, 2)))
         if (median := lengths.quantile(_HALF)) is not None:
             axes.axvline(median, color=look.ink, linewidth=1.4)
             axes.annotate(
@@ -166,7 +166,7 @@ def _draw_documents(report: OutputReport, look: Look) -> Figure:
                 bbox={"facecolor": look.background, "edgecolor": "none", "pad": 1},
             )
         axes.set_yticks([])
-        axes.set_ylabel(_name(one.name, look), rotation=0, ha="right", va="center", color=look.ink, labelpad=6)
+        axes.set_ylabel(_name(dataset.name, look), rotation=0, ha="right", va="center", color=look.ink, labelpad=6)
     last = panels[-1]
     last.set_xscale("log")
     last.set_xlim(edges[0], edges[-1])

@@ -75,13 +75,13 @@ def render_report(report: OutputReport, drawn: Iterable[Chart]) -> str:
     mixed = report.mixed.get(report.batch)
     return template.render(
         report=report,
-        title=" + ".join(dict.fromkeys(one.manifest.mix for one in report.datasets)),
+        title=" + ".join(dict.fromkeys(dataset.manifest.mix for dataset in report.datasets)),
         charts={chart.name: _pictures(chart) for chart in drawn},
-        datasets=[_dataset(report, one) for one in report.datasets],
+        datasets=[_dataset(report, dataset) for dataset in report.datasets],
         budget=report.total(lambda split: split.budget),
         tokens=report.total(lambda split: split.tokens),
         missing=report.total(lambda split: split.missing),
-        repeated=[one for one in report.datasets if one.train.passes is not None],
+        repeated=[dataset for dataset in report.datasets if dataset.train.passes is not None],
         train=report.total(lambda split: split.tokens, TRAIN),
         documents=report.total(lambda split: split.documents),
         records=report.total(lambda split: split.records),
@@ -93,12 +93,12 @@ def render_report(report: OutputReport, drawn: Iterable[Chart]) -> str:
         skipped=_skipped(report),
         throughput=_throughput(report),
         tokenizers=_tokenizers(report),
-        versions=sorted({pair for one in report.datasets for pair in one.manifest.versions.items()}),
+        versions=sorted({pair for dataset in report.datasets for pair in dataset.manifest.versions.items()}),
         is_local=storage.is_local(report.output),
-        sampled=not all(one.sample.whole for one in report.datasets),
+        sampled=not all(dataset.sample.whole for dataset in report.datasets),
         framed=_framed(report),
         obstacles=_obstacles(report),
-        inexact=[one.name for one in report.datasets if not one.sample.exact],
+        inexact=[dataset.name for dataset in report.datasets if not dataset.sample.exact],
         most_files=_MOST_FILES,
     )
 
@@ -150,31 +150,31 @@ def _pictures(chart: Chart) -> _Pictures:
     )
 
 
-def _dataset(report: OutputReport, one: DatasetReport) -> dict[str, Any]:
-    tokenizer = report.tokenizers.get(one.manifest.tokenizer.sha256)
-    quantile = one.sample.documents.quantile
+def _dataset(report: OutputReport, dataset: DatasetReport) -> dict[str, Any]:
+    tokenizer = report.tokenizers.get(dataset.manifest.tokenizer.sha256)
+    quantile = dataset.sample.documents.quantile
     return {
-        "report": one,
-        "name": one.name,
-        "splits": one.manifest.splits,
-        "share": report.share(one, lambda split: split.to_read),
-        "wanted_share": report.share(one, lambda split: split.budget),
-        "mean": one.train.tokens / one.train.documents if one.train.documents else None,
+        "report": dataset,
+        "name": dataset.name,
+        "splits": dataset.manifest.splits,
+        "share": report.share(dataset, lambda split: split.to_read),
+        "wanted_share": report.share(dataset, lambda split: split.budget),
+        "mean": dataset.train.tokens / dataset.train.documents if dataset.train.documents else None,
         "median": quantile(Fraction(1, 2)),
         "p99": quantile(Fraction(99, 100)),
-        "longest": int(one.sample.documents.lengths[-1]) if one.sample.documents.documents else None,
-        "sources": _sources(one.manifest.source),
-        "excerpts": [] if tokenizer is None else [_excerpt(tokenizer, excerpt) for excerpt in one.sample.excerpts],
+        "longest": int(dataset.sample.documents.lengths[-1]) if dataset.sample.documents.documents else None,
+        "sources": _sources(dataset.manifest.source),
+        "excerpts": [] if tokenizer is None else [_excerpt(tokenizer, excerpt) for excerpt in dataset.sample.excerpts],
     }
 
 
 def _sources(entries: Sequence[SourceEntry]) -> list[dict[str, Any]]:
     """Files by where they come from: a revision of a repository of the hub, or a folder."""
-    found = []
+    rows = []
     for (where, revision), group in itertools.groupby(entries, key=lambda entry: _origin(entry)[:2]):
         members = list(group)
         hub = HubPath.find(members[0].path)
-        found.append(
+        rows.append(
             {
                 "where": where,
                 "revision": revision,
@@ -186,7 +186,7 @@ def _sources(entries: Sequence[SourceEntry]) -> list[dict[str, Any]]:
                 "files": [(_origin(entry)[2], entry) for entry in members[:_MOST_FILES]],
             }
         )
-    return found
+    return rows
 
 
 def _origin(entry: SourceEntry) -> tuple[str, str, str]:

@@ -116,7 +116,7 @@ def build_as_json(summary: BuildSummary, output: str) -> dict[str, object]:
     return {"output": output, "seconds": summary.seconds, "template": summary.template, "splits": rows}
 
 
-def verification_as_json(found: Verification, verdict: str) -> dict[str, object]:
+def verification_as_json(verification: Verification, verdict: str) -> dict[str, object]:
     """What a verification has found, for machines; one that finds something wrong is an error."""
     rows = [
         {
@@ -127,15 +127,15 @@ def verification_as_json(found: Verification, verdict: str) -> dict[str, object]
             "records": sum(split.records for split in manifest.splits.values()),
             "shards": sum(len(split.shards) for split in manifest.splits.values()),
         }
-        for folder, manifest in found.items()
+        for folder, manifest in verification.items()
     ]
     return {
-        "datasets": [] if found.template else rows,
-        "warnings": found.warnings,
-        "not_checked": found.unchecked,
-        "digest": found.digest,
-        "cannot_find": found.blind,
-        "template": found.template,
+        "datasets": [] if verification.template else rows,
+        "warnings": verification.warnings,
+        "not_checked": verification.unchecked,
+        "digest": verification.digest,
+        "cannot_find": verification.blind,
+        "template": verification.template,
     }
 
 

@@ -67,7 +67,7 @@ def plot_evaluation(evaluation: Evaluation, path: str) -> None:
 
 
 def _draw(evaluation: Evaluation) -> Figure:
-    names = [one.name for one in evaluation.tokenizers]
+    names = [tokenizer.name for tokenizer in evaluation.tokenizers]
     groups = evaluation.shown_groups
     width = _INCHES_PER_LETTER * max(map(len, names)) + _PANEL_INCHES * len(_PANELS)
     row_inches = _ROW_INCHES + _MARK_INCHES * len(groups)
@@ -75,10 +75,10 @@ def _draw(evaluation: Evaluation) -> Figure:
     FigureCanvasAgg(figure)
     panels: Sequence[Axes] = figure.subplots(1, len(_PANELS), sharey=True)
     for panel, key in zip(panels, _PANELS, strict=True):
-        shown = metric(key)
+        drawn = metric(key)
         for number, group in enumerate(groups):
             is_all = number == len(evaluation.groups) - 1
-            values = [evaluation.metrics(one, group)[key] for one in evaluation.tokenizers]
+            values = [evaluation.metrics(tokenizer, group)[key] for tokenizer in evaluation.tokenizers]
             lower = (number - (len(groups) - 1) / 2) * _MARK_INCHES / row_inches
             points = [(value, row + lower) for row, value in enumerate(values) if value is not None]
             panel.scatter(
@@ -92,8 +92,8 @@ def _draw(evaluation: Evaluation) -> Figure:
                 linewidths=0.6,
                 zorder=3,
             )
-        panel.set_title(shown.title, fontsize=11)
-        panel.set_xlabel(f"{shown.better} is better" if shown.better else "", fontsize=9)
+        panel.set_title(drawn.title, fontsize=11)
+        panel.set_xlabel(f"{drawn.better} is better" if drawn.better else "", fontsize=9)
         panel.grid(axis="x", color="#DDDDDD", linewidth=0.7, zorder=0)
         for row in range(len(names) - 1):
             panel.axhline(row + 0.5, color="#EEEEEE", linewidth=0.7)

@@ -20,35 +20,35 @@ def print_mixture(console: Console, summary: MixtureSummary, output_format: Outp
         print_rows(console, [_row(summary, one) for one in summary.outlook.components], output_format)
 
 
-def _row(summary: MixtureSummary, one: ComponentOutlook) -> dict[str, str | int | float]:
+def _row(summary: MixtureSummary, part: ComponentOutlook) -> dict[str, str | int | float]:
     row: dict[str, str | int | float] = {
-        "dataset": one.name,
-        "folder": one.component.folder,
-        "tokens": one.component.tokens,
-        "records": one.component.records,
-        "wanted_share": float(one.wanted),
-        "expected_share": float(one.share),
-        "weight": one.weight,
-        "grain_integer": one.integer,
-        "lasts_records": one.lasts,
-        "lasts_tokens": one.lasts_tokens,
-        "epochs_at_end": float(one.epochs_at_end),
+        "dataset": part.name,
+        "folder": part.component.folder,
+        "tokens": part.component.tokens,
+        "records": part.component.records,
+        "wanted_share": float(part.wanted),
+        "expected_share": float(part.share),
+        "weight": part.weight,
+        "grain_integer": part.integer,
+        "lasts_records": part.lasts,
+        "lasts_tokens": part.lasts_tokens,
+        "epochs_at_end": float(part.epochs_at_end),
     }
     if _repeated(summary):
-        row["passes"] = one.component.passes or 1.0
+        row["passes"] = part.component.passes or 1.0
     if summary.training is not None:
-        row["last_step"] = one.lasts_tokens // summary.training.step_tokens
+        row["last_step"] = part.lasts_tokens // summary.training.step_tokens
         if (tokens := summary.training.tokens) is not None:
-            row["epochs_after_steps"] = float(summary.outlook.epochs_after(one, tokens))
+            row["epochs_after_steps"] = float(summary.outlook.epochs_after(part, tokens))
     if summary.simulation is not None:
-        row["simulated_records"] = summary.simulation.records[one.name]
-        row["simulated_tokens"] = summary.simulation.tokens[one.name]
-        row["simulated_share"] = summary.simulation.share(one.name)
+        row["simulated_records"] = summary.simulation.records[part.name]
+        row["simulated_tokens"] = summary.simulation.tokens[part.name]
+        row["simulated_share"] = summary.simulation.share(part.name)
     return row
 
 
 def _print_table(console: Console, summary: MixtureSummary) -> None:
-    found, training, simulation = summary.outlook, summary.training, summary.simulation
+    outlook, training, simulation = summary.outlook, summary.training, summary.simulation
     repeated = bool(_repeated(summary))
     columns = ["dataset", "tokens", "records", "tokens/record", "wanted", "expected", "weight"]
     if repeated:
@@ -61,33 +61,34 @@ def _print_table(console: Console, summary: MixtureSummary) -> None:
         if training.steps is not None:
             columns.append(f"epochs at {training.steps:,} ≈")
     rows = []
-    for one in found.components:
+    for part in outlook.components:
         row = [
-            one.name,
-            f"{one.component.tokens:,}",
-            f"{one.component.records:,}",
-            f"{float(one.mean):,.1f}",
-            format_share(float(one.wanted)),
-            format_share(float(one.share)),
-            f"{one.weight:.12g}",
+            part.name,
+            f"{part.component.tokens:,}",
+            f"{part.component.records:,}",
+            f"{float(part.mean):,.1f}",
+            format_share(float(part.wanted)),
+            format_share(float(part.share)),
+            f"{part.weight:.12g}",
         ]
         if repeated:
-            row.insert(2, f"{one.component.passes or 1:.2f}")
+            row.insert(2, f"{part.component.passes or 1:.2f}")
         if simulation is not None:
             row += [
-                f"{simulation.records[one.name]:,}",
-                f"{simulation.tokens[one.name]:,}",
-                format_share(simulation.share(one.name)),
+                f"{simulation.records[part.name]:,}",
+                f"{simulation.tokens[part.name]:,}",
+                format_share(simulation.share(part.name)),
             ]
-        row += [f"{one.lasts:,}", f"{float(one.epochs_at_end):.2f}"]
+        row += [f"{part.lasts:,}", f"{float(part.epochs_at_end):.2f}"]
         if training is not None:
-            row.append(f"{one.lasts_tokens // training.step_tokens:,}")
+            row.append(f"{part.lasts_tokens // training.step_tokens:,}")
             if training.tokens is not None:
-                row.append(f"{float(found.epochs_after(one, training.tokens)):.2f}")
+                row.append(f"{float(outlook.epochs_after(part, training.tokens)):.2f}")
         rows.append(row)
     print_cells(console, columns, rows, spare=("drawn records", "drawn tokens", "tokens/record", "ends at record"))
     console.print(
-        f"The mixture yields {found.records:,} records, about {found.tokens:,} tokens, with num_epoch={found.epochs}.",
+        f"The mixture yields {outlook.records:,} records, about {outlook.tokens:,} tokens, "
+        f"with num_epoch={outlook.epochs}.",
         highlight=False,
         soft_wrap=True,
     )
@@ -112,14 +113,14 @@ def _repeated(summary: MixtureSummary) -> list[ComponentOutlook]:
 
 def _of_repeats(summary: MixtureSummary) -> list[str]:
     """On datasets that are to be read several times: by how many tokens are trained, or else by what configs wanted."""
-    found, training = summary.outlook, summary.training
+    outlook, training = summary.outlook, summary.training
     said = [
-        f"{one.name} holds {one.component.tokens:,} tokens, written once, of {one.component.to_read:,} that are to be "
-        f"read: {one.component.passes:.2f} passes"
-        for one in _repeated(summary)
+        f"{part.name} holds {part.component.tokens:,} tokens, written once, of {part.component.to_read:,} that are to "
+        f"be read: {part.component.passes:.2f} passes"
+        for part in _repeated(summary)
     ]
-    wanted = wanted_tokens(found) if summary.default_shares and said else None
-    if wanted is not None and (needed := found.epochs_needed(wanted)) > found.epochs:
+    wanted = wanted_tokens(outlook) if summary.default_shares and said else None
+    if wanted is not None and (needed := outlook.epochs_needed(wanted)) > outlook.epochs:
         where = ""
         if training is not None:
             where = f", which are {wanted // training.step_tokens:,} steps"
@@ -130,39 +131,39 @@ def _of_repeats(summary: MixtureSummary) -> list[str]:
         )
     tokens = training.tokens if training is not None and training.tokens is not None else wanted
     if tokens is not None:
-        said += beyond_their_configs(found, tokens) or beyond_what_is_worthwhile(found, tokens)
+        said += beyond_their_configs(outlook, tokens) or beyond_what_is_worthwhile(outlook, tokens)
     return said
 
 
 def notes(summary: MixtureSummary) -> list[str]:
     """What the table does not show at a glance: a sentence each."""
-    found, training, simulation = summary.outlook, summary.training, summary.simulation
+    outlook, training, simulation = summary.outlook, summary.training, summary.simulation
     said = []
-    short = [one.component for one in found.components if one.component.to_read < one.component.budget]
+    short = [part.component for part in outlook.components if part.component.to_read < part.component.budget]
     said += _of_repeats(summary)
     if summary.default_shares:
         said += [
-            f"{one.name} has {one.to_read:,} of the {one.budget:,} tokens that its config wanted; the shares are those "
-            "that were wanted (--shares sets others)"
-            for one in short
+            f"{component.name} has {component.to_read:,} of the {component.budget:,} tokens that its config "
+            "wanted; the shares are those that were wanted (--shares sets others)"
+            for component in short
         ]
-    if left := found.left_over():
-        first = found.first
-        where = f"after {found.records:,} records, about {found.tokens:,} tokens"
+    if left := outlook.left_over():
+        first = outlook.first
+        where = f"after {outlook.records:,} records, about {outlook.tokens:,} tokens"
         if training is not None:
-            where += f", at about step {found.tokens // training.step_tokens:,}"
-        others = ", ".join(f"{one.name} {float(one.epochs_at_end):.2f} times" for one in left)
+            where += f", at about step {outlook.tokens // training.step_tokens:,}"
+        others = ", ".join(f"{part.name} {float(part.epochs_at_end):.2f} times" for part in left)
         said.append(
             f"{first.name} runs out {where}, and the mixture ends with it; by then it has been read "
             f"{float(first.epochs_at_end):.2f} times, {others}"
         )
-    if training is not None and (wanted := training.tokens) is not None and found.tokens < wanted:
-        needed = found.epochs_needed(wanted)
-        most = max(found.components, key=lambda one: found.epochs_after(one, wanted))
+    if training is not None and (wanted := training.tokens) is not None and outlook.tokens < wanted:
+        needed = outlook.epochs_needed(wanted)
+        most = max(outlook.components, key=lambda part: outlook.epochs_after(part, wanted))
         said.append(
-            f"the data ends at about step {found.tokens // training.step_tokens:,} of {training.steps:,}, and the "
+            f"the data ends at about step {outlook.tokens // training.step_tokens:,} of {training.steps:,}, and the "
             f"training with it; num_epoch={needed} has enough for all steps, which read {most.name} "
-            f"{float(found.epochs_after(most, wanted)):.2f} times"
+            f"{float(outlook.epochs_after(most, wanted)):.2f} times"
         )
     if simulation is not None:
         if simulation.drawn < simulation.wanted_records:

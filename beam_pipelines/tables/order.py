@@ -14,26 +14,26 @@ def print_order(console: Console, summary: OrderSummary, output_format: OutputFo
     if output_format != "table":
         rows = [
             {
-                "dataset": one.name,
-                "tokens": one.tokens,
+                "dataset": supply.name,
+                "tokens": supply.tokens,
                 "share": float(share),
-                "sequences": one.taken,
-                "available_sequences": one.available,
-                "passes": float(one.passes(summary.length)),
+                "sequences": supply.taken,
+                "available_sequences": supply.available,
+                "passes": float(supply.passes(summary.length)),
             }
-            for share, one in zip(summary.shares, summary.supplies, strict=True)
+            for share, supply in zip(summary.shares, summary.supplies, strict=True)
         ]
         print_rows(console, rows, output_format)
         return
     cells = [
         (
-            one.name,
-            f"{one.tokens:,}",
+            supply.name,
+            f"{supply.tokens:,}",
             format_share(float(share)),
-            f"{one.taken:,}",
-            f"{one.available:,}",
-            f"{float(one.passes(summary.length)):.2f}",
+            f"{supply.taken:,}",
+            f"{supply.available:,}",
+            f"{float(supply.passes(summary.length)):.2f}",
         )
-        for share, one in zip(summary.shares, summary.supplies, strict=True)
+        for share, supply in zip(summary.shares, summary.supplies, strict=True)
     ]
     print_cells(console, ("dataset", "tokens", "share", "sequences ≤", "available", "passes"), cells)

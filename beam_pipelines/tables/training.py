@@ -27,20 +27,20 @@ def budget_comment(name: str, found: Budget) -> str:
     return "".join(f"#{line and ' '}{line}\n" for line in map(str.rstrip, text.getvalue().splitlines()) if line)
 
 
-def _rows(found: Budget) -> list[tuple[str, str, str]]:
-    data = found.data
+def _rows(budget: Budget) -> list[tuple[str, str, str]]:
+    data = budget.data
     rows = [
-        ("steps", f"{found.steps:,}", _lasting(data)),
-        ("tokens", f"{data.tokens:,}", f"{data.tokens // found.steps:,} a step{_unless(data)}"),
+        ("steps", f"{budget.steps:,}", _lasting(data)),
+        ("tokens", f"{data.tokens:,}", f"{data.tokens // budget.steps:,} a step{_unless(data)}"),
         ("readers", f"{data.readers.count:,}", data.readers.in_words().partition(" (")[2].rstrip(")")),
     ]
-    for one in data.datasets:
+    for dataset in data.datasets:
         has = (
-            f"documents lie one behind the other ({one.records:,})"
-            if one.a_reader is None
-            else f"of {one.records:,} records each reader has {one.a_reader:,} or more"
+            f"documents lie one behind the other ({dataset.records:,})"
+            if dataset.a_reader is None
+            else f"of {dataset.records:,} records each reader has {dataset.a_reader:,} or more"
         )
-        rows.append((f"  {one.name}", f"{one.passes:.2f} passes", f"{one.tokens:,} tokens are read; {has}"))
+        rows.append((f"  {dataset.name}", f"{dataset.passes:.2f} passes", f"{dataset.tokens:,} tokens are read; {has}"))
     if data.host_reads is None:
         rows.append(("memory", "0 bytes", "for indexes: the order's files are mapped, and read as they are needed"))
     else:
@@ -48,13 +48,13 @@ def _rows(found: Budget) -> list[tuple[str, str, str]]:
         rows.append(("memory", format_size(data.index_bytes), held))
         most = f"{data.host_reads:,.0f}"
         can = f"a step takes {data.step_records:,}; with a core for each worker it reads {most} at most"
-        needed = "unknown" if found.needed_reads is None else f"{found.needed_reads:,.0f}"
+        needed = "unknown" if budget.needed_reads is None else f"{budget.needed_reads:,.0f}"
         rows.append(("records a second", needed, f"that each host needs: {can}"))
-    if found.parameters is None:
+    if budget.parameters is None:
         rows.append(("parameters", "unknown", "only MaxText can count them for this model"))
     else:
-        rows.append(("parameters", f"{found.parameters:,}", "from MaxText's settings"))
-    rows += _time(found)
+        rows.append(("parameters", f"{budget.parameters:,}", "from MaxText's settings"))
+    rows += _time(budget)
     return rows
 
 
