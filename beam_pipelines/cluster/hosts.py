@@ -147,19 +147,19 @@ class Hosts:
     def __init__(self, hosts: Sequence[Host], left_out: Callable[[str], None]) -> None:
         with concurrent.futures.ThreadPoolExecutor(len(hosts)) as asking:
             asked = [(host, asking.submit(host.processes)) for host in hosts]
-        found: list[tuple[Host, int]] = []
+        answering: list[tuple[Host, int]] = []
         for host, answer in asked:
             try:
-                found.append((host, answer.result()))
+                answering.append((host, answer.result()))
             except grpc.RpcError:
                 left_out(f"{host.address}: no workers answer there, and the job goes without them")
-        if not found:
+        if not answering:
             raise BroetchenError(
                 f"no workers answer at {', '.join(host.address for host in hosts)}; start them by broetchen cluster "
                 "worker, and see that the job service reaches their hosts"
             )
-        self.workers, self.count = sum(count for _, count in found), len(found)
-        self._turns = itertools.cycle(list(_in_turns(found)))
+        self.workers, self.count = sum(count for _, count in answering), len(answering)
+        self._turns = itertools.cycle(list(_in_turns(answering)))
 
     def __str__(self) -> str:
         return f"{self.workers} worker processes on {self.count} host{'s' if self.count > 1 else ''}"

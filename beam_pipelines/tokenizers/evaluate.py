@@ -55,19 +55,19 @@ def read_groups(data: Sequence[str], text_column: str = "text") -> list[TextSour
     """
     patterns: dict[str, list[str]] = {}
     configured: dict[str, TextSource] = {}
-    for one in data:
-        if one.endswith((".yaml", ".yml")):
-            config = load_config(one)
+    for given in data:
+        if given.endswith((".yaml", ".yml")):
+            config = load_config(given)
             for name in chosen_datasets(config, ()):
                 if name in configured:
-                    raise UsageError(f"--data {one}: another config has a dataset {name!r} too; give one of them")
+                    raise UsageError(f"--data {given}: another config has a dataset {name!r} too; give one of them")
                 column, rows = config.datasets[name].text_column, row_filter(config, name)
                 configured[name] = TextSource(name, tuple(config.sources(name)), column, rows=rows)
             continue
-        given_name, pattern = split_name(one)
+        given_name, pattern = split_name(given)
         name = given_name or "data"
         if not pattern.strip():
-            raise UsageError(f"--data {one!r}: names no file; write --data NAME=FOLDER/*.parquet")
+            raise UsageError(f"--data {given!r}: names no file; write --data NAME=FOLDER/*.parquet")
         storage.check_scheme(pattern)
         patterns.setdefault(name, []).append(pattern)
     both = next((name for name in patterns if name in configured), None)
@@ -117,19 +117,19 @@ class Evaluation:
             ],
             "tokenizers": [
                 {
-                    "tokenizer": one.name,
-                    "source": one.source,
-                    "library": one.kind,
-                    "engine": one.engine,
-                    "sha256": one.sha256,
+                    "tokenizer": tokenizer.name,
+                    "source": tokenizer.source,
+                    "library": tokenizer.kind,
+                    "engine": tokenizer.engine,
+                    "sha256": tokenizer.sha256,
                 }
-                for one in self.tokenizers
+                for tokenizer in self.tokenizers
             ],
             "left_out": dict(self.left_out),
             "results": [
-                {"group": group, "tokenizer": one.name, **self.metrics(one, group)}
+                {"group": group, "tokenizer": tokenizer.name, **self.metrics(tokenizer, group)}
                 for group in self.groups
-                for one in self.tokenizers
+                for tokenizer in self.tokenizers
             ],
         }
 
@@ -167,7 +167,7 @@ def evaluate(
         job = stack.enter_context(run_job(beam_arguments, work_s=_work_s(loaded, groups.values(), engine)))
         progress.say("comparing engines on a sample")
         samples = [sample_texts(group) for group in groups.values()]
-        ready = {one.name: _make_ready(one, scratch, engine, samples) for one in loaded}
+        ready = {tokenizer.name: _make_ready(tokenizer, scratch, engine, samples) for tokenizer in loaded}
         tallies = None if quiet else scratch
         if tallies:
             # The workers find out how much text there is, which each tokenizer encodes.
