@@ -81,9 +81,9 @@ def parts_of_step(blend: Blend, folder: str, step: int, split: Split = "train") 
             if number not in readers:
                 if not 0 <= number < len(of_split.datasets):
                     raise BroetchenError(f"{folder}: its schedule names a dataset that is not there")
-                one = of_split.datasets[number]
-                begin = posixpath.join(folder, index_folder(split, one.name), hashes[number])
-                readers[number] = stack.enter_context(_Dataset(one, begin))
+                dataset = of_split.datasets[number]
+                begin = posixpath.join(folder, index_folder(split, dataset.name), hashes[number])
+                readers[number] = stack.enter_context(_Dataset(dataset, begin))
             position = 0
             for record, start, end in readers[number].documents(place):
                 shard, document = readers[number].place(record)

@@ -128,20 +128,22 @@ def _write_split(plan: BlendPlan, split: Split, of_split: SplitPlan, folder: str
         yield BlendFile(file=name, bytes=array.bytes, sha256=array.sha256)
 
 
-def _write_dataset(plan: BlendPlan, split: Split, one: DatasetPlan, digest: str, folder: str) -> Iterator[BlendFile]:
-    sizes = document_sizes(one)
-    if (found := int(sizes.sum(dtype=np.int64))) != one.tokens:
+def _write_dataset(
+    plan: BlendPlan, split: Split, dataset: DatasetPlan, digest: str, folder: str
+) -> Iterator[BlendFile]:
+    sizes = document_sizes(dataset)
+    if (found := int(sizes.sum(dtype=np.int64))) != dataset.tokens:
         raise BroetchenError(
-            f"{one.folder}: the indices of its {split} shards tell of {found:,} tokens, and its manifest of "
-            f"{one.tokens:,}; see what broetchen verify says"
+            f"{dataset.folder}: the indices of its {split} shards tell of {found:,} tokens, and its manifest of "
+            f"{dataset.tokens:,}; see what broetchen verify says"
         )
-    length, count, name = plan.length, one.sequences, f"{one.name}/{split}"
-    in_a_row = samples.streamed(count, one.tokens, length)
-    passes = samples.passes_laid_out(in_a_row, one.tokens, length)
+    length, count, name = plan.length, dataset.sequences, f"{dataset.name}/{split}"
+    in_a_row = samples.streamed(count, dataset.tokens, length)
+    passes = samples.passes_laid_out(in_a_row, dataset.tokens, length)
     order = functools.partial(samples.document_orders, len(sizes), passes, plan.seed, name, shuffle=plan.shuffle)
-    sequences = samples.sequence_order(count, one.tokens, length, plan.seed, name, shuffle=plan.shuffle)
+    sequences = samples.sequence_order(count, dataset.tokens, length, plan.seed, name, shuffle=plan.shuffle)
     rows = passes * len(sizes)
-    below = index_folder(split, one.name)
+    below = index_folder(split, dataset.name)
     storage.makedirs(posixpath.join(folder, below))
     arrays: tuple[tuple[str, str, tuple[int, ...], Iterator[npt.NDArray[np.integer]]], ...] = (
         ("document_index", _signed(len(sizes)), (rows,), order()),

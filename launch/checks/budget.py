@@ -141,20 +141,20 @@ def budget(checked: CheckedJob, *, peak_tflops: float | None, price: Price | Non
 def _drawn(checked: CheckedJob) -> DataBudget:
     """The data that is read from records of ArrayRecord."""
     settings, mixture = checked.settings, checked.mixture
-    found = outlook(mixture.components, checked.shares, settings["num_epoch"])
-    loading = train_loading(settings, mixture, found, checked.hosts)
-    tokens = trained_tokens(settings, loading, found)
+    expected = outlook(mixture.components, checked.shares, settings["num_epoch"])
+    loading = train_loading(settings, mixture, expected, checked.hosts)
+    tokens = trained_tokens(settings, loading, expected)
     readers = loading.readers
-    groups = [_group_size(mixture.manifests[one.name]) for one in found.components]
+    groups = [_group_size(mixture.manifests[part.name]) for part in expected.components]
     index = sum(
-        index_bytes(one.component.records, one.component.shards, group)
-        for one, group in zip(found.components, groups, strict=True)
+        index_bytes(part.component.records, part.component.shards, group)
+        for part, group in zip(expected.components, groups, strict=True)
     )
     # The mean time of a read, by how often each dataset is drawn from.
-    drawn = sum(one.integer for one in found.components)
+    drawn = sum(part.integer for part in expected.components)
     seconds = sum(
-        one.integer / drawn * read_seconds(one.component.records / max(1, one.component.shards), group)
-        for one, group in zip(found.components, groups, strict=True)
+        part.integer / drawn * read_seconds(part.component.records / max(1, part.component.shards), group)
+        for part, group in zip(expected.components, groups, strict=True)
     )
     step_tokens = settings["global_batch_size_to_train_on"] * settings["max_target_length"]
     packed = loading.packs or loading.cuts
@@ -162,20 +162,20 @@ def _drawn(checked: CheckedJob) -> DataBudget:
     return DataBudget(
         datasets=tuple(
             DatasetBudget(
-                name=one.name,
-                records=one.component.records,
-                a_reader=one.component.records * loading.epochs // readers.count,
-                tokens=int(tokens * one.share),
-                passes=float(found.epochs_after(one, tokens)),
+                name=part.name,
+                records=part.component.records,
+                a_reader=part.component.records * loading.epochs // readers.count,
+                tokens=int(tokens * part.share),
+                passes=float(expected.epochs_after(part, tokens)),
             )
-            for one in found.components
+            for part in expected.components
         ),
         data_steps=data_steps(loading).steps,
         tokens=tokens,
         readers=readers,
         index_bytes=index * processes,
         index_processes=processes,
-        step_records=round(step_tokens / found.record_tokens) if packed else settings["global_batch_size_to_load"],
+        step_records=round(step_tokens / expected.record_tokens) if packed else settings["global_batch_size_to_load"],
         host_reads=readers.workers / seconds,
     )
 

@@ -44,32 +44,32 @@ def interval_findings(settings: Mapping[str, Any], *, evaluates: bool) -> Iterat
 
 def _steps(settings: Mapping[str, Any], mixture: Mixture, shares: Shares, hosts: int) -> Iterator[Finding]:
     loading, steps = eval_loading(settings, mixture, shares, hosts), settings["eval_steps"]
-    found = data_steps(loading)
-    ends = next(one for one in mixture.components if one.name == found.ends)
+    data = data_steps(loading)
+    ends = next(component for component in mixture.components if component.name == data.ends)
     batch = settings["global_batch_size_to_load"]
     has = (
         f"MaxText evaluates in batches of the training, {batch} sequences of {loading.length}, and "
-        f"{loading.readers.in_words()} {'has' if loading.readers.count == 1 else 'have'} {found.steps} of them when "
+        f"{loading.readers.in_words()} {'has' if loading.readers.count == 1 else 'have'} {data.steps} of them when "
         f"the mixture ends, with {ends.name} ({ends.eval_records} records)"
     )
     more = "build the datasets with more eval_tokens"
     if steps <= 0:
         if hosts > 1:
-            advice = f"add `eval_steps: {found.steps}`, or {more}" if found.steps else more
+            advice = f"add `eval_steps: {data.steps}`, or {more}" if data.steps else more
             yield Finding(
                 "eval_steps",
                 f"is missing, and each of {hosts} hosts evaluates until its own data ends, while those that have more "
                 f"wait for it forever: {has}; {advice}",
             )
         return
-    if steps <= found.steps:
+    if steps <= data.steps:
         return
-    if settings["generate_padding_batch_eval"] and found.steps:
+    if settings["generate_padding_batch_eval"] and data.steps:
         yield Finding(
             "eval_steps", f"{steps} are more than the eval splits have, and the others are empty: {has}", False
         )
         return
-    advice = f"write {found.steps} or fewer" if found.steps else "write fewer grain_worker_count_eval"
+    advice = f"write {data.steps} or fewer" if data.steps else "write fewer grain_worker_count_eval"
     yield Finding("eval_steps", f"{steps} are more than the eval splits have: {has}; {advice}, or {more}")
 
 

@@ -57,11 +57,11 @@ def find_model(config: TrainingConfig) -> Model:
         content = storage.read_bytes(path).decode()
         parsed = yaml.safe_load(content)
     except (BroetchenError, UnicodeDecodeError, yaml.YAMLError) as error:
-        what = f"is no model file: {' '.join(str(error).split())}"
-        raise config.refusal([Problem(("model",), what)]) from error
+        problem = f"is no model file: {' '.join(str(error).split())}"
+        raise config.refusal([Problem(("model",), problem)]) from error
     if not isinstance(parsed, Mapping) or parsed.get("base_config") != "base.yml":
-        what = f"{path} does not begin from MaxText's own config; write `base_config: base.yml` into it"
-        raise config.refusal([Problem(("model",), what)])
+        problem = f"{path} does not begin from MaxText's own config; write `base_config: base.yml` into it"
+        raise config.refusal([Problem(("model",), problem)])
     stem = storage.split(path)[1].rpartition(".")[0]
     file = f"{stem if _SAFE.fullmatch(stem) else 'model'}{_SUFFIX}"
     return Model({}, (JobFile(file, content, "the model, over MaxText's base.yml"),))

@@ -148,26 +148,26 @@ def read_mixture(outputs: Sequence[str], names: Sequence[str] = ()) -> Mixture:
             tokenizer, or another kind of records.
         BroetchenError: an output has no finished dataset, or has one that is damaged.
     """
-    found: dict[str, tuple[str, Manifest]] = {}
+    by_name: dict[str, tuple[str, Manifest]] = {}
     ordered = True
     for output in outputs:
         datasets = list(_datasets(output))
         ordered = ordered and len(datasets) == 1
         for name, folder, manifest in datasets:
-            if name in found:
+            if name in by_name:
                 raise UsageError(
-                    f"two datasets are called {name}: {found[name][0]} and {folder}; give one of them another name "
+                    f"two datasets are called {name}: {by_name[name][0]} and {folder}; give one of them another name "
                     f"(other-name={folder}), or leave one out"
                 )
-            found[name] = folder, manifest
-    if not found:
+            by_name[name] = folder, manifest
+    if not by_name:
         raise UsageError("no output was named; name the folders that broetchen build has written")
     for name in names:
-        if name not in found:
-            raise UsageError(f"there is no dataset {name}; there is {_listed(found)}")
+        if name not in by_name:
+            raise UsageError(f"there is no dataset {name}; there is {_listed(by_name)}")
         if list(names).count(name) > 1:
             raise UsageError(f"dataset {name} comes twice; name it once")
-    chosen = {name: found[name] for name in names or found}
+    chosen = {name: by_name[name] for name in names or by_name}
     records = _common_records(chosen)
     first_folder, first = next(iter(chosen.values()))
     return Mixture(

@@ -139,28 +139,33 @@ def outlook(components: Sequence[Component], shares: Shares, epochs: int = 1) ->
     integers = wanted_integers(record_weights(components, shares))
     weights, expected = written_weights(integers), token_shares(integers, components)
     # Grain draws from named components in the order of their names.
-    ordered = sorted(components, key=lambda one: one.name)
-    in_order = [integers[one.name] for one in ordered]
-    lasts = last_draw(in_order, [one.records * epochs for one in ordered])
+    ordered = sorted(components, key=lambda component: component.name)
+    in_order = [integers[component.name] for component in ordered]
+    lasts = last_draw(in_order, [component.records * epochs for component in ordered])
     end = min(lasts)
-    lasts_by_name = {one.name: draws for one, draws in zip(ordered, lasts, strict=True)}
-    drawn_by_name = {one.name: count for one, count in zip(ordered, drawn(in_order, end), strict=True)}
+    lasts_by_name = {component.name: draws for component, draws in zip(ordered, lasts, strict=True)}
+    drawn_by_name = {component.name: count for component, count in zip(ordered, drawn(in_order, end), strict=True)}
     record_tokens = _record_tokens(integers, components)
     return Outlook(
         tuple(
             ComponentOutlook(
-                component=one,
-                wanted=shares[one.name],
-                share=expected[one.name],
-                weight=weights[one.name],
-                integer=integers[one.name],
-                lasts=lasts_by_name[one.name],
-                lasts_tokens=int(lasts_by_name[one.name] * record_tokens),
-                epochs_at_end=Fraction(drawn_by_name[one.name], one.records),
+                component=component,
+                wanted=shares[component.name],
+                share=expected[component.name],
+                weight=weights[component.name],
+                integer=integers[component.name],
+                lasts=lasts_by_name[component.name],
+                lasts_tokens=int(lasts_by_name[component.name] * record_tokens),
+                epochs_at_end=Fraction(drawn_by_name[component.name], component.records),
             )
-            for one in components
+            for component in components
         ),
         epochs,
         end,
-        round(sum(drawn_by_name[one.name] * Fraction(one.tokens, one.records) for one in components)),
+        round(
+            sum(
+                drawn_by_name[component.name] * Fraction(component.tokens, component.records)
+                for component in components
+            )
+        ),
     )

@@ -77,34 +77,36 @@ def simulate(
     Raises:
         BroetchenError: a shard is missing or damaged.
     """
-    shuffled = all(storage.is_local(one.folder) for one in mixture.components)
+    shuffled = all(storage.is_local(component.folder) for component in mixture.components)
     names = sorted(weights)
     needed = dict(zip(names, drawn(list(map(grain_integers(weights).__getitem__, names)), records), strict=True))
     counted: Counter[str] = Counter()
     tokens: Counter[str] = Counter()
     with contextlib.ExitStack() as stack:
         datasets = {}
-        for one in mixture.components:
-            shards = mixture.manifests[one.name].splits["train"].shards
-            wanted = shards if shuffled else list(_first_shards(shards, needed[one.name]))
-            source = stack.enter_context(_source(one.folder, wanted))
+        for component in mixture.components:
+            shards = mixture.manifests[component.name].splits["train"].shards
+            wanted = shards if shuffled else list(_first_shards(shards, needed[component.name]))
+            source = stack.enter_context(_source(component.folder, wanted))
             dataset = grain.MapDataset.source(source)
             dataset = dataset.shuffle(seed=seed) if shuffled else dataset
-            datasets[one.name] = dataset.repeat(epochs).to_iter_dataset().map(functools.partial(_named, one.name))
+            datasets[component.name] = (
+                dataset.repeat(epochs).to_iter_dataset().map(functools.partial(_named, component.name))
+            )
         count = _token_counter(mixture)
         total = sum(weights.values())
         mixed = iter(grain.IterDataset.mix(datasets, {name: weight / total for name, weight in weights.items()}))
         try:
             for batch in itertools.batched(itertools.islice(mixed, records), _BATCH_RECORDS):
                 counted.update(name for name, _ in batch)
-                for (name, _), found in zip(batch, count([record for _, record in batch]), strict=True):
-                    tokens[name] += found
+                for (name, _), record_tokens in zip(batch, count([record for _, record in batch]), strict=True):
+                    tokens[name] += record_tokens
                 advance(len(batch))
         except (ValueError, RuntimeError, IndexError) as error:
             raise BroetchenError(
                 f"a shard cannot be read: {one_line(error)}; broetchen verify finds out which"
             ) from error
-    names = [one.name for one in mixture.components]
+    names = [component.name for component in mixture.components]
     return Simulation(
         {name: counted[name] for name in names}, {name: tokens[name] for name in names}, records, shuffled
     )
@@ -133,14 +135,14 @@ def _source(folder: str, shards: Sequence[ShardEntry]) -> Iterator[grain.ArrayRe
         paths = [stack.enter_context(storage.local_copy(place)) for place in places]
         try:
             source = stack.enter_context(grain.ArrayRecordDataSource(paths))
-            found = len(source)
+            records = len(source)
         except (ValueError, RuntimeError) as error:
             raise BroetchenError(
                 f"{folder}: a shard cannot be opened: {one_line(error)}; broetchen verify finds out which"
             ) from error
-        if found != (expected := sum(shard.records for shard in shards)):
+        if records != (expected := sum(shard.records for shard in shards)):
             raise BroetchenError(
-                f"{folder}: its shards have {found:,} records, and its manifest says {expected:,}; "
+                f"{folder}: its shards have {records:,} records, and its manifest says {expected:,}; "
                 "broetchen verify finds out which shard it is"
             )
         yield source
