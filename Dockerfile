@@ -20,7 +20,7 @@ COPY samples ./samples
 COPY transforms ./transforms
 RUN pip install --no-cache-dir --no-deps --no-build-isolation .
 
-# What a flex template is started by, and what it runs
+# The program that starts a flex template, and the one that it runs
 COPY --from=launcher /opt/google/dataflow/python_template_launcher /opt/google/dataflow/python_template_launcher
 ENV FLEX_TEMPLATE_PYTHON_PY_FILE=/opt/broetchen/beam_pipelines/serve/flex_template.py
 

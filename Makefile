@@ -48,7 +48,7 @@ PICTURES ?=
 UPGRADE ?=
 
 UV := $(BIN)/python -m uv
-# What has to be built of a source distribution is built by the setuptools that the lock file names, by its hash.
+# Packages that come as source distributions alone are built by the setuptools that the lock file names, by its hash.
 SYNC := $(UV) pip sync --quiet --python $(BIN)/python --require-hashes --build-constraints requirements.lock
 INSTALL_PROJECT := $(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile --quiet --python $(BIN)/python --universal \
@@ -117,10 +117,12 @@ test: $(DEV) ## run the fast tests, in less than five minutes
 test-slow: $(DEV) ## run the slow tests: those that train, kill builds, try many faults, or properties on more examples
 	$(PYTEST) -m "slow or hypothesis" --hypothesis-profile=thorough $(PYTEST_ARGS)
 
-# Two turns of phrase that plain English does without, and in documents a third.
+# Turns of phrase that plain English does without.
 lint: $(DEV) ## check style, types and turns of phrase: ruff, mypy, git grep
 	@! git grep -nP '\banew\b|, too([.,;:)"]|$$)' -- '*.py' '*.md' '*.yaml' '*.ipynb' || { echo 'write "again" or "also"'; exit 1; }
 	@! git grep -nP '(^|[.] )(What|Who) [^?]*$$' -- '*.md' || { echo 'begin the sentence with a noun'; exit 1; }
+	@! git grep -nP '(^\s*|"""|# |[.] )(What|Whatever|Who|Whoever|Whose) [^?]*$$' -- '*.py' '*.sh' '*.toml' '*.yaml' Makefile Dockerfile || \
+		{ echo 'begin the sentence with a noun or a verb'; exit 1; }
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -1,4 +1,4 @@
-"""What goes into the package, which Dataflow's workers get as a wheel (`beam_pipelines.runners.dataflow`).
+"""The content of the package, which Dataflow's workers get as a wheel (`beam_pipelines.runners.dataflow`).
 
 The metadata is in pyproject.toml; this file lists code and data, and needs nothing but setuptools.
 """

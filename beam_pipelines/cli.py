@@ -1,4 +1,4 @@
-"""The command line, `broetchen`: its commands in the order of `--help`, and what becomes of their errors."""
+"""The command line, `broetchen`: its commands in the order of `--help`, and the handling of their errors."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def run(command: Callable[[], Any], *, debug: bool) -> int:
 
 
 def _say_foreign(error: Exception) -> int:
-    """Says what an error means that is none of ours; returns the exit code."""
+    """Explains an error that is none of ours; returns the exit code."""
     from beam_pipelines.runners.service_errors import in_words
 
     if known := in_words(error):

@@ -41,7 +41,7 @@ _SECTIONS: dict[str, type[Section]] = {
         tpu.XpkConfig,
     )
 }
-# What the documents call a type of the schemas; they explain these words above the tables.
+# The words of the documents for the types of the schemas; they are explained above the tables.
 _WORDS: list[tuple[Any, str]] = [
     (Name, "name"),
     (str, "text"),
@@ -118,7 +118,7 @@ def table(section: type[Section]) -> str:
 def json_schema(section: type[Section]) -> str:
     """The JSON Schema (2020-12) of a config, as editors take it for YAML.
 
-    It takes all that the config's own checks take. Quantities, such as 2B, are text to it, and what holds between keys
+    It takes all that the config's own checks take. Quantities, such as 2B, are text to it, and rules between keys are
     it does not know.
     """
     schema = {"$schema": _DIALECT} | _untitled(section.model_json_schema())

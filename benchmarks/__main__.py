@@ -97,7 +97,7 @@ def measure(arguments: argparse.Namespace, console: Console) -> report.Results:
     described = machine_at_rest(console)
 
     runner = Bench(setting, arguments.budget_share, arguments.cache, console, keep=arguments.keep)
-    # The first round brings the libraries' bytecode to disk and page cache; the second shows what start-up costs.
+    # The first round brings the libraries' bytecode to disk and page cache; the second shows the cost of start-up.
     for _ in range(2):
         start_runs = [runner.run(contender, corpus(WARM_UP_MB), WARM_UP_MB) for contender in chosen]
     runs = []

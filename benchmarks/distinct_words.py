@@ -104,7 +104,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def bench(arguments: argparse.Namespace, console: Console) -> None:
-    """Builds each size with each tokenizer, prints and writes what was measured."""
+    """Builds each size with each tokenizer, prints and writes the measurements."""
     described = machine_at_rest(console)
     rows: list[list[str]] = []
     targets: list[Target] = []

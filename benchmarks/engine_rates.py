@@ -3,9 +3,9 @@
 python -m benchmarks.engine_rates [--text-mb 40] [--tokenizers …] [--texts …] [--tokenizer-file FILE …]
 
 Each engine encodes in a process of its own, in one thread, twice: the first pass meets every word for the first time,
-the second finds the words in the engine's cache, as far as the encoder lets it grow. What an engine makes only once is
-made before. Rates are per CPU second, so that other work on the machine does little harm. The ids of the texts that
-`tokenizers` encodes must be the same by both.
+the second finds the words in the engine's cache, as far as the encoder lets it grow. Anything that an engine makes only
+once is made before. Rates are per CPU second, so that other work on the machine does little harm. The ids of the texts
+that `tokenizers` encodes must be the same by both.
 
 The rate of gigatoken's first pass rises with the text, since new words become rarer: compare rows, and give the size.
 """
@@ -48,7 +48,7 @@ _FIRST_TEXT = f"Käse, 12   ½ {' '.join(RARE)}"
 
 @dataclass(frozen=True)
 class EngineRate:
-    """What one engine did.
+    """The rate of one engine, and its share and digest of the text.
 
     Attributes:
         passes: MB of text per CPU second, of the first pass and of the second.

@@ -2,9 +2,9 @@
 
 python -m benchmarks.filtered_build [--text-mb 200] [--kept 0.25] [--repeat 3]
 
-The same documents lie three times on a hub on loopback, which counts what it sends: with a column `score` that rises
-from row to row, by whose statistics row groups are ruled out; with the same scores mixed, where each row group holds
-some that pass; and, of the former, the rows that pass alone. All builds take the same budget.
+The same documents lie three times on a hub on loopback, which counts the bytes that it sends: with a column `score`
+that rises from row to row, by whose statistics row groups are ruled out; with the same scores mixed, where each row
+group holds some that pass; and, of the former, the rows that pass alone. All builds take the same budget.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from benchmarks.harness.timed_build import build_command
 from tests.support.services.hub_server import HubServer
 
 LAYOUTS = ("alone", "sorted", "mixed")
-# The corpus holds more than this part of its bytes in tokens; some of what passes is not read.
+# The corpus holds more than this part of its bytes in tokens; some rows that pass are not read.
 _TOKENS_PER_TEXT_BYTE = 0.18
 _ROWS_A_GROUP = 1000
 _FACTOR = 0x9E3779B97F4A7C15

@@ -3,8 +3,8 @@
 python -m benchmarks.hub_streaming [--text-mb 400] [--latency-ms 20] [--repeat 3]
 
 Both are the same `broetchen build`, a process of its own, timed from start to end, and must write the same shards. The
-hub is that of the tests (`tests/support/services/hub_server.py`), in this process: what it costs to serve is a part of
-what is measured.
+hub is that of the tests (`tests/support/services/hub_server.py`), in this process: the cost of serving is a part of
+the figures.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""What planning costs where the source is huge: the planner's own steps over simulated footers.
+"""The cost of planning where the source is huge: the planner's own steps over simulated footers.
 
 python -m benchmarks.plan_scale [ROW_GROUPS] [SHARDS]
 
-Prints one line of JSON. The footers are made up; everything after them is what a build runs: ordering, cutting into
+Prints one line of JSON. The footers are made up; everything after them is the code of a build: ordering, cutting into
 shards, the fingerprint, the plan's coder there and back, the rounds' choice of shards, and a task for each shard.
 
-`travels` says what then travels through the pipeline of a dataset of SHARDS shards, by kind: the largest element, and
-the largest block of them, which is what one answer of a side input holds.
+`travels` has the elements that then travel through the pipeline of a dataset of SHARDS shards, by kind: the largest
+one, and the largest block of them, which one answer of a side input holds.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def simulated_source(row_groups: int) -> tuple[SourceFile, ...]:
 
 
 def simulated_spec(source: tuple[SourceFile, ...], order: Order) -> DatasetSpec:
-    """A dataset that takes half of what `source` holds."""
+    """A dataset that takes half of `source`."""
     text_bytes = sum(group.text_bytes for file in source for group in file.row_groups)
     return DatasetSpec(
         name="simulated",
@@ -135,7 +135,7 @@ def measure_plan(row_groups: int = ROW_GROUPS, order: Order = "shuffled") -> Pla
     encoded = timed("encode", lambda: coder.encode(plan))
     decoded = timed("decode", lambda: coder.decode(encoded))
     if decoded != plan:
-        raise ValueError("the plan's coder does not give back what it was given")
+        raise ValueError("the plan's coder does not give back the plan that it was given")
     plan = decoded
 
     def first_round() -> int:
@@ -183,9 +183,10 @@ class Travel:
 
 
 def measure_travels(shards: int = SHARDS) -> dict[str, Travel]:
-    """What travels of a dataset whose every row group is a shard, with all that a count, a shard and a trace may say.
+    """The elements that travel of a dataset whose every row group is a shard.
 
-    Of plans all parts are encoded, of the others, which are alike, a block in the middle.
+    Counts and shards say all that they may, of a trace as well. All parts of the plan are encoded; of the other
+    elements, which are alike, only a block in the middle.
     """
     source = simulated_source(shards)
     with tempfile.TemporaryDirectory() as folder:
@@ -217,7 +218,7 @@ def _alike(rows: Sequence[RowsTask]) -> int:
 
 
 def _travel(things: Iterable[Any], of_block: int, elements: int | None = None) -> Travel:
-    """Of things that are alike: those of a block in the middle are encoded."""
+    """The travel of things that are alike: only those of a block in the middle are encoded."""
     held = elements if elements is not None else len(list(things := list(things)))
     start = max(0, (held - of_block) // 2)
     sizes = [len(to_json(thing)) for thing in itertools.islice(things, start, start + of_block)]
@@ -272,7 +273,7 @@ def _told(task: RowsTask) -> ShardRows:
 
 
 def _peak_bytes() -> int:
-    """Of this program alone; what getrusage tells begins with the memory of the process that started it."""
+    """The peak of this program alone; getrusage begins with the memory of the process that started it."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 

@@ -1,10 +1,10 @@
-"""What a record costs that Grain reads at random, by the number of records in its shard.
+"""The cost of a record that Grain reads at random, by the number of records in its shard.
 
 python -m benchmarks.random_reads [--records 25000 50000 …] [--group-sizes 1 16] [--reads 1000]
 
 A shard of each size is written as a build writes it: records of ids of the benchmark's corpus, with EOS, over and over.
 A process of its own then opens it by Grain's `ArrayRecordDataSource`, as MaxText does, and reads records one by one in
-a random order that the seed decides. The file is in the page cache, so that what is measured is the reader's own time.
+a random order that the seed decides. The file is in the page cache, so that the reader's own time is measured.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ from transforms.tokenizer.file import load_tokenizer
 RECORDS = (10_000, 25_000, 50_000, 100_000, 200_000, 400_000)
 GROUP_SIZES = (1, 16)
 WANTED_AT, WANTED_MS = 25_000, 0.1
-"""At how many records of a shard a read should stay under how many milliseconds."""
+"""The target: records of a shard, and the milliseconds that a read of one should stay under."""
 _TOKENIZER, _EOS_ID, _MAX_TOKENS = "sample", 1, 2048
-# Of the shard, beside the one that is read: how many times it is opened to see what that takes; and reads before that.
+# Of the shard, beside the one that is read: how many times it is opened to measure its memory; and reads before that.
 _OPENED = 8
 _WARM_UP_READS = 200
 # The fastest counts, since other work on the machine only makes them slower.
@@ -54,7 +54,7 @@ HEADINGS = ("records of the shard", "group size", "MB", "CPU ms a read", "ms a r
 
 @dataclass(frozen=True)
 class RandomReads:
-    """What reading one shard took.
+    """The cost of reads from one shard.
 
     Attributes:
         records: of the shard.
@@ -111,7 +111,7 @@ def measure_reads(path: str, group_size: int, reads: int, seed: int) -> RandomRe
     process = psutil.Process()
     with grain.ArrayRecordDataSource([path] * (1 + _OPENED)) as source:
         count = len(source) // (1 + _OPENED)
-        # The libraries' own memory, and what a read takes for itself, come with the first file.
+        # The libraries' own memory, and that of a single read, come with the first file.
         _read(source, random.Random(seed + 1).choices(range(count), k=_WARM_UP_READS))
         before = process.memory_info().rss
         _read(source, range(count, len(source), count))

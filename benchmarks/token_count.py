@@ -42,7 +42,7 @@ HEADINGS = ("contender", "text", "tokens counted", "seconds", "Mtok/s", "MB/s of
 
 
 def target(ours: Row, theirs: Row) -> Target:
-    """How many times faster ``count`` is, beside what is wanted."""
+    """How many times faster ``count`` is, beside the targets."""
     ratio = ours.tokens_per_second / theirs.tokens_per_second
     return Target(f"count ÷ {TITLES[theirs.contender]}, tokens/s", ratio, WANTED_RATIO, at_least=True, unit="×")
 
@@ -123,7 +123,7 @@ def bench(arguments: argparse.Namespace, console: Console) -> None:
         count_options=shlex.split(arguments.count_options),
     )
     runner = Bench(setting, 1.0, arguments.cache, console)
-    # The first round brings the libraries' bytecode to disk and page cache; the second shows what start-up costs.
+    # The first round brings the libraries' bytecode to disk and page cache; the second shows the cost of start-up.
     for _ in range(2):
         start_runs = [runner.count(counter, small, WARM_UP_MB) for counter in COUNTERS]
         check_counts(start_runs)

@@ -31,7 +31,7 @@ from transforms.bpe.styles import STYLES, special_tokens
 
 
 def train_directly(corpus: Path, style: str, vocab_size: int, output: Path) -> None:
-    """What one writes without Brötchen: a generator over parquet batches, and `train_from_iterator`."""
+    """Trains as you would without Brötchen: a generator over parquet batches, and `train_from_iterator`."""
     tokenizer = STYLES[style].untrained()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,

@@ -143,7 +143,7 @@ def cells(pair: Pair, pairs: Sequence[Pair]) -> list[str]:
 
 
 def targets(pairs: Sequence[Pair]) -> list[Target]:
-    """What is wanted on texts of the web with the recipe's tokenizers, as far as it was measured.
+    """The targets on texts of the web with the recipe's tokenizers, as far as they were measured.
 
     DataTrove is compared to our rate with our start-up, and our own rates to each other without, where the runs are
     long enough: start-up would bring them nearer together.
@@ -165,7 +165,7 @@ def targets(pairs: Sequence[Pair]) -> list[Target]:
 
 
 def caption(text_mb: int, datatrove_text_mb: int) -> str:
-    """What the figures of the table are."""
+    """An explanation of the table's figures."""
     return (
         f"Ours: {text_mb} MB of text, start-up included unless said otherwise. DataTrove: {datatrove_text_mb} MB, its "
         "start-up left out, as its rate does not depend on the size. CPU s: ours. ÷ sample, clean: MB/s of text over "
@@ -199,7 +199,7 @@ def measure(
         text_mb: of the corpus for our commands.
         datatrove_text_mb: of the corpus for DataTrove, and for the comparison of the work.
         repeat: how often each is measured.
-        warm_ups: how often all run on the smallest corpus first; the last tells what start-up costs.
+        warm_ups: how often all run on the smallest corpus first; the last tells the cost of start-up.
 
     Raises:
         ContenderFailed: one ended with an error.

@@ -3,7 +3,7 @@
 python -m benchmarks.vocabulary_corpus [--parquet-gb 9] [--tokens 2B]
 
 The parquet files are made by resampling: each holds all documents of the benchmarks' corpus of 400 MB, in a random
-order of its own and under ids of its own. What is measured is `broetchen vocab`, a process of its own with its workers,
+order of its own and under ids of its own. It measures `broetchen vocab`, a process of its own with its workers,
 from start to end, and then `broetchen count`, which encodes all that was written and must come to the same number.
 """
 
@@ -63,7 +63,7 @@ def _make_sources(corpus: Corpus, folder: Path, wanted_bytes: int) -> dict[str, 
 
 
 def main() -> int:
-    """Makes the sources, builds, counts, and prints what it took; returns 1 where the count is another."""
+    """Makes the sources, builds, counts, and prints time and memory; returns 1 where the count is another."""
     parser = argparse.ArgumentParser(description="Build the recipe's vocabulary corpus at its real size.")
     parser.add_argument("--parquet-gb", type=float, default=9)
     parser.add_argument("--tokens", default="2B")

@@ -3,8 +3,8 @@
 python -m benchmarks.worker_scaling [--text-mb 1000] [--copies 4] [--workers 2] [--repeat 1]
 
 A worker encodes in one thread and writes in another, so that alone it takes more than one processor. Both are measured:
-one worker on one processor, which tells what each further processor brings, and one worker on all of them, which tells
-what a further worker brings on the same machine. All write the same shards. The corpus is read several times over, as
+one worker on one processor, which tells the gain of each further processor, and one worker on all of them, which tells
+the gain of a further worker on the same machine. All write the same shards. The corpus is read several times over, as
 start-up, which no worker shortens, would be a fourth of the time otherwise.
 """
 

@@ -225,7 +225,7 @@ def count(
     ledger: Path | None = None,
     beam_options: Iterable[str] = (),
 ) -> dict[str, TextCount]:
-    """Counts subtokens: of a mix's sources, of parquet files, or of what was built. Reads all of each.
+    """Counts subtokens: of a mix's sources, of parquet files, or of built datasets. Reads all of each.
 
     Args:
         what: mix configs or their paths (`.yaml`), parquet files or patterns of them, folders of built datasets; or one

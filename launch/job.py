@@ -1,4 +1,4 @@
-"""A training job, whatever machine it runs on: MaxText's parameters, and the files beside it.
+"""A training job, for any machine: MaxText's parameters, and the files beside it.
 
 A target turns a job into commands. Commands are lists of arguments from here on: no name ever reaches a shell.
 """
@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# What a parameter of MaxText may be on its command line.
+# The types of MaxText's parameters on its command line.
 Value = str | int | float | bool
 
 
 @dataclass(frozen=True)
 class Command:
-    """A program with its arguments, and in one line what it is for."""
+    """A program with its arguments, and in one line its purpose."""
 
     arguments: tuple[str, ...]
     purpose: str

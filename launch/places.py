@@ -18,7 +18,7 @@ GS = "gs://"
 MOUNT_ROOT = "/mnt/broetchen"
 """Where buckets are mounted on TPUs' machines."""
 
-# https://cloud.google.com/storage/docs/buckets#naming. What matters here: such a name needs no quoting, neither in a
+# https://cloud.google.com/storage/docs/buckets#naming. Such a name needs no quoting, neither in a
 # shell nor in a unit of systemd.
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 
@@ -27,7 +27,7 @@ class Place(Protocol):
     """The file systems of the machines that train."""
 
     def locate(self, uri: str) -> str:
-        """The path by which the trainer reads or writes what lies at `uri`, a local path or gs://….
+        """The path by which the trainer reads or writes `uri`, a local path or gs://….
 
         Raises:
             UsageError: it cannot be reached from there.
@@ -66,7 +66,7 @@ class MountedPlace:
     buckets: list[str] = field(default_factory=list)
 
     def locate(self, uri: str) -> str:
-        """Where the machines find what lies at `uri`.
+        """The path at which the machines find `uri`.
 
         Raises:
             UsageError: it lies on this machine.
@@ -84,9 +84,10 @@ class MountedPlace:
 
 @dataclass(frozen=True)
 class Mounts:
-    """A machine with buckets mounted as its owner likes: `mounts` has a path for each gs://bucket or gs://bucket/folder.
+    """A machine with buckets mounted as its owner likes: `mounts` has a path for each gs://bucket or
+    gs://bucket/folder.
 
-    What is on no mount keeps its gs:// name; local paths become absolute.
+    A path on no mount keeps its gs:// name; local paths become absolute.
     """
 
     mounts: Mapping[str, str]

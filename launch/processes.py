@@ -19,7 +19,7 @@ _LOGGER = logging.getLogger(__name__)
 
 _KEPT_LINES = 200
 
-# What a missing program asks for.
+# The advice for each program that may be missing.
 _INSTALL = {
     "gcloud": "install the Google Cloud CLI: https://cloud.google.com/sdk/docs/install",
     "kubectl": "install it with: gcloud components install kubectl",
@@ -29,7 +29,7 @@ _INSTALL = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a program ended, and what it said."""
+    """The exit of a program, and its output."""
 
     code: int
     output: str
@@ -37,7 +37,7 @@ class Outcome:
 
 
 def run(command: Command) -> Outcome:
-    """Runs a program to its end and keeps what it prints.
+    """Runs a program to its end and keeps its output.
 
     Raises:
         UsageError: it is not installed.
@@ -57,11 +57,11 @@ def run(command: Command) -> Outcome:
 
 
 def show(command: Command, *, merged: bool = False) -> Outcome:
-    """Runs a program to its end and shows what it prints as it comes; the end of what it has to report is kept.
+    """Runs a program to its end and shows its output as it comes; the end of its errors is kept.
 
     Args:
         command: the program.
-        merged: whether it reports on its standard output too. What is `errors` of the outcome then has both.
+        merged: whether it reports on its standard output too. The `errors` of the outcome then has both.
 
     Raises:
         UsageError: it is not installed.
@@ -117,7 +117,7 @@ def run_logged(
 
 
 def signal_name(number: int) -> str:
-    """The name of a signal, and for one that a machine without memory sends, what it may mean.
+    """The name of a signal, and for one that a machine without memory sends, a possible reason.
 
     >>> signal_name(15), signal_name(999)
     ('SIGTERM', 'signal 999')

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class RunState:
-    """What is known of a run.
+    """The facts about a run.
 
     Attributes:
         facts: by name, in the types of JSON; `run` is its name, and `running` whether it is at work, None where that is

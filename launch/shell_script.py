@@ -1,4 +1,4 @@
-"""A dry run's output: a script that does by hand what the run would do."""
+"""A dry run's output: a script with the commands of the run, to run by hand."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from launch.job import Command, JobFile
 
 
 def comment(text: str) -> str:
-    """A line that says what follows.
+    """A line that introduces the next ones.
 
     >>> comment("a\\nrm -rf b")
     '# a rm -rf b'
@@ -18,7 +18,7 @@ def comment(text: str) -> str:
 
 
 def command_lines(command: Command) -> str:
-    """A command, below what it is for."""
+    """A command, below its purpose."""
     return f"{comment(command.purpose)}\n{command.shell_line()}"
 
 

@@ -20,7 +20,7 @@ class TargetName(StrEnum):
 
 
 class Target(Protocol):
-    """One place to train at, for one config. What a verb has to say, it prints.
+    """One place to train at, for one config. Each verb prints its messages.
 
     All raise `UsageError` where the config does not fit the target, and `BroetchenError` where the target fails.
     """
@@ -38,7 +38,7 @@ class Target(Protocol):
         ...
 
     def dry_run(self) -> DryRun:
-        """What the run would take, and each command and file of it, after the same checks. Nothing is done."""
+        """The resources of the run, with each of its commands and files, after the same checks. Does nothing."""
         ...
 
     def status(self) -> None:
@@ -66,7 +66,7 @@ def target_of(name: TargetName, config: TrainingConfig) -> Target:
     """The target of that name.
 
     Raises:
-        UsageError: the config lacks what the target needs.
+        UsageError: the config lacks a section or key that the target needs.
     """
     match name:
         case TargetName.local:

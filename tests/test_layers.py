@@ -32,7 +32,7 @@ def lint(folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_arrows_run_one_way() -> None:
-    """By the contracts in pyproject.toml, which have to name every room."""
+    """The contracts in pyproject.toml hold, and name every room."""
     done = lint(ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 broken" in done.stdout

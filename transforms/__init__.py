@@ -1,6 +1,6 @@
 """Reusable Beam transforms, and the types that go into them and come out; nothing here knows of a job.
 
-What is named below is imported when it is used: `from transforms import ReadParquet, Tokenize, WriteToArrayRecord`.
+The names below are imported when they are used: `from transforms import ReadParquet, Tokenize, WriteToArrayRecord`.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Checksums of a file as it was written, to hold against what lies there later."""
+"""Checksums of a file as it was written, to compare with the file that lies there later."""
 
 from __future__ import annotations
 

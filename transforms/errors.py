@@ -9,9 +9,9 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-# Those that join or do not join their neighbours, and the soft hyphen.
+# Line ends and tabs, the characters that join or do not join their neighbours, and the soft hyphen.
 _HARMLESS = frozenset("\n\t\u200c\u200d\u00ad")
-# The address of a request, whose query may be what permits it; urllib3 logs addresses without the server.
+# The address of a request, whose query may permit it; urllib3 logs addresses without the server.
 _ADDRESS = re.compile(
     r"""(?ix) (https?://) (?: [^\s/?#'"<>]* @ )? ([^\s?#'"<>]*) ([?#][^\s'"<>]*)?
         | \b((?:GET|HEAD|OPTIONS|PATCH|POST|PUT|DELETE)\ ) (/[^\s?#'"<>]*) ([?#][^\s'"<>]*)"""
@@ -34,7 +34,7 @@ class UsageError(BroetchenError):
     """The command line or the config is wrong; nothing was started.
 
     Attributes:
-        key: of a section of the config, where what is wrong is the value of one; else empty.
+        key: of a section of the config, where the value of one is wrong; else empty.
     """
 
     exit_code = 2
@@ -66,7 +66,7 @@ def listed(names: Iterable[object], most: int = 10) -> str:
 
 
 def without_controls(text: str) -> str:
-    """Text as a terminal may have it: what would steer it, turn the direction of text or break a line is written out.
+    """Text as a terminal may have it: characters that steer it, turn the direction of text or break a line are escaped.
 
     >>> without_controls("a\\x1b[31m\\u202eb\\tö")
     'a\\\\u001b[31m\\\\u202eb\\tö'
@@ -104,7 +104,7 @@ def one_line(error: object) -> str:
 
 
 def last_line(text: str) -> str:
-    """The last line that says something, short enough to be read: tracebacks end with what is wrong.
+    """The last line that says something, short enough to be read: tracebacks end with the error.
 
     >>> last_line("Traceback …\\n  File …\\nValueError: boom [while running 'Map']\\n>\\n")
     'ValueError: boom'

@@ -32,7 +32,7 @@ _LOGGER = logging.getLogger(__name__)
 _STARTS_S = (0.0, 0.6, 1.4, 2.4, 3.6)
 _END_S = 6.0
 
-# By scheme: what it is called, the variable that names another address, and the address.
+# By scheme: the service's name, the variable that names another address, and the address.
 _SERVICES = {
     "gs": ("Google Cloud Storage", "STORAGE_EMULATOR_HOST", "https://storage.googleapis.com"),
     "hf": ("the Hugging Face hub", "HF_ENDPOINT", "https://huggingface.co"),
@@ -104,7 +104,7 @@ def _look_for_credentials() -> None:
 
 
 def _can_be_asked(scheme: str, address: str) -> bool:
-    """Whether what is asked here tells anything of what the service's own client will find."""
+    """Whether a request from here tells anything about those of the service's own client."""
     try:
         parts, _ = urllib.parse.urlsplit(address), _host(address)
     except ValueError:  # It is no address, which its client says as well.
@@ -162,7 +162,7 @@ def _host(address: str) -> str:
 
 
 def _in_words(error: BaseException, address: str) -> str:
-    """What a failure to connect means.
+    """The meaning of a failure to connect.
 
     >>> _in_words(socket.gaierror(-2, "Name or service not known"), "https://hub.invalid")
     'the name hub.invalid cannot be resolved'

@@ -13,7 +13,7 @@ import types
 from collections.abc import Sequence
 
 LEFT_OUT = ("bson", "google.cloud.bigquery", "google.cloud.pubsub", "pandas", "pymongo")
-"""For Beam's connectors to MongoDB, BigQuery and Pub/Sub, and for data frames."""
+"""Packages for Beam's connectors to MongoDB, BigQuery and Pub/Sub, and for data frames."""
 
 # It warns that it finds no MongoDB.
 _WARNS = "apache_beam.io.mongodbio"
@@ -48,5 +48,5 @@ def leave_out() -> None:
 
 
 def allow(name: str) -> None:
-    """Lets a package be imported after all, for what cannot do without it."""
+    """Lets a package be imported after all, for code that cannot do without it."""
     _absent.names.discard(name)

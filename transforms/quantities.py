@@ -1,7 +1,7 @@
 """Numbers as people write them: token counts (`200B`), sizes (`512MiB`) and percentages (`33.3%`), all exact.
 
-A quantity is never rounded on the way in: text goes through `fractions.Fraction`, not `float`, and what is not a whole
-number of tokens or bytes is refused.
+A quantity is never rounded on the way in: text goes through `fractions.Fraction`, not `float`, and a number that is not
+whole number of tokens or bytes is refused.
 """
 
 import json
@@ -12,9 +12,9 @@ from fractions import Fraction
 from transforms.errors import UsageError
 
 MAX_QUANTITY = 2**63 - 1
-"""The largest count or size: what an int64 holds."""
+"""The largest count or size: that of an int64."""
 
-# Integers up to here have a double of their own, so a float below it is what was meant.
+# Integers up to here have a double of their own, so a float below it is exact.
 _MAX_EXACT_FLOAT = 2**53
 
 _COUNT_UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
@@ -84,7 +84,7 @@ def format_count(count: int) -> str:
 
 
 def format_short(count: float) -> str:
-    """A count to three digits, for people: what `parse_count` makes of it is about as many.
+    """A count to three digits, for people: `parse_count` makes about the same number of it.
 
     >>> [format_short(count) for count in (7, 999.6, 61_449, 1_334_104, 2e11)]
     ['7', '1.00K', '61.4K', '1.33M', '200B']

@@ -1,4 +1,4 @@
-"""Batches of documents: what of a column of strings or bytes is text, and which rows are left out, and why."""
+"""Batches of documents: the text of a column of strings or bytes, and which rows are left out, and why."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class TextBatch:
     Attributes:
         texts: of the documents: no nulls, no empty strings, and valid UTF-8.
         skipped: rows that hold no text, by reason.
-        kinds: uint8 [rows], what each row is, as an index of `KINDS`.
+        kinds: uint8 [rows], the kind of each row, as an index of `KINDS`.
         filtered_bytes: of the text of the rows that a filter left out.
         table: the rows of the documents with all their columns, the text as a string, where they were asked for.
         stored_bytes: not 0 in the first batch of a row group: the bytes that are read for it, of the wanted columns as

@@ -1,4 +1,4 @@
-"""Addresses of a cluster, `HOST:PORT`: which are taken, and what it is to listen at one."""
+"""Addresses of a cluster, `HOST:PORT`: which are accepted, and how to listen at one."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ def listen_at(server: Any, option: str, address: str) -> None:
         port = 0
     if not port:
         raise BroetchenError(
-            f"{option} {address}: this process cannot listen there; see that the address is one of this machine's and "
-            "that nothing else has the port"
+            f"{option} {address}: this process cannot listen there; check that the address is one of this machine's "
+            "and that nothing else has the port"
         )
 
 

@@ -3,8 +3,8 @@
     python -m beam_pipelines.cluster.driver
 
 It reads the job from its standard input, an order in a line of JSON and then the graph, and ends when that is closed.
-It says what becomes of it on its standard output, a line of JSON each: see `Driver.say`. That the job has a process of
-its own makes its end sure: with the process go all connections of its workers, and these end with them.
+It tells the job's states and messages on its standard output, a line of JSON each: see `Driver.say`. That the job has a
+process of its own makes its end sure: with the process go all connections of its workers, and these end with them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Driver:
     Args:
         order: `job`, its id; `host`, at which this process is reached; `hosts`, the addresses of the workers; `options`
             of the pipeline, JSON, for the workers.
-        out: for what it says.
+        out: for its messages.
     """
 
     def __init__(self, order: dict[str, Any], out: BinaryIO) -> None:
@@ -86,7 +86,7 @@ def in_text(error: BroetchenError) -> str:
 
 
 class _Log(logging.Handler):
-    """Hands on what is logged in this process, that of workers with it."""
+    """Hands on the log of this process, with that of the workers."""
 
     def __init__(self, driver: Driver) -> None:
         super().__init__(logging.INFO)

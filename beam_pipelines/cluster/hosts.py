@@ -1,4 +1,4 @@
-"""The hosts of a cluster, as the process of one job sees them: who answers, and who is lost."""
+"""The hosts of a cluster, as the process of one job sees them: those that answer, and those that are lost."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ class Hosts:
         if not answering:
             raise BroetchenError(
                 f"no workers answer at {', '.join(host.address for host in hosts)}; start them by broetchen cluster "
-                "worker, and see that the job service reaches their hosts"
+                "worker, and check that the job service reaches their hosts"
             )
         self.workers, self.count = sum(count for _, count in answering), len(answering)
         self._turns = itertools.cycle(list(_in_turns(answering)))
@@ -175,7 +175,7 @@ def _in_turns(found: Sequence[tuple[Host, int]]) -> Iterator[Host]:
 
 
 def end_job(addresses: Iterable[str], job: str) -> None:
-    """Ends what workers of a job are left; those of hosts that do not answer have lost it, and end by themselves."""
+    """Ends the remaining workers of a job; those on hosts that do not answer have lost it, and end by themselves."""
 
     def end(address: str) -> None:
         with contextlib.suppress(grpc.RpcError), _closing(new_channel(address)) as channel:

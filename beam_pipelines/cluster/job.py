@@ -1,4 +1,4 @@
-"""One job of the job service: its process, its states, and what is told of it."""
+"""One job of the job service: its process, its states, and its messages."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from transforms.errors import BroetchenError
 _LOGGER = logging.getLogger(__name__)
 _State = beam_job_api_pb2.JobState
 _Message = beam_job_api_pb2.JobMessage
-# What is told of a job that runs for weeks stays in memory; beyond these, only its errors are.
+# The messages of a job stay in memory, for weeks if need be; beyond so many, only errors are kept.
 _MOST_MESSAGES = 10_000
 _IMPORTANCE = (
     (logging.ERROR, _Message.JOB_MESSAGE_ERROR),

@@ -70,7 +70,7 @@ def run_pool(address: str, processes: int, ready: Callable[[], None] = lambda: N
 
 
 class _Process:
-    """A worker process, and the last lines of what it has said."""
+    """A worker process, and the last lines of its output."""
 
     def __init__(self, order: WorkerOrder, options: str) -> None:
         variables = {**order.variables(), "PIPELINE_OPTIONS": options}
@@ -109,7 +109,7 @@ class WorkerPool:
         self._lock = threading.Lock()
 
     def look(self, asked: Mapping[str, Any]) -> Answer:
-        """What a job has to know of this host: how many processes it may take, of which Beam, and how its own do."""
+        """Tells a job about this host: how many processes it may take, Beam's version, and how the job's own do."""
         with self._lock:
             own = {name: process for (job, name), process in self._workers.items() if job == asked.get("job")}
         return {
@@ -146,7 +146,7 @@ class WorkerPool:
 
 
 class _BeamsProtocol(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
-    """What Beam's runners ask of a pool of workers."""
+    """The service that Beam's runners ask for workers."""
 
     def __init__(self, pool: WorkerPool) -> None:
         self._pool = pool
@@ -183,7 +183,7 @@ def _options(request: beam_fn_api_pb2.StartWorkerRequest) -> str:
         service = beam_provision_api_pb2_grpc.ProvisionServiceStub(channel)
         asked = beam_provision_api_pb2.GetProvisionInfoRequest()
         try:
-            # The name is how a service of several workers tells who asks.
+            # A service of several workers tells them apart by this name.
             found = service.GetProvisionInfo(asked, timeout=ANSWER_S, metadata=(("worker_id", request.worker_id),))
         except grpc.RpcError as error:
             if error.code() == grpc.StatusCode.UNIMPLEMENTED:
@@ -191,6 +191,6 @@ def _options(request: beam_fn_api_pb2.StartWorkerRequest) -> str:
             reason = one_line(error.details() or error.code().name)
             raise BroetchenError(
                 f"the runner does not say at {one_line(endpoint)} with which options the worker is to start "
-                f"({reason}); see that this host reaches it there"
+                f"({reason}); check that this host reaches it there"
             ) from error
     return str(json_format.MessageToJson(found.info.pipeline_options, indent=None))

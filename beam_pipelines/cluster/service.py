@@ -153,7 +153,7 @@ def why_not(graph: beam_runner_api_pb2.Pipeline) -> str:
 
 
 class _NoStaging(beam_artifact_api_pb2_grpc.ArtifactStagingServiceServicer):
-    """Takes none of the files that a command offers: the workers have what is installed on their hosts."""
+    """Takes none of the files that a command offers: the workers have the packages installed on their hosts."""
 
     def ReverseArtifactRetrievalService(
         self, responses: Iterator[Any], context: Any

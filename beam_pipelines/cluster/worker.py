@@ -2,7 +2,7 @@
 
     python -m beam_pipelines.cluster.worker
 
-It is told what to do by the variables of `WorkerOrder` and by `PIPELINE_OPTIONS`. Beam's harness would wait for the
+It gets its orders by the variables of `WorkerOrder` and by `PIPELINE_OPTIONS`. Beam's harness would wait for the
 step that it is in the middle of, and for a lost connection five minutes.
 
 Rests on `create_harness` of `apache_beam/runners/worker/sdk_worker_main.py` and on

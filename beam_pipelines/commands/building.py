@@ -131,7 +131,7 @@ def _build(
     quiet: bool,
     debug: bool,
 ) -> None:
-    """What `build` and `vocab` do; `more_settings` make the one the other, by `own_options` that `build` lacks."""
+    """Runs `build` or `vocab`; `vocab` is a build with `more_settings`, by `own_options` that `build` lacks."""
     terminal.start(debug=debug, quiet=quiet, hints=not as_json, takes_time=True)
     mix = load_mix(config, [*more_settings, *(settings or ())], source_root)
     console = terminal.output()
@@ -251,7 +251,7 @@ def plan(
     from transforms.files.storage import is_local
 
     outlooks = job.plan(mix, datasets=dataset or (), engine=engine, ledger=ledger, quiet=quiet)
-    # A plan does not say where its output would be. What comes from this machine mostly stays there.
+    # A plan does not say where its output would be. Data from this machine mostly stays there.
     remote = any(not is_local(source) for name in mix.datasets for source in mix.sources(name))
     give(lambda console: print_plan(console, outlooks, shape, in_bucket=remote), output)
     chosen = given_options(dataset=dataset, settings=settings, source_root=source_root, engine=engine)
@@ -270,7 +270,7 @@ def download(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the files, with their sizes.")] = False,
     check: Annotated[
         bool,
-        typer.Option("--check", help="Fetch nothing: hash what is there, compare with the hub, name what is wrong."),
+        typer.Option("--check", help="Fetch nothing: hash the copies, compare with the hub, name the faults."),
     ] = False,
     settings: Settings = None,
     as_json: Json = False,

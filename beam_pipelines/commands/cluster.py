@@ -28,7 +28,7 @@ def serve(
 ) -> None:
     """Serve jobs of Beam's portable runner, each on the workers of several hosts, until Ctrl-C.
 
-    Whoever reaches the address can run any code on all hosts: use it in networks that you trust alone, and see
+    Anybody who reaches the address can run any code on all hosts: use it in networks that you trust alone, and see
     docs/security.md.
 
     Example: [bold]broetchen cluster serve --address 10.0.0.1:8099 --workers 10.0.0.2:8100,10.0.0.3:8100[/], then
@@ -66,7 +66,7 @@ def worker(
 ) -> None:
     """Start worker processes on this host for the jobs of a job service, until Ctrl-C.
 
-    Whoever reaches the address can run any code here: use it in networks that you trust alone, and see
+    Anybody who reaches the address can run any code here: use it in networks that you trust alone, and see
     docs/security.md.
 
     Example: [bold]broetchen cluster worker --address 10.0.0.2:8100[/].
@@ -87,7 +87,7 @@ def worker(
 
 
 def _tell(started: dict[str, object], *, as_json: bool, output: str | None) -> None:
-    """Tells what listens, once it does; people read it in the log, so that the table is one line."""
+    """Tells the addresses that listen, once they do; people read it in the log, so that the table is one line."""
     line = ", ".join(
         f"{name}: {listed(value) if isinstance(value, list) else value}" for name, value in started.items()
     )

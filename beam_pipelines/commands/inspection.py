@@ -49,7 +49,7 @@ def count(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Count subtokens: of a config's sources, of parquet files, or of what was built. All of each is read.
+    """Count subtokens: of a config's sources, of parquet files, or of built datasets. All of each is read.
 
     Shows subtokens, documents, bytes, and tokens per document (mean, median, 99th percentile); see docs/counting.md.
     """

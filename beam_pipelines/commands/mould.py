@@ -63,7 +63,7 @@ def add(
     """Makes a command of a function, whose docstring is its help.
 
     Args:
-        group: what it becomes a command of.
+        group: the one that it becomes a command of.
         function: the command.
         name: by default the function's.
         takes_beams: whether it takes the options of Beam.

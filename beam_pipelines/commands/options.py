@@ -22,7 +22,7 @@ Datasets = Annotated[
 EngineOption = Annotated[
     Engine,
     typer.Option(
-        help="What encodes. auto takes gigatoken where it can load the tokenizer and agrees with it on a sample."
+        help="The encoder. auto takes gigatoken where it can load the tokenizer and agrees with it on a sample."
     ),
 ]
 Settings = Annotated[
@@ -42,7 +42,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Tracebacks, and all of Bea
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no hints: results, warnings and errors.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 OutputFile = Annotated[
-    str | None, typer.Option("--output", "-o", metavar="FILE", help="Write what is printed to a file as well.")
+    str | None, typer.Option("--output", "-o", metavar="FILE", help="Write the result to a file as well.")
 ]
 
 

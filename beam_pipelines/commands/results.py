@@ -1,4 +1,4 @@
-"""Where the result of a command goes: to standard output, and to a file where one is named."""
+"""Gives the result of a command: on standard output, and in a file where one is named."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def chosen_format(output_format: str, as_json: bool) -> OutputFormat:
-    """What `--format` and `--json` say together.
+    """The format that `--format` and `--json` ask for together.
 
     Raises:
         UsageError: they say two things.
@@ -52,7 +52,7 @@ def given_options(
     source_root: str | None = None,
     engine: str = "auto",
 ) -> tuple[str, ...]:
-    """The options of a command line that choose what it is about, for the line of the next command."""
+    """The options of a command line that choose its subject, for the line of the next command."""
     words = [f"--dataset={name}" for name in dataset or ()]
     words += [f"--set={setting}" for setting in settings or ()]
     words += [] if source_root is None else [f"--source-root={source_root}"]
@@ -63,7 +63,7 @@ def next_command(*words: str) -> None:
     """Names the next command to run, in the last line of standard error; not with `--quiet` or `--json`.
 
     Args:
-        *words: after `broetchen`, not quoted; words of capitals stand for what the user has to fill in.
+        *words: after `broetchen`, not quoted; words of capitals stand for values that the user has to fill in.
     """
     terminal.hint(f"Next: {shlex.join(['broetchen', *words])}")
 

@@ -42,7 +42,7 @@ def train_tokenizer(
     ] = "gpt-4",
     trainer: Annotated[
         Literal["tokenizers", "gigatoken"],
-        typer.Option(help="What trains; the tokenizer is the same. gigatoken: style gpt-neox only."),
+        typer.Option(help="The trainer; the tokenizer is the same by each. gigatoken: style gpt-neox only."),
     ] = "tokenizers",
     vocab_size: Annotated[int, typer.Option(help="Of the tokenizer, special tokens included.")] = 65_536,
     dataset: Datasets = None,
@@ -116,7 +116,7 @@ def eval_tokenizer(
         list[str] | None,
         typer.Option(
             metavar="[NAME=]GLOB",
-            help="Parquet files and what to call them, or a mix config; may be given several times.",
+            help="Parquet files and their names, or a mix config; may be given several times.",
         ),
     ] = None,
     text_column: Annotated[str, typer.Option(metavar="NAME", help="The column of parquet files to read.")] = "text",

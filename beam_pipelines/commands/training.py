@@ -187,7 +187,7 @@ def train(
         bool,
         typer.Option(
             "--dry-run",
-            help="start: check everything; show what it takes, each command and file; do nothing.",
+            help="start: check everything; show the cost, each command and file; do nothing.",
         ),
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="start, delete: do not ask.")] = False,
@@ -203,7 +203,7 @@ def train(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Train a model on what was built, by MaxText.
+    """Train a model on built datasets, by MaxText.
 
     Every parameter is checked against MaxText and the data before anything is paid for. A run that was stopped, killed
     or preempted is started again with the same command, and goes on from its last checkpoint.
@@ -240,7 +240,7 @@ def train(
     elif verb == "status" and not as_json:
         trainer.status()
     else:
-        # What is said on the way is none of the result, where that is JSON.
+        # Where the result is JSON, messages on the way must not mix with it.
         with contextlib.redirect_stdout(terminal.console().file) if as_json else contextlib.nullcontext():
             done = _do(verb, run, trainer, yes=yes, follow=follow, step=step, quiet=quiet, as_json=as_json)
         if as_json:
@@ -296,7 +296,7 @@ def _do(
     quiet: bool,
     as_json: bool,
 ) -> dict[str, object]:
-    """What an action does; of some it answers with what is known after it."""
+    """Does an action; returns the facts that some of them tell with `--json`, else nothing."""
     match verb:
         case "start":
             terminal.will_go_on()

@@ -1,4 +1,4 @@
-"""The budgets of a mix: what shares and tokens of its datasets have to add up to."""
+"""The budgets of a mix, from the shares and tokens of its datasets, and their sums."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def budget_problems(
 
     Args:
         total: `total_tokens`, or None.
-        shares, tokens: what the datasets that have one give, by name.
+        shares, tokens: of the datasets that have one, by name.
         datasets: how many there are.
     """
     if shares.keys() - tokens.keys() and tokens.keys() - shares.keys():

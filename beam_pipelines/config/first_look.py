@@ -1,7 +1,7 @@
-"""What a config names and has to be there, looked at before a job starts: sources with a column of text.
+"""Looks, before a job starts, at the sources that a config names: they must exist, with a column of text.
 
-What is wrong is said as an error of the config, with its line and key. Of a source the files are listed, and the footer
-of one is read; a job then reads all of them.
+A problem is an error of the config, with its line and key. The files of a source are listed, and the footer of one is
+read; the job then reads all of them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def check_sources(config: MixConfig, datasets: Sequence[str], *, elsewhere: bool
     """Looks at the sources of `datasets`.
 
     Args:
-        elsewhere: whether other machines read them, which may have what this one lacks: a disk, or the permission for a
+        elsewhere: whether other machines read them, which may have a disk that this one lacks, or the permission for a
             bucket. A source that only they may reach is told of, and left to them.
 
     Raises:
@@ -87,7 +87,7 @@ def _source_problems(config: MixConfig, name: str, elsewhere: bool) -> Iterator[
 
 
 def _may_be_there(path: str, error: BroetchenError) -> bool:
-    """Whether another machine may read what this one cannot: a store's own error is of the account, or the network."""
+    """Whether another machine may read a source that this one cannot: a store's error may be the account's alone."""
     return storage.is_local(path) or error.__cause__ is not None
 
 

@@ -1,4 +1,4 @@
-"""Sources on the hub that a config does not name file by file, at a commit: what they are now."""
+"""Finds the present files of sources on the hub that a config does not name file by file, at a commit."""
 
 from __future__ import annotations
 

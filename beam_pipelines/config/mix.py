@@ -63,7 +63,7 @@ class MixConfig(ConfigFile):
         examples=["200B"],
     )
     records: RecordsConfig = Field(
-        default=RecordsConfig(), description="What one record holds.", examples=["{add_eos: true}"]
+        default=RecordsConfig(), description="The content of one record.", examples=["{add_eos: true}"]
     )
     shards: ShardsConfig = Field(
         default=ShardsConfig(),
@@ -104,11 +104,11 @@ class MixConfig(ConfigFile):
         return {name: DatasetBudget(train[name], dataset.eval_tokens) for name, dataset in self.datasets.items()}
 
     def shortfall(self, dataset: str) -> OnShortfall:
-        """What to do when the source of `dataset` ends before its budget."""
+        """The `on_shortfall` of `dataset`: its own, or that of the mix."""
         return self.datasets[dataset].on_shortfall or self.on_shortfall
 
     def bad_rows(self, dataset: str) -> OnBadRows:
-        """What to do with rows of `dataset` that hold no text."""
+        """The `on_bad_rows` of `dataset`: its own, or that of the mix."""
         return self.datasets[dataset].on_bad_rows or self.on_bad_rows
 
     def with_source_root(self, root: str) -> Self:
@@ -192,7 +192,7 @@ def _untraced(datasets: Mapping[str, Any], records: Any) -> Iterator[Problem]:
 
 
 def _given(datasets: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """What the datasets that have this key give there, by name."""
+    """The values of a key in the datasets that have it, by name."""
     written = {
         name: dataset.model_dump(mode="json") if isinstance(dataset, DatasetConfig) else dataset
         for name, dataset in datasets.items()
@@ -214,7 +214,7 @@ def load_config(
         overrides: values by dotted key, as `--set KEY=VALUE` gives them: `{"total_tokens": "400000", "records.format":
             "text", "datasets.german.share": "30%"}`. Text is read as the same text in the file would be (`true`,
             `null`, `[a, b]`); other values are taken as they are. They are checked like the file's own.
-        given_as: what an error calls an override.
+        given_as: the name of an override in errors.
 
     Raises:
         UsageError: the file is not there, is no YAML, or breaks the schema; the message has a line for each error.

@@ -55,7 +55,7 @@ class TokenizerConfig(Section):
     )
     special_tokens: Literal["text", "token"] = Field(
         default="text",
-        description="What becomes of a special token's string in a document: encoded as plain text, or as the token.",
+        description="Whether a special token's string in a document is encoded as plain `text`, or as the `token`.",
         examples=["token"],
     )
 

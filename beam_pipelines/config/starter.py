@@ -46,5 +46,5 @@ def starter(name: str) -> str:
 
 
 def _scalar(path: str) -> str:
-    """A path as YAML takes it, whatever is in its name."""
+    """A path as YAML takes it, quoted where its name needs it."""
     return "'" + path.replace("'", "''") + "'"

@@ -1,6 +1,6 @@
-"""The settings that make a text corpus of any mix: what `broetchen vocab` builds for a tokenizer to be trained on.
+"""The settings that make a text corpus of any mix, which `broetchen vocab` builds to train a tokenizer on.
 
-Each dataset is cut to its exact budget, counted by the config's tokenizer: encoding what was written gives exactly that
+Each dataset is cut to its exact budget, counted by the config's tokenizer: encoding the written text gives exactly that
 many tokens. It is the same build as any other; only its shards hold text.
 """
 

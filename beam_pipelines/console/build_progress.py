@@ -1,4 +1,4 @@
-"""Shows how a build gets on: in which phase each dataset is, and how many tokens it has."""
+"""Shows a build's progress: in which phase each dataset is, and how many tokens it has."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def follow_build(
     interval_s = INTERVAL_S if all(storage.is_local(spec.output) for spec in specs) else REMOTE_INTERVAL_S
     with display("build", TOKENS, quiet=quiet, first=f"planning {_datasets(len(specs))}") as progress:
         with contextlib.suppress(BroetchenError, OSError, ValueError):
-            look()  # What lies there now is an earlier build's.
+            look()  # The work that lies there now is an earlier build's.
         with progress.follow(look, interval_s):
             yield
 
@@ -93,7 +93,7 @@ def _state(statuses: Mapping[str, DatasetStatus]) -> str:
         return "encoding"
     if "planning" in phases:
         return "planning"
-    # Those that are planned wait for a worker, which takes a moment.
+    # Datasets that are planned wait for a worker, which takes a moment.
     return "encoding" if "planned" in phases else "publishing" if "publishing" in phases else "finishing"
 
 

@@ -1,4 +1,4 @@
-"""What the tables of all commands share: their looks, how they fit a terminal, and rows as JSON or CSV."""
+"""The layout that the tables of all commands share: their looks, their fit to a terminal, and rows as JSON or CSV."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def print_rows(console: Console, rows: Iterable[Mapping[str, object]], output_fo
 
 
 def print_json(console: Console, value: object) -> None:
-    """Prints a value as JSON; what JSON has no type for, such as a time, becomes text, and what is no number, null."""
+    """Prints a value as JSON; values without a type there, such as times, become text, and NaN and infinity null."""
     terminal.print_as_is(console, json.dumps(_finite(value), indent=1, ensure_ascii=False, default=str))
 
 
@@ -111,7 +111,7 @@ def _finite(value: object) -> object:
 
 
 def as_text(show: Callable[[Console], None]) -> str:
-    """What `show` prints on a console whose width no terminal limits."""
+    """The text that `show` prints on a console whose width no terminal limits."""
     buffer = io.StringIO()
     show(Console(file=buffer, width=NO_LIMIT, emoji=False))
     return "\n".join(line.rstrip() for line in buffer.getvalue().split("\n")).strip("\n") + "\n"

@@ -33,9 +33,9 @@ def follow_tallies(
     Args:
         progress: the display that shows it.
         folder: that the workers share.
-        doing: what they do, as "reading".
+        doing: the work, as "reading".
         unit: of the tallies.
-        total: what there is to do; None where the workers find out.
+        total: of the work; None where the workers find out.
     """
     reader = TallyReader(folder)
 

@@ -1,4 +1,4 @@
-"""Standard error, kept for what a command has to say, and standard output for its results.
+"""Standard error, kept for the messages of a command, and standard output for its results.
 
 Beam prints the traceback of every failed step: through its loggers, from threads straight to `sys.stderr`, and from
 worker processes to the descriptor that they inherit. The error itself comes back as an exception, whose message is
@@ -20,9 +20,9 @@ from beam_pipelines.console.own_stderr import OwnStderr, take_stderr
 from transforms.errors import last_line, without_controls
 
 _OURS = ("transforms.", "beam_pipelines.", "launch.")
-# What becomes of a job is news to those who start one: its states, and its messages.
+# Dataflow's runner logs the states and messages of a job; show them.
 _RUNNER = "apache_beam.runners.dataflow.dataflow_runner"
-# And so are its id and its page, of all that Beam's client of Dataflow logs; the rest is the job with all its options.
+# Beam's client of Dataflow logs the job's id and page; show these. The rest is the job with all its options.
 _CLIENT = "apache_beam.runners.dataflow.internal.apiclient"
 _CLIENT_NEWS = ("Created job with id", "To access the Dataflow monitoring console")
 # Beam asks again after an answer that it takes for a passing failure: for minutes, in silence.
@@ -34,7 +34,7 @@ _HUB_CLIENT, _RETRY = "huggingface_hub.", re.compile(r"\[Retry ([2-9]|\d{2,})/(\
 
 # Beam's local runner logs the records of worker processes by the root logger, as text of the protobuf `LogEntry`.
 _WORKERS = "root"
-# So begins what a job service of ours has to say to the user; Beam's client logs it by the root logger as well.
+# The beginning of messages of our job service to the user; Beam's client logs them by the root logger as well.
 NEWS_OF_JOB = "broetchen: "
 
 _console = Console(stderr=True)
@@ -51,7 +51,7 @@ def console() -> Console:
 
 def output() -> Console:
     """Standard output, for tables and other results."""
-    # A pipe has no width; tables are not cut for it. Names may hold what looks like the code of an emoji.
+    # A pipe has no width; tables are not cut for it. Names may hold text that looks like the code of an emoji.
     return _Output(width=None if sys.stdout.isatty() else 200, emoji=False)
 
 

@@ -46,7 +46,7 @@ _TOKENS_PER_S = 14_000_000
 
 @dataclasses.dataclass(frozen=True)
 class BuildSummary:
-    """What a build did.
+    """The result of a build.
 
     Attributes:
         manifests: of all the datasets asked for, by folder.
@@ -87,7 +87,7 @@ def build(
     """
     started = time.monotonic()
     output = output.rstrip("/") or "/"
-    job_options(beam_arguments, output)  # What is wrong with them is told before anything is loaded.
+    job_options(beam_arguments, output)  # Their faults are told before anything is loaded.
     names = chosen_datasets(config, datasets)
     tokenizer = load_config_tokenizer(config)
     specs = dataset_specs(config, names, tokenizer, output=output, engine=engine, overwrite=overwrite, grow=grow)
@@ -142,7 +142,7 @@ def build(
 
 
 def check_grown(specs: Sequence[DatasetSpec]) -> None:
-    """Checks what can be checked of datasets that are grown from others before a job is started.
+    """Checks datasets that are grown from others, as far as that can be done before a job is started.
 
     Raises:
         UsageError: they cannot be; see `transforms.building.grow.check_old_output`.
@@ -154,7 +154,7 @@ def check_grown(specs: Sequence[DatasetSpec]) -> None:
 
 
 class _Specs(beam.DoFn):
-    """Names what is to be built. `beam.Create` would write it into the job's graph three times."""
+    """Names the datasets to build. `beam.Create` would write them into the job's graph three times."""
 
     def __init__(self, specs: Iterable[DatasetSpec]) -> None:
         self._specs = list(specs)
@@ -170,7 +170,7 @@ def _what_is_built(specs: Sequence[DatasetSpec]) -> str:
 
 
 def _clear_lock(output: str, goes_on: Callable[[LockOwner], bool]) -> None:
-    """Removes the lock of a job that has ended, where whoever has started it is not there to do so."""
+    """Removes the lock of a job that has ended, where the process that started it is gone."""
     with contextlib.suppress(BroetchenError), hold_output(output, goes_on=goes_on):
         pass
 
@@ -195,7 +195,7 @@ def build_demo(
     """Builds the demo's mix, over an earlier demo of another version or config; see `build`.
 
     Raises:
-        UsageError: what lies at one of its datasets' folders is no demo's.
+        UsageError: a folder of one of its datasets holds something else than a demo's.
         BroetchenError: as `build`.
     """
     config = demo_config()

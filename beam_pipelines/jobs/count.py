@@ -1,4 +1,4 @@
-"""Counts subtokens: of a config's sources, of parquet files, or of what was built. It only counts: no ids are kept."""
+"""Counts subtokens: of a config's sources, of parquet files, or of built datasets. It only counts: no ids are kept."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ _TOKENS_PER_S = 40_000_000
 
 
 class Counting:
-    """What is to be counted, under names of its own.
+    """The texts to count, under names of their own.
 
     Args:
-        engine: what encodes; counts do not depend on it.
+        engine: the encoder; counts do not depend on it.
         scratch: a folder that all workers reach.
     """
 
@@ -239,7 +239,7 @@ def _run(
     counted = {name: TextCount.from_plain(by_name[name]) if name in by_name else TextCount() for name in counting.names}
     for name, spec in counting.specs.items():
         if not counted[name].documents and spec.rows is not None:
-            raise BroetchenError(f"{name}: its `filters` and `exclude` leave no document; see that they are meant so")
+            raise BroetchenError(f"{name}: its `filters` and `exclude` leave no document; check them")
         if not counted[name].documents:
             raise BroetchenError(
                 f"{name}: column {spec.text_column!r} holds no text in any of its files ({', '.join(spec.sources)}); "

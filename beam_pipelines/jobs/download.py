@@ -45,14 +45,14 @@ def downloads(config: MixConfig, to: str, datasets: Sequence[str] = ()) -> list[
 
 @dataclasses.dataclass(frozen=True)
 class WrongCopy:
-    """A file that is not there as the hub has it: its name here, and what is wrong, as "is missing"."""
+    """A file that is not there as the hub has it: its name here, and its fault, as "is missing"."""
 
     target: str
     problem: str
 
 
 def download(found: Sequence[Download], *, quiet: bool) -> int:
-    """Fetches what is not there yet, four files at a time; returns how many files were fetched.
+    """Fetches the missing files, four at a time; returns how many files were fetched.
 
     Raises:
         BroetchenError: a file cannot be fetched or written; run again, it goes on where it was.
@@ -61,7 +61,7 @@ def download(found: Sequence[Download], *, quiet: bool) -> int:
 
 
 def check(found: Sequence[Download], *, quiet: bool) -> list[WrongCopy]:
-    """Reads what is there, and holds the hash of each file against the hub's; fetches nothing of the content.
+    """Reads the copies, and compares the hash of each file with the hub's; fetches nothing of the content.
 
     Raises:
         BroetchenError: a file cannot be read.

@@ -34,7 +34,7 @@ from transforms.tokenizer.spec import Engine
 
 @dataclasses.dataclass(frozen=True)
 class DryRun:
-    """What a build would do.
+    """The plan of a build that is not run.
 
     Attributes:
         outlooks: of all datasets, as `plan` has them.
@@ -128,7 +128,7 @@ def _check_service(specs: Sequence[DatasetSpec], arguments: Sequence[str], optio
         running = service_of(job, arguments).unfinished(job.name)
     except CannotTellError as error:
         raise BroetchenError(
-            f"--runner {runner}: {error}; see that it can be reached from here, and its options"
+            f"--runner {runner}: {error}; check its options, and that it can be reached from here"
         ) from error
     if running and runner == DATAFLOW:
         raise BroetchenError(f"{job} runs there already; wait until it is done, or cancel it and run this again")

@@ -51,7 +51,7 @@ class Training:
 
 @dataclass(frozen=True)
 class MixtureSummary:
-    """What was written, and what becomes of it.
+    """The mixture that was written, and the training that follows from it.
 
     `default_shares` says whether the shares are those that the datasets' configs wanted.
     """
@@ -78,7 +78,7 @@ def write_mixture(
     simulated: int = 0,
     quiet: bool = False,
 ) -> MixtureSummary:
-    """Writes the mixture file of built datasets, and says what becomes of the mixture.
+    """Writes the mixture file of built datasets, and describes the training that follows.
 
     Args:
         outputs, datasets: see `launch.mixture.datasets.read_mixture`. A mix config among the outputs (`.yaml`) names

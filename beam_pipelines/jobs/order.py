@@ -33,8 +33,8 @@ class OrderSummary:
         folder: of the order.
         sequences, batch, length: of the training; `batch` sequences make a step.
         shares, supplies: of each dataset, in one order.
-        check: what MaxText's own loader says of it.
-        command: what checks it on the machines that train, and then trains.
+        check: the answer of MaxText's own loader.
+        command: checks it on the machines that train, and then trains.
     """
 
     folder: str

@@ -1,4 +1,4 @@
-"""Plans a build without starting it: what would be read and written, from footers and a sample of each source."""
+"""Plans a build without starting it: the reads and writes, from footers and a sample of each source."""
 
 from __future__ import annotations
 
@@ -37,23 +37,23 @@ _PADDING = 96 << 10
 
 @dataclasses.dataclass(frozen=True)
 class DatasetOutlook:
-    """What a build of one dataset would do; all but the sizes of files are estimates.
+    """The outlook of a build of one dataset; all but the sizes of files are estimates.
 
     Attributes:
         reference_share: of the text, as a sample has it, that `tokenizers` encodes though gigatoken is the engine.
-        uncut_share: of the text, as a sample has it, what has no place within 64 KiB where a document can be cut.
-        kept_share: of the text, as a sample has it, what passes the dataset's filter; None where a ledger knows a part.
+        uncut_share: of the text, as a sample has it, the part with no place within 64 KiB where a document can be cut.
+        kept_share: of the text, as a sample has it, the part that passes the filter; None where a ledger knows a part.
         target_size: bytes that the config wants a shard to have, before the filter.
         need: tokens of all splits.
         available: tokens that the whole source is expected to hold.
         available_error: how far that may be off, in tokens; 0 where all was counted, by a ledger or by the plan.
         passes: how often the train split has to be read for its budget: 1 where the source holds it, and None where it
-            holds nothing beside what is held out.
+            holds nothing beside held-out tokens.
         most_passes: the same where the source holds as little as it may.
         max_repeats: how often the config allows that.
         files, source_bytes: of the whole source.
-        row_groups, read_bytes, files_read: what the budget needs; bytes are of the stored text column.
-        shards, written_bytes: what is published, indices included.
+        row_groups, read_bytes, files_read: needed for the budget; bytes are of the stored text column.
+        shards, written_bytes: published, indices included.
         records_per_shard: of these, on average; in text formats they are documents.
         index_bytes: of memory that each worker of Grain's takes for the index of all of them; 0 for parquet.
         crowded_row_groups: row groups that make more records than `shards.max_records` by themselves; the budget needs

@@ -22,8 +22,8 @@ class ShownRecord:
         record: its number in the split, from 0.
         record_of_shard: its number in `shard`, the file that it is in.
         tokens: how many ids it has; None where it is text that was not encoded.
-        ids: of a record of ids, BOS and EOS included, or what its text encodes to; None where they were not asked for.
-        origin: what the trace tells of it, by column; None where the dataset has no trace.
+        ids: of a record of ids, BOS and EOS included, or those of its text; None where they were not asked for.
+        origin: its values in the trace, by column; None where the dataset has no trace.
     """
 
     dataset: str
@@ -112,7 +112,7 @@ def show_documents(
 def _found(
     dataset: BuiltDataset, split: str | None, columns: Sequence[str], value: str
 ) -> Iterator[tuple[str, tuple[int, int], dict[str, Any]]]:
-    """(split, place, what the trace tells) of each record."""
+    """(split, place, values in the trace) of each record."""
     for name in [split] if split is not None else dataset:
         for number, shard in enumerate(dataset.manifest.splits[name].shards):
             for record, origin in find_records(dataset.folder, shard, columns, value):

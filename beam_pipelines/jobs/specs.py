@@ -1,4 +1,4 @@
-"""From a mix config to what the pipeline builds: resolved paths, exact budgets, and a tokenizer beside the output."""
+"""From a mix config to the specs of its datasets: resolved paths, exact budgets, and a tokenizer beside the output."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def chosen_datasets(config: MixConfig, wanted: Sequence[str]) -> list[str]:
 
 
 def load_config_tokenizer(config: MixConfig) -> TokenizerFile:
-    """The config's tokenizer, checked against what `records` asks of it.
+    """The config's tokenizer, checked against the needs of `records`.
 
     Raises:
         UsageError: it cannot be loaded, or has no token that `records.add_bos` or `add_eos` adds.
@@ -88,7 +88,7 @@ def read_config_tokenizer(
 
 
 def tokenizer_path(tokenizer: TokenizerFile, output: str) -> str:
-    """Where a tokenizer lies beside what is built with it, under its hash: workers and trainers find it there."""
+    """The path of a tokenizer beside the datasets built with it, under its hash: workers and trainers find it there."""
     return posixpath.join(output, f"tokenizer-{tokenizer.sha256[:12]}", "tokenizer.json")
 
 
@@ -112,7 +112,7 @@ def dataset_specs(
     overwrite: bool,
     grow: str | None = None,
 ) -> list[DatasetSpec]:
-    """What each of `datasets` is built from, in their order.
+    """The specs by which `datasets` are built, in their order.
 
     Nothing is written. The tokenizer has to lie at `tokenizer_path` before a step encodes in another process; this one
     need not load it again.
@@ -194,7 +194,7 @@ def row_filter(config: MixConfig, name: str) -> RowFilter | None:
 
 
 def card_mix(config: MixConfig, tokenizer: TokenizerFile) -> CardMix:
-    """What the card of the config's datasets is made of; the tokenizer is at `tokenizer_path` of their output."""
+    """The parts of the config's card; the tokenizer is at `tokenizer_path` of the output."""
     written, budgets = config.as_written(), config.budgets()
     decided = {}
     for name in config.datasets:
@@ -208,7 +208,7 @@ def card_mix(config: MixConfig, tokenizer: TokenizerFile) -> CardMix:
 
 
 def _check_apart(config: MixConfig, datasets: Sequence[str], output: str) -> None:
-    """Checks that no source will match what the build itself writes, which a later one would read.
+    """Checks that no source matches the files that the build itself writes, which a later build would read.
 
     Raises:
         UsageError: one will.
@@ -248,14 +248,14 @@ def _deciding_config(
 
     Args:
         written: the whole config (`MixConfig.as_written`).
-        name: of the dataset; the rest is what the config means by it.
+        name: of the dataset; the rest is its part of the config.
     """
     undecided = ("share", "tokens", "on_bad_rows", "allow_unpinned", "license", "language", "eval_position")
     dataset = {key: value for key, value in written["datasets"][name].items() if key not in undecided}
     # The same as without it.
     if dataset.get("max_repeats") == 1:
         del dataset["max_repeats"]
-    # As if there was no such key where it changes nothing: a fingerprint is what it was before there was one.
+    # As if there was no such key where it changes nothing: a fingerprint is the same as before there was one.
     if written["datasets"][name]["eval_position"] == "start" and dataset["eval_tokens"]:
         dataset["eval_position"] = "start"
     records, shards = written["records"], written["shards"]

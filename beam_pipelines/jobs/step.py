@@ -1,4 +1,4 @@
-"""Looks up what a step of a training in an exact order held: documents, and where in the source they stand."""
+"""Looks up the documents of a step of a training in an exact order, and their places in the source."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ShownPart:
         record: the document's number in the split, as `broetchen show --record` takes it.
         shard, record_of_shard: the file, and the document's number in it.
         first_token, last_token: of the document, the last one excluded.
-        origin: what the trace tells of the document, by column; None where there is no trace.
+        origin: the document's values in the trace, by column; None where there is no trace.
     """
 
     step: int
@@ -95,7 +95,7 @@ def show_step(uri: str, run: str, step: int) -> Iterator[ShownPart]:
 
 
 def _order(run: str) -> tuple[str, Blend]:
-    """The folder of an order, and what it holds."""
+    """The folder of an order, and its description."""
     if not run.endswith((".yaml", ".yml")):
         if (blend := find_blend(run)) is None:
             raise UsageError(f"--run {run}: neither a training config (.yaml) nor the folder of an order")

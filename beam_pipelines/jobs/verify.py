@@ -63,24 +63,24 @@ class AgainstSource:
     def chosen(
         cls, row_groups: int, seed: int | None = None, config: str | None = None, source_root: str | None = None
     ) -> AgainstSource:
-        """With a seed of its own where none is given."""
+        """The choice of these arguments; draws a seed where none is given."""
         return cls(row_groups, random.SystemRandom().randrange(_SEEDS) if seed is None else seed, config, source_root)
 
     def opened(self, shown: str) -> str:
-        """The path by which to open what a manifest shows."""
+        """The path by which to open a path of a manifest."""
         folder = os.path.dirname(self.config) if self.config else ""
         return source_path(shown, folder, (self.source_root or "").rstrip("/"))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Verification(Mapping[str, Manifest]):
-    """The manifests of the datasets, all sound, by folder, and what else is to be said of them.
+    """The manifests of the datasets, all sound, by folder, and further findings.
 
     Attributes:
         digest: stands for all the manifests; see `transforms.dataset.inventory.output_digest`.
-        warnings: what a dataset is as its manifest says, and its user may not want.
-        unchecked: what could not be found out, and why.
-        blind: what this kind of check cannot find at all.
+        warnings: facts that fit the manifest, and that its user may not want.
+        unchecked: facts that could not be checked, and why.
+        blind: faults that this kind of check cannot find at all.
         template: where the job was staged to be started later (`--template_location`); then no shard was read.
     """
 
@@ -122,9 +122,9 @@ def verify(
         against: also to hold row groups of the sources against the datasets.
         digest: of the manifests, as an earlier run told it.
         beam_arguments: options of Beam.
-        remember: not to read again what a run that was stopped has found sound, and to remember until its end what this
-            one finds; see `transforms.progress.memory`. Where a service runs the job, nothing is remembered.
-        fresh: to forget what an earlier run has found, and read all again.
+        remember: not to read again files that a stopped run has found sound, and to remember until its end those that
+            this one finds; see `transforms.progress.memory`. Where a service runs the job, nothing is remembered.
+        fresh: to forget the findings of an earlier run, and read all again.
         quiet: to show no progress.
 
     Raises:
@@ -186,7 +186,7 @@ def _verified(
 
 
 def _memory(output: str, digest: str, *, fresh: bool) -> Memory | None:
-    """What an earlier run has found of these very manifests, if it was stopped; None where there is no cache."""
+    """The memory of an earlier run with these very manifests, if it was stopped; None where there is no cache."""
     try:
         cache = cache_folder()
     except UsageError as error:
@@ -202,7 +202,7 @@ def _memory(output: str, digest: str, *, fresh: bool) -> Memory | None:
 
 
 def _versions() -> str:
-    """Of all that reads a shard: what another version has found is not taken over."""
+    """The versions of all that reads a shard: findings of another version are not taken over."""
     libraries = ("broetchen", "array-record", "grain", "gigatoken", "numpy", "pyarrow", "tokenizers")
     return " ".join(f"{name} {importlib.metadata.version(name)}" for name in libraries)
 
@@ -261,7 +261,7 @@ def _run(
         scratch = stack.enter_context(job_folder(beam_arguments, "verify", output))
         result = posixpath.join(scratch, "findings.json")
         if memory:
-            # Where the job comes to its end, whatever it finds, the next run reads everything.
+            # Where the job comes to its end, with any findings, the next run reads everything.
             stack.callback(lambda: memory.forget() if storage.exists(result) else None)
         job = stack.enter_context(run_job(beam_arguments, work_s=work_s, output=output))
         if progress:
@@ -301,7 +301,7 @@ def _shard_checks(folder: str, manifest: Manifest, engine: Engine) -> list[Shard
 
 
 def _tell(known: Sequence[tuple[str, str]], found: Sequence[Finding], result: str) -> None:
-    """Writes what was found to where the command reads it, and fails where there are problems.
+    """Writes the findings to where the command reads them, and fails where there are problems.
 
     A job that runs elsewhere, and that nobody waits for, fails as well.
     """

@@ -34,7 +34,7 @@ class Chart:
     Attributes:
         name: of its file, without an extension.
         title: that stands above it.
-        description: what it shows, for those who cannot see it.
+        description: of the picture, for people who cannot see it.
     """
 
     name: str

@@ -119,7 +119,7 @@ def read_report(
     batch: int = DEFAULT_BATCH,
     advance: Callable[[int, int], object] = lambda done, total: None,
 ) -> OutputReport:
-    """Reads what a report says of the datasets of an output, or of one dataset. Bounded in memory and in time.
+    """Reads the data of a report on the datasets of an output, or on one dataset. Bounded in memory and in time.
 
     Args:
         output: local or remote.
@@ -192,7 +192,7 @@ def _read_dataset(folder: str, manifest: Manifest, length: int, batch: int) -> D
 
 
 def _some(records: np.ndarray, most: int = _PACKED_RECORDS) -> list[int]:
-    """At most `most` of them, evenly spread."""
+    """At most `most` of the records, evenly spread."""
     if len(records) > most:
         records = records[np.linspace(0, len(records) - 1, most).astype(np.int64)]
     found: list[int] = records.tolist()
@@ -200,7 +200,7 @@ def _some(records: np.ndarray, most: int = _PACKED_RECORDS) -> list[int]:
 
 
 def _pack_mixture(datasets: Sequence[DatasetReport], length: int, bins: int) -> Packing | None:
-    """Packs records of all datasets, as many of each as it has in proportion: what one pass over all of them gives."""
+    """Packs records of all datasets, as many of each as it has in proportion, as one pass over all of them gives."""
     if any(dataset.obstacle for dataset in datasets):
         return None
     datasets = [dataset for dataset in datasets if dataset.train.records]

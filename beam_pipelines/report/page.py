@@ -35,7 +35,7 @@ _BRIEF = 10_000_000
 # A pause of so much of the time between the first file and the last is worth a sentence.
 _LONG_PAUSE = 0.25
 
-# What text may have besides printable characters: those that join or do not join their neighbours, and the soft hyphen.
+# Text may have these besides printable characters: joiners and non-joiners of their neighbours, and the soft hyphen.
 _HARMLESS = frozenset("\n\t\u200c\u200d\u00ad")
 _REASONS = {
     "null": "no value (null)",
@@ -49,7 +49,7 @@ _REASONS = {
 def render_report(report: OutputReport, drawn: Iterable[Chart]) -> str:
     """The page, with the charts that were drawn for the report (`charts`). Equal reports give equal pages.
 
-    Whatever comes from the datasets is escaped, and its control characters and those that turn the direction of text
+    Text from the datasets is escaped, and its control characters and those that turn the direction of text
     are shown by their code points. The page's own policy forbids scripts and every connection.
     """
     environment = jinja2.Environment(

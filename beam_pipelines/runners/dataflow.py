@@ -44,7 +44,7 @@ def with_dataflow_defaults(arguments: Sequence[str], output: str | None = None) 
 
 
 def check_reachable(specs: Iterable[DatasetSpec]) -> None:
-    """Checks that Dataflow's workers can read sources of datasets, lists of what to exclude, and what is grown from.
+    """Checks that Dataflow's workers can read the sources, lists of values to exclude, and outputs to grow from.
 
     Raises:
         UsageError: one is on this machine's own disk.
@@ -66,7 +66,7 @@ def check_reachable(specs: Iterable[DatasetSpec]) -> None:
             )
 
 
-# What a build does in a bucket: shards are renamed, which is a copy and a deletion, and unfinished work is looked for.
+# A build renames shards in a bucket, which is a copy and a deletion, and lists its unfinished work.
 _PERMISSIONS = ("storage.objects.create", "storage.objects.delete", "storage.objects.get", "storage.objects.list")
 
 
@@ -87,7 +87,7 @@ def check_bucket(path: str, shown: str | None = None) -> None:
 
     Args:
         path: of the folder, ``gs://…``.
-        shown: what the message begins with; by default the path.
+        shown: the beginning of the message; by default the path.
 
     Raises:
         BroetchenError: it may not, or there is no such bucket.
@@ -166,7 +166,7 @@ _NO_CACHE = "skip"
 
 @contextlib.contextmanager
 def pinned_packages(options: PipelineOptions) -> Iterator[None]:
-    """Has workers install the project's wheel and what `LOCK` lists, while the block submits the job.
+    """Has workers install the project's wheel and the packages of `LOCK`, while the block submits the job.
 
     An image or a setup file that the options name brings all that workers need; requirements that they name take the
     place of `LOCK`.
@@ -202,7 +202,8 @@ def check_source_folder() -> None:
 
 
 def _make_wheel(folder: str) -> str:
-    # From a copy: setuptools writes beside its sources, where another job may be at it, and takes along what it finds.
+    # From a copy: setuptools writes beside its sources, where another job may be at it, and takes along all files
+    # there.
     tree = Path(folder, "tree")
     tree.mkdir()
     for path in _ROOT.iterdir():
@@ -215,5 +216,5 @@ def _make_wheel(folder: str) -> str:
     wheels = sorted(Path(folder).glob("*.whl"))
     if done.returncode or len(wheels) != 1:
         said = one_line("\n".join((done.stdout + done.stderr).splitlines()[-3:]))
-        raise BroetchenError(f"{_ROOT}: the workers' package cannot be made ({said}); see that this folder is whole")
+        raise BroetchenError(f"{_ROOT}: the workers' package cannot be made ({said}); check that this folder is whole")
     return str(wheels[0])

@@ -1,4 +1,4 @@
-"""What a job takes on Dataflow: processor hours, their price, and how many machines to ask for. Pure arithmetic.
+"""The cost of a job on Dataflow: processor hours, their price, and the number of machines to ask for. Arithmetic only.
 
 `broetchen plan` shows hours and price, a job that is submitted gets its number of machines, and docs/dataflow.md has
 its figures from here (https://cloud.google.com/dataflow/pricing).
@@ -17,7 +17,7 @@ PRICES_OF = 2024
 """The year of the prices below, in us-central1."""
 
 TOKENS_PER_S = 11_600_000
-"""Of one process with one processor, gigatoken and the sample tokenizer: docs/benchmarks.md, "A second worker"."""
+"""With one process on one processor, gigatoken and the sample tokenizer: docs/benchmarks.md, "A second worker"."""
 
 _DOLLARS_PER_PROCESSOR_HOUR = 0.056
 _DOLLARS_PER_GB_OF_MEMORY_HOUR = 0.003557

@@ -65,7 +65,7 @@ def _after(seconds: float, call: Callable[[], None]) -> threading.Timer:
 
 
 def _give_up() -> None:
-    """Ends this process and its workers at once; what it leaves, the next build takes up."""
+    """Ends this process and its workers at once; the next build goes on from the files that are left."""
     terminal.say(f"broetchen: {worker_died()}")
     sys.stdout.flush()
     for child in psutil.Process().children(recursive=True):
@@ -82,7 +82,7 @@ _STEP = re.compile(r" \[while running '[^']*'\]")
 _CLASSES = {kind.__name__: kind for kind in (BroetchenError, UnreachableError, UsageError)}
 WORKER_DIED = "Channel closed prematurely"
 """How Beam says that a worker process is gone."""
-# How it introduces what is wrong with its options.
+# The words before its errors about options.
 _INVALID_OPTIONS = "Pipeline has validations errors:"
 
 
@@ -91,12 +91,12 @@ def plain_errors(runner: str | None = None) -> Iterator[None]:
     """Raises an error of ours that ended a pipeline as itself, without Beam's wrapping, and a service's in words.
 
     Args:
-        runner: Beam's name of what runs the pipeline; None for this machine.
+        runner: Beam's name of the runner; None for this machine.
 
     Raises:
         KeyboardInterrupt: the user stopped the pipeline.
         UsageError: Beam refuses its options.
-        BroetchenError: whatever our code raised as one, a worker process died, or a service failed.
+        BroetchenError: our code raised one, a worker process died, or a service failed.
     """
     place = place_of(runner)
     with ended_with_workers():
@@ -114,7 +114,7 @@ def plain_errors(runner: str | None = None) -> Iterator[None]:
 
 
 def find_error(text: str, place: str = LOCAL) -> BroetchenError | None:
-    """The last error of ours in a runner's message, or what the message means.
+    """The last error of ours in a runner's message, or the meaning of the message.
 
     >>> find_error("Traceback …\\ntransforms.errors.BroetchenError: a.parquet: cut short [while running 'Plan']")
     BroetchenError('a.parquet: cut short')
@@ -132,7 +132,7 @@ def find_error(text: str, place: str = LOCAL) -> BroetchenError | None:
 
 def was_interrupted(error: BaseException | None) -> bool:
     """Whether an error has come of Ctrl-C."""
-    # Beam makes a RuntimeError of Ctrl-C in a step, and keeps the cause; what is cleaned up then may fail in turn.
+    # Beam makes a RuntimeError of Ctrl-C in a step, and keeps the cause; the cleaning up after it may fail in turn.
     while error is not None:
         if isinstance(error, KeyboardInterrupt):
             return True

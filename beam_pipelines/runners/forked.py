@@ -1,4 +1,4 @@
-"""Worker processes that are there at once: forks of the command itself, made before it has threads.
+"""Worker processes without start-up time: forks of the command itself, made before it has threads.
 
 Beam's local runner starts each worker process as a fresh Python, which imports Beam and the pipeline again, for
 seconds, and only once the job has been planned. A fork has imported everything already. It waits on a pipe until Beam
@@ -134,7 +134,7 @@ def waiting_workers(count: int, prepare: Callable[[], None] = lambda: None) -> W
 
     Args:
         count: of workers; one or none needs no fork.
-        prepare: what each fork does at once, while this process goes on.
+        prepare: called in each fork at once, while this process goes on.
     """
     forks: list[_Fork] = []
     if count > 0 and _can_fork():
@@ -162,21 +162,21 @@ def _be_worker(orders: Connection, inherited: Sequence[Connection], prepare: Cal
         environment = json.loads(orders.recv_bytes())
     except EOFError:
         return
-    # What it has to say it says to its driver, who says it.
+    # Its log goes to the driver, which prints it; a handler here would print each line twice.
     logging.getLogger().handlers.clear()
     os.environ.update(environment)
     sdk_worker_main.main([])
 
 
 def _drop_stderr() -> None:
-    """Leaves out what Beam prints of errors, which come back as exceptions: a script's standard error is its own."""
+    """Drops Beam's prints of errors, which come back as exceptions: a script's standard error is its own."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     os.close(nowhere)
 
 
 def _share_arenas() -> None:
-    """Lets the worker's threads share two heaps: with one each, what a thread has freed serves no other.
+    """Lets the worker's threads share two heaps: with one each, memory that a thread has freed serves no other.
 
     Two workers then hold a tenth less. Other C libraries than glibc (mallopt(3)) have no such setting.
     """

@@ -23,7 +23,7 @@ class FreshWorker:
             command,
             env={**os.environ, "PYTHONPATH": folders, **order.variables()},
             stdin=subprocess.DEVNULL,
-            # What Beam prints of errors comes back as exceptions: a script's standard error is its own.
+            # A script's standard error is its own; the errors that Beam would print there come back as exceptions.
             stderr=None if terminal.is_command() else subprocess.DEVNULL,
         )
         self._killed = False

@@ -49,7 +49,7 @@ class Job:
         self.template: str | None = template or None
 
     def remote(self, build: str = "") -> RemoteJob | None:
-        """What a lock has to say of the job that a service will run; None where this process runs it, or nobody does.
+        """A lock's description of the job that a service will run; None where this process runs it, or nobody does.
 
         Args:
             build: a SHA-256 that two builds share if they build the same.
@@ -112,7 +112,7 @@ def run_job(
         work_s: about how many seconds the work takes in one process; decides how many worker processes a local run
             takes, and how many machines Dataflow is asked for.
         output: the folder that the job writes to; None where it only reads.
-        prepare: what each worker process does at once, while this one goes on.
+        prepare: called in each worker process at once, while this one goes on.
 
     Raises:
         UsageError: Beam has no such option or runner, or the runner cannot run this job.

@@ -11,11 +11,11 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions,
 from transforms.parquet.source_files import expand_sources
 from transforms.tokenizer.spec import ChosenEngine
 
-# What a second process costs: an encoder of its own, and the runner's way between processes.
+# The seconds that a second process costs: for an encoder of its own, and the runner's way between processes.
 _WORK_WORTH_PROCESSES_S = 2.0
 _MEMORY_PER_WORKER = 1 << 30
 _MEMORY_OF_ONE = 512 << 20
-# What `tokenizers` encodes in one process, whatever is done with the ids then; see docs/benchmarks.md.
+# The rate of `tokenizers` in one process, whatever happens to the ids; see docs/benchmarks.md.
 _REFERENCE_TOKENS_PER_S = 500_000
 # A byte of parquet, compressed as it is and with other columns in it, holds about half a token.
 _TOKENS_PER_STORED_BYTE = 0.5
@@ -36,7 +36,7 @@ def work_seconds(tokens: float, tokens_per_s: float, engine: ChosenEngine | None
     Args:
         tokens: to be encoded, or read.
         tokens_per_s: with gigatoken, or without any encoding.
-        engine: what will encode; None where nothing does. Other libraries are about as fast as "tokenizers".
+        engine: the encoder; None where nothing is encoded. Other libraries are about as fast as "tokenizers".
     """
     return tokens / tokens_per_s + (tokens / _REFERENCE_TOKENS_PER_S if engine == "tokenizers" else 0)
 

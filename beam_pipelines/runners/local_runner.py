@@ -13,7 +13,7 @@ fails where they change, and a run then refuses to start rather than listen else
 * `apache_beam/runners/portability/fn_api_runner/worker_handlers.py`: `WorkerHandlerManager` makes a `GrpcServer` in
   `get_worker_handlers` where its `_grpc_server` is None, and closes it in `close_all`. `GrpcWorkerHandler` uses of it
   the two handlers and the four ports, by way of `port_from_worker`.
-* `apache_beam/runners/worker/sdk_worker_main.py`: what a worker process reads from its environment variables.
+* `apache_beam/runners/worker/sdk_worker_main.py`: the environment variables that a worker process reads.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class Runner(FnApiRunner):
         self._listening = _Listening(listen, start, keepalives)
 
     def run_graph(self, graph: beam_runner_api_pb2.Pipeline, workers: int) -> RunnerResult:
-        """Runs a pipeline that another process has made, whatever workers it was made for.
+        """Runs a pipeline that another process has made, for any kind of workers.
 
         Args:
             graph: it is changed: all of its environments become that of the workers, and nothing is staged for them.
@@ -196,7 +196,7 @@ class _Manager(beams.WorkerHandlerManager):
 
 
 class _Server:
-    """In the place of Beam's `GrpcServer`; a "port" is the whole address of a service."""
+    """Takes the place of Beam's `GrpcServer`; a "port" is the whole address of a service."""
 
     def __init__(self, listening: _Listening, state: Any, manager: beams.WorkerHandlerManager) -> None:
         self.start, self._listening = listening.start, listening
@@ -227,7 +227,7 @@ class _Server:
 
 @Environment.register_urn(_URN, None)
 class _WorkerEnvironment(Environment):
-    """That of the command itself, for workers that have it."""
+    """The environment of the command itself, for workers that have it."""
 
     def to_runner_api_parameter(self, context: Any) -> tuple[str, None]:
         return _URN, None

@@ -19,8 +19,9 @@ RUNNERS_WITH_MORE_OPTIONS = ("PortableRunner", "FlinkRunner", "SparkRunner", "Pr
 def pipeline_options(arguments: Sequence[str]) -> PipelineOptions:
     """Options from the command line's arguments that are not ours.
 
-    Local runs take Beam's in-process runner by its own name, FnApiRunner: what "DirectRunner" means has come to depend
-    on the pipeline and on whether a further runner can be downloaded, and the output of that one is not proven here.
+    Local runs take Beam's in-process runner by its own name, FnApiRunner: the meaning of "DirectRunner" has come to
+    depend on the pipeline and on whether a further runner can be downloaded, and the output of that one is not proven
+    here.
 
     Raises:
         UsageError: Beam has no such option or runner, or the option cannot have this value.
@@ -43,14 +44,14 @@ def pipeline_options(arguments: Sequence[str]) -> PipelineOptions:
 
 
 def take_beam_options(arguments: Sequence[str], own: Mapping[str, bool]) -> tuple[list[str], list[str]]:
-    """Parts a command line.
+    """Splits a command line into the command's options and Beam's.
 
     Args:
         arguments: options and positional arguments in any order.
         own: the options of the command, each with whether it takes a value.
 
     Returns:
-        (what belongs to the command, Beam's options with their values), both in their old order.
+        (the command's own arguments, Beam's options with their values), both in their old order.
 
     Raises:
         UsageError: an option is neither.
@@ -145,7 +146,7 @@ def _unknown(name: str, own: Iterable[str], known: Iterable[str]) -> UsageError:
 
 
 def _meant(name: str, own: Iterable[str], known: Iterable[str]) -> str:
-    """What may have been meant: an option of the command's own first, and one of Beam's where it is closer.
+    """A guess at the option that was meant: one of the command's own first, and one of Beam's where it is closer.
 
     >>> _meant("--ouput", ["--output"], ["--gcp_output"]), _meant("--direct_num_worker", ["--quiet"], ["--runner"])
     (' (did you mean --output?)', '')

@@ -1,4 +1,4 @@
-"""What the errors of services mean: Dataflow, a portable job service, the APIs of Google Cloud; and what to do then.
+"""The meaning of services' errors, of Dataflow, a portable job service and Google Cloud's APIs, with advice for each.
 
 Their clients raise exceptions of many classes, and some only text: of an exception elsewhere, or of a gRPC call, whose
 last line is ">". Each kind has one line here.
@@ -43,7 +43,7 @@ _MORE_MEMORY = {
 
 
 def worker_died(place: str = LOCAL) -> BroetchenError:
-    """What a worker's death is shown as."""
+    """The error that stands for a worker's death."""
     return BroetchenError(
         f"a worker process died; if it was for lack of memory, {_MORE_MEMORY[place]}. Run the same "
         "command again to go on: finished shards are not redone"
@@ -51,7 +51,7 @@ def worker_died(place: str = LOCAL) -> BroetchenError:
 
 
 def in_words(error: BaseException, place: str = LOCAL) -> BroetchenError | None:
-    """What a service's error means, or None where it is no service's that is known here.
+    """The meaning of a service's error; None where it is of no service that is known here.
 
     Args:
         error: as it was raised; its cause counts as well.
@@ -65,7 +65,7 @@ def in_words(error: BaseException, place: str = LOCAL) -> BroetchenError | None:
 
 
 def _is_beams(error: BaseException) -> bool:
-    """Whether an exception may be one of Beam's runners, which say what has happened by text alone."""
+    """Whether an exception may be one of Beam's runners, which describe an event by text alone."""
     own = type(error).__module__.startswith("apache_beam.")
     return own or isinstance(error, RuntimeError | ValueError | OSError | NotImplementedError)
 
@@ -100,8 +100,8 @@ def _of_class(error: BaseException) -> BroetchenError | None:
             return _of_status(int(error.code), last_line(str(error.message)))
         case grpc.FutureTimeoutError():
             return BroetchenError(
-                "nobody answers at --job_endpoint; see that the job service runs, and that its address can be reached "
-                "from here"
+                "nobody answers at --job_endpoint; check that the job service runs, and that its address can be "
+                "reached from here"
             )
         case grpc.RpcError() if isinstance(error, grpc.Call):
             return _of_rpc(error.code().name, last_line(error.details() or ""))
@@ -114,14 +114,14 @@ _ACTIVE_JOB = re.compile(r"already (?:an )?active job named (\S+?)(?: with id: (
 
 
 def _of_status(status: int, said: str) -> BroetchenError:
-    """The answer of an API of Google Cloud's with an HTTP status, and what it said."""
+    """The answer of an API of Google Cloud's with an HTTP status, and its message."""
     active = _ACTIVE_JOB.search(f"{said} ")
     if active:
         return _job_exists(active[1], active[2])
     if status == http.HTTPStatus.FORBIDDEN and _DISABLED.search(said):
         advice = "switch the API on, by gcloud services enable dataflow.googleapis.com, and wait some minutes"
     elif status == http.HTTPStatus.FORBIDDEN and _BILLING.search(said):
-        advice = "see to the billing of --project"
+        advice = "check the billing of --project"
     elif status >= http.HTTPStatus.INTERNAL_SERVER_ERROR:
         advice = f"the service has a problem: wait a while, and {_AGAIN}"
     else:
@@ -157,11 +157,10 @@ def _of_rpc(status: str, said: str) -> BroetchenError:
 
 
 _RPC_ADVICE = {
-    "UNAVAILABLE": "see that it runs at --job_endpoint, and whether a job of yours goes on there before you start it "
+    "UNAVAILABLE": "check that it runs at --job_endpoint, and whether a job of yours goes on there before you start it "
     "again",
     "DEADLINE_EXCEEDED": "it was too slow: raise --job_server_timeout, and see whether the job goes on there before "
-    "you "
-    "start it again",
+    "you start it again",
     "UNIMPLEMENTED": "what answers at --job_endpoint is no job service of this version of Beam's",
     "NOT_FOUND": "it does not know the job any more, as after a restart: run the same command again to go on",
     "UNAUTHENTICATED": "it takes no jobs from here without credentials",
@@ -178,7 +177,7 @@ _DATAFLOW_ENDED = re.compile(r"Dataflow pipeline failed\. State: (\w+), Error:\n
 _PORTABLE_ENDED = re.compile(r"Pipeline (\S+) failed in state (\w+): (.*)", re.DOTALL)
 _NO_REASON = ("", "None", "unknown error")
 
-# What the message of a job or a runner holds, and what it means: of the first that is found.
+# Patterns in the message of a job or a runner, and their meanings: the first pattern that is found counts.
 _MEANINGS: tuple[tuple[str, type[BroetchenError], str], ...] = (
     (
         r"QUOTA_EXCEEDED|Quota '[^']*' exceeded|(?i:insufficient (?:\w+ )?quota)|Exceeded limit 'QUOTA_FOR_",
@@ -211,13 +210,13 @@ _MEANINGS: tuple[tuple[str, type[BroetchenError], str], ...] = (
     (
         r"Command '\['docker'|no such file or directory: '?docker|docker: not found",
         BroetchenError,
-        "the job service cannot start workers by docker; see to it there, or give --environment_type=EXTERNAL (or "
+        "the job service cannot start workers by docker; check docker there, or give --environment_type=EXTERNAL (or "
         "LOOPBACK, for workers in this process) with --environment_config (docs/runners.md)",
     ),
     (
         r"Java (?:must be installed|is not correctly installed)",
         UsageError,
-        "this runner starts a job service in Java, which is not here; install Java 17, see to JAVA_HOME, or give "
+        "this runner starts a job service in Java, which is not here; install Java 17, set JAVA_HOME, or give "
         "--job_endpoint",
     ),
     (
@@ -267,7 +266,7 @@ def _of_text(text: str, place: str) -> BroetchenError | None:
 
 
 def _of_meaning(text: str, place: str) -> BroetchenError | None:
-    """What a text means whose job is not on this machine; the same words elsewhere mean something else."""
+    """The meaning of a text whose job is not on this machine; the same words elsewhere mean something else."""
     if "Traceback (most recent call last)" in text:
         text = last_line(text)  # The code above it has words of its own.
     if place != LOCAL and _LOST_WORKER.search(text):

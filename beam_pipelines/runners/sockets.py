@@ -1,7 +1,7 @@
 """A folder for Unix sockets that nobody else on this machine can reach, or the reason why there is none.
 
-Whoever can look into the folder of a socket can connect to it, on Linux also by the socket's own mode. So the folder is
-one of `transforms.files.scratch`, 0700, and the folders above it are none that others could exchange.
+A user who can look into the folder of a socket can connect to it, on Linux also by the socket's own mode. So the folder
+is one of `transforms.files.scratch`, 0700, and the folders above it are none that others could exchange.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ def print_build(console: Console, summary: BuildSummary, output: str) -> None:
         return
     made = [split for folder in summary.built for split in manifests[folder].splits.values()]
     tokens, size = sum(split.tokens for split in made), sum(split.bytes for split in made)
-    # Of a build that goes on, what lay there before is no work of this run's.
+    # Shards that an earlier run left are no work of this run's.
     own = max(0, tokens - summary.tokens_before)
     size = size * own // max(1, tokens)
     speed = f"{own / summary.seconds / 1e6:.2f} Mtok/s, {size / summary.seconds / 1e6:.1f} MB/s"
@@ -117,7 +117,7 @@ def build_as_json(summary: BuildSummary, output: str) -> dict[str, object]:
 
 
 def verification_as_json(verification: Verification, verdict: str) -> dict[str, object]:
-    """What a verification has found, for machines; one that finds something wrong is an error."""
+    """The findings of a verification that found no problem, for machines; a problem is an error."""
     rows = [
         {
             "dataset": manifest.dataset,
@@ -154,7 +154,7 @@ def print_verified(console: Console, manifests: Mapping[str, Manifest], verdict:
 
 
 def print_findings(console: Console, found: Verification) -> None:
-    """What else a verification has to say, one thing a line: warnings, what was not found out, the digest."""
+    """Prints the other findings of a verification, one a line: warnings, parts not checked, the digest."""
     lines = [
         *(f"warning: {warning}" for warning in found.warnings),
         *(f"not checked: {what}" for what in found.unchecked),
@@ -176,7 +176,7 @@ def print_downloads(console: Console, found: Sequence[Download]) -> None:
 
 
 def downloads_as_json(found: Sequence[Download], wrong: Sequence[WrongCopy] = ()) -> list[dict[str, object]]:
-    """The files of a download, each with what is wrong with its copy, if that was looked for and found."""
+    """The files of a download, each with the fault of its copy, if that was looked for and found."""
     problems = {copy.target: copy.problem for copy in wrong}
     return [dataclasses.asdict(file) | {"problem": problems.get(file.target)} for file in found]
 

@@ -38,7 +38,7 @@ _ROW_INCHES, _MARK_INCHES = 0.16, 0.1
 
 
 def check_plot_path(path: str) -> None:
-    """Checks what a plot is to be called, before any work is done for it.
+    """Checks the name of a plot, before any work is done for it.
 
     Raises:
         UsageError: the name says neither PNG nor SVG.

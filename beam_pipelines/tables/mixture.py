@@ -1,4 +1,4 @@
-"""What `broetchen mix` shows: a row for each dataset of the mixture, and what the rows do not show at a glance."""
+"""The table of `broetchen mix`: a row for each dataset of the mixture, and notes on all that the rows do not show."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def _repeated(summary: MixtureSummary) -> list[ComponentOutlook]:
 
 
 def _of_repeats(summary: MixtureSummary) -> list[str]:
-    """On datasets that are to be read several times: by how many tokens are trained, or else by what configs wanted."""
+    """On datasets that are to be read several times: by the tokens of the training, else by those of the configs."""
     outlook, training = summary.outlook, summary.training
     said = [
         f"{part.name} holds {part.component.tokens:,} tokens, written once, of {part.component.to_read:,} that are to "
@@ -136,7 +136,7 @@ def _of_repeats(summary: MixtureSummary) -> list[str]:
 
 
 def notes(summary: MixtureSummary) -> list[str]:
-    """What the table does not show at a glance: a sentence each."""
+    """The notes below the table, a sentence each, on all that it does not show at a glance."""
     outlook, training, simulation = summary.outlook, summary.training, summary.simulation
     said = []
     short = [part.component for part in outlook.components if part.component.to_read < part.component.budget]

@@ -21,7 +21,7 @@ _PLACE = ("file", "row_group", "row")
 def print_records(console: Console, records: Iterable[ShownRecord], *, as_json: bool = False) -> None:
     """Prints records one below the other, or all as one JSON list."""
     if as_json:
-        # What JSON has no type for, such as a time, becomes text.
+        # Values for which JSON has no type, such as times, become text.
         rows = [dataclasses.asdict(record) for record in records]
         print_as_is(console, json.dumps(rows, indent=1, default=str))
         return
@@ -80,5 +80,5 @@ def _origin(origin: Any) -> Iterator[str]:
     yield f"  from: {file}, row group {row_group}, row {row}, {part} of the document"
     for name, value in origin.items():
         if name not in (*_PLACE, first, last):
-            # On one line each: what a source holds is not to look like what we say of it.
+            # On one line each: values of a source must not look like ours.
             yield f"  {name}: {' '.join(str(value).split())}"

@@ -25,7 +25,7 @@ _KEPT_SHARE_OF_SMALL_SHARDS = 0.5
 def print_plan(
     console: Console, outlooks: Sequence[DatasetOutlook], output_format: OutputFormat, *, in_bucket: bool = True
 ) -> None:
-    """What a build would read and write; with what a bucket costs, where the output may be in one."""
+    """Prints the reads and writes of a build, with the cost of a bucket where the output may be in one."""
     if output_format != "table":
         print_rows(console, [dataclasses.asdict(outlook) for outlook in outlooks], output_format)
         return
@@ -107,7 +107,7 @@ def _print_bucket(console: Console, outlooks: Sequence[DatasetOutlook]) -> None:
 
 
 def _local_note(outlooks: Sequence[DatasetOutlook]) -> str:
-    """What all of it takes on this machine: time, disk and memory."""
+    """The time, disk and memory that all of it takes on this machine."""
     seconds = sum(outlook.seconds for outlook in outlooks)
     processes = worthwhile_processes(seconds)
     written = sum(outlook.written_bytes for outlook in outlooks)
@@ -121,7 +121,7 @@ def _local_note(outlooks: Sequence[DatasetOutlook]) -> str:
 
 
 def _id_note(outlooks: Sequence[DatasetOutlook]) -> str:
-    """What the size of the vocabulary does to that of files in Megatron's format."""
+    """The effect of the vocabulary's size on that of files in Megatron's format."""
     total = format_size(sum(outlook.written_bytes for outlook in outlooks))
     if outlooks[0].id_bytes == 2:
         return f"In Megatron's format an id takes 2 bytes with this vocabulary: {total} in all."
@@ -133,7 +133,7 @@ def _id_note(outlooks: Sequence[DatasetOutlook]) -> str:
 
 
 def _shortfall(outlook: DatasetOutlook) -> str | None:
-    """What to say of a source that holds less than is wanted of it, or perhaps does; how often it would be read."""
+    """The note on a source that holds less than its budget, or perhaps does: its lack, or how often to read it."""
     missing, error = outlook.need - outlook.available, outlook.available_error
     if missing + error <= 0:
         return None
@@ -183,7 +183,7 @@ def _filter_note(outlook: DatasetOutlook, kept_share: float) -> str:
 
 
 def print_dry_run(console: Console, found: DryRun, output: str) -> None:
-    """What a build would do, and that nothing is done."""
+    """Prints the plan of a build, and that nothing is done."""
     print_plan(console, found.outlooks, "table", in_bucket=not storage.is_local(output))
     for name in found.finished:
         print_as_is(console, f"{name} is finished there already, and would stay as it is.")
@@ -212,7 +212,7 @@ def _duration(seconds: float) -> str:
 
 
 def print_counts(console: Console, counts: Mapping[str, TextCount], output_format: OutputFormat) -> None:
-    """Subtokens of each dataset and of all; what cannot be known is a dash, null, or nothing in CSV."""
+    """Subtokens of each dataset and of all; an unknown number is a dash, null, or nothing in CSV."""
     total = TextCount.sum(counts.values())
     rows = [_count_row(name, count) for name, count in [*counts.items(), ("all", total)]]
     if output_format != "table":

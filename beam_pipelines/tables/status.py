@@ -1,4 +1,4 @@
-"""The table of a build that is under way, which comes without any of what builds."""
+"""The table of a build that is under way; it loads none of the modules that build."""
 
 from __future__ import annotations
 

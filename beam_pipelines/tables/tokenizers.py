@@ -21,7 +21,7 @@ from transforms.quantities import format_share
 
 
 def print_training(console: Console, summary: TrainingSummary) -> None:
-    """What it was trained and checked on, and where it is."""
+    """Prints the texts that a tokenizer was trained and checked on, and its place."""
     asked = f" of {summary.asked_vocab_size:,} asked for" if summary.vocab_size < summary.asked_vocab_size else ""
     checked = summary.checked
     rows = {

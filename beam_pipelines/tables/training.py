@@ -1,4 +1,4 @@
-"""The table of `broetchen train --dry-run`, before its script: what the run reads, takes and costs."""
+"""The table of `broetchen train --dry-run`, before its script: the data, time and cost of the run."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from transforms.bpe.styles import TokenizerStyle, check_round_trip
 from transforms.progress.display import BYTES
 
 HELD_OUT_EVERY = 100
-"""Of so many documents, the last is kept out, as long as these make no more than 16 MiB of text."""
+"""One of so many documents is kept out, the last, as long as these make no more than 16 MiB of text."""
 
 _MOST_BYTES = 16 << 20
 
@@ -84,11 +84,11 @@ def check_tokenizer(
     check_all: bool,
     quiet: bool,
 ) -> RoundTrip:
-    """Checks the evaluation text, or what was kept out of the training; the whole corpus where there is neither.
+    """Checks the evaluation text, or the text kept out of the training; the whole corpus where there is neither.
 
     Args:
         limits: the most bytes that were taken of each part of the corpus, by name; None where there was no limit.
-        kept: what was kept out of the training.
+        kept: the text kept out of the training.
         check_all: whether to check the whole corpus in any case.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a tokenizer is trained on: the sources of a mix config, or text in a folder."""
+"""The corpus that a tokenizer is trained on: the sources of a mix config, or text in a folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from transforms.progress.display import Bar
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """What to train on, and how much text of each part if not all of it.
+    """The texts to train on, and how much of each part if not all of it.
 
     Attributes:
         weights: of the parts where `--max-bytes` divides text among them, by name.

@@ -83,7 +83,7 @@ def read_groups(data: Sequence[str], text_column: str = "text") -> list[TextSour
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found.
+    """The results of an evaluation.
 
     Attributes:
         tokenizers: those evaluated, in their order.
@@ -151,7 +151,7 @@ def evaluate(
         data: see `read_groups`.
         text_column: of the globs; a config names its own.
         with_public: adds the tokenizers in MaxText's package (`PUBLIC_TOKENIZERS`), as far as they load.
-        engine: what encodes for a tokenizer.json; "auto" takes gigatoken where it gives the same ids on a sample.
+        engine: the encoder for a tokenizer.json; "auto" takes gigatoken where it gives the same ids on a sample.
         beam_arguments: options of Beam.
         quiet: to show no progress.
 

@@ -13,7 +13,7 @@ from transforms.files import storage
 
 TOKENIZER = "tokenizer.json"
 _CONFIG, _SPECIAL_TOKENS_MAP, _MANIFEST = "tokenizer_config.json", "special_tokens_map.json", "manifest.json"
-# What transformers writes for a tokenizer that sets no limit.
+# The limit that transformers writes for a tokenizer that sets none.
 _NO_LIMIT = int(1e30)
 
 

@@ -1,4 +1,4 @@
-"""Trains a byte-level BPE tokenizer on a vocabulary corpus, checks it, and writes what transformers and MaxText load.
+"""Trains a byte-level BPE tokenizer on a vocabulary corpus, checks it, and writes it for transformers and MaxText.
 
 Training runs on one machine, with all its threads: merges need the counts of all words in one place.
 """
@@ -42,13 +42,13 @@ _SAMPLE_BYTES = 4 << 20
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSummary:
-    """What a training did.
+    """The result of a training.
 
     Attributes:
-        corpus: what the vocabulary was learnt from.
+        corpus: the text that the vocabulary was learnt from.
         checked: the text that the tokenizer was checked on.
         skipped: rows without text.
-        long_words, long_word_bytes: what was left out of the corpus, since it is too long to train on.
+        long_words, long_word_bytes: of words that were left out of the corpus, since they are too long to train on.
     """
 
     output: str
@@ -81,7 +81,7 @@ def train_tokenizer(
     """Trains a tokenizer, and writes it to the folder `output`, complete or not at all.
 
     Args:
-        corpus: what to train on.
+        corpus: the text to train on.
         output: a folder on any filesystem that Beam writes.
         style: a key of `transforms.bpe.styles.STYLES`.
         trainer: a key of `transforms.bpe.train.TRAINERS`; the tokenizer is the same.

@@ -39,7 +39,7 @@ from transforms.quantities import parse_count
 
 _LONGEST_S = 6 * 3600.0
 _RECIPE_TOKENS = 200_000_000_000
-# What is trained on less has no vocabulary of the usual size.
+# A tokenizer that is trained on less has no vocabulary of the usual size.
 _LEAST_VOCABULARY_CORPUS = 5_000_000
 _MIX = ROOT / "mix_configs" / "30-50-5-5-10" / "mix.yaml"
 _VOCABULARY = ROOT / "mix_configs" / "vocab-corpus.yaml"
@@ -149,7 +149,7 @@ _BY_BEAM = ("vocab", "build", "verify")
 
 
 def lines(bucket: str) -> dict[str, list[str]]:
-    """The commands, and what is said to them."""
+    """The arguments of each command, by its name."""
     return {
         "vocab": ["vocab", f"{bucket}/vocabulary/vocabulary.yaml", "--output", f"{bucket}/vocab", "--quiet"],
         "train-tokenizer": ["train-tokenizer", f"{bucket}/vocab", "--output", f"{bucket}/mix/tokenizer", "--quiet"],

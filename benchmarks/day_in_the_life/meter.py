@@ -1,4 +1,4 @@
-"""What commands on hosts use: time, processors, memory, and bytes through each host's network interface.
+"""The resources that commands on hosts use: time, processors, memory, and bytes through each host's interface.
 
 The kernel keeps most of these accounts: bytes by the interface of the host's network namespace, processor time by
 process, with that of the children that it has waited for. Memory is sampled: the sum of the resident set sizes of all
@@ -25,10 +25,10 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class HostUse:
-    """What one host has used during a command.
+    """The resources that one host has used during a command.
 
     Attributes:
-        cpu_seconds: user and system time of all that ran there.
+        cpu_seconds: user and system time of all processes that ran there.
         received_bytes: through its interface, headers included.
         sent_bytes: the same.
         peak_rss_bytes: the largest sampled sum of its processes' RSS.
@@ -44,7 +44,7 @@ class HostUse:
 
 @dataclass(frozen=True)
 class Use:
-    """What a command has used, where it ran on hosts.
+    """The resources that a command has used, where it ran on hosts.
 
     Attributes:
         seconds: from its start to its end.
@@ -66,7 +66,7 @@ def measure_on(hosts: Sequence[Host], start: Callable[[], Process], longest_s: f
         longest_s: seconds after which it is given up.
 
     Returns:
-        Its exit code, and what it has used.
+        Its exit code, and the resources that it has used.
 
     Raises:
         subprocess.TimeoutExpired: it takes longer.
@@ -130,7 +130,7 @@ def _scratch_bytes(host: Host) -> int:
 
 
 def _cpu_seconds(host: Host) -> float:
-    """Of all processes that are there or are defunct, with those that they have waited for."""
+    """The CPU time of all processes, defunct ones included, with those that they have waited for."""
     ticks = 0
     for fields in _of_processes(host, "stat"):
         ticks += sum(int(field) for field in fields[11:15])  # utime to cstime in proc_pid_stat(5)
@@ -138,7 +138,7 @@ def _cpu_seconds(host: Host) -> float:
 
 
 def _of_processes(host: Host, file: str) -> Iterator[list[str]]:
-    """The fields of a file in ``/proc`` of each process, without the name in brackets and what is before it."""
+    """The fields of a file in ``/proc`` of each process, from the one after the name in brackets on."""
     for folder in host.processes():
         with contextlib.suppress(OSError):
             yield Path(folder, file).read_text().rpartition(")")[2].split()

@@ -23,7 +23,7 @@ from benchmarks.harness.corpus import CorpusSpec, make_corpus, resampled, write_
 
 _BASE_MB, _BASE_FILES = 100, 2
 _LEAST_TOKENS_PER_TEXT_BYTE = 0.17
-"""By the sample tokenizer and by one that is trained on this text: no dataset has fewer."""
+"""No dataset has fewer, by the sample tokenizer and by one that is trained on this text."""
 _MARGIN = 1.1
 _DUMPS = ("CC-MAIN-2019-35", "CC-MAIN-2021-49", "CC-MAIN-2023-14", "CC-MAIN-2024-10")
 
@@ -57,7 +57,7 @@ def files_of(tokens: int) -> int:
 
 
 def make_sources(samples: Path, cache: Path, wanted: Mapping[str, int]) -> dict[str, list[Path]]:
-    """Makes what is not there yet of each dataset's files.
+    """Makes the missing files of each dataset.
 
     Args:
         samples: a folder for each dataset.

@@ -26,7 +26,7 @@ HEADINGS = (
 
 @dataclass(frozen=True)
 class Command:
-    """A command on the cluster, by its name, and what it has used."""
+    """A command on the cluster, by its name, and the resources that it has used."""
 
     name: str
     use: Use
@@ -34,7 +34,7 @@ class Command:
 
 @dataclass(frozen=True)
 class Day:
-    """What was done, on what, and what it took.
+    """The corpora and sizes of a day, and the resources that its commands took.
 
     Attributes:
         tokens: of the mix, without the held-out ones.
@@ -106,7 +106,7 @@ def verdict(day: Day) -> str:
 
 
 def summary(day: Day) -> str:
-    """What was built of what, in sentences."""
+    """The sizes of the source and of the builds, in sentences."""
     workers = len(day.commands[0].use.hosts) - 1
     return (
         f"{day.tokens:,} tokens in {day.shards} shards, {day.output_bytes / 1e9:.2f} GB, from {day.source_files} files "

@@ -17,7 +17,7 @@ from benchmarks.harness.same_work import Content, RowGroupTokens
 
 @dataclass(frozen=True)
 class Setting:
-    """What all contenders of a run share.
+    """The settings that all contenders of a run share.
 
     Attributes:
         tokenizer: the tokenizer.json.
@@ -49,9 +49,9 @@ class Contender:
         name: on the command line and in the results.
         title: in tables.
         command: arguments of the process, from the setting, corpus, output folder, statistics file and budget.
-        read: what lies in the output folder.
+        read: reads the work in the output folder.
         row_group_tokens: how many tokens each row group has, from output folder, statistics file and corpus, where the
-            contender can be what the others are held against.
+            contender can be the reference.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Counter:
         name: on the command line and in the results.
         title: in tables.
         command: arguments of the process, from the setting, corpus, a folder for its logs and the statistics file.
-        read: tokens and documents, from what the statistics file says.
+        read: reads tokens and documents from the statistics file.
     """
 
     name: str
@@ -164,8 +164,9 @@ def comparable(names: Sequence[str], *, plain_loop: bool) -> list[Contender]:
     Args:
         names: of contenders.
         plain_loop: whether the plain loop encodes these texts with this tokenizer as `tokenizers` does. It leaves out
-            added tokens, other splits, and what the engines do not know alike. Where it does not, DataTrove's output
-            takes its place; that has no records, so that the Beam pipeline's cannot be held against it.
+            added tokens, other splits, and characters that the engines do not know alike. Where it does not,
+            DataTrove's output takes its place; that has no records, so that the Beam pipeline's cannot be held against
+            it.
     """
     first, others = (LOOP, (BUILD, BEAM, DATATROVE)) if plain_loop else (DATATROVE, (BUILD,))
     return [first, *(contender for contender in others if contender.name in names)]

@@ -54,7 +54,7 @@ _LETTERS = "abcdefghijklmnoprstuvwxyzäöü"
 
 @dataclass(frozen=True)
 class CorpusSpec:
-    """What decides a corpus: text size in MB (10^6 bytes of UTF-8), files, rows of a row group, seed, kind of texts."""
+    """Decides a corpus: text size in MB (10^6 bytes of UTF-8), files, rows of a row group, seed, kind of texts."""
 
     text_mb: int
     files: int
@@ -73,7 +73,7 @@ class CorpusSpec:
 
 @dataclass(frozen=True)
 class Corpus:
-    """A corpus on disk: its parquet files in order, and what they hold."""
+    """A corpus on disk: its parquet files in order, and their sizes."""
 
     directory: Path
     files: list[Path]

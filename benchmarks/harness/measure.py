@@ -35,12 +35,12 @@ DISTURBING_VARIABLES = ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
 
 
 class ContenderFailed(RuntimeError):
-    """A measured command ended with an error; the message holds the end of what it said."""
+    """A measured command ended with an error; the message holds the end of its output."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one command used, its descendants included.
+    """The resources that one command used, its descendants included.
 
     Attributes:
         exit_code: of the command itself; negative if a signal ended it.
@@ -51,7 +51,7 @@ class Measurement:
         disk_read_bytes: fetched from the block device, the kernel's readahead included; cached pages cost nothing.
         disk_written_bytes: handed to the block device or dirtied for it.
         samples: number of memory samples.
-        meter_cpu_seconds: what the sampling itself took of the CPU.
+        meter_cpu_seconds: user and system time of the sampling itself.
     """
 
     exit_code: int
@@ -124,7 +124,7 @@ def _disk_bytes() -> tuple[int, int]:
 
 
 def _wait_for_orphans() -> None:
-    """Reap what the command left behind; end it after a while, or a stuck child would stop the benchmark."""
+    """Reap processes that the command left behind; end them after a while, so that none stops the benchmark."""
     deadline = time.monotonic() + ORPHAN_GRACE_SECONDS
     while True:
         try:
@@ -194,7 +194,7 @@ def measure_apart(command: Sequence[str], log: Path) -> Measurement:
 def main() -> None:
     """Measure the command after ``--`` and print the measurement as JSON."""
     parser = argparse.ArgumentParser(description="Run a command and print what its process tree used, as JSON.")
-    parser.add_argument("--log", type=Path, required=True, help="file for what the command prints")
+    parser.add_argument("--log", type=Path, required=True, help="file for the output of the command")
     parser.add_argument("--interval", type=float, default=0.05, help="seconds between two memory samples")
     parser.add_argument("command", nargs="+", help="the command, after --")
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Where the benchmarks find the project and keep what they make, and how they warm up."""
+"""The places where the benchmarks find the project and keep their files, and the warm-up."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WARM_UP_MB = 1
 
 
 def add_place_options(parser: argparse.ArgumentParser) -> None:
-    """Options for where the samples lie, where the command lies, and where to keep what is made."""
+    """Adds options for the places of the samples and of the command, and the folder for files."""
     parser.add_argument("--samples", type=Path, default=ROOT / "samples" / "corpora", help="sources of the corpus")
     parser.add_argument("--broetchen", type=Path, default=Path(sys.executable).with_name("broetchen"))
     parser.add_argument("--cache", type=Path, default=CACHE, help="corpora, tokenizers, outputs and results")

@@ -1,4 +1,4 @@
-"""The results: what was measured, medians and ratios of it, and tables of them."""
+"""The results: measurements, their medians and ratios, and tables of them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Run:
 class Row:
     """A contender on a corpus: medians of its runs, but the largest of the memory peaks.
 
-    ``start_seconds`` is what a corpus of 1 MB takes, which is nearly all start-up. ``steady_tokens_per_second`` leaves
+    ``start_seconds`` is the time of a corpus of 1 MB, which is nearly all start-up. ``steady_tokens_per_second`` leaves
     out that time and that corpus' tokens; None for a run of less than twice that time: the difference would be noise.
 
     ``read_ratio`` is the bytes fetched from disk over the bytes needed; None where less was fetched than is needed, as
@@ -281,7 +281,7 @@ def rich_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]
 
 
 def targets_table(targets: Sequence[Target]) -> Table:
-    """What was wanted and what was found, for a terminal."""
+    """The targets and the figures that were measured, for a terminal."""
     table = Table(*TARGET_HEADINGS, title="Targets")
     for target in targets:
         table.add_row(*target_cells(target), style=None if target.met else "bold red")
@@ -295,7 +295,7 @@ def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]], texts
 
 
 def machine_line(date: str, machine: dict[str, Any]) -> str:
-    """When and on what machine it was measured, as a sentence."""
+    """The day and the machine of the measurements, as a sentence."""
     return (
         f"{date}, {machine['cpu']}, {machine['cpus']} cores, {machine['memory_gib']:.0f} GiB, "
         f"{machine['system']}, Python {machine['python']}; load average before the first run "
@@ -309,7 +309,7 @@ def versions_line(versions: dict[str, str]) -> str:
 
 
 def start_line(start_runs: Sequence[Run]) -> str:
-    """What start-up costs each contender, as a sentence."""
+    """The seconds that each contender takes to start, as a sentence."""
     starts = "; ".join(f"{TITLES[run.contender]} {run.measurement.wall_seconds:.1f}" for run in start_runs)
     return f"Seconds for a corpus of {start_runs[0].corpus_mb} MB, which is nearly all start-up: {starts}."
 

@@ -1,4 +1,4 @@
-"""Runs contenders and counters on corpora, checks that they did the same work, and removes what they wrote."""
+"""Runs contenders and counters on corpora, checks that they did the same work, and removes their outputs."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Bench:
     """Runs contenders on corpora with one setting.
 
     Args:
-        setting: what all share.
+        setting: shared by all contenders.
         budget_share: ``build``'s budget, of a corpus' tokens.
         cache: folder to run in.
-        console: says what is done.
+        console: for progress.
         keep: whether to keep what the last run of each contender wrote.
     """
 
@@ -42,7 +42,7 @@ class Bench:
         self._references: dict[Path, Reference] = {}
 
     def run(self, contender: Contender, corpus: Corpus, corpus_mb: int) -> Run:
-        """One run of one contender; the first on a corpus is what the others are held against.
+        """One run of one contender; the first on a corpus is the reference for the others.
 
         Raises:
             ContenderFailed: it ended with an error.

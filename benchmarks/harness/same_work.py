@@ -1,4 +1,4 @@
-"""Reads what the contenders wrote, and checks that they did the same work.
+"""Reads the output of the contenders, and checks that they did the same work.
 
 The plain loop's files, in order, are the corpus as one stream of ids, and where the plain loop encodes otherwise than
 `tokenizers`, DataTrove's are. Held against it:
@@ -32,7 +32,7 @@ RowGroupTokens = Mapping[str, Sequence[int]]
 
 
 class WrongWork(RuntimeError):
-    """A contender did not write what it should have."""
+    """A contender wrote something else than the reference."""
 
 
 def array_records(paths: Sequence[Path]) -> Content:
@@ -80,7 +80,7 @@ def datatrove_row_groups(folder: Path, files: Sequence[Path]) -> RowGroupTokens:
 
 @dataclass(frozen=True)
 class Work:
-    """What was written.
+    """The ids that a contender wrote.
 
     Attributes:
         tokens: number of ids.
@@ -111,7 +111,7 @@ def read_work(content: Content, prefix: int = 0) -> Work:
 
 @dataclass(frozen=True)
 class Reference:
-    """What the others are held against, and what follows from it.
+    """The work that the others are compared with, and the budget that follows from it.
 
     Attributes:
         work: all that the first contender wrote; its prefix is the budget.

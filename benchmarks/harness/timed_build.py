@@ -1,4 +1,4 @@
-"""One `broetchen build` of one dataset, as a command to be timed, and what it wrote."""
+"""One `broetchen build` of one dataset, as a command to be timed, and its output."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 * ``sample``: `samples/tokenizer.json`, the recipe's first: NFKC, GPT-2's split, a space before the first word.
 * ``nanochat``: no normalizer, and nanochat's split, where digits stand alone or in pairs.
-* ``neox``: the style of ``sample``, with what GPT-NeoX-20b and Pythia have beside it: added tokens for runs of 2 to 24
+* ``neox``: the style of ``sample``, with an addition of GPT-NeoX-20b and Pythia: added tokens for runs of 2 to 24
   spaces, which are found after normalization, and no tokens for the 13 bytes that UTF-8 never holds.
 
 The latter two are trained by ``broetchen train-tokenizer`` on the samples, in ten seconds each, and kept.

@@ -1,10 +1,10 @@
 """Makes clean documents look as web pages and PDFs do: runs of spaces, tabs, soft hyphens, emoji, fractions.
 
-The samples come from documentation and hold none of this, while it is what makes encoding slow: added tokens for runs
+The samples come from documentation and hold none of the strings that make encoding slow: added tokens for runs
 of spaces, characters that normalization changes, and code points on which the engines disagree.
 
 How often each thing stands in a document is an assumption, not a measurement: 4 to 6 % of the web pages and some 55 %
-of the PDFs hold two spaces in a row, and what is rare on the web (new emoji, rare scripts) is in a few of 10,000
+of the PDFs hold two spaces in a row, and text that is rare on the web (new emoji, rare scripts) is in a few of 10,000
 documents. The words stay those of the document.
 """
 
@@ -24,7 +24,7 @@ TABBED = 0.02
 LAID_OUT = 0.55
 """Share of the PDFs in which columns and justified lines have become runs of spaces."""
 CHARACTERS_A_RUN = 300
-"""Of such a PDF, about one run stands in so many characters."""
+"""About one run stands in so many characters of such a PDF."""
 RUNS = (2, 3, 4, 5, 8, 13, 31)
 """Lengths of the runs, in spaces."""
 _LIST_LINES = 30
@@ -57,7 +57,7 @@ _SUPERSCRIPTS = (" 10² ", " 1½ ", " 10³ ")
 _FAR_PRIVATE, _RARE_HAN, _G_CLEF = "\U000f0219", "\U00020bb7", "\U0001d11e"
 
 RARE = (*_NEW_EMOJI, _FAR_PRIVATE, _RARE_HAN, _G_CLEF)
-"""Code points that the engines do not know alike, so that the reference encodes what stands around them."""
+"""Code points that the engines do not know alike, so that the reference encodes their surroundings."""
 
 WEB_MARKS = (
     Mark(0.10, 3, ("\u00a0",)),
@@ -112,7 +112,7 @@ def pdf(text: str, rng: random.Random) -> str:
 
 
 def _places(text: str, marks: Sequence[Mark], rng: random.Random) -> dict[tuple[int, int], str]:
-    """What is to stand instead of which parts of the text, as (start, end)."""
+    """The strings to put into the text, by the part that each replaces, as (start, end)."""
     places = {}
     for mark in marks:
         if rng.random() < mark.share:

@@ -1,6 +1,6 @@
 """array_record's own ``WriteToArrayRecord`` in a Beam pipeline, with ``tokenizers`` in a DoFn.
 
-What a Beam user would write today: ``ReadFromParquetBatched`` → ``encode_batch_fast`` on each row group →
+As a Beam user would write it today: ``ReadFromParquetBatched`` → ``encode_batch_fast`` on each row group →
 ``tf.train.Example`` → the sink. The sink fixes ``group_size:1`` and leaves the compression at the library's default.
 """
 

@@ -19,14 +19,14 @@ PROGRAM = Path(__file__).with_name("programs") / "check_order.py"
 
 _TIMEOUT_SECONDS = 3600
 
-# Only what a Python process needs.
+# Only variables that a Python process needs.
 _KEPT = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "VIRTUAL_ENV")
 
 
 def check_blend(blend: Blend, folder: str) -> str:
-    """Checks a written order, and answers with what was found.
+    """Checks a written order, and answers with the findings.
 
-    What is not on this machine is checked without its shards, by a copy of the order's files; the machines that train
+    An order for other machines is checked without its shards, by a copy of the order's files; the machines that train
     check it with them.
 
     Raises:
@@ -53,7 +53,7 @@ def write_order(plan: BlendPlan, run: str) -> str:
     """Writes the order of a run into a folder below the run's, unless it is there, and checks it.
 
     Returns:
-        What the check found.
+        The findings of the check.
 
     Raises:
         BroetchenError: see `write_blend` and `check_blend`.

@@ -1,6 +1,6 @@
 """The documents that a step of a training in an exact order trained on, by arithmetic in the order's files.
 
-Only what is asked for is read: a few numbers of each file, wherever it lies.
+Reads only the few numbers of each file that an answer needs, on any filesystem.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def parts_of_step(blend: Blend, folder: str, step: int, split: Split = "train") 
         step: from 0.
 
     Raises:
-        BroetchenError: a file cannot be read, or is not what `blend.json` says.
+        BroetchenError: a file cannot be read, or is not as `blend.json` says.
         IndexError: there is no such step.
     """
     of_split = blend.plan.splits[split]

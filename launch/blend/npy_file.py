@@ -26,7 +26,7 @@ class NpyFile:
     """
 
     def __init__(self, path: str, file: BinaryIO, kind: npt.DTypeLike, shape: Sequence[int]) -> None:
-        """Of `new_npy`."""
+        """See `new_npy`, which makes one."""
         self.path, self.bytes = path, 0
         self._file, self._kind, self._digest, self._missing = file, np.dtype(kind), hashlib.sha256(), shape[0]
         described = np.lib.format.dtype_to_descr(self._kind)
@@ -49,7 +49,7 @@ class NpyFile:
 
     @property
     def sha256(self) -> str:
-        """Of all that was written."""
+        """The SHA-256 of all that was written."""
         return self._digest.hexdigest()
 
     def check(self) -> None:

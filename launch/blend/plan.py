@@ -1,4 +1,4 @@
-"""The plan of an exact order: all that decides its bytes, as plain data, and what MaxText will look for.
+"""The plan of an exact order: all that decides its bytes, as plain data, and the names that MaxText will look for.
 
 MaxText finds the files of a dataset's order by a hash over the paths of its shards, as they are on the machine that
 trains, and over how many epochs it would need by its own arithmetic (`compute_index_hash` and its neighbours in
@@ -21,7 +21,7 @@ import pydantic
 from launch.blend import samples, schedule
 
 MANIFEST = "blend.json"
-"""The name of the file that says what a folder of an order holds; it is written last."""
+"""The name of the file that describes the folder of an order; it is written last."""
 
 Split = Literal["train", "eval"]
 
@@ -48,7 +48,7 @@ class ShardPlan(_Part):
 
 
 class DatasetPlan(_Part):
-    """A dataset of an order, and what is read of it.
+    """A dataset of an order, and the part of it that is read.
 
     Attributes:
         folder: where it was read, a local path or gs://….
@@ -200,7 +200,7 @@ def schedule_files(split: Split) -> tuple[str, str]:
 def maxtext_files(plan: SplitPlan, split: Split, folder: str) -> str:
     """MaxText's `grain_train_files` or `grain_eval_files`: `INDICES|SHARD:SHARD…,WEIGHT;…`.
 
-    Weights only tell MaxText how much of each dataset is needed; the schedule decides what comes when.
+    Weights only tell MaxText how much of each dataset is needed; the schedule decides the order.
 
     Args:
         folder: of the order, as the machines that train see it.

@@ -40,7 +40,7 @@ def begun_in(passes: int, tokens: int, length: int) -> int:
 
 
 def passes_begun(sequences: int, tokens: int, length: int) -> int:
-    """In how many passes the first sequences begin, 1 or more.
+    """The number of passes in which the first sequences begin, 1 or more.
 
     >>> passes_begun(3, tokens=256, length=128), passes_begun(2, tokens=256, length=128)
     (2, 1)
@@ -49,7 +49,7 @@ def passes_begun(sequences: int, tokens: int, length: int) -> int:
 
 
 def shuffled(count: int, seed: int, *what: object, shuffle: bool) -> Integers:
-    """The numbers from 0 to `count`, in an order that hangs on the seed and on what is ordered, and on nothing else.
+    """The numbers from 0 to `count`, in an order that depends on the seed and on the purpose alone.
 
     Returns:
         int32 or, from 2³¹ on, int64.
@@ -85,16 +85,16 @@ def sequence_order(
 
 
 def streamed(sequences: int, tokens: int, length: int) -> int:
-    """Of how many sequences in a row a dataset's stream has to be laid out, so that `sequence_order` finds its own.
+    """The number of sequences in a row to lay out of a dataset's stream, so that `sequence_order` finds its own.
 
-    Those of all passes that it begins, but for the last one of the last pass unless it is read.
+    The sequences of all passes that it begins, but for the last one of the last pass unless it is read.
     """
     whole = begun_in(passes_begun(sequences, tokens, length), tokens, length)
     return whole if sequences == whole else whole - 1
 
 
 def passes_laid_out(sequences: int, tokens: int, length: int) -> int:
-    """In how many passes the tokens of so many sequences in a row stand, the last target included.
+    """The number of passes in which the tokens of so many sequences in a row stand, the last target included.
 
     >>> passes_laid_out(2, tokens=256, length=128), passes_laid_out(1, tokens=256, length=128)
     (2, 1)

@@ -134,7 +134,7 @@ def last_sequence(ends: Sequence[int], shares: Sequence[Sequence[Fraction]], dat
     for end, of_phase in zip(ends, shares, strict=True):
         share, length = of_phase[dataset], end - begin
         if had + math.ceil(length * share) > available:
-            # The largest n with ⌈s·n⌉ no more than what is left.
+            # The largest n with ⌈s·n⌉ no more than the rest.
             return begin + min(length, math.floor((available - had) / share))
         had += math.ceil(length * share)
         begin = end
@@ -142,7 +142,7 @@ def last_sequence(ends: Sequence[int], shares: Sequence[Sequence[Fraction]], dat
 
 
 def places(pieces: Iterator[Numbers], datasets: int) -> Iterator[tuple[Numbers, Places]]:
-    """To each piece of an order, the number that each sequence has in its dataset, from 0.
+    """Adds to each piece of an order the number that each sequence has in its dataset, from 0.
 
     >>> [found.tolist() for found in next(places(iter([np.array([0, 1, 0], np.int16)]), 2))]
     [[0, 1, 0], [0, 0, 1]]

@@ -1,4 +1,4 @@
-"""From datasets to an order: what there is, what each phase takes of it, and which dataset runs dry. No I/O."""
+"""From datasets to an order: the sequences there are, those of each phase, and datasets that run dry. No I/O."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from transforms.budget.repeats import exact
 from transforms.errors import UsageError
 from transforms.files import storage
 
-# What separates paths in MaxText's `grain_train_files`; it knows no quotes.
+# The separators of paths in MaxText's `grain_train_files`; it knows no quotes.
 _SEPARATORS = "|:;"
 
 ENDING = ".bin"
-"""Of the shards of such datasets."""
+"""The extension of the shards of such datasets."""
 
 
 @dataclass(frozen=True)

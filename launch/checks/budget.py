@@ -1,4 +1,4 @@
-"""The figures of a run before it starts: what it reads, takes and costs. Pure arithmetic; assumptions are named."""
+"""The figures of a run before it starts: data, time and cost. Pure arithmetic; assumptions are named."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class DataBudget:
     """The data that a run reads.
 
     Attributes:
-        datasets: what is read of each, in the order of the mixture.
+        datasets: the part read of each, in the order of the mixture.
         data_steps: that the data has at least; None in an exact order, which is for just these steps.
         tokens: that all steps read, of full sequences.
         readers: the processes that read.
@@ -75,7 +75,7 @@ class Budget:
     """The totals of a run.
 
     Attributes:
-        data: what it reads.
+        data: that it reads.
         steps: of the run.
         parameters: of the model; None where they cannot be counted from the settings.
         step_seconds: that a step takes at `UTILIZATION`; None where the chips or the parameters are not known.
@@ -97,7 +97,7 @@ class Budget:
 
     @property
     def hours(self) -> float | None:
-        """Of all steps, without the time to start, to evaluate and to write checkpoints."""
+        """The time of all steps, without that to start, to evaluate and to write checkpoints."""
         return None if self.step_seconds is None else self.steps * self.step_seconds / 3600
 
     @property
@@ -107,7 +107,7 @@ class Budget:
 
     @property
     def total_price(self) -> Decimal | None:
-        """Of all hours, in US dollars."""
+        """The price of all hours, in US dollars."""
         return None if self.price is None or self.hours is None else self.price.per_hour * Decimal(self.hours)
 
 

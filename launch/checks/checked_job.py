@@ -1,7 +1,7 @@
 """From a training config to the job that it asks for, checked before anything is paid for.
 
-MaxText itself reads the job's command (`launch.maxtext.settings`), and what it makes of it is held against the data and
-its tokenizer (`launch.checks.findings`).
+MaxText itself reads the job's command (`launch.maxtext.settings`), and the settings that it derives are compared with
+the data and its tokenizer (`launch.checks.findings`).
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class CheckedJob:
     """A job that can go well.
 
     Attributes:
-        job: what MaxText is to do.
+        job: for MaxText.
         settings: all of MaxText's settings for it by name, derived ones included.
-        mixture, shares: what it trains on.
+        mixture, shares: that it trains on.
         hosts: how many machines train.
-        reading: what the order of its data hangs on; see `launch.checks.resume`.
+        reading: the facts that decide the order of its data; see `launch.checks.resume`.
         order: of the sequences, to be written before the run; None where MaxText draws.
     """
 
@@ -75,8 +75,8 @@ def checked_job(
         hosts: how many machines train, each with one process of JAX, which reads data of its own.
 
     Raises:
-        UsageError: the config asks for what MaxText does not know, or for what does not go with the data, or with the
-            run's last checkpoint.
+        UsageError: the config has a parameter that MaxText does not know, or that does not go with the data, or with
+            the run's last checkpoint.
         BroetchenError: an output has no finished dataset, or not the shards that its manifest names, or a file cannot
             be read.
     """
@@ -157,7 +157,7 @@ def _job(
 
 
 def _report(config: TrainingConfig, found: Iterable[Finding], others: Iterable[Problem] = ()) -> None:
-    """Logs what is not as it is meant, perhaps; raises a `UsageError` of what cannot go well, and of other problems."""
+    """Logs settings that may be mistakes; raises a `UsageError` of those that cannot go well, and of other problems."""
     found = list(found)
     for finding in found:
         if not finding.fatal:
@@ -181,12 +181,12 @@ def _settings(config: TrainingConfig, job: TrainingJob, devices: int) -> Mapping
 
 
 def _settled(job: TrainingJob, settings: Mapping[str, Any]) -> TrainingJob:
-    """The job with the number of steps that MaxText makes of what was written: 1e4, or -1 for that of the schedule."""
+    """The job with the number of steps that MaxText makes of the one written: 1e4, or -1 for that of the schedule."""
     return dataclasses.replace(job, parameters={**job.parameters, "steps": settings["steps"]})
 
 
 def _loc(key: str | None) -> Loc:
-    """Where the config has what became a parameter."""
+    """The place in the config of a value that became a parameter."""
     if key is None or key == "tokenizer":
         return (key or "parameters",)
     if key in SET_BY or key.startswith("data."):

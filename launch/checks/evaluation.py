@@ -1,4 +1,4 @@
-"""Whether an evaluation can go well: its steps as MaxText counts them, and what it evaluates of each. Pure functions.
+"""Whether an evaluation can go well: MaxText's count of its steps, and the sequences evaluated. Pure functions.
 
 MaxText reads the eval splits once, in batches of the *training*, gradient accumulation included
 (`get_local_batch_size` in `maxtext/input_pipeline/data_processing_utils.py`, 0.2.5), and evaluates the first

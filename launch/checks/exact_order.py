@@ -1,6 +1,6 @@
 """`data.order: exact`: MaxText reads datasets of Megatron's format (`grain_file_type=mmap_npy`) by a schedule of ours.
 
-What MaxText does with each setting was read from `maxtext/input_pipeline/grain_data_processing.py` and
+The effect of each setting was read from `maxtext/input_pipeline/grain_data_processing.py` and
 `maxtext/input_pipeline/_mmap_datasource.py`, 0.2.5. It never packs nor pads here: each sequence is full, and documents
 are told apart by EOS.
 """
@@ -39,7 +39,7 @@ _LOGGER = logging.getLogger(__name__)
 _CONFIG = "order.yml"
 _PLAN = "order.json"
 FORMAT = "megatron"
-"""Of the datasets that an exact order reads."""
+"""The format of the datasets that an exact order reads."""
 
 _UNKNOWN = "/unknown"
 # With thousands of shards they are too long for a command line.
@@ -190,7 +190,7 @@ def parameters(mixture: Mixture, *, evaluates: bool) -> dict[str, Value]:
 
 
 def kept_parameters(mixture: Mixture) -> dict[str, Value]:
-    """Those of them that do not depend on where an order is."""
+    """The parameters of an exact order that do not depend on its folder."""
     eos_id = mixture.records.eos_id
     return {
         "dataset_type": "grain",
@@ -200,7 +200,7 @@ def kept_parameters(mixture: Mixture) -> dict[str, Value]:
         "tokenize_eval_data": False,
         "add_bos": False,
         "add_eos": False,
-        # As with packed records: no document is asked what comes after it, and none sees another one.
+        # As with packed records: no document has to predict the next one, and none sees another one.
         "eod_mask_loss": True,
         "packing_max_segments_per_sample": 0,
     }

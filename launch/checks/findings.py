@@ -1,6 +1,6 @@
 """Whether a run can go well: MaxText's settings against the data and its tokenizer. Pure functions, without I/O.
 
-What MaxText does with each combination was read from its input pipeline, 0.2.5
+The effect of each combination was read from MaxText's input pipeline, 0.2.5
 (`maxtext/input_pipeline/grain_data_processing.py`, `maxtext/input_pipeline/data_processing_utils.py`,
 `maxtext/input_pipeline/grain_tokenizer.py`).
 """
@@ -60,7 +60,7 @@ def findings(
 def common_findings(
     written: Mapping[str, Any], settings: Mapping[str, Any], mixture: Mixture, *, evaluates: bool
 ) -> Iterator[Finding]:
-    """The findings about a run, whatever way its datasets are read."""
+    """The findings about a run, for any way of reading its datasets."""
     for key, example in (("steps", "1000"), ("per_device_batch_size", "32")):
         if key not in written:
             what = f"is missing, and MaxText's {settings[key]} is hardly meant; add `{key}: {example}`"

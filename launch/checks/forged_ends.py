@@ -17,7 +17,7 @@ ALLOW = "special_strings: allow"
 
 
 def forged_ends(mixture: Mixture, tokenizer: TrainingTokenizer, *, evaluates: bool, allowed: bool) -> Iterator[str]:
-    """The objections to training on text as MaxText tokenizes it, and what to do; nothing for records of ids.
+    """The objections to training on text as MaxText tokenizes it, with advice; nothing for records of ids.
 
     Args:
         mixture: the datasets.

@@ -7,8 +7,8 @@ of packing. With another number of processes, fewer workers, or other packing Ma
 workers it reads on, from wrong places, and crashes at the next checkpoint (`InterleaveDatasetIterator`,
 `grain/_src/python/dataset/transformations/interleave.py`, 0.2.18).
 
-The rest of what the order of the data hangs on stands in no checkpoint. So a start writes it down beside them
-(`order.json`), and the next one warns of what is another.
+Other facts that decide the order of the data stand in no checkpoint. So a start writes them down beside it
+(`order.json`), and the next one warns of differences.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _NOTE = "order.json"
 _MOST_BYTES = 64 << 20
 _PROCESS = re.compile(r".*/process_\d+-of-(\d{1,6})\.json")
 
-# Which settings change the order, and what comes of it.
+# The settings that change the order, and the consequences.
 _REORDERS = {
     "data_shuffle_seed": "some records are read twice from here on, and others never",
     "enable_data_shuffling": "some records are read twice from here on, and others never",
@@ -46,7 +46,7 @@ _REORDERS = {
     "grain_packing_type": "so the sequences from here on are others",
 }
 
-# How a config asks for what a state shows.
+# How a config asks for the ways of reading that a state shows.
 _PACKINGS = {
     "whole": "grain_packing_type: first_fit",
     "concat_then_split": "grain_packing_type: concat_then_split",
@@ -110,7 +110,7 @@ def last_readers(run: str, step: int) -> Readers | None:
 
 
 def obstacles(step: int, then: Readers, settings: Mapping[str, Any], hosts: int) -> Iterator[tuple[str, str]]:
-    """Why a run cannot go on: for each reason the parameter, or "name" for the run itself, and what is wrong.
+    """Why a run cannot go on: for each reason the parameter, or "name" for the run itself, and the reason.
 
     Args:
         step: of the last checkpoint.
@@ -164,7 +164,7 @@ def order_of(
         settings: all of MaxText's.
         mixture, shares: the data.
         hosts: the machines that train.
-        exact: what the beginning of an exact order hangs on (`BlendPlan.beginning`); None where MaxText draws.
+        exact: the facts that decide the beginning of an exact order (`BlendPlan.beginning`); None where MaxText draws.
     """
     weights = {one.name: one.weight for one in outlook(mixture.components, shares).components}
     return {
@@ -263,11 +263,11 @@ def check_resume(
 
 
 def note_order(config: TrainingConfig, order: Mapping[str, Any]) -> None:
-    """Writes down beside the checkpoints what the order of the data hangs on; where that cannot be, it warns."""
+    """Writes down beside the checkpoints the facts that decide the order of the data; where it cannot, it warns."""
     run = run_folder(config)
     try:
         step = max(checkpoint_steps(run), default=-1)
-        # What starts since then have noted, no checkpoint is from.
+        # Starts after the newest checkpoint have left none, so that their notes go.
         try:
             noted = _read_note(run)
         except BroetchenError as error:

@@ -1,9 +1,9 @@
 """How many steps the data has, counted as MaxText reads it: per host and worker, by the settings. Pure functions.
 
-MaxText makes batches of what each reader has mixed, sequence by sequence, and fills up the last one with padding
+MaxText makes batches of the mixed sequences of each reader, in their order, and fills up the last one with padding
 (`format_and_batch` in `maxtext/input_pipeline/data_processing_utils.py`, 0.2.5). A step takes one batch of each host; a
 host that has none ends by itself, and the others wait for it. Evaluation reads batches of the same size
-(`get_local_batch_size`), whatever it then evaluates of them.
+(`get_local_batch_size`), and may then evaluate fewer of them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Loading:
         length: tokens in a sequence.
         packs: whether a sequence holds several records; without, each record, or each piece of a text, is one.
         cuts: whether a record can be more than one sequence (texts that are not cut off).
-        cuts_off: whether what does not fit into a sequence is left out, of texts.
+        cuts_off: whether the end of a text that does not fit into a sequence is left out.
         longest: the most tokens of a record; None for texts.
     """
 
@@ -74,7 +74,7 @@ def train_loading(settings: Mapping[str, Any], mixture: Mixture, found: Outlook,
     Args:
         settings: all of MaxText's.
         mixture: the datasets.
-        found: what becomes of them.
+        found: the use of them.
         hosts: processes of JAX.
     """
     # Grain draws from named components in the order of their names.
@@ -145,14 +145,14 @@ def data_steps(loading: Loading) -> DataSteps:
 
 
 def _host_batches(loading: Loading, workers: Sequence[Reading]) -> int:
-    """At least so many batches are made by the workers of a host, each of which ends with one that is not full."""
+    """A lower bound on the batches that the workers of a host make; each ends with one that is not full."""
     together = [sum(counts) for counts in zip(*(worker.drawn for worker in workers), strict=True)]
     each = sum(math.ceil(_sequences(loading, worker.drawn, loading.readers.count) / loading.rows) for worker in workers)
     return max(each, math.ceil(_sequences(loading, together, loading.readers.hosts) / loading.rows))
 
 
 def _sequences(loading: Loading, counts: Sequence[int], dealt_to: int) -> int:
-    """At least so many sequences become of some records of each part, of those that were dealt out."""
+    """A lower bound on the sequences that some records of each part become, of those that were dealt out."""
     records = sum(counts)
     if loading.packs and loading.cuts_off:
         # How long texts are is not known, but on average: they may be one long one and many of a single token.

@@ -36,8 +36,8 @@ class Generation:
     tflops: int
 
 
-# v2, v3 and TPU7x are left out: whether MaxText 0.2.5 trains on the first two, and what the numbers in the names of the
-# last one count, could not be looked up.
+# v2, v3 and TPU7x are left out: whether MaxText 0.2.5 trains on the first two, and the meaning of the numbers in the
+# names of the last, could not be looked up.
 GENERATIONS = {
     generation.name: generation
     for generation in (
@@ -49,7 +49,7 @@ GENERATIONS = {
 }
 
 CHIPS_PER_HOST = 4
-"""Of the machines of a slice, and of all nodes that xpk makes (`system_characteristics.py`, 1.16)."""
+"""The chips of each machine of a slice, and of all nodes that xpk makes (`system_characteristics.py`, 1.16)."""
 
 _NAME = re.compile(r"(?P<generation>[a-z0-9]+)-(?P<number>[1-9][0-9]{0,4})")
 

@@ -3,7 +3,7 @@
 They are the on-demand prices of Google's billing catalog, as collected by
 https://github.com/skypilot-org/skypilot-catalog (catalogs/v8/gcp/vms.csv, commit 006059e0f18a), looked up on
 2026-11-25. https://cloud.google.com/tpu/pricing has today's. Spot machines cost less; how much less changes with month
-and region, so that the list price is what they cost at most. Disks, network and buckets come on top of it.
+and region, so that they cost the list price at most. Disks, network and buckets come on top of it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The sections `tpu_vm` and `xpk` of a training config: which TPUs, where, and what they may cost."""
+"""The sections `tpu_vm` and `xpk` of a training config: which TPUs, where, and the most that they may cost."""
 
 from __future__ import annotations
 
@@ -119,11 +119,11 @@ class TpuConfig(Section):
         default=False, description="Spot capacity: cheaper, and taken away at any time.", examples=["true"]
     )
     name: ResourceName | None = Field(
-        default=None, description="What it is called there; by default as the run.", examples=["nano-demo"]
+        default=None, description="Its name there; by default that of the run.", examples=["nano-demo"]
     )
     price_per_hour: PricePerHour | None = Field(
         default=None,
-        description="What all of it costs an hour, where you do not pay the list price.",
+        description="The price of all of it for an hour, where you do not pay the list price.",
         examples=["25.76"],
     )
     max_restarts: int = Field(
@@ -171,8 +171,8 @@ class TpuVmConfig(TpuConfig):
     )
     service_account: ServiceAccount | None = Field(
         default=None,
-        description="Who the machines are, which read the data's bucket and write the output's; the project's default "
-        "account by default.",
+        description="The account of the machines, which reads the data's bucket and writes the output's; the project's "
+        "default account by default.",
         examples=["trainer@my-project-123.iam.gserviceaccount.com"],
     )
     give_up_after: Duration | None = Field(
@@ -196,7 +196,7 @@ class TpuVmConfig(TpuConfig):
 
     gcsfuse: GcsfusePackage | None = Field(
         default=None,
-        description="What mounts the buckets: the version of a release of gcsfuse, and the SHA-256 of its "
+        description="The gcsfuse that mounts the buckets: the version of a release, and the SHA-256 of its "
         "`gcsfuse_VERSION_amd64.deb`; by default the newest of Google's own, signed apt repository.",
         examples=[f"0.0.0@sha256:{64 * '0'}"],
     )

@@ -166,7 +166,7 @@ Phases = Annotated[tuple[PhaseConfig, ...], BeforeValidator(mended(_to_phases))]
 
 
 class DataConfig(Section):
-    """What is trained on."""
+    """The data to train on."""
 
     outputs: Outputs = Field(
         description="The outputs of builds, or single datasets in them, of any time and config. `NAME=` before a "
@@ -182,8 +182,8 @@ class DataConfig(Section):
     shares: Shares | None = Field(
         default=None,
         description="The part of the trained tokens that each dataset gets: numbers or percentages by name, or a list "
-        "of them in the order of `datasets`. By default what the datasets' own configs wanted. docs/mixture.md tells "
-        "how exact they are, and which datasets go together.",
+        "of them in the order of `datasets`. By default those that the datasets' own configs wanted. docs/mixture.md "
+        "tells how exact they are, and which datasets go together.",
         examples=["{german: 60%, english: 40%}"],
     )
     order: Literal["drawn", "exact"] = Field(
@@ -258,7 +258,7 @@ class TrainingConfig(ConfigFile):
         "started again under its name goes on from its last checkpoint.",
         examples=["nano-demo"],
     )
-    data: DataConfig = Field(description="What is trained on.", examples=["{outputs: gs://my-bucket/30-50-5-5-10}"])
+    data: DataConfig = Field(description="The data to train on.", examples=["{outputs: gs://my-bucket/30-50-5-5-10}"])
     model: Text = Field(
         description="A model of `launch/models` by its name, the path of a MaxText model file (.yml), relative to the "
         "config, or the `model_name` of one that MaxText knows.",
@@ -316,7 +316,7 @@ class TrainingConfig(ConfigFile):
         return tuple(f"{match['name']}{self.resolve(match['path'])}" for match in named if match is not None)
 
     def output_directory(self) -> str:
-        """MaxText's `base_output_directory`: what the run writes is in the folder `name` below it."""
+        """MaxText's `base_output_directory`: the files of the run are in the folder `name` below it."""
         return self.resolve(self.output)
 
     def tokenizer_folder(self) -> str | None:
@@ -324,13 +324,13 @@ class TrainingConfig(ConfigFile):
         return None if self.tokenizer is None else self.resolve(self.tokenizer)
 
     def refusal(self, problems: Sequence[Problem]) -> UsageError:
-        """An error that says what is wrong with the config, with the lines of its file."""
+        """An error that names the faults of the config, with the lines of its file."""
         document = self._document or ConfigDocument(self.name, _KIND)
         return UsageError(document.message(problems))
 
     @contextlib.contextmanager
     def blamed(self, *loc: str) -> Iterator[None]:
-        """Makes a `UsageError` of the block one that says where the config has what is wrong: at `loc`."""
+        """Makes a `UsageError` of the block one that names the place of the fault in the config: `loc`."""
         try:
             yield
         except UsageError as error:

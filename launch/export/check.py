@@ -35,7 +35,7 @@ _PROGRAMS = Path(__file__).parent / "programs"
 # Two sequences that are long enough for positions to matter.
 _SEQUENCES, _LENGTH = 2, 48
 _NEW_TOKENS = 16
-# Far above rounding, far below what another model's logits differ by.
+# Far above rounding, far below the difference of another model's logits.
 TOLERANCE = 1e-3
 """The largest difference of a logit that an export may have, for logits of about 1 in size."""
 

@@ -36,7 +36,7 @@ def cpu_arguments(job: TrainingJob, folder: Path, parameters: Mapping[str, Value
 def run_on_cpu(command: Sequence[str | Path], folder: Path) -> Outcome:
     """Runs a program in a folder, in which it leaves its log, without asking the hub anything.
 
-    The end of what it printed is the `errors` of the outcome.
+    The end of its output is the `errors` of the outcome.
     """
     log = folder / "program.log"
     log.unlink(missing_ok=True)

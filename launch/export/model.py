@@ -1,7 +1,7 @@
-"""The model that an export is to be: what MaxText's conversion has to be told of it, and what is mended after it.
+"""The model that an export is to be: the settings for MaxText's conversion, and the corrections after it.
 
 `maxtext.checkpoint_conversion.to_huggingface` (0.2.5) maps the weights of models that it knows by name, and writes the
-config of that model. What is Llama-like has the mapping of llama3.1-8b, whatever its sizes, provided that RoPE turned
+config of that model. A Llama-like model of any size has the mapping of llama3.1-8b, provided that RoPE turned
 pairs of neighbours (`rope_type: llama3.1`): the mapping re-orders the rows of queries and keys from there, and would
 make another model, without a word, of one whose RoPE turned halves (`rope_type: default`). The config is mended here,
 since the conversion leaves Llama 3.1's context, special tokens and stretched RoPE in it.
@@ -32,7 +32,7 @@ from transforms.quantities import shown
 
 # MaxText's name for a model whose sizes are all its own, and the one whose mapping fits it where it is like Llama.
 _NO_NAME, _LLAMA = "default", "llama3.1-8b"
-# What makes a model one that LlamaForCausalLM computes. MaxText has None and 0 for "no cap".
+# The settings of a model that LlamaForCausalLM computes. MaxText has None and 0 for "no cap".
 _LLAMA_SETTINGS: Mapping[str, tuple[Any, ...]] = {
     "decoder_block": ("llama2",),
     "mlp_activations": (["silu", "linear"],),
@@ -50,7 +50,7 @@ _LLAMA_SETTINGS: Mapping[str, tuple[Any, ...]] = {
     "fused_qkv": (False,),
     "fused_mlp": (False,),
 }
-# What `rope_use_scale` stretches by (`LLaMARotaryEmbedding`), as transformers writes it.
+# The scaling of `rope_use_scale` (`LLaMARotaryEmbedding`), as transformers writes it.
 _STRETCHED = {
     "rope_type": "llama3",
     "factor": 8.0,

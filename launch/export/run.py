@@ -82,7 +82,7 @@ def _convert(model: ExportedModel, weights: Path, tokenizer: Path, made: Path, p
 
 
 def _weights(checkpoint: str, scratch: Path) -> Path:
-    """The weights of a checkpoint on this machine: those on gs:// are copied, with what Beam reads them by."""
+    """The weights of a checkpoint on this machine: those on gs:// are copied, by Beam."""
     if storage.is_local(checkpoint):
         return Path(checkpoint, "items")
     copy = scratch / "checkpoint"

@@ -1,7 +1,7 @@
 """Python environments beside our own: made once from a lock file, kept in the cache, and used by all runs.
 
 MaxText's trainer cannot share an environment with Beam, nor PyTorch with MaxText: they want other versions of the same
-packages. Each gets a folder that is named by what it has in it, so that another lock file means another folder.
+packages. Each gets a folder that is named by its content, so that another lock file means another folder.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class PythonEnvironment:
     Attributes:
         name: begins the name of its folder.
         lock: a requirements file with all versions and hashes.
-        content: what is in it, for people.
+        content: in words, for people.
     """
 
     name: str
@@ -66,12 +66,12 @@ class PythonEnvironment:
         return (self.folder / _STAMP).exists()
 
     def commands(self) -> tuple[Command, ...]:
-        """What makes it, or makes it again."""
+        """The commands that make it, or make it again."""
         make = (*_uv(), "venv", "--quiet", "--clear", "--python", sys.executable, str(self.folder))
         # Bytecode is compiled at once: without it, each start of a trainer whose user forbids Python to write any
         # would compile some thousand modules again.
         install = (*_uv(), "pip", "install", "--quiet", "--python", str(self.python))
-        # What is built would be built by packages that no lock file names.
+        # A source distribution would be built by packages that no lock file names.
         only_locked = ("--require-hashes", "--only-binary", ":all:")
         return (
             Command(make, "makes an environment of its own"),
@@ -82,7 +82,7 @@ class PythonEnvironment:
     def ensure(self) -> Path:
         """Makes the environment unless it is there; answers with its interpreter.
 
-        One process makes it while others wait. What an interrupted one left is removed.
+        One process makes it while others wait. The remains of an interrupted one are removed.
 
         Raises:
             UsageError: uv, which installs it, is missing.
@@ -101,14 +101,14 @@ class PythonEnvironment:
             for command in commands:
                 if run_logged(command.arguments, log):
                     raise BroetchenError(
-                        f"{self.content} cannot be installed; see to what uv says, and start again:\n"
+                        f"{self.content} cannot be installed; follow uv's message, and start again:\n"
                         f"{last_lines(log, _SHOWN_LINES)}"
                     )
             return self.python
 
 
 def compiled_folder() -> str:
-    """Where JAX keeps what it has compiled; MaxText's default is a folder in the user's home."""
+    """The folder in which JAX keeps compiled programs; MaxText's default is one in the user's home."""
     return str(cache_folder() / "jax")
 
 
@@ -139,7 +139,7 @@ def _uv() -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Holds the lock file `path`, and waits for whoever has it. The kernel lets go of it when a process dies."""
+    """Holds the lock file `path`, and waits for a process that has it. The kernel lets go of it when a process dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(open_own(path), "w") as file:
         try:
@@ -179,7 +179,7 @@ class GivenPython:
 
 
 def trainer_python(config: TrainingConfig, accelerator: str) -> PythonEnvironment | GivenPython:
-    """What runs MaxText on the `cpu` or the `gpu`, for all configs but those that say otherwise.
+    """The environment that runs MaxText on the `cpu` or the `gpu`; a config may name another.
 
     Raises:
         UsageError: the config names one that is not on this machine.

@@ -22,7 +22,7 @@ from tensorboardX.proto.event_pb2 import Event  # type: ignore[import-untyped]
 
 _LENGTH = struct.Struct("<Q")
 _CHECKSUM_BYTES = 4
-# More than any event has; what is larger is no length.
+# More than any event has; a larger number is no length.
 _MAX_EVENT = 1 << 30
 # Starts are compiled for, and are slow.
 _RATE_STEPS = 50

@@ -14,7 +14,7 @@ from transforms.errors import BroetchenError
 
 _MOST_LINE = 1 << 16
 _SHOWN_LINES = 25
-# What an end and its noise come to.
+# The end of a log, with the noise around it, takes no more.
 _TAIL_BYTES = 1 << 20
 
 
@@ -58,7 +58,7 @@ def early_end(
         parameters: of MaxText.
         last: the last step that was done, in all of the run's starts; None where there is none.
         saved: the steps that there are checkpoints of.
-        ending: what the log says.
+        ending: by the log.
         log: where that is.
     """
     steps = parameters.get("steps")

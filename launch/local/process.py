@@ -42,7 +42,7 @@ def run_trainer(
         command: the trainer.
         folder: its working directory.
         environment: all of its environment variables.
-        log: where it prints, after what is there.
+        log: the file to which its output is appended.
         lock: of `held`.
         watch: is called every half second, and once more when the trainer has ended.
     """
@@ -153,12 +153,12 @@ def _kill_group(group: int) -> None:
 
 @contextlib.contextmanager
 def _interrupted_by_signals() -> Iterator[Callable[[], None]]:
-    """SIGTERM and SIGHUP end what is inside as Ctrl-C does, so that the trainer does not live on by itself.
+    """SIGTERM and SIGHUP end the block as Ctrl-C does, so that the trainer does not live on by itself.
 
-    What this process ignores, as `nohup` and a script's `&` have it do, it goes on to ignore.
+    Signals that this process ignores, as under `nohup` and a script's `&`, stay ignored.
 
-    Gives a function that also ends it, after any of them: what a signal raises while an object is being finalized,
-    Python drops.
+    Yields a function that also ends the block if one of them has come: Python drops an exception that a signal raises
+    while an object is finalized.
     """
     signalled = False
 

@@ -24,7 +24,7 @@ def follow_steps(name: str, steps: int | None, *, quiet: bool = False) -> Iterat
 
 
 def steps_frame(name: str, history: History, steps: int | None) -> Frame:
-    """How far a run is that has logged steps. Those of earlier starts are done, but are no work of this one."""
+    """How far a run is that has logged steps. Steps of earlier starts are done, but are no work of this one."""
     last, of = history.steps[-1], f" of {steps}" if steps is not None else ""
     whole = Row(name, last.number + 1, steps, f"step {last.number + 1}{of}, {_described(history)}")
     own = sum(step.start == last.start for step in history.steps)

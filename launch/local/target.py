@@ -43,7 +43,7 @@ from transforms.files import storage
 
 _LOGGER = logging.getLogger(__name__)
 
-# What the lock files of `environment.trainer` leave out, by the parameters that ask for it.
+# The packages that the lock files of `environment.trainer` leave out, by the parameters that ask for them.
 _REPORTING = {
     "use_vertex_tensorboard": "cloud-accelerator-diagnostics",
     "managed_mldiagnostics": "google-cloud-mldiagnostics",
@@ -96,7 +96,7 @@ class Local:
         self._report(self._events(folder).read(), folder)
 
     def dry_run(self) -> DryRun:
-        """What a run would take, and a script that does the same by hand.
+        """The resources of a run, and a script that does the same by hand.
 
         Raises:
             UsageError: the config does not fit.
@@ -190,7 +190,7 @@ class Local:
         return Path(self._place.locate(output)) / self._config.name
 
     def _elsewhere(self) -> str:
-        """Advice for those who have forgotten to say where the run trains."""
+        """Advice for a user who has forgotten to say where the run trains."""
         sections = {"tpu-vm": self._config.tpu_vm, "xpk": self._config.xpk}
         named = [f"--target {target}" for target, section in sections.items() if section is not None]
         return f", or give {' or '.join(named)}" if named else ""
@@ -211,7 +211,7 @@ class Local:
         if "jax_cache_dir" not in self._config.parameters:
             extra["jax_cache_dir"] = environment.compiled_folder()
         if gpu and "attention" not in self._config.parameters:
-            # What MaxText would choose by itself masks no packed sequences there.
+            # The kernel that MaxText would choose by itself masks no packed sequences there.
             extra["attention"] = "dot_product"
         checked = checked_job(self._config, self._place, _gpus() if gpu else 1, extra)
         if self._section.python is None:
@@ -221,7 +221,7 @@ class Local:
         return dataclasses.replace(checked, job=dataclasses.replace(job, environment={**job.environment, **platform}))
 
     def _check_reporting(self, settings: Mapping[str, Any]) -> None:
-        """Refuses what MaxText would leave undone without a word, as the package that does it is missing."""
+        """Refuses parameters that MaxText would ignore without a word, as the package for them is missing."""
         problems = [
             Problem(
                 ("parameters", key),
@@ -235,7 +235,7 @@ class Local:
             raise self._config.refusal(problems)
 
     def _script(self, checked: CheckedJob, folder: Path) -> str:
-        """What `start` does, as a shell script."""
+        """The steps of `start`, as a shell script."""
         job = checked.job
         trainer = trainer_python(self._config, self._section.accelerator)
         unset = (word for name in left_out(os.environ) for word in ("-u", name))

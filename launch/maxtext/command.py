@@ -27,10 +27,10 @@ _BASE = "src/maxtext/configs/base.yml"
 _PLAIN = re.compile(r"(?:[A-Za-z/]|\.\.?/)(?:[A-Za-z0-9_./@%+-]|:(?=/))*")
 _WORDS = frozenset({"true", "false", "yes", "no", "on", "off", "null", "y", "n"})
 
-# What overrides parameters that are not on the command line (`yaml_key_to_env_key`).
+# The prefix of variables that override parameters not on the command line (`yaml_key_to_env_key`).
 _OVERRIDE = "M_"
-# What it takes for `hf_access_token`, and writes with all its parameters, in clear, into TensorBoard's files
-# (`add_config_to_summary_writer`).
+# The variable that it takes for `hf_access_token`, and writes with all its parameters, in clear, into TensorBoard's
+# files (`add_config_to_summary_writer`).
 _TOKEN = "HF_TOKEN"
 
 
@@ -99,7 +99,7 @@ def _placed(value: Value, files_folder: str) -> Value:
 
 
 def trainer_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """An environment for the trainer: all but what is `left_out`."""
+    """An environment for the trainer: all variables but those `left_out`."""
     without = left_out(environment)
     return {name: value for name, value in environment.items() if name not in without}
 

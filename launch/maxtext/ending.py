@@ -51,7 +51,7 @@ _DURING = "During handling of the above exception, another exception occurred:"
 _NOISE = ("Exception ignored in", "Error in atexit", "Error in sys.")
 _CHILD = re.compile(r"Process [\w.-]+:")
 _THREAD = "Exception in thread"
-# What JAX adds to show where an operation comes from; the error itself follows.
+# JAX adds these to show where an operation comes from; the error itself follows.
 _NO_ERRORS = ("jax.errors.JaxStackTraceBeforeTransformation", "jax.errors.SimplifiedTraceback")
 _WARNING = re.compile(r"\S+:\d+: \w*Warning: ")
 _FATAL = ("Fatal Python error:", "terminate called after throwing", "*** SIG")
@@ -125,7 +125,7 @@ class Ending:
 
 
 class LogReader:
-    """Reads a log line by line, of any length, and keeps what its end is about."""
+    """Reads a log line by line, of any length, and keeps the facts about its end."""
 
     def __init__(self) -> None:
         """Nothing is read so far."""
@@ -173,7 +173,7 @@ class LogReader:
             self._before = line
 
     def ending(self) -> Ending:
-        """How it ended, by what was read so far."""
+        """How it ended, by the lines read so far."""
         self._close()
         return Ending(
             self._last_step,
@@ -227,7 +227,7 @@ class LogReader:
 
 
 def _short(text: str | None) -> str | None:
-    """At most a few lines of a few hundred letters, without control characters."""
+    """The beginning: a few lines of a few hundred letters at most, without control characters."""
     if text is None:
         return None
     lines = text.splitlines()
@@ -276,7 +276,7 @@ def summary(ending: Ending, steps: str, status: int = 0) -> str:
 
 
 def main(command: Sequence[str]) -> int:
-    """Runs a trainer, prints what it prints, and at the end in a line what became of it, unless all went well.
+    """Runs a trainer, prints its output, and at the end in a line the reason of its end, unless all went well.
 
     Signals to end are passed on to it; where one has ended it, this process ends by it as well.
 
@@ -299,7 +299,7 @@ def main(command: Sequence[str]) -> int:
             sys.stdout.buffer.flush()
             reader.feed(line.decode("utf-8", "replace"))
 
-    # What the trainer leaves behind may hold the pipe open.
+    # Processes that the trainer leaves behind may hold the pipe open.
     copying = threading.Thread(target=copy, daemon=True)
     copying.start()
     status = process.wait()
@@ -316,7 +316,7 @@ def main(command: Sequence[str]) -> int:
 
 
 def _end_by(number: int) -> None:
-    """Ends this process by a signal, so that who waits for it sees the same as of the trainer."""
+    """Ends this process by a signal, so that its parent sees the same as of the trainer."""
     sys.stdout.flush()
     if number != signal.SIGKILL:
         signal.signal(number, signal.SIG_DFL)

@@ -50,7 +50,7 @@ def find_model(config: TrainingConfig) -> Model:
         content = (MODELS / f"{name}{_SUFFIX}").read_text(encoding="utf-8")
         return Model({}, (JobFile(f"{name}{_SUFFIX}", content, "the model, over MaxText's base.yml"),))
     if not name.endswith((".yml", ".yaml")):
-        # What the config says of a model's own parameters stands.
+        # The parameters of the config win over the model's own.
         return Model({"model_name": name, "override_model_config": True}, ())
     path = config.resolve(name)
     try:

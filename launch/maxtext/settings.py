@@ -28,7 +28,7 @@ from transforms.quantities import shown
 
 _TIMEOUT_SECONDS = 300
 
-# Only what a Python process needs: no M_… of MaxText's, no XLA_FLAGS.
+# Only variables that a Python process needs: no M_… of MaxText's, no XLA_FLAGS.
 _KEPT = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "VIRTUAL_ENV")
 
 # Of a choice among more than these, only the nearest are named.
@@ -36,20 +36,20 @@ _MAX_CHOICES = 10
 _CHOICE = re.compile(r"'([^']*)'")
 
 _MAX_MESSAGE = 300
-# What MaxText says of a key in a config file; those of the command line are not shown to it.
+# MaxText's message about an unknown key in a config file; keys of the command line are not shown to it.
 _STRANGER = re.compile(r"'([^']*)' not in '")
 
-# What would start a cluster, and what would print a thousand lines.
+# Without the first, it would start a cluster, and without the second print a thousand lines.
 _QUIET = ("skip_jax_distributed_system=true", "log_config=false")
 
 
 @dataclass(frozen=True)
 class Reading:
-    """MaxText's settings, all of them, derived ones included; or what it has against the command.
+    """MaxText's settings, all of them, derived ones included; or its objections to the command.
 
     Attributes:
         settings: by name, in JSON's types. Empty where there are problems.
-        problems: for each the parameter, or None for the whole, and what is wrong with it.
+        problems: for each the parameter, or None for the whole, and the objection.
     """
 
     settings: Mapping[str, Any]
@@ -64,7 +64,7 @@ def read(job: TrainingJob, devices: int) -> Reading:
         devices: how many JAX is to see.
 
     Raises:
-        UsageError: a parameter has what MaxText would replace.
+        UsageError: a parameter has text that MaxText would replace.
         BroetchenError: MaxText is not installed, or ends without an answer.
     """
     with temporary_folder("settings") as folder:
@@ -109,8 +109,8 @@ def _answer(arguments: Sequence[str], keys: Sequence[str]) -> dict[str, Any]:
     config_file, *others = arguments
     asked = [argument for argument in others if argument.partition("=")[0] in known]
     try:
-        # What the trainer calls, `initialize`, without its way to report an error: that writes to /dev/termination-log.
-        # The first argument is the program.
+        # The trainer calls `initialize`, which is this but for its way to report an error: that writes to
+        # /dev/termination-log. The first argument is the program.
         config = pyconfig._initialize_pydantic(["", config_file, *asked, *_QUIET])
     except Exception as error:
         problems += _refusals(error, keys, known)

@@ -1,4 +1,4 @@
-"""The tokenizer that MaxText loads, and what it will take for its special tokens.
+"""The tokenizer that MaxText loads, and the special tokens that it will take from it.
 
 MaxText loads a folder by `transformers.AutoTokenizer` (`HFTokenizer` in `maxtext/input_pipeline/tokenizer.py`, 0.2.5),
 which knows BOS, EOS and padding from `tokenizer_config.json` alone. Where the id of a target is that of padding, its
@@ -93,7 +93,7 @@ def _find(path: str, mixture: Mixture) -> TrainingTokenizer:
 def _uncounted(settings: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> tuple[str, ...]:
     """Strings that transformers (`TokenizersBackend`, 5.24) makes tokens of beside those special in tokenizer.json."""
     special = {token["content"] for token in special_tokens(tokenizer)}
-    # Those that are not special are tokens wherever text is encoded, by a build as well.
+    # Added tokens that are not special are tokens wherever text is encoded, by a build as well.
     added = {token["content"] for token in tokenizer.get("added_tokens") or []}
     decoder = settings.get("added_tokens_decoder")
     entries = list(decoder.values()) if isinstance(decoder, Mapping) else []

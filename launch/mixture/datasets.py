@@ -1,4 +1,4 @@
-"""Built datasets that are trained on together: which go together, what their records are, and their shares."""
+"""Built datasets that are trained on together: which go together, the kind of their records, and their shares."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Mixture:
         components: the datasets.
         in_given_order: whether their order is that of the command line or config, and not of their names alone.
         manifests: by the name of the component.
-        records: what their records have in common.
+        records: the traits that all of their records share.
         tokenizer_sha256, vocab_size: of the tokenizer of them all.
         tokenizer: where the first component has that tokenizer's file.
     """
@@ -101,7 +101,7 @@ class Mixture:
         return sum(split.bytes for manifest in self.manifests.values() for split in manifest.splits.values())
 
     def shares(self, given: Mapping[str, Fraction] | Sequence[Fraction] | None = None) -> Shares:
-        """The wanted shares of the train tokens; they add up to 1, whatever those that are given add up to.
+        """The wanted shares of the train tokens; they add up to 1, for any sum of those that are given.
 
         Args:
             given: by name, or in the order of the components; None for those that the configs wanted.

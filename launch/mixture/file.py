@@ -19,10 +19,10 @@ from launch.mixture.weights import eval_weights
 from launch.places import GS, Place
 from transforms.errors import UsageError
 
-# What a pattern on gs:// takes for a wildcard; there is no way to quote it
+# The wildcards of a pattern on gs://; there is no way to quote them
 # (https://cloud.google.com/storage/docs/json_api/v1/objects/list#list-objects-and-prefixes-using-glob).
 _GS_WILDCARDS = frozenset("*?[]{}\\")
-# What separates weights and patterns in `grain_eval_files`; a pattern alone is one without a semicolon.
+# The separators of weights and patterns in `grain_eval_files`; a pattern alone is one without a semicolon.
 _SEPARATORS = ",;"
 
 

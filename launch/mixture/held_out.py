@@ -1,4 +1,4 @@
-"""Overlaps between datasets of a mixture: one holds out what another trains on, the same row groups of the same files.
+"""Overlaps between datasets of a mixture: one holds out row groups that another trains on, of the same files.
 
 A manifest says of each row group where it begins in the dataset's stream, in tokens or, of text, in documents, and the
 splits are parts of that stream. So two datasets of which a file is the same are compared row group by row group.
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from transforms.dataset.consistency import stream_length, stream_order
 from transforms.dataset.manifest import Manifest
 
-# Keys of a dataset's config on which it hangs what the documents of a row group are.
+# Keys of a dataset's config that decide the documents of a row group.
 _DOCUMENTS = ("text_column", "filters", "exclude")
 
 Group = tuple[int, str, int]
@@ -63,7 +63,7 @@ class _Part:
 
 
 def held_out_in_train(manifests: Mapping[str, Manifest]) -> list[Overlap]:
-    """The overlaps of each pair of datasets, of which one holds out what the other trains on.
+    """The overlaps of each pair of datasets, of which one holds out row groups that the other trains on.
 
     Manifests of format version 1 do not tell enough to find any.
 

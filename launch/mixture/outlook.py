@@ -26,7 +26,7 @@ class ComponentOutlook:
         wanted: its share of the tokens, as asked for.
         share: the share that Grain's integers give it, in the long run.
         weight: as the mixture file has it.
-        integer: what Grain makes of the weight.
+        integer: Grain's, for the weight.
         lasts: the records that the mixture yields, of all components, before this one has no more to give.
         lasts_tokens: how many tokens that is, by the means of the components.
         epochs_at_end: how often it has been read when the mixture ends, which is when the first component ends.
@@ -104,7 +104,7 @@ def _record_tokens(integers: Mapping[str, int], components: Sequence[Component])
 def drawn(integers: Sequence[int], draws: int) -> tuple[int, ...]:
     """How many of the first `draws` records come from each component, in Grain's order of drawing.
 
-    The first component gets its part of the draws, rounded up; what is left goes to the others in the same way.
+    The first component gets its part of the draws, rounded up; the rest goes to the others in the same way.
 
     >>> drawn([3, 1], 6)
     (5, 1)
@@ -119,7 +119,7 @@ def drawn(integers: Sequence[int], draws: int) -> tuple[int, ...]:
 
 
 def last_draw(integers: Sequence[int], available: Sequence[int]) -> tuple[int, ...]:
-    """For each component, how many records the mixture yields before it asks that one for more than is available."""
+    """The records that the mixture yields before it asks a component for more than is available, for each."""
     total = sum(integers)
     # No component is more than one record for each before it away from its part of the draws.
     slack = (len(integers) + 1) * total

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 
 from launch.mixture.outlook import drawn, last_draw
 
-# How far what is read of a component may be below its mean, in standard deviations: once in 700 cases.
+# How far the records read of a component may be below their mean, in standard deviations: once in 700 cases.
 _DEVIATIONS = 3
-# The standard deviation of the tokens of documents, in their means: what is known of texts that are not cut.
+# The standard deviation of the tokens of documents, in their means: the figure is of texts that are not cut.
 _TEXT_DEVIATION = 2
 
 
@@ -49,7 +49,7 @@ class Part:
 
     Attributes:
         name: of the component.
-        integer: what Grain makes of its weight.
+        integer: Grain's, for its weight.
         records: that it has.
         tokens: of all of them.
     """

@@ -1,4 +1,4 @@
-"""Datasets that a training reads several times: how often, how often their configs allow, and what that is worth."""
+"""Datasets that a training reads several times: the passes, those that their configs allow, and their worth."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Whether the shards of a mixture lie where their manifests say, by one listing of each dataset's folder.
 
-MaxText expands a pattern of paths and trains on whatever files it finds: one that is missing shortens the run, one too
+MaxText expands a pattern of paths and trains on all files that it finds: one that is missing shortens the run, one too
 many is trained on, and one that was cut short stops it in the middle. Names and sizes are compared, nothing is opened;
-`broetchen verify` reads what is in the files.
+`broetchen verify` reads the files themselves.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from transforms.errors import BroetchenError, listed, without_controls
 from transforms.files import storage
 from transforms.files.errors import explain_file_errors
 
-# What a build calls a shard, or a file beside one.
+# The names that a build gives to shards, and to the files beside them.
 _SHARD = re.compile(r"[^.].*-\d{5,}-of-\d{5,}(\.[A-Za-z0-9_]+)+")
 _MOST_SAID = 5
 _AT_ONCE = 8
@@ -65,7 +65,7 @@ def shard_problems(manifest: Manifest, splits: Sequence[str], sizes: Mapping[str
     Args:
         manifest: of the dataset.
         splits: those that are read.
-        sizes: of all that lies in its folder, in bytes by name; None for what is no regular file.
+        sizes: of all entries of its folder, in bytes by name; None for one that is no regular file.
     """
     named = {name: dict(_files_of(split)) for name, split in manifest.splits.items()}
     for split in splits:
@@ -93,7 +93,7 @@ def _files_of(split: SplitEntry) -> Iterator[tuple[str, int]]:
 
 
 def _sizes(folder: str) -> dict[str, int | None]:
-    """The sizes of what lies in a folder, by name; None for what is no regular file."""
+    """The sizes of the entries of a folder, by name; None for one that is no regular file."""
     if not storage.is_local(folder):
         return {posixpath.basename(path): mark.bytes for path, mark in storage.list_marks(folder).items()}
     with explain_file_errors(folder, "listed"), os.scandir(folder) as entries:

@@ -14,7 +14,7 @@ from launch.mixture.datasets import Component, Shares
 from transforms.budget.apportion import apportion
 from transforms.errors import UsageError
 
-# What Grain scales the smallest weight to.
+# Grain scales the smallest weight to this.
 _SMALLEST = 100
 # MaxText rounds the weights of evaluation files to four decimals.
 _EVAL_DECIMALS = 4

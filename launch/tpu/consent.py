@@ -23,11 +23,11 @@ def ask(question: str) -> None:
 
 
 def ask_about_cost(what: str, price: Price | None, *, yes: bool) -> None:
-    """Tells what `what` costs, and without `yes` asks whether that is all right.
+    """Tells the cost of `what`, and without `yes` asks whether that is all right.
 
     Raises:
         BroetchenError: it is not.
-        UsageError: nobody knows what it costs, or there is nobody to ask.
+        UsageError: nobody knows the cost, or there is nobody to ask.
     """
     if price is None:
         unknown = f"{what}: what it costs is not known here (https://cloud.google.com/tpu/pricing)"

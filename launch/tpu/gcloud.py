@@ -1,8 +1,8 @@
 """gcloud, for TPUs: commands as lists of arguments, answers as JSON, and errors that say what to do.
 
 gcloud rather than google-cloud-tpu, the API's client: it also has the ssh and scp to all workers of a slice (keys, OS
-Login, addresses), which would have to be written again around the client; Google's own instructions use it; who trains
-on TPUs has it, signed in to the right account; and what it is told can be shown, and run by hand.
+Login, addresses), which would have to be written again around the client; Google's own instructions use it; people who
+train on TPUs have it, signed in to the right account; and its commands can be shown, and run by hand.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class Gcloud:
         return _checked(command, processes.run(command))
 
     def show(self, command: Command) -> None:
-        """Lets the user see what the command prints.
+        """Lets the user see the output of the command.
 
         Raises:
             GcloudError: it failed.
@@ -166,7 +166,7 @@ class Gcloud:
             raise BroetchenError(f"{command.purpose}: {what}; is it up to date? (gcloud components update)") from error
 
 
-# What ssh ends with where it is ssh that failed, and not the command that it ran.
+# The exit code of ssh where ssh itself failed, and not the command that it ran.
 _NO_CONNECTION = 255
 
 

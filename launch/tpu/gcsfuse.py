@@ -1,8 +1,8 @@
 """How gcsfuse mounts a bucket on the machines that train.
 
-MaxText reads ArrayRecord from local paths, so that each bucket of the data is mounted, read-only, below
-`places.MOUNT_ROOT`. The options are those of gcsfuse's config file
-(https://cloud.google.com/storage/docs/cloud-storage-fuse/config-file).
+ArrayRecord's reader takes `gs://`, but sends a request for each record, and MaxText maps Megatron's files into memory.
+So each bucket of the data is mounted, read-only, below `places.MOUNT_ROOT`. The options are those of gcsfuse's config
+file (https://cloud.google.com/storage/docs/cloud-storage-fuse/config-file).
 """
 
 from __future__ import annotations

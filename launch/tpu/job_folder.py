@@ -1,4 +1,4 @@
-"""The folder of files that TPUs' machines get, whoever brings them: the job, and the lock file of its trainer."""
+"""The folder of files that the machines of any TPU target get: the job, and the lock file of its trainer."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def train_script(job: TrainingJob, folder: str, python: str, *, before: str = ""
     """The script that trains, on a machine that has the files in `folder`.
 
     Args:
-        job: what is trained.
+        job: the training.
         folder: of the job's files on the machine, `RUNNER` among them.
         python: the trainer's interpreter there.
         before: lines that come first.

@@ -1,4 +1,4 @@
-"""A request for TPUs as Cloud TPU describes it, and what its states mean. Pure functions, without I/O.
+"""A request for TPUs as Cloud TPU describes it, and the meaning of its states. Pure functions, without I/O.
 
 States are those of https://cloud.google.com/tpu/docs/queued-resources. A preempted spot slice goes to SUSPENDED and
 never comes back from it, so that its request is deleted and made again.
@@ -13,7 +13,7 @@ from typing import Any
 from launch.tpu.gcloud import kind_and_advice
 
 LABEL = "broetchen"
-"""The label that says which run a slice was made for. What lacks it is not ours, and neither used nor deleted."""
+"""The label that says which run a slice was made for. A slice without it is not ours, and neither used nor deleted."""
 
 GONE = ("SUSPENDING", "SUSPENDED")
 """The states of a slice that was taken away, or that somebody has deleted."""
@@ -36,7 +36,7 @@ class QueuedResource:
     Attributes:
         state: of the request.
         by_user: whether a person has brought it into this state, and not the service.
-        accelerator, spot: what was requested.
+        accelerator, spot: as requested.
         run: the label's value, None without one.
         error: why it failed; "" otherwise.
     """

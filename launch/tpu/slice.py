@@ -1,6 +1,6 @@
 """A slice of TPUs by a queued resource of Cloud TPU: requested once, waited for, found again by its name, deleted.
 
-What the states of the request mean is in `queued_resource`; those here are of the node that it becomes
+The states of the request are explained in `queued_resource`; those here are of the node that it becomes
 (https://cloud.google.com/tpu/docs/reference/rest/v2/projects.locations.nodes#state).
 """
 
@@ -33,7 +33,7 @@ class TpuSlice:
     """A slice by its name, in the zone and of the kind that the config says."""
 
     def __init__(self, name: str, config: TpuVmConfig, gcloud: Gcloud, poll_s: float) -> None:
-        """Nothing is asked or made yet; `poll_s` are the seconds between two looks at what is waited for."""
+        """Nothing is asked or made yet; `poll_s` are the seconds between two looks while it waits."""
         self.name = name
         self._config = config
         self._gcloud = gcloud
@@ -65,7 +65,7 @@ class TpuSlice:
         self._await()
 
     def delete(self, *, yes: bool) -> bool:
-        """Deletes slice and request, in whatever state they are; False where there is none. Without `yes` it asks.
+        """Deletes slice and request, in any state; False where there is none. Without `yes` it asks.
 
         Raises:
             UsageError: it is not ours.

@@ -24,7 +24,7 @@ def resource_name(name: str) -> str:
 
 
 class TpuTarget[SectionT: TpuConfig]:
-    """One training run on TPUs, whoever brings the machines; they get its files in a folder of the run's name."""
+    """One training run on TPUs of any provider; the machines get its files in a folder of the run's name."""
 
     def __init__(self, config: TrainingConfig, section: SectionT | None, *, example: str, machines: str) -> None:
         """A run by a section of its config.
@@ -32,8 +32,8 @@ class TpuTarget[SectionT: TpuConfig]:
         Args:
             config: the run.
             section: of the config, for this target; None where it has none.
-            example: what such a section looks like.
-            machines: what errors call them.
+            example: of such a section.
+            machines: their name in errors.
 
         Raises:
             UsageError: the config has no such section.

@@ -33,7 +33,7 @@ _POLL_S = 15.0
 # A machine takes a while from being up to letting ssh in, and a connection breaks now and then.
 _CONNECTIONS = 10
 _LASTING_S = 60.0
-# What logs.sh ends with where the job has failed.
+# The exit code of logs.sh where the job has failed.
 _JOB_FAILED = 5
 
 _PRICES = "https://cloud.google.com/tpu/pricing"
@@ -47,7 +47,7 @@ class TpuVm(TpuTarget[TpuVmConfig]):
 
         Args:
             config: the run.
-            poll_s: seconds between two looks at what is waited for.
+            poll_s: seconds between two looks while it waits.
 
         Raises:
             UsageError: the config has no such section.
@@ -79,7 +79,7 @@ class TpuVm(TpuTarget[TpuVmConfig]):
         _LOGGER.info("%s: all machines are set up; `logs --follow` shows the trainer's log", self._name)
 
     def dry_run(self) -> DryRun:
-        """What the run would take, and a script that does by hand what `start` does where there is no slice yet.
+        """The resources of the run, and a script that does the work of `start` by hand where there is no slice yet.
 
         Raises:
             UsageError: the config does not fit.
@@ -137,7 +137,7 @@ class TpuVm(TpuTarget[TpuVmConfig]):
                 return self._gcloud.show(command)
             except GcloudError as error:
                 if error.kind == "remote" and error.code == _JOB_FAILED:
-                    what = "the job has failed and is not started again; mend what its log tells of, and start it"
+                    what = "the job has failed and is not started again; fix the error in its log, and start it"
                     raise BroetchenError(f"{self._name}: {what}") from error
                 # Of connections that last, any number may be lost.
                 lost = 1 if time.monotonic() - began > _LASTING_S else lost + 1
@@ -156,7 +156,7 @@ class TpuVm(TpuTarget[TpuVmConfig]):
                     self._slice.wait()
 
     def stop(self) -> None:
-        """Stops the job; the slice stays, and costs what it costs."""
+        """Stops the job; the slice stays, at its price."""
         request = self._slice.require_ours()
         if request.state != "ACTIVE":
             print(f"{self._name}: {request.state}; no job runs there")
@@ -196,7 +196,7 @@ class TpuVm(TpuTarget[TpuVmConfig]):
             retried(attempt, times=_CONNECTIONS, kinds=("unreachable",), wait=self._slice.wait)
 
     def _script(self, checked: CheckedJob, files: tuple[JobFile, ...]) -> str:
-        """What `start` does where there is no slice yet, as a shell script."""
+        """The steps of `start` where there is no slice yet, as a shell script."""
         price = self._section.price()
         state = self._slice.state_command()
         folder = self._folder

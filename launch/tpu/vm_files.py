@@ -1,6 +1,6 @@
 """The files that a TPU VM's workers get: the job, and the scripts that set it up, watch it and stop it.
 
-Nothing of the job's stands in a command line on the machines: they run the same few scripts whatever the job is. What
+Nothing of the job's stands in a command line on the machines: they run the same few scripts for any job. All that
 varies is in two files that are made here, `settings.sh` and `train.sh`, where every word is quoted.
 
 The job is a unit of systemd. It lives on when ssh ends and starts again with the machine; where the trainer fails it is
@@ -47,7 +47,7 @@ def vm_files(
 
     Args:
         name: of the slice, which is also that of the job's unit.
-        job: what is trained.
+        job: the training.
         config: the section of the training config.
         buckets: those to mount.
         data_bytes: the size of the data in them.
@@ -103,7 +103,7 @@ def _settings(name: str, trainer: str, config: TpuVmConfig, buckets: Sequence[st
 
 
 def _by_hash(name: str, lock: Path) -> str:
-    """Where what a lock file lists is installed: another list has another folder."""
+    """The folder in which the packages of a lock file are installed: another list has another folder."""
     return f"{_ROOT}/{name}-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}"
 
 

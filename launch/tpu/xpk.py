@@ -2,7 +2,7 @@
 
 xpk puts the job's folder into an image, on top of the config's, and runs one fixed command in it. It builds its own
 commands as text for a shell, unquoted (1.16): so all that it is given here is either fixed or of a form in which no
-character means anything to a shell. What the trainer gets stands, quoted, in a file of the folder.
+character means anything to a shell. The trainer's arguments stand, quoted, in a file of the folder.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _CONTAINER = "jax-tpu"
 
 _SAFE_PATH = re.compile(r"[A-Za-z0-9/._-]+")
 
-# What a cluster's node keeps of the data: the CSI driver puts it on the node's disk.
+# The bytes of data that a cluster's node keeps: the CSI driver puts them on the node's disk.
 _CACHE_BYTES = 40 * 2**30
 
 
@@ -87,7 +87,7 @@ class Xpk(TpuTarget[XpkConfig]):
         _LOGGER.info("%s: the workload is in the cluster; `logs --follow` shows its log", self._name)
 
     def dry_run(self) -> DryRun:
-        """What the run would take, and a script that does by hand what `start` does for a new workload.
+        """The resources of the run, and a script that does the work of `start` by hand for a new workload.
 
         Raises:
             UsageError: the config does not fit.
@@ -131,7 +131,7 @@ class Xpk(TpuTarget[XpkConfig]):
         self.stop()
 
     def _script(self, checked: CheckedJob, files: Iterable[JobFile], data_bytes: int) -> str:
-        """What `start` does where the cluster has neither the storages nor the workload, as a shell script."""
+        """The steps of `start` where the cluster has neither the storages nor the workload, as a shell script."""
         price = self._section.price()
         return shell_script.script(
             [
@@ -160,8 +160,8 @@ class Xpk(TpuTarget[XpkConfig]):
             f"--script-dir={folder}",
             f"--command=bash {_APP}/train.sh",
             f"--max-restarts={section.max_restarts}",
-            # xpk starts a workload again on 42 and from 127 on; Python ends with 1 where it fails. What has ended early
-            # would end so again.
+            # xpk starts a workload again on 42 and from 127 on; Python ends with 1 where it fails. A run that has ended
+            # early would end so again.
             f"--restart-on-exit-codes=1-{EARLY - 1},{EARLY + 1}-126",
             f"--priority={section.priority}",
             *(("--spot",) if section.spot else ()),

@@ -1,4 +1,4 @@
-"""Planning stays cheap where the source has hundreds of thousands of row groups, and what travels stays small."""
+"""Planning stays cheap where the source has hundreds of thousands of row groups, and its elements stay small."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.plan_scale import ROW_GROUPS
 
 @pytest.mark.slow
 def test_300000_row_groups_are_planned_within_a_minute_and_a_gibibyte() -> None:
-    """In a process of its own, as its peak of memory is what is measured."""
+    """It runs in a process of its own, whose peak of memory is measured."""
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.plan_scale", str(ROW_GROUPS)], capture_output=True, text=True, timeout=300
     )

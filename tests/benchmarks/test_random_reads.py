@@ -8,7 +8,7 @@ from benchmarks.random_reads import HEADINGS, measure
 
 
 def test_shards_of_any_number_of_records_are_read_as_they_were_written(tmp_path: Path) -> None:
-    """Of seven records of different lengths, over and over, the last time in part."""
+    """A shard holds seven records of different lengths, over and over, the last time in part."""
     records = [b"x" * (number + 1) for number in range(7)]
     found = {size: measure(records, 25, size, reads=40, seed=3, folder=tmp_path) for size in (1, 16)}
     assert not list(tmp_path.iterdir())

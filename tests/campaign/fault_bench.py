@@ -1,4 +1,4 @@
-"""What the trials of the fault campaign share: the mix, its undisturbed build, and how an output is held against it."""
+"""The bench that all trials of the fault campaign share: the mix, its undisturbed build, and comparisons with it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class FaultBench:
         folder: for scratch files.
         bucket: ``gs://…`` of the bucket.
         reference: SHA-256 by name of all files that an undisturbed build leaves.
-        operations: what such a build does to files, each as "event path within the output", in order.
+        operations: of such a build on files, each as "event path within the output", in order.
         requests: and to the bucket, each as "METHOD path".
         seconds: that it takes, forked.
     """
@@ -78,7 +78,7 @@ class FaultBench:
         return self._server.start(arguments, errors=self.folder / "errors", environment=given, armed_by=_ARMS)
 
     def errors(self) -> str:
-        """What the last forked build had to say."""
+        """The standard error of the last forked build."""
         return (self.folder / "errors").read_text()
 
     @contextlib.contextmanager
@@ -91,9 +91,9 @@ class FaultBench:
         name: str = "started",
         config: Path | None = None,
     ) -> Iterator[subprocess.Popen[bytes]]:
-        """Starts the installed command, and at the end of the block kills what still runs of it.
+        """Starts the installed command, and at the end of the block kills those of its processes that still run.
 
-        After the block `errors_of(name)` tells what it had to say. `limits` is a command that runs another within
+        After the block `errors_of(name)` has its standard error. `limits` is a command that runs another within
         limits.
         """
         command = [

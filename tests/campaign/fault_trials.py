@@ -1,6 +1,6 @@
-"""The trials of the fault campaign: each makes something go wrong in a build, and then holds it to what it promises.
+"""The trials of the fault campaign: each makes something go wrong in a build, and then holds it to its promises.
 
-A trial raises an AssertionError where the promise is broken, and otherwise tells what it did.
+A trial raises an AssertionError where the promise is broken, and otherwise tells its work.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ REQUESTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Done:
-    """What a trial did: at which moment, and how many kills came in time."""
+    """The result of a trial: the moment of its fault, and the number of kills that came in time."""
 
     moment: str
     kills: int
@@ -81,7 +81,7 @@ def kill_at_operation(bench: FaultBench, chance: random.Random, name: str) -> Do
     times = len([operation for operation in bench.operations if re.search(pattern, operation)])
     assert times, f"no operation of an undisturbed build matches {pattern}"
     for _ in range(chance.choice((1, 1, 1, 2, 3))):
-        # What is done already is not done again, so a later kill may never come.
+        # Finished work is not done again, so a later kill may never come.
         order = {"pattern": pattern, "number": chance.randint(1, times if not kills else 3)}
         kills += signalled(bench.fork(output, {"CAMPAIGN_KILL": json.dumps(order)}).wait())
         bench.check_half(output)

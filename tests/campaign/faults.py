@@ -97,10 +97,10 @@ def run_campaign(
             done = trial(bench, chance, f"trial-{number}")
             moment, hit = done.moment, done.kills
         except KeyboardInterrupt:
-            break  # The table tells of what was tried until then.
+            break  # The table has the trials until then.
         except pytest.skip.Exception as reason:
             skipped = str(reason)
-        except Exception as error:  # whatever it is, it is what the campaign is looking for
+        except Exception as error:  # any exception is one that the campaign is looking for
             problem = "".join(traceback.format_exception(error))
         tried = Tried(number, kind, moment, hit, time.monotonic() - started, problem, skipped)
         found.append(tried)
@@ -113,7 +113,7 @@ def run_campaign(
 
 
 def table(tried: Sequence[Tried]) -> Table:
-    """What was tried, by kind and moment."""
+    """The table of trials, by kind and moment."""
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("fault", "moment", "trials", "kills", "as undisturbed", "broken", "s each"):
         shown.add_column(column, justify="left" if column in ("fault", "moment") else "right")

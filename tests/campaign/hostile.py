@@ -44,7 +44,7 @@ _ENDINGS: Sequence[Ending] = ("error", "skipped", "built", "wrong")
 
 @dataclasses.dataclass(frozen=True)
 class Campaign:
-    """What was tried and how it ended."""
+    """The trials and their ends."""
 
     results: Sequence[Result]
     seconds: float
@@ -71,7 +71,7 @@ def plan(seed: int, cases: int, *, heavy: int = 4, only: Sequence[str] = ("",)) 
 
 
 def run(planned: Sequence[tuple[int, str]], *, commands: int = 0, seed: int = 0, quiet: bool = False) -> Campaign:
-    """Runs planned cases, then `commands` by the command line; Ctrl-C ends it with what there is."""
+    """Runs planned cases, then `commands` by the command line; Ctrl-C ends it with the results so far."""
     started = time.monotonic()
     results: list[Result] = []
     with contextlib.suppress(KeyboardInterrupt), Worker(KINDS) as worker:
@@ -91,7 +91,7 @@ def _by_command(commands: int, seed: int, *, quiet: bool) -> Iterator[Result]:
 
 
 def table(campaign: Campaign) -> Table:
-    """What was tried, how it ended, and the most that the process grew by meanwhile."""
+    """The table of trials and their ends, with the most that the process grew by meanwhile."""
     by_kind: dict[str, list[Result]] = collections.defaultdict(list)
     for result in campaign.results:
         by_kind[result.kind].append(result)

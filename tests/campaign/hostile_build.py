@@ -88,7 +88,7 @@ def build_by_steps(config: MixConfig, output: str, between: Callable[[], None] =
 
 
 def verify_by_steps(output: str) -> None:
-    """What `verify` checks, without Beam."""
+    """Does the checks of `verify` without Beam."""
     problems = []
     for folder, manifest in find_manifests(output).items():
         problems += known_problems(folder, manifest)
@@ -100,7 +100,7 @@ def verify_by_steps(output: str) -> None:
 
 
 def oracle_rows(paths: Iterable[Path], column: str) -> list[bytes | None]:
-    """The text column of files, row by row, as bytes: what a plain reader of parquet finds.
+    """The text column of files, row by row, as bytes, as a plain reader of parquet finds it.
 
     Raises:
         ArrowException, OSError: it cannot be read.
@@ -142,7 +142,7 @@ def build_and_check(
     between: Callable[[], None] = lambda: None,
     tokenizer: Path = TOKENIZER,
 ) -> Outcome:
-    """Builds a config of `write_config` and holds the whole of it against what a plain reader finds in the source.
+    """Builds a config of `write_config` and compares all of it with the source, as a plain reader finds it.
 
     Raises:
         BroetchenError: the build fails.
@@ -159,7 +159,7 @@ def build_and_check(
 
 
 def check_output(config_path: Path, *, column: str = "text", tokenizer: Path = TOKENIZER) -> Outcome:
-    """Holds what a config of `write_config` built against what a plain reader finds in the source.
+    """Compares the output of a config of `write_config` with the source, as a plain reader finds it.
 
     Raises:
         BroetchenError: `verify` finds something wrong.

@@ -1,4 +1,4 @@
-"""What a hostile case is, and how it may end."""
+"""A hostile case, and the ends that it may have."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Outcome:
         ending: `error`: one of ours, as a user sees it. `skipped`: built, with rows left out, and all of it checked.
             `built`: built whole, and checked; the harm met nothing that was needed, or nothing that anyone could see.
             `wrong`: anything else.
-        detail: the error's message, or what is wrong.
+        detail: the error's message, or the fault.
         grown_bytes: by how much a command grew that the case ran.
     """
 

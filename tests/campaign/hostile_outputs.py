@@ -118,7 +118,7 @@ def resealed(chance: random.Random, folder: Path) -> Outcome:
         if shard["file"] == path.name:
             shard["sha256"] = hashlib.sha256(data).hexdigest()
     (output / "a" / "manifest.json").write_text(json.dumps(manifest))
-    # What is found depends on the format's own checksums; what may not happen is a crash.
+    # The findings depend on the format's own checksums; a crash must not happen.
     return _lived_through(output, "no one could see it")
 
 

@@ -61,7 +61,7 @@ class Worker:
         if grown > kind.memory_mib * _MIB and outcome.ending != "wrong":
             outcome = Outcome("wrong", f"took {grown / _MIB:,.0f} MiB, more than {kind.memory_mib:,}: {outcome}")
         if kind.heavy:
-            self._stop()  # What it holds would hide the growth of the next.
+            self._stop()  # Its memory would hide the growth of the next.
         return Result(kind.name, seed, outcome, grown)
 
     def _start(self) -> None:

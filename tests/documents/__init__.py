@@ -1,1 +1,1 @@
-"""Documents that show what commands print: a tutorial, a notebook and pictures, all made by commands of their own."""
+"""Documents that show the output of commands: a tutorial, a notebook and pictures, each by a command of its own."""

@@ -1,4 +1,4 @@
-"""Runs the tutorial, and writes what its commands print into it: `make tutorial`."""
+"""Runs the tutorial, and writes the output of its commands into it: `make tutorial`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ AT_SCALE = "## Two billion tokens\n"
 
 
 def samples_in(folder: Path) -> Path:
-    """The folder, with what the tutorial takes from a clone."""
+    """The folder, with the files that the tutorial takes from a clone."""
     (folder / "samples").symlink_to(ROOT / "samples")
     return folder
 

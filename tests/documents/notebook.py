@@ -1,4 +1,4 @@
-"""The example notebook: runs its cells, and writes what they print into it: `python -m tests.documents.notebook`.
+"""The example notebook: runs its cells, and writes their output into it: `python -m tests.documents.notebook`.
 
 Neither Jupyter nor a package of its is needed: a notebook is JSON (https://nbformat.readthedocs.io), whose cells run in
 order in one fresh Python, in the folder of the notebook.
@@ -16,7 +16,7 @@ from tests.support.documents import ROOT
 
 NOTEBOOK = ROOT / "docs" / "example.ipynb"
 
-# Reads the programs of the cells as JSON, and writes what each has printed.
+# Reads the programs of the cells as JSON, and writes the output of each.
 _RUN = """
 import contextlib, io, json, sys
 names, printed = {"__name__": "__main__"}, []
@@ -40,7 +40,7 @@ def programs(notebook: dict[str, Any]) -> list[str]:
 
 
 def outputs(notebook: dict[str, Any]) -> list[str]:
-    """What it says that each of them prints."""
+    """The output of each code cell, as the notebook has it."""
     return [
         "".join(line for output in cell["outputs"] for line in output["text"])
         for cell in notebook["cells"]
@@ -49,7 +49,7 @@ def outputs(notebook: dict[str, Any]) -> list[str]:
 
 
 def run(notebook: dict[str, Any]) -> list[str]:
-    """Runs the code cells, and returns what each has printed.
+    """Runs the code cells, and returns the output of each.
 
     Raises:
         AssertionError: a cell has failed.

@@ -59,10 +59,10 @@ def typed(command: str) -> str:
 
 
 def session(command: str, *, until: str | None = None, interrupt_at: str | None = None) -> list[str]:
-    """The lines of a command and what it shows, at its end or as soon as a regular expression matches that.
+    """The lines of a command and its screen, at its end or as soon as a regular expression matches the screen.
 
     Raises:
-        RuntimeError: the command has never shown what it was to be left or interrupted at.
+        RuntimeError: the command has never shown the text at which to leave or interrupt it.
     """
     _, shown = shown_on_terminal(*command.split()[1:], columns=COLUMNS, interrupt_at=interrupt_at)
     found = list(screen.states(shown))

@@ -1,4 +1,4 @@
-"""What a terminal shows, as a picture: the control sequences of Rich's displays are followed, and lines become SVG."""
+"""The screen of a terminal as a picture: the control sequences of Rich's displays are followed; lines become SVG."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _TOKEN = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r|\n|[^\x1b\r\n]+|\x1b")
 _SEQUENCE = re.compile(r"\x1b\[(?P<arguments>[0-9;?]*)(?P<kind>[A-Za-z])")
 _STYLES = re.compile(r"\x1b\[[0-9;]*m")
 
-# Rich's own format asks a server for its font; this one takes what the reader has.
+# Rich's own format asks a server for its font; this one takes a font of the reader's.
 _FORMAT = """\
 <svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
 <style>
@@ -45,7 +45,7 @@ def states(shown: str) -> Iterator[list[str]]:
     Lines are followed, not cells: Rich draws a line again as a whole.
 
     Args:
-        shown: what was written to the terminal.
+        shown: the text written to the terminal.
     """
     lines, row, returned, drawn = [""], 0, False, True
     for token in _TOKEN.findall(shown):

@@ -1,6 +1,6 @@
 """Works through a document as a reader does: runs its blocks, in order, in one folder, and compares what it shows.
 
-A block of commands is a fence without a language. What the commands print may follow in a fence of language `text`;
+A block of commands is a fence without a language. Their output may follow in a fence of language `text`;
 where a part of it is not the same each time, the line before that fence says so by a regular expression:
 ``<!-- varies: \\d+ -->``. Durations and rates may always differ.
 """
@@ -24,7 +24,7 @@ _BLOCK = re.compile(
     re.M | re.S,
 )
 _HERE_DOCUMENT = re.compile(r"<<'(\w+)'$")
-# What a machine and its load decide.
+# Figures that depend on the machine and its load.
 _MEASURED = re.compile(r"\d[\d.,]*[KMGT]?\s?(?:s|min|h|[KMG]?B/s|M?tok/s|tokens a second)(?![\w/])")
 # A command may wait for others on a machine that is busy.
 _TIMEOUT_S = 1200

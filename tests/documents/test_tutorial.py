@@ -32,7 +32,7 @@ def test_it_shows_what_the_commands_print() -> None:
 
 @pytest.mark.slow
 def test_the_blocks_at_scale_run_in_miniature(tmp_path: Path, gcs_bucket: str) -> None:
-    """From configs of the same names and datasets, over the samples, and into a bucket.
+    """They run with configs of the same names and datasets, over the samples, and into a bucket.
 
     The dry runs of trainings are among those of tests/system/training/test_training_docs.py.
     """

@@ -1,7 +1,7 @@
 """Mutation testing of the core: which small changes of it no near test sees.
 
     python -m tests.mutants                                          # all of the core
-    python -m tests.mutants transforms/budget/text_cut.py --again    # what survived the last time, in one module
+    python -m tests.mutants transforms/budget/text_cut.py --again    # the survivors of the last time, in one module
 
 Near tests are those of the module's room that are not slow, and the examples in its docstrings. A mutant that none of
 them catches has survived, unless its entry in `equivalent/` says why nobody could tell it from the module. Survivors
@@ -110,7 +110,7 @@ def _name(mutant: Mutant) -> str:
 
 
 def _survivors(module: str, mutants: Sequence[Mutant], near: NearTests, jobs: int) -> list[Mutant]:
-    """By the tests that reach the line, and then by all the others, as what a test keeps may hide that it does."""
+    """Tries the tests that reach the line, and then all others, as kept results may hide that a test reaches it."""
     first = {mutant: near.of(mutant.line) for mutant in mutants}
     alive = [mutant for mutant in mutants if not first[mutant]]
     with Progress(console=_CONSOLE) as progress:
@@ -151,7 +151,7 @@ def scores(modules: Sequence[str], jobs: int, *, again: bool) -> Iterator[Score]
 
 
 def table(done: Sequence[Score]) -> str:
-    """In Markdown, for docs/campaigns.md."""
+    """The table in Markdown, for docs/campaigns.md."""
     lines = [
         "| module | near tests | mutants | equivalent | caught | survived | share | minutes |",
         f"|---|{'---:|' * 7}",
@@ -174,7 +174,7 @@ def main() -> int:
         prog="python -m tests.mutants", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("modules", nargs="*", metavar="MODULE", help="paths from the root; by default all of the core")
-    parser.add_argument("--again", action="store_true", help="try only what survived the last time")
+    parser.add_argument("--again", action="store_true", help="try only the survivors of the last time")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="trials at a time (default: %(default)s)")
     given = parser.parse_args()
     done = []

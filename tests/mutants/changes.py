@@ -1,8 +1,8 @@
 """The changes that are tried on a module: those of mutmut, and some that it does not make.
 
 mutmut (https://mutmut.readthedocs.io) knows what to make of an expression: other operators, numbers, arguments. It does
-not leave a statement out, nor decide a condition, and on these the order of a build's steps hangs. What is only said to
-people (messages, logs, docstrings) or to type checkers is left as it is.
+not leave a statement out, nor decide a condition, and on these the order of a build's steps hangs. Text for people
+(messages, logs, docstrings) and for type checkers is left as it is.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _difference(old: str, new: str) -> tuple[int, str, str]:
 
 
 class _Collector(cst.CSTVisitor):
-    """Gathers (node, what takes its place, the function that it is in)."""
+    """Gathers (node, its replacement, the function that it is in)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -167,7 +167,7 @@ def _returned(node: cst.Return) -> Iterable[cst.CSTNode]:
 
 
 def _handled(node: cst.ExceptHandler) -> Iterable[cst.CSTNode]:
-    """Without one of several exceptions."""
+    """The handler without one of several exceptions."""
     if isinstance(node.type, cst.Tuple):
         elements = [element.with_changes(comma=cst.Comma()) for element in node.type.elements]
         for place in range(len(elements)):
@@ -176,14 +176,14 @@ def _handled(node: cst.ExceptHandler) -> Iterable[cst.CSTNode]:
 
 
 def _slice(node: cst.Slice) -> Iterable[cst.CSTNode]:
-    """Without one of its ends."""
+    """The slice without one of its ends."""
     for end in ("lower", "upper"):
         if getattr(node, end) is not None:
             yield node.with_changes(**{end: None})
 
 
 def _call(node: cst.Call) -> Iterable[cst.CSTNode]:
-    """With `None` for an argument, or without it, if others do not move up in its place; and `max` for `min`."""
+    """The call with `None` for an argument, or without it, if no other moves up in its place; and `max` for `min`."""
     for changed in operator_arg_removal(node):
         gone = len(changed.args) < len(node.args)
         pairs = zip(node.args, [*changed.args, None], strict=False)

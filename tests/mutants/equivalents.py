@@ -34,10 +34,10 @@ class Equivalent(pydantic.BaseModel):
 
 @functools.cache
 def equivalents(module: str) -> list[Equivalent]:
-    """Those that are known of a module.
+    """The known equivalent mutants of a module.
 
     Raises:
-        pydantic.ValidationError: its file is not what it should be.
+        pydantic.ValidationError: its file has another form.
     """
     path = _FOLDER / f"{module.removesuffix('.py').replace('/', '.')}.yaml"
     found = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else []

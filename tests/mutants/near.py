@@ -1,4 +1,4 @@
-"""Which tests are near a module, and which of them run a line of it."""
+"""Finds the tests near a module, and those of them that run a line of it."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ class NearTests:
         self._statements = _statements((ROOT / module).read_text(encoding="utf-8"))
 
     def all(self) -> list[str]:
-        """Those that run any line, the quick ones first."""
+        """The tests that run any line, the quick ones first."""
         return sorted(self._tests, key=lambda name: self._tests[name])
 
     def of(self, line: int) -> list[str]:
-        """Those that run the statement that holds a line; all for what is run by an import."""
+        """The tests that run the statement that holds a line; all of them for a statement that an import runs."""
         first, last = self._statements[line]
         if first == 0:
             return self.all()
         return [name for name in self.all() if any(first <= reached <= last for reached in self._lines[name])]
 
     def seconds(self, tests: Sequence[str]) -> float:
-        """How long they take."""
+        """The seconds that some tests take together."""
         return sum(self._tests[name] for name in tests)
 
 

@@ -1,4 +1,4 @@
-"""The command, on a copy of the project: what tests catch, what they do not, and what is known to be the same."""
+"""The command, on a copy of the project: mutants that tests catch, survivors, and known equivalents."""
 
 from __future__ import annotations
 

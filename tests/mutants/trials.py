@@ -51,7 +51,7 @@ _PYTEST = (
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trial:
-    """A run of some tests: with `source` in place of what the file of `module` holds, if it is given."""
+    """A run of some tests: with `source` in place of the text of `module`, if it is given."""
 
     module: str
     tests: Sequence[str]
@@ -69,7 +69,7 @@ class Ended:
 
 
 def preload(rooms: Iterable[str]) -> None:
-    """Imports what our modules and the tests of `rooms` import and is not ours.
+    """Imports the modules that are not ours, and that ours and the tests of `rooms` import.
 
     Ours are not: some leave something behind, as a filesystem does that Beam then knows for good.
     """
@@ -123,7 +123,7 @@ class _Running:
 
     def end(self, *, hangs: bool) -> Ended:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._pid, signal.SIGKILL)  # what it has left running, or itself
+            os.killpg(self._pid, signal.SIGKILL)  # itself, or processes that it has left running
         if hangs:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGKILL)
@@ -185,7 +185,7 @@ class _Loader(importlib.machinery.SourceFileLoader):
 class Reach:
     """A plugin of pytest that writes to `path` which lines of some modules each test runs, and how long it takes.
 
-    What fixtures of a module or session run counts for each test that asks for them.
+    Lines that fixtures of a module or session run count for each test that asks for them.
     """
 
     def __init__(self, modules: Sequence[str], path: Path) -> None:

@@ -33,7 +33,7 @@ def run_command(
     timeout: float = _TIMEOUT_S,
     environment: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Runs the command, or `python -m module`, to its end. What it prints is captured and it sees no terminal.
+    """Runs the command, or `python -m module`, to its end. Its output is captured and it sees no terminal.
 
     The command is mostly a fork of a process that has imported everything in the same environment.
 
@@ -62,7 +62,7 @@ def without_hint(errors: str) -> str:
     return re.sub(r"(?m)^Next: .*\n\Z", "", errors)
 
 
-# What nothing reads while it is imported, so that a fork can be given it.
+# Variables that no module reads while it is imported, so that a fork can be given them.
 _READ_LATE = frozenset(
     {
         "BROETCHEN_CACHE",
@@ -115,7 +115,7 @@ def _run_forked(
 def started_command(
     *arguments: str | Path, environment: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Starts the command in a session of its own, and at the end kills whatever of it still runs."""
+    """Starts the command in a session of its own, and at the end kills all of its processes that still run."""
     with subprocess.Popen(
         _command_line(arguments, None),
         stdin=subprocess.DEVNULL,
@@ -157,7 +157,7 @@ def _command_line(arguments: tuple[str | Path, ...], module: str | None) -> list
 
 
 def run_on_terminal(*arguments: str | Path, columns: int, interrupt_at: str | None = None) -> tuple[int, str]:
-    """Runs the command on a terminal of its own, and presses Ctrl-C once it shows what a regular expression matches.
+    """Runs the command on a terminal of its own, and presses Ctrl-C once its output matches a regular expression.
 
     Returns:
         the exit code, and everything that it showed, without the control sequences.
@@ -168,7 +168,7 @@ def run_on_terminal(*arguments: str | Path, columns: int, interrupt_at: str | No
 
 def shown_on_terminal(*arguments: str | Path, columns: int, interrupt_at: str | None = None) -> tuple[int, str]:
     """As `run_on_terminal`, with the control sequences."""
-    # What pytest sets for its own workers would count for more than the terminal's size.
+    # The size that pytest sets for its own workers would win over the terminal's.
     environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (40, columns))

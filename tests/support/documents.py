@@ -1,4 +1,4 @@
-"""What the documents hold: their blocks, commands and links, as a reader would copy or follow them."""
+"""The blocks, commands and links of the documents, as a reader would copy or follow them."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ class ForkServer:
             pid = _read_line(self._process.stdout.fileno())
             assert pid, "the process that was to fork could not; its standard error says why"
         except BaseException:
-            # As by a test's timeout: the next order would take for its own what is answered to this one.
+            # As by a test's timeout: the next order would take the answer to this one for its own.
             self._last = None
             self.__exit__()
             self.__enter__()
@@ -138,7 +138,7 @@ class ForkServer:
 
 
 def serve() -> None:
-    """What the process that forks does: orders in from standard input, process ids and exit codes out."""
+    """Forks as it is told: reads orders from standard input, and prints process ids and exit codes."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as the command does before it imports anything
     for module in pkgutil.walk_packages(beam_pipelines.__path__, "beam_pipelines."):
         importlib.import_module(module.name)
@@ -155,7 +155,7 @@ def serve() -> None:
         os.write(1, f"{pid}\n".encode())
         ended = os.pidfd_open(pid)
         orphaned = ended not in select.select([0, ended], [], [])[0]
-        if orphaned:  # There are no orders while a command runs: whoever gave them is gone.
+        if orphaned:  # There are no orders while a command runs: their giver is gone.
             os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
         os.close(ended)
@@ -165,7 +165,7 @@ def serve() -> None:
 
 
 def _read_line(descriptor: int) -> bytes:
-    """The next line, and no byte more: a buffer would hide from `select` what it holds, and be shared by a fork."""
+    """The next line, and no byte more: a buffer would hide its bytes from `select`, and be shared by a fork."""
     line = b""
     while not line.endswith(b"\n") and (part := os.read(descriptor, 1)):
         line += part

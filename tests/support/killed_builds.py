@@ -1,4 +1,4 @@
-"""A small mix to build and to kill in the building, and what of a build lies in its output at any moment."""
+"""A small mix to build and to kill in the building, and the files of a build in its output at any moment."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _sha256(path: Path) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """What of a build lies in its output."""
+    """The state of a build: the number of files of each kind in its output."""
 
     output: Path
 

@@ -108,7 +108,7 @@ def history(output: Path) -> History:
 
 
 def trainers(output: Path) -> list[int]:
-    """The processes that train into `output`, by what is on their command lines."""
+    """The processes that train into `output`, by their command lines."""
     found = []
     for process in psutil.process_iter(["pid", "cmdline"]):
         words = process.info["cmdline"] or []

@@ -15,10 +15,10 @@ PACKAGES = ("beam_pipelines", "broetchen", "launch", "mix_configs", "samples", "
 
 @dataclasses.dataclass(frozen=True)
 class Built:
-    """What was made.
+    """The wheel of the project.
 
     Attributes:
-        files: what the packages' folders hold, relative to the project.
+        files: all files of the packages' folders, relative to the project.
         name: of the project with its version, `broetchen-1.2.3`.
     """
 

@@ -27,7 +27,7 @@ _AB = 256
 def small_ids(text: str) -> list[int]:
     """The ids of a document by the tokenizer of `small_build`: its bytes, "ab" as one, after a space if it has none.
 
-    So what is cut off a document begins with a space that the document has not there.
+    So the rest of a document that is cut begins with a space that the document has not there.
     """
     spaced = text if text.startswith(" ") else f" {text}"
     ids: list[int] = []
@@ -118,7 +118,7 @@ def small_build(
 
 
 def small_records(record_format: Format) -> RecordSpec:
-    """What the records of `small_build` are."""
+    """The kind of records that `small_build` writes."""
     if not holds_ids(record_format):
         return RecordSpec(record_format, max_tokens=4, bos_id=None, eos_id=None)
     most = MOST_TOKENS if record_format == "megatron" else 4
@@ -130,16 +130,16 @@ def follow_split(
 ) -> tuple[list[str], int]:
     """Checks that a split holds what it should, document by document, as one would cut them by hand.
 
-    A document that fits is taken. Of one that does not, what is taken has exactly the tokens that are missing, and the
-    rest of it is the next split's first document; where it is not cut, it is the next split's, before all others.
+    A document that fits is taken. Of one that does not, a part is taken with exactly the tokens that are missing, and
+    the rest of it is the next split's first document; where it is not cut, it is the next split's, before all others.
 
     Args:
-        written: what the split holds.
+        written: the documents of the split.
         documents: all that was there for it.
         count: the tokens of a text.
 
     Returns:
-        what is there for the next split, and how many documents of it were put back.
+        the documents left for the next split, and how many of them were put back.
     """
     waiting, put_back, missing = list(documents), list[str](), budget
     for text in written:

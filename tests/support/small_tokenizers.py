@@ -14,7 +14,7 @@ from transforms.tokenizer.file import TokenizerFile
 
 GPT2: dict[str, Any] = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 
-# What tiktoken has for cl100k nowadays. Other regular expressions than tiktoken's read it differently.
+# The pattern that tiktoken has for cl100k nowadays. Other regular expressions than tiktoken's read it differently.
 POSSESSIVE = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|"
     r"\s*[\r\n]|\s+(?!\S)|\s+"

@@ -251,7 +251,7 @@ assert "pyarrow" not in sys.modules
 
 @pytest.mark.slow
 def test_a_command_leaves_out_what_it_does_not_use_of_beam() -> None:
-    """And Beam does without it."""
+    """Beam does without it."""
     code = (
         "import contextlib, sys\n"
         "from beam_pipelines import cli\n"

@@ -1,4 +1,4 @@
-"""`broetchen count`: equal to `tokenizers`, whatever counts, and whatever is counted."""
+"""`broetchen count`: equal to `tokenizers`, for any engine, and any input."""
 
 from __future__ import annotations
 

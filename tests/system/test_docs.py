@@ -1,4 +1,4 @@
-"""What README.md and docs/ say is so: commands run, options exist, links lead somewhere, messages are the program's.
+"""README.md and docs/ are true: commands run, options exist, links lead somewhere, messages are the program's.
 
 `broetchen train` is run by tests/system/training/test_training_docs.py, the tutorial by
 tests/documents/test_tutorial.py.
@@ -51,7 +51,7 @@ def group() -> TyperGroup:
 
 
 def arguments_of(command: list[str]) -> list[str] | None:
-    """What the command line gives to `broetchen`, also by way of `python -m`; None where that is not what it runs."""
+    """The arguments of `broetchen`, also by way of `python -m`; None where the command runs another program."""
     match command:
         case ["broetchen", *arguments]:
             return arguments
@@ -64,8 +64,8 @@ def is_local(document: Path, command: list[str]) -> bool:
     arguments = arguments_of(command) or ["train"]
     if arguments[0] in ELSEWHERE or any(argument.startswith("--job_endpoint") for argument in arguments):
         return False
-    # What a step held is known of a training, an exact order is of datasets in Megatron's format, and the tutorial has
-    # a test of its own.
+    # `show --step` needs a training, an exact order datasets in Megatron's format, and the tutorial has a test of its
+    # own.
     return (
         document.name not in ("exact-order.md", "tutorial.md")
         and "--step" not in arguments
@@ -120,7 +120,7 @@ def parse(arguments: list[str]) -> None:
 
 
 def check_options(arguments: list[str]) -> None:
-    """Of a command line that is not whole."""
+    """Checks the options of a command line that is not whole."""
     command, rest = group().commands[arguments[0]], arguments[1:]
     if isinstance(command, TyperGroup):
         command = command.commands[rest[0]]
@@ -146,7 +146,7 @@ def test_the_options_of_a_synopsis_exist(item: tuple[Path, str]) -> None:
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory, gcs_bucket: str) -> Path:
-    """What the documents suppose to be there: corpora, a tokenizer, a config, and what was built of them."""
+    """The files that the documents presuppose: corpora, a tokenizer, a config, and datasets that were built of them."""
     folder = tmp_path_factory.mktemp("documents")
     for language, sample in (("german", "fineweb2_german"), ("english", "fineweb_english")):
         for source in sorted((SAMPLES / "corpora" / sample).glob("*.parquet")):
@@ -215,7 +215,7 @@ RUN = [document for document in DOCUMENTS if any(is_local(*item) for item in COM
 def test_the_commands_of_a_document_run(
     document: Path, working: Path, gcs_bucket: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One after another, as a reader would who copies them."""
+    """Runs them one after another, as by a reader who copies them."""
     if document.name == "README.md":
         shutil.rmtree(working / "my-mix")
     for command in commands(document):

@@ -1,4 +1,4 @@
-"""`broetchen download` from a hub on loopback, and builds that read what it fetched."""
+"""`broetchen download` from a hub on loopback, and builds that read the copies."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def two_downloads(
 
 
 def ended(download: subprocess.Popen[str]) -> str:
-    """What it has printed in the end, where it told of no error."""
+    """The output of a download that has ended without an error."""
     printed, told = download.communicate(timeout=60)
     assert "broetchen: " not in told
     return printed
@@ -190,7 +190,7 @@ def test_a_download_that_is_killed_is_taken_over_by_the_one_that_waits(
 
 
 def test_one_that_waits_finds_what_the_other_has_made(hub: HubServer, source: str, tmp_path: Path) -> None:
-    """By its hash: where that is another, it fetches the file."""
+    """It goes by the hash: where that is another, it fetches the file."""
     content, target = original(hub, source), tmp_path / "file"
     for made, fetched in ((content, False), (b"x" * len(content), True)):
         target.unlink(missing_ok=True)
@@ -210,7 +210,7 @@ def test_one_that_waits_finds_what_the_other_has_made(hub: HubServer, source: st
 def test_the_hash_is_that_of_what_lies_on_the_disk(
     hub: HubServer, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As where something else than what was sent is there, by whatever has written it."""
+    """The file has other bytes than those sent, whatever has written them."""
     content, target, real = original(hub, source), tmp_path / "file", os.fsync
 
     def spoil(descriptor: int) -> None:

@@ -1,4 +1,4 @@
-"""What `build --dry-run` checks, that it writes nothing, and what the demo may replace."""
+"""The checks of `build --dry-run`, that it writes nothing, and the outputs that the demo may replace."""
 
 from __future__ import annotations
 

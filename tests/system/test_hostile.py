@@ -33,7 +33,7 @@ def test_no_hostile_input_ends_in_anything_but_an_error_of_ours_or_a_sound_datas
 def test_a_manifest_that_is_not_harmed_is_read_by_every_command(
     tmp_path: Path, record_format: Format, version: int
 ) -> None:
-    """So that what the campaign's cases end in is due to the harm."""
+    """So the end of each of the campaign's cases is due to the harm."""
     output = copied(tmp_path, record_format, version)
     commands: list[list[str | Path]] = [
         ["verify", output],

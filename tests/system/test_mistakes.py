@@ -1,4 +1,4 @@
-"""What new users get wrong, by the command line: one clear message, its exit code, and no traceback."""
+"""Mistakes of new users, by the command line: one clear message, its exit code, and no traceback."""
 
 from __future__ import annotations
 

@@ -160,7 +160,7 @@ def test_documents_name_what_is_there() -> None:
 
 
 def test_docstrings_and_comments_name_what_is_there() -> None:
-    """And other strings, as far as they name modules with dots: what is run by `python -m`, or imported by its name."""
+    """Other strings do as well, as far as they name modules with dots, for `python -m` or imports by name."""
     wrong = [
         f"{path}:{number}: {name}"
         for path in SOURCES

@@ -1,4 +1,4 @@
-"""`plan`: what footers tell is exact, and what is estimated from a sample is near."""
+"""`plan`: figures of footers are exact, and estimates from a sample are near."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def digest_of(said: str) -> str:
 
 
 def test_quick_looks_at_names_sizes_and_manifests_alone(output: Path, tmp_path: Path) -> None:
-    """And tells the digest that coreutils tell, and what it cannot find: a letter that has changed, for one."""
+    """It tells the digest of coreutils, and the faults that it cannot find: a letter that has changed, for one."""
     result = run_command("verify", output, "--quick")
     assert (result.returncode, without_hint(result.stderr)) == (0, "")
     assert re.search(r"^ a .* in place", result.stdout, re.MULTILINE)

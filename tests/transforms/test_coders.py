@@ -1,4 +1,4 @@
-"""What steps take, give and show; elements travel as text, numbers, tuples and JSON, never as pickles."""
+"""The inputs, outputs and displays of steps; elements travel as text, numbers, tuples and JSON, never as pickles."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ EXCEPTION = "Under test/End"
 
 
 class Outputs(PipelineVisitor):
-    """Finds what steps give, and the accumulators of combines, by the steps' names."""
+    """Finds the elements of steps, and the accumulators of combines, by the steps' names."""
 
     def __init__(self) -> None:
         self.coders: dict[str, Coder] = {}
@@ -107,7 +107,7 @@ def parts_of(coder: Coder) -> Iterator[Coder]:
 
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_no_element_is_pickled(name: str) -> None:
-    """A pickle runs what it says, and differs between versions. What a step without a type gives would be one."""
+    """A pickle runs code, and differs between versions. The elements of a step without a type would be pickled."""
     element, make = TRANSFORMS[name]
     pipeline = beam.Pipeline()
     _ = pipeline | beam.Create([]).with_output_types(element) | "Under test" >> make()

@@ -1,4 +1,4 @@
-"""Packages that are left out of a process, in Python and in what Cython has compiled."""
+"""Packages that are left out of a process, in Python and in modules that Cython has compiled."""
 
 from __future__ import annotations
 

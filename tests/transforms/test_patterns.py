@@ -1,4 +1,4 @@
-"""Patterns mean on every filesystem what Python's own glob makes of them on a disk, and a quoted name is a name."""
+"""Patterns mean the same on every filesystem as to Python's own glob on a disk, and a quoted name is a name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a config may write as a filter, and what is said of the rest."""
+"""The filters that a config may have, and the messages about others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of a column is text, and what is left out."""
+"""The values of a column that are text, and those that are left out."""
 
 from __future__ import annotations
 

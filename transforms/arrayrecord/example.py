@@ -59,7 +59,7 @@ def encode_ids(ids: npt.NDArray[Any], bounds: npt.NDArray[Any], key: str = "text
     _check_ids(ids, bounds)
     if len(bounds) < 2:
         return []
-    # Only what the records cover, so that no byte is made for nothing.
+    # Only the part that the records cover, so that no byte is made for nothing.
     first, last = int(bounds[0]), int(bounds[-1])
     data, offsets = _varints(ids[first:last].astype(np.uint32, copy=False))
     ends = offsets[bounds - first].tolist()

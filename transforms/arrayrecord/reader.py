@@ -14,7 +14,9 @@ _BATCH_RECORDS = 512
 
 
 class RecordReader:
-    """Records by index and in order. array_record reads local files only, so that a remote one is copied first.
+    """Records by index and in order. A remote file is copied first.
+
+    Of remote paths, array_record takes only `gs://`, and sends a request for each record.
 
     Use it as a context manager.
 

@@ -1,4 +1,4 @@
-"""The formats of records and of their files: what a config and a manifest say of them. Nothing else is imported."""
+"""The formats of records and of their files, as configs and manifests name them. Nothing else is imported."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 Format = Literal["tokens", "text", "parquet", "megatron"]
 
 MOST_TOKENS = 2**31 - 1
-"""Of a record: what a config may allow at most, and what one in Megatron's format can have."""
+"""The most tokens of a record: the largest limit of a config, and the most in Megatron's format."""
 
 # The feature of `tf.train.Example` that holds a record's ids or text; MaxText's default column.
 FEATURE = "text"
@@ -32,17 +32,17 @@ class RecordSpec:
 
     @property
     def is_text(self) -> bool:
-        """Whether text is written, and the budget counts what the text encodes to."""
+        """Whether text is written, and the budget counts the tokens of that text."""
         return not holds_ids(self.format)
 
     @property
     def extension(self) -> str:
-        """Of the shard files."""
+        """The extension of the shard files."""
         return file_extension(self.format)
 
     @property
     def extensions(self) -> tuple[str, ...]:
-        """Of all files of a dataset's splits."""
+        """The extensions of all files of a dataset's splits."""
         return file_extensions(self.format)
 
 

@@ -175,7 +175,7 @@ class _Publish(beam.DoFn):
 
 
 class _Finish(beam.DoFn):
-    """Deletes what is left of attempts that failed, and lets the names go on once all files are in place."""
+    """Deletes the remains of attempts that failed, and lets the names go on once all files are in place."""
 
     def __init__(self, layout: _Layout) -> None:
         self._layout = layout
@@ -322,7 +322,7 @@ class WriteToArrayRecord(beam.PTransform[beam.PCollection[bytes], beam.PCollecti
         return start | "Finish" >> beam.ParDo(_Finish(self._layout), beam.pvalue.AsList(names)).with_output_types(str)
 
     def display_data(self) -> dict[str, Any]:
-        """What the runner's pages show of this step."""
+        """The arguments of this step that the runner's pages show."""
         layout = self._layout
         pattern = f"{layout.prefix}{layout.template}{layout.suffix}"
         return {

@@ -37,7 +37,7 @@ class TextPart:
     Attributes:
         name: of the dataset.
         paths: the files in the order in which they are read, all parquet (`.parquet` or not) or all ArrayRecord.
-        shown: the same files without what is only true of this machine, for manifests.
+        shown: the same files without facts that hold on this machine alone, for manifests.
         text_column: of parquet files; None for ArrayRecord.
         sizes: of the files in bytes.
         text_bytes: about how much text is in it, from the footers; None where only reading would tell.
@@ -109,7 +109,7 @@ def find_parts(location: str, text_column: str = "text", split: str = "train") -
         location: a folder of datasets that were built as text, or one of them; a parquet file or a glob pattern; or a
             folder with parquet files, or with one folder of parquet files for each dataset.
         text_column: of parquet files that no build has written.
-        split: of built datasets; those that lack it are left out, and so is what has no splits but "train".
+        split: of built datasets; those that lack it are left out, and other files where it is not "train".
 
     Raises:
         BroetchenError: there is nothing, or it is damaged.
@@ -266,7 +266,7 @@ class TextStream:
 
     @property
     def sha256(self) -> str:
-        """Of the documents read so far in their order, however they lie in files and batches.
+        """The hash of the documents read so far in their order, however they lie in files and batches.
 
         It is the SHA-256 of two digests: of all texts one after another, and of their lengths in bytes as little-endian
         int64.

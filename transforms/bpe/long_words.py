@@ -1,8 +1,8 @@
 """Leaves words out of a corpus that are too long to train on: merging takes quadratic time in the length of a word.
 
-A word is what the style's pre-tokenizer makes one, such as a run of letters. `tokenizers` 0.23 took 26 s for one of
+Words are those of the style's pre-tokenizer, such as runs of letters. `tokenizers` 0.23 took 26 s for one of
 300,000 letters, as it goes through all of a word for each pair that is merged in it. Words of languages, and sentences
-of those that are written without spaces, are far shorter than the limit; what is longer is data, such as a genome.
+of those that are written without spaces, are far shorter than the limit; longer ones are data, such as a genome.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from transforms.segments.code_points import documents_at
 from transforms.texts import text_buffers
 
 MOST_BYTES = 4096
-"""Of the longest word that is trained on."""
+"""The bytes of the longest word that is trained on."""
 
 # No character becomes more than eleven times as many bytes in NFKC: U+FDFA, of 3 bytes, becomes 33.
 _NFKC_GROWTH = 11
@@ -38,10 +38,10 @@ type _Word = tuple[str, tuple[int, int]]
 class WithoutLongWords:
     """The documents of a corpus without the words of more than `most_bytes` bytes.
 
-    What is before such a word and what is after it become documents of their own; all others stay as they are.
+    The text before such a word and the text after it become documents of their own; all others stay as they are.
 
     Args:
-        style: says what a word is.
+        style: its pre-tokenizer makes the words.
         batches: the corpus.
         most_bytes: of the longest word that stays.
 

@@ -26,7 +26,7 @@ from transforms.errors import BroetchenError
 from transforms.texts import text_buffers
 
 MOST_OCCURRENCES = 2**31 - 1
-"""Of a pair, that trainers are known to count."""
+"""The most occurrences of a pair that trainers are known to count."""
 
 _SPACE, _NEWLINE, _APOSTROPHE = 0x20, 0x0A, 0x27
 _LETTERS = np.frombuffer(string.ascii_letters.encode(), np.uint8)

@@ -1,4 +1,4 @@
-"""The styles of byte-level BPE tokenizers that can be trained, and what a tokenizer of each gives back of a text.
+"""The styles of byte-level BPE tokenizers that can be trained, and the text that a tokenizer of each gives back.
 
 * `gpt-neox`: NFKC, then the split of GPT-2 with a space before the first word. GPT-NeoX-20B has the same normalizer and
   split (S. Black et al., *GPT-NeoX-20B: An Open-Source Autoregressive Language Model*, 2022, section 3.2).

@@ -127,7 +127,7 @@ def _doubt(
     if len({first + second for first, second in merges}) < len(merges):
         return "two merges make the same token"
     # Once each word is one token, gigatoken goes on with pairs that are in no word. A word that is still in parts shows
-    # that it has not come to that.
+    # that the training ended before.
     for batch in batches:
         for text in batch.to_pylist():
             if len(tokenizer.encode(text).ids) > len(tokenizer.pre_tokenizer.pre_tokenize_str(text)):

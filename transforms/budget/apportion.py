@@ -10,7 +10,7 @@ def apportion(total: int, weights: Mapping[str, Fraction]) -> dict[str, int]:
 
     Hamilton's method of apportionment, also known as largest remainder or Hare-Niemeyer (M. L. Balinski and
     H. P. Young, *Fair Representation: Meeting the Ideal of One Man, One Vote*, 2nd ed., 2001): everybody gets the whole
-    part of the exact quota, and what is left goes, one each, to the largest fractional parts. Ties go to whoever comes
+    part of the exact quota, and the rest goes, one each, to the largest fractional parts. Ties go to whoever comes
     first.
 
     So every part is its quota rounded down or up. A larger `total` can make a single part smaller by one (the Alabama
@@ -21,7 +21,7 @@ def apportion(total: int, weights: Mapping[str, Fraction]) -> dict[str, int]:
       {'german': 7, 'english': 3}
 
     Args:
-        total: what is to be divided, 0 or more.
+        total: the number to divide, 0 or more.
         weights: exact, 0 or more, not all 0; they need not sum to 1. A weight of 0 gets 0.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Sources that are smaller than their budget, and are to be read several times: what is written once, and the passes.
+"""Sources that are smaller than their budget, and are read several times: the tokens written once, and the passes.
 
 The splits that are held out keep their exact tokens and are never repeated; the train split gets all the rest, once.
 Pure arithmetic, exact.
@@ -48,7 +48,7 @@ def beyond(budget: int, tokens: int, max_repeats: float) -> int:
 
 
 def passes(budget: int, missing: int, tokens: int) -> float:
-    """How often `tokens` are to be read, for a budget less what is `missing` of it.
+    """How often `tokens` are to be read, for a budget less the tokens `missing` of it.
 
     >>> passes(302, 0, 100)
     3.02

@@ -1,6 +1,6 @@
-"""What lies beside unfinished shards: what each of them holds, and how much is wanted of all.
+"""The files beside unfinished shards: the counts of each shard, and the budgets of all.
 
-Nothing here needs Beam, so that whoever looks at unfinished work does not wait for it.
+Nothing here needs Beam, so that a command that only looks at unfinished work does not load it.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ TAKEN_OVER = "taken over"
 
 @dataclasses.dataclass(frozen=True)
 class ShardCount:
-    """What one shard holds.
+    """The counts of one shard, and the marks of its files.
 
     Attributes:
         ordinal: the shard's place in its dataset, from 0.
         tokens: ids in it, BOS and EOS included.
         documents: documents in it.
-        without_tokens: of them.
+        without_tokens: documents that made no token, among these.
         records: ArrayRecord records in it.
         rows: of the source that were read, those that were left out among them.
         text_bytes: UTF-8 bytes of its documents.
@@ -30,7 +30,7 @@ class ShardCount:
             the last one of a dataset, and no other.
         skipped: rows left out, by reason.
         attempt: tells this writing of the shard from others; a part of its files' names.
-        engine: what encoded it, with its version, as "gigatoken 0.10.0"; or `TAKEN_OVER`.
+        engine: the encoder, with its version, as "gigatoken 0.10.0"; or `TAKEN_OVER`.
         source: tells the versions of its source files from others, as far as that can be seen without reading them.
         file: its file, as it was written.
         row_file: the file that tells of each row; its checksum stands for the texts that were read.
@@ -60,7 +60,7 @@ class ShardCount:
 
     @property
     def has_rows(self) -> bool:
-        """Whether it is known what became of each of its rows, so that it can be cut; not of one that is taken over."""
+        """Whether the fate of each of its rows is known, so that it can be cut; not of one that is taken over."""
         return self.engine != TAKEN_OVER
 
     @property
@@ -75,7 +75,7 @@ class ShardCount:
 
 @dataclasses.dataclass(frozen=True)
 class Budgets:
-    """Tokens by split, so that who looks at unfinished work can tell how much there is to do.
+    """Tokens by split, so that a reader of unfinished work can tell how much is left.
 
     Attributes:
         exhausted: whether the build has found that the source does not hold them, and has failed.

@@ -63,7 +63,7 @@ class TextCut:
 
 
 def find_cut(text: str, tokens: int, count: Callable[[str], int]) -> int | None:
-    """Where to cut `text` so that encoding what is before the cut gives exactly `tokens`.
+    """Where to cut `text` so that the text before the cut encodes to exactly `tokens`.
 
     The count of tokens grows almost steadily with the prefix, so a bisection finds the neighbourhood, and the
     characters within `WINDOW` of it are tried from the nearest on.
@@ -86,7 +86,7 @@ def find_cut(text: str, tokens: int, count: Callable[[str], int]) -> int | None:
 
 
 def find_last_cut(text: str, tokens: int, count: Callable[[str], int]) -> int | None:
-    """As `find_cut`, for what is after the cut: where to cut `text` so that the rest gives exactly `tokens`."""
+    """As `find_cut`, for the text after the cut: where to cut `text` so that the rest gives exactly `tokens`."""
     # A text whose prefixes are as long as the ends of `text`.
     kept = find_cut(text, tokens, lambda prefix: count(text[len(text) - len(prefix) :]))
     return None if kept is None else len(text) - kept
@@ -101,7 +101,7 @@ def take_exactly(
     """Takes spans from the front until they hold exactly `budget` tokens.
 
     Args:
-        spans: the documents there are, in order. Those without tokens that follow the last one taken are not taken:
+        spans: the documents there are, in order. Documents without tokens behind the last one taken are not taken:
             how many of them there are, depends on how far was read.
         lengths: tokens of each document of a shard, by ordinal.
         cut: splits a span of one document so that the first part has the tokens asked for, or says that it cannot.
@@ -129,10 +129,10 @@ def take_last_exactly(
     lengths: Callable[[int], npt.NDArray[np.integer]],
     cut: Callable[[DocumentSpan, int], tuple[DocumentSpan, DocumentSpan] | None],
 ) -> TextCut:
-    """As `take_exactly`, from the back, of a source of which nothing is left out: what is not taken is all the rest.
+    """As `take_exactly`, from the back, of a source of which nothing is left out: the rest is all that is not taken.
 
     Args:
-        spans: the documents of the whole source, or what later splits have left of them, in order.
+        spans: the documents of the whole source, or those that later splits have left, in order.
         lengths: tokens of each document of a shard, by ordinal.
         cut: splits a span of one document so that the second part has the tokens asked for, or says that it cannot.
 

@@ -39,7 +39,7 @@ class ShardSlice:
 @register_json_coder
 @dataclasses.dataclass(frozen=True)
 class SplitCut:
-    """What a split takes from the shards.
+    """The tokens that a split takes from the shards.
 
     `tokens` is the sum over `slices`: the budget, less `missing` where the shards did not hold enough.
     """
@@ -142,7 +142,7 @@ def usable_prefix(counts: Sequence[ShardCount]) -> tuple[ShardCount, ...]:
 
 
 def cut_dataset(counts: Iterable[ShardCount], budgets: Mapping[str, int]) -> DatasetCut:
-    """The cut of a dataset: what `budgets` take of the unbroken stream that `counts`, in order, begin with."""
+    """The cut of a dataset: the tokens that `budgets` take of the unbroken stream at the beginning of `counts`."""
     stream = usable_prefix(list(counts))
     return DatasetCut(stream, cut_shards(((count.ordinal, count.tokens) for count in stream), budgets))
 
@@ -179,7 +179,7 @@ class TokenBudget(beam.PTransform[beam.PCollection[tuple[str, ShardCount]], beam
     """Counts in, cuts out: where each dataset's splits begin and end, to the token.
 
     Input: (dataset, ShardCount) for each shard. Output: (dataset, DatasetCut) for each dataset of `budgets` that has
-    at least one shard. A dataset that is too short comes out with `missing` set; what to do then is the caller's.
+    at least one shard. A dataset that is too short comes out with `missing` set; the caller decides what to do then.
     A cut holds the counts of all shards, half a kilobyte each; `BuildDatasets`, whose datasets may have 100,000, keeps
     them in blocks (`transforms.recipe.blocks`) and cuts where it publishes.
 
@@ -217,7 +217,7 @@ class TokenBudget(beam.PTransform[beam.PCollection[tuple[str, ShardCount]], beam
         )
 
     def display_data(self) -> dict[str, Any]:
-        """What the runner's pages show of this step."""
+        """The arguments of this step that the runner's pages show."""
         if isinstance(self._budgets, AsDict):
             return {}
         tokens = sum(int(budget) for splits in self._budgets.values() for budget in splits.values())

@@ -1,4 +1,4 @@
-"""Decides what is published: from a dataset's cut to its files, each a whole provisional shard or a part of one."""
+"""Plans the files to publish from a dataset's cut, each a whole provisional shard or a part of one."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class PublishTask:
 @register_json_coder
 @dataclasses.dataclass(frozen=True)
 class SplitSums:
-    """What a cut says of splits, by their names.
+    """The sums of a cut, by the names of the splits.
 
     Attributes:
         missing: tokens that the source does not hold.
@@ -86,7 +86,7 @@ class SplitSums:
 
 @dataclasses.dataclass(frozen=True)
 class PublishPlan:
-    """All that is published of a dataset: the tasks, and what is said of its splits.
+    """The plan of a publication: the tasks, and the sums of the splits.
 
     `rows` are the shards up to the last one that is used, and those among them that hold nothing. Each task holds the
     count of its shard: they travel one by one, and this as a whole never.
@@ -98,9 +98,9 @@ class PublishPlan:
 
 
 def plan_publication(spec: DatasetSpec, plan: DatasetPlan, cut: DatasetCut) -> PublishPlan:
-    """Turns the cut of a dataset into the files to publish, and notes in the work folder what each is called.
+    """Turns the cut of a dataset into the files to publish, and notes their names in the work folder.
 
-    A manifest of another build that lies there is deleted: from now on it would not tell of what lies beside it.
+    A manifest of another build that lies there is deleted: from now on it would not describe the files beside it.
 
     Returns:
         a plan of nothing where this very build is finished, as where a runner does a step again after the last.
@@ -207,7 +207,7 @@ type _Content = tuple[int, ShardSlice | None, tuple[DocumentSpan, ...]]
 
 @dataclasses.dataclass(frozen=True)
 class _Contents:
-    """By split: what is published, what is missing, and how many documents a cut of text put back.
+    """The content of each split: tokens published, tokens missing, and documents that a cut of text put back.
 
     `once` is that of `SplitSums`.
     """
@@ -239,7 +239,7 @@ def _contents(
 
 
 class _NoRowsError(Exception):
-    """A cut falls into a shard of which it is not known what became of its rows."""
+    """A cut falls into a shard whose rows have no known fate."""
 
     def __init__(self, ordinal: int) -> None:
         super().__init__(ordinal)
@@ -318,7 +318,7 @@ def _cut_once(spec: DatasetSpec, plan: DatasetPlan, shards: Sequence[ShardCount]
         shards: counts of all of them.
 
     Returns:
-        None where the source cannot be repeated: it holds nothing but what is held out, or in text as much as is
+        None where the source cannot be repeated: it holds nothing but held-out tokens, or in text as much as is
         wanted, without a place where that could be cut off.
     """
     if not spec.records.is_text:

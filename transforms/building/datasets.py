@@ -1,9 +1,9 @@
 """The main job as one PTransform: names of datasets in, finished datasets out.
 
-    plan ─► tokenize what is surely needed, in rounds ─► tokenize what is still missing
+    plan ─► tokenize shards that are surely needed, in rounds ─► tokenize those still missing
          ─► combine the counts ─► cut ─► publish ─► manifest ─► card
 
-Each element is a shard, or what a dataset says in a few lines; what there is of all its shards travels in blocks
+Each element is a shard, or a few lines about a dataset; data of all its shards travels in blocks
 (`transforms.recipe.blocks`). The tokens themselves never pass through the pipeline.
 """
 
@@ -281,7 +281,7 @@ class _CompleteBudget(beam.DoFn):
 
 
 def tokenize_again(spec: DatasetSpec, plan: DatasetPlan, taken: ShardCount) -> ShardCount:
-    """Tokenizes a shard that was taken over, so that it is known what became of its rows.
+    """Tokenizes a shard that was taken over, so that the fate of its rows is known.
 
     Raises:
         BroetchenError: it is another one now.
@@ -325,7 +325,7 @@ class _PlanPublication(beam.DoFn):
             yield TaggedOutput(_FAILED, str(error))
             return
         yield from in_blocks(name, publish_plan.tasks, SHARDS_PER_BLOCK)
-        # What is told of a shard's rows grows with its row groups.
+        # The account of a shard's rows grows with its row groups.
         for placed in in_blocks(name, publish_plan.rows, GROUPS_PER_BLOCK, lambda task: 1 + len(task.group_rows)):
             yield TaggedOutput(_ROWS, placed)
         yield TaggedOutput(_SUMS, (name, publish_plan.sums))

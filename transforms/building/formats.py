@@ -97,7 +97,7 @@ class TokenRecords(IdFormat[ShardWriter]):
 
 
 class MegatronIds(IdFormat[IdWriter]):
-    """Files of ids one after another. What tells documents apart lies beside them once they are published."""
+    """Files of ids one after another. Once they are published, an index beside each tells documents apart."""
 
     def writer(self, path: str) -> IdWriter:
         return IdWriter(path, vocab_size=self._spec.records.vocab_size)
@@ -171,7 +171,7 @@ class TextRows(TextFormat[ParquetShardWriter]):
             for span in spans:
                 for number, table in enumerate(rows.between(span.first, span.last)):
                     if number:
-                        # As in the shard: what is copied of its beginning has the bytes of a shard that ended there.
+                        # As in the shard: a copy of its beginning has the bytes of a shard that ended there.
                         writer.end_row_group()
                     if not span.whole:
                         text = pa.array([span.part_of(table[column][0].as_py())], table.schema.field(column).type)

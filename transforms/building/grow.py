@@ -1,10 +1,10 @@
 """Takes over the shards that a dataset of another size has finished (`build --grow`): links or copies, checked.
 
 A shard that is taken over lies in the unfinished work like one that was tokenized, so that a build goes on in the same
-way, and after a kill as well. What is not known of it is what became of each row of its source. So one that is to be
+way, and after a kill as well. The fate of each row of its source is not known. So one that is to be
 cut, or in which the dataset ends, is tokenized all the same (`transforms.building.cut.shard_that_lacks_rows`).
 
-On a local disk a file is a hard link to the old one, and what it holds is read and compared by SHA-256. In a bucket it
+On a local disk a file is a hard link to the old one, and its content is read and compared by SHA-256. In a bucket it
 is the store's own copy, of which the size is compared with the manifest, and the CRC32C with the old object's.
 """
 
@@ -54,7 +54,7 @@ def check_old_output(specs: Iterable[DatasetSpec]) -> None:
     for spec in grown:
         _check_apart(spec.grow or "", spec.output)
     manifests = {spec.name: _old_manifest(spec) for spec in grown}
-    # What is finished needs the old output no more, which its owner may have deleted.
+    # A finished dataset no longer needs the old output, which its owner may have deleted.
     unfinished = [spec for spec in grown if read_manifest(spec.folder) is None]
     if unfinished and not any(manifests.values()):
         names = ", ".join(manifests)

@@ -1,4 +1,4 @@
-"""Final names: how a finished file gets its own, and what is true of a folder before its manifest is written."""
+"""Final names: how a finished file gets its own, and the state of a folder before its manifest is written."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def remove_other_manifest(folder: str) -> None:
 
 
 def keep_only(folder: str, marks: Mapping[str, FileMark]) -> None:
-    """Deletes what older builds left in a folder of the dataset's, and checks by one listing what is there then.
+    """Deletes the files that older builds left in a folder of the dataset's, and checks the rest by one listing.
 
     Args:
         folder: below the dataset's, where nothing but these files belongs; it is deleted where there are none.
@@ -77,6 +77,6 @@ def check_in_place(folder: str, marks: Mapping[str, FileMark]) -> None:
         if expected is None or mark is None or storage.differs(mark, expected):
             state = "gone" if mark is None else "not of this build" if expected is None else "another than was written"
             raise BroetchenError(
-                f"{posixpath.join(folder, name)}: is {state}, so that no manifest was written; see that only one build "
-                "writes there, and run it again"
+                f"{posixpath.join(folder, name)}: is {state}, so that no manifest was written; make sure that only one "
+                "build writes there, and run it again"
             )

@@ -156,7 +156,7 @@ def finish_dataset(
     shards: Iterable[PublishedShard],
     rows: Iterable[ShardRows],
 ) -> Manifest:
-    """Writes the manifest once all shards are in place, and removes what unfinished or older builds left beside them.
+    """Writes the manifest once all shards are in place, and removes leftovers of unfinished or older builds.
 
     Unfinished work is left: a runner may do earlier steps again, and needs it then (`clear_work`).
 
@@ -262,7 +262,7 @@ def _quarantine_entry(held: PublishedQuarantine) -> QuarantineEntry:
 
 @dataclasses.dataclass(frozen=True)
 class _UsedGroup:
-    """A row group, and what `ShardRows` tells of it."""
+    """A row group, and its part of `ShardRows`."""
 
     group: int
     start: int
@@ -286,7 +286,7 @@ def _source_entry(spec: DatasetSpec, file: SourceFile, used: Iterable[_UsedGroup
 
 
 def _with_index(entry: ShardEntry, mark: FileMark | None) -> ShardEntry:
-    """What the manifest says of a shard, and of its index if it has one."""
+    """The manifest's entry for a shard, with its index if it has one."""
     if mark is None:
         return entry
     index = FileEntry(file=index_path(entry.file), bytes=mark.bytes, sha256=mark.sha256)

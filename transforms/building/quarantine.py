@@ -56,7 +56,7 @@ def check_row_is_text(path: str, row_group: int, text_column: str, left_out: pa.
     shown = f": {value[:_SHOWN_BYTES]!r}{'…' if len(value) > _SHOWN_BYTES else ''}" if value else ""
     raise BroetchenError(
         f"{path}: row group {row_group}, row {first['row']} (from 0): column {text_column!r} "
-        f"{_WHY[first['reason']]}{shown}; mend the file, or leave such rows out by on_bad_rows: skip, or quarantine"
+        f"{_WHY[first['reason']]}{shown}; fix the file, or set on_bad_rows to skip or quarantine"
     )
 
 

@@ -37,7 +37,7 @@ def build_shard(spec: DatasetSpec, task: ShardTask, *, with_rows: bool = False) 
     """Tokenizes and writes one shard, or takes it as it is where an earlier run, or another dataset, has finished it.
 
     Args:
-        with_rows: whether it has to be known what became of each row, so that one that is taken over does not do.
+        with_rows: whether the fate of each row has to be known, so that one that is taken over does not do.
 
     Raises:
         BroetchenError: a source file is damaged, the output cannot be written, this process has other versions of
@@ -65,7 +65,7 @@ def build_shard(spec: DatasetSpec, task: ShardTask, *, with_rows: bool = False) 
 
 
 def _serves(spec: DatasetSpec, task: ShardTask, done: ShardCount) -> bool:
-    """Whether an earlier run's shard is what this one needs."""
+    """Whether an earlier run's shard is the one that this run needs."""
     # A build that takes bad rows for an error may find the work of one that did not: it reads them again, to name one.
     if spec.on_bad_rows == "fail" and any(done.skipped.values()):
         return False

@@ -1,4 +1,4 @@
-"""How far a build is, from what lies in its output: the same for every runner, and for a build on another machine."""
+"""How far a build is, by the files in its output: the same for every runner, and for a build on another machine."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _COUNT = re.compile(r"shard-\d+\.json")
 _TALLY = re.compile(r"shard-(\d+)-([0-9a-f]{12})\.tally")
 
 Phase = Literal["planning", "planned", "encoding", "publishing", "finished"]
-"""What a build does with a dataset; one that is planned waits for the others' plans, or for a worker."""
+"""The work of a build on a dataset; one that is planned waits for the others' plans, or for a worker."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ class DatasetStatus:
     """How far a running build is with a dataset.
 
     Attributes:
-        tokens: of finished shards, and what workers have noted of those that they write; at most the budget.
+        tokens: of finished shards, and of those in the making as far as workers have noted; at most the budget.
         shards: that are finished.
         phase: see `Phase`.
         taken_over: of the tokens, those that came from another dataset, without work to speak of (`build --grow`).
@@ -59,7 +59,7 @@ class DatasetStatus:
 class StatusReader:
     """Reads the status of one dataset again and again, from the files of its unfinished work.
 
-    What lies there at the first look is an earlier build's: only what is written after it says how far this one is, and
+    The files at the first look are an earlier build's: only those written after it say how far this one is, and
     which of the work that lies there serves it. Each finished shard's count is fetched once.
 
     Args:
@@ -73,7 +73,7 @@ class StatusReader:
         self._old: dict[str, str | None] = {}
         # The folder of this build's work, once its budgets are written there.
         self._folder: str | None = None
-        # By path: when a count was written, and what it says.
+        # By path: the time at which a count was written, and the count.
         self._counts: dict[str, tuple[float, ShardCount]] = {}
         self._names: tuple[str, frozenset[str]] = "", frozenset()
         self._manifest: tuple[str | None, DatasetProgress] | None = None
@@ -148,7 +148,7 @@ class StatusReader:
         return len(self._names[1].intersection(names_there)), len(self._names[1])
 
     def _finished(self) -> DatasetProgress | None:
-        """What the manifest says, which is read once."""
+        """The progress by the manifest, which is read once."""
         version = storage.version(manifest_path(self._spec.folder))
         if version is not None and self._manifest is not None and self._manifest[0] == version:
             return self._manifest[1]

@@ -34,7 +34,7 @@ from transforms.texts import TextBatch
 _ROW_GROUP_BYTES = 4 << 20
 # Few tables of many rows take less time than many of few.
 _ROWS_AT_ONCE, _BYTES_AT_ONCE = 4096, 1 << 20
-# Of a list, a text or a struct beside what it holds.
+# Of a list, a text or a struct beside its content.
 _NESTING_BYTES = 4
 
 Numbers = npt.NDArray[np.int64]
@@ -59,7 +59,7 @@ def document_parts(lengths: Numbers, max_tokens: int) -> tuple[Numbers, Numbers,
 
 
 def tokens_between(rows: pa.Table, before: int, piece: ShardSlice) -> pa.Table:
-    """Of the trace of some records the rows of those that hold tokens of a piece, told of as far as they do.
+    """The rows of a trace whose records hold tokens of a piece, told of as far as they do.
 
     Args:
         before: tokens of the shard before these records.
@@ -191,7 +191,7 @@ class TraceWriter:
     """Writes the trace of a shard while it is tokenized; nothing where its dataset has none. A context manager.
 
     Args:
-        columns: the schema of what is read of the source, as `transforms.parquet.columns.encode_schema` has it.
+        columns: the schema of the columns read of the source, as `transforms.parquet.columns.encode_schema` has it.
 
     Raises:
         BroetchenError: the file cannot be written.

@@ -1,10 +1,10 @@
-"""The files of unfinished work, beside the output: what makes a killed build resumable.
+"""The files of unfinished work, beside the output: with them a killed build goes on.
 
 A shard is finished once its count lies there, which is written last. Work that serves other budgets of the same config
 and source lies in the same folder:
 
     <output>/<dataset>/.broetchen/<key>/shard-00007-<attempt>.arecord   the records; .parquet, .bin in other formats
-                                        shard-00007-<attempt>.rows      what became of each row of the source (`ROW`);
+                                        shard-00007-<attempt>.rows      the fate of each row of the source (`ROW`);
                                                                         of a shard that was taken over, its `OldShard`
                                         shard-00007-<attempt>.idx       the index of one that was taken over, where
                                                                         the format has one
@@ -49,7 +49,7 @@ from transforms.files.listing import list_files
 from transforms.recipe.shard_plan import OldShard
 
 ROW = np.dtype([("kind", "u1"), ("tokens", "<u4"), ("text", "<u8")])
-"""A row of the source that was read: what it is (an index of `transforms.texts.KINDS`), and of a document its tokens,
+"""A row of the source that was read: its kind (an index of `transforms.texts.KINDS`), and of a document its tokens,
 BOS and EOS included, and the hash of its text (`transforms.texts.text_hashes`)."""
 
 _ATTEMPT_FILE = re.compile(r"(?:shard|bad-rows|trace)-(\d+)-([0-9a-f]{12})\.\w+")
@@ -122,13 +122,13 @@ class WorkFolder:
         return posixpath.join(self.path, name)
 
     def write_rows(self, ordinal: int, attempt: str, rows: npt.NDArray[np.void]) -> FileMark:
-        """Writes what became of each row, by `ROW`."""
+        """Writes the fate of each row, of dtype `ROW`."""
         content = rows.astype(ROW, copy=False).tobytes()
         storage.write_bytes(self._rows(ordinal, attempt), content)
         return mark_of(content)
 
     def rows(self, count: ShardCount) -> npt.NDArray[np.void]:
-        """What became of each row of a finished shard, by `ROW`: [rows].
+        """The fate of each row of a finished shard, of dtype `ROW`: [rows].
 
         Raises:
             BroetchenError: the file is gone or has changed.
@@ -143,13 +143,13 @@ class WorkFolder:
         return content
 
     def write_old_shard(self, ordinal: int, attempt: str, old: OldShard) -> FileMark:
-        """Writes what is known of the rows of a shard that is taken over."""
+        """Writes the old manifest's account of a shard that is taken over."""
         content = to_json(old).encode()
         storage.write_bytes(self._rows(ordinal, attempt), content)
         return mark_of(content)
 
     def old_shard(self, count: ShardCount) -> OldShard:
-        """What is known of the rows of a finished shard that was taken over.
+        """The old manifest's account of a finished shard that was taken over.
 
         Raises:
             BroetchenError: the file is gone or has changed.
@@ -361,7 +361,7 @@ class WorkFolder:
 
 
 def sweep_work(work_root: str) -> list[str]:
-    """Deletes what killed workers left in a dataset's unfinished work, and names it: files of attempts without a count.
+    """Deletes and names the files that killed workers left in unfinished work: those of attempts without a count.
 
     Only for work that nobody does now.
 

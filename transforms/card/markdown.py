@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from transforms.errors import without_controls
 
-# Within a code span of a table, what ends the span or the cell, and what a reader of plain HTML might take for a tag.
+# Within a code span of a table: characters that end the span or the cell, or that plain HTML might take for a tag.
 _UNSAFE = re.compile(r"[`|\\\n\r\t]|<(?![\s=\d])|&(?=[#\w])|^\s|\s$|^$")
 _ASCII_SIGN = re.compile(r"[!-/:-@\[-`{-~]")
 

@@ -9,14 +9,14 @@ from transforms.errors import BroetchenError
 from transforms.files import storage
 from transforms.files.untrusted import read_bounded
 
-_NAME = "mix.yaml"  # of a card; `transforms.card.mix` needs more than whoever looks at unfinished work has time for
+_NAME = "mix.yaml"  # of a card; `transforms.card.mix` imports too much for a quick look at unfinished work
 
 
 def config_order(output: str) -> Callable[[str], tuple[int, str]]:
     """A key to sort names of datasets by: as the output's `mix.yaml` has them, and those that it has not by name.
 
     Args:
-        output: of builds. It has no such file before a first dataset is finished; what lies there is not believed, and
+        output: of builds. It has no such file before a first dataset is finished; a file there is not believed, and
             one that is no config orders nothing.
     """
     names = _names(f"{output.rstrip('/')}/{_NAME}")
@@ -25,7 +25,7 @@ def config_order(output: str) -> Callable[[str], tuple[int, str]]:
 
 
 def in_config_order[T](output: str, found: Mapping[str, T]) -> dict[str, T]:
-    """What was found by folder, in the order of `config_order`."""
+    """The same mapping by folder, in the order of `config_order`."""
     key = config_order(output)
     return {folder: found[folder] for folder in sorted(found, key=lambda folder: key(folder.rpartition("/")[2]))}
 

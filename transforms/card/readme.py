@@ -1,4 +1,4 @@
-"""The text of a card: what datasets a folder holds, where they are from, how they are read, shared and built again."""
+"""The text of a card: which datasets a folder holds, where they are from, how they are read, shared and built again."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _HUB = "https://huggingface.co"
 
 @dataclasses.dataclass(frozen=True)
 class SplitFacts:
-    """`wanted` is what a training reads of the split: more than its tokens where it is repeated."""
+    """`wanted` are the tokens that a training reads of the split: more than its tokens where it is repeated."""
 
     tokens: int
     wanted: int

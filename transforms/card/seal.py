@@ -16,7 +16,7 @@ def sealed(before: str, after: str, comment: str) -> str:
 
     Args:
         before, after: whole lines, or nothing.
-        comment: of the file's language, with `{}` for what is in it: `# {}` or `<!-- {} -->`.
+        comment: of the file's language, with `{}` for its text: `# {}` or `<!-- {} -->`.
     """
     return f"{before}{comment.format(f'broetchen sha256:{_digest(before + after)}')}\n{after}"
 

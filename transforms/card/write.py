@@ -26,8 +26,8 @@ _LOGGER = logging.getLogger(__name__)
 def write_card(output: str, mix: CardMix) -> None:
     """Writes the card of the mix's datasets that are finished at an output; may be repeated.
 
-    What is there already is not written again. Where no dataset is finished, there is no card. A file of this name that
-    no build has written, or that was edited since, stays, with a warning.
+    A card that is the same already is not written again. Where no dataset is finished, there is no card. A file of this
+    name that no build has written, or that was edited since, stays, with a warning.
 
     Raises:
         BroetchenError: a file cannot be written.
@@ -53,7 +53,7 @@ def write_card(output: str, mix: CardMix) -> None:
 
 
 def remove_card(output: str) -> None:
-    """Deletes the card of an output, before what it tells of is replaced; a file that is a user's stays.
+    """Deletes the card of an output, before the datasets on it are replaced; a file that is a user's stays.
 
     Raises:
         BroetchenError: a file cannot be deleted.
@@ -65,7 +65,7 @@ def remove_card(output: str) -> None:
 
 
 def sweep_card(output: str) -> None:
-    """Deletes what builds that were killed in writing a card have left; for when no build is at work.
+    """Deletes files that builds left when they were killed in writing a card; for when no build is at work.
 
     Raises:
         BroetchenError: a file cannot be deleted.

@@ -1,6 +1,6 @@
 """A config as plain data: YAML with the line of each key, so that an error can say where it is.
 
-What a config has to hold is not known here; `transforms.config.section` does.
+The keys that a config has to hold are known in `transforms.config.section`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from transforms.errors import UsageError
 from transforms.quantities import shown
 
 MERGE_TAG = "tag:yaml.org,2002:merge"
-"""Of the key `<<`."""
+"""The tag of the key `<<`."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -52,7 +52,7 @@ for _loader, _plain in ((_Loader, _PLAIN), (_FloatLoader, _FLOATS)):
 
 
 def _to_int(text: str) -> int | str:
-    # A tag, `!!int 1e3`, may claim what the text is not; the schema then refuses the text.
+    # A tag, `!!int 1e3`, may not fit the text; the schema then refuses the text.
     return int(text) if _INT.match(text) else text
 
 
@@ -91,7 +91,7 @@ def is_plain_data(node: yaml.Node, *, floats: bool) -> bool:
 
 
 def scalar_value(node: yaml.Node) -> Any:
-    """The value of a scalar node; its text where the tag is unknown or claims what the text is not."""
+    """The value of a scalar node; its text where the tag is unknown or does not fit the text."""
     return _SCALARS.get(node.tag, str)(node.value)
 
 
@@ -130,7 +130,7 @@ class Problem:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ConfigKind:
-    """What sort of config a file is meant to be, for the errors.
+    """The sort of config that a file is meant to be, for the errors.
 
     Attributes:
         name: of the sort.
@@ -147,7 +147,7 @@ class ConfigKind:
     others: tuple[tuple[frozenset[str], str], ...] = ()
 
     def mistake(self, data: Any) -> str | None:
-        """What to say of a document of another sort; None where it is not known to be one."""
+        """The message for a document of another sort; None where it is not known to be one."""
         if not isinstance(data, dict) or self.keys & data.keys():
             return None
         return next((what for keys, what in self.others if keys & data.keys()), None)
@@ -168,8 +168,8 @@ class ConfigDocument:
 
         Args:
             name: of the file, as errors show it.
-            kind: what errors call it.
-            given_as: what errors call an override.
+            kind: its name in errors.
+            given_as: the name of an override in errors.
         """
         self.name = name
         self.kind = kind
@@ -294,7 +294,7 @@ class ConfigDocument:
             elif key_node.tag == MERGE_TAG:
                 merged = self._merge(value_node, (*loc, "<<")) | merged
             else:
-                # A key is text, whatever it looks like: a dataset may be called 2024 or null.
+                # A key is always text: a dataset may be called 2024 or null.
                 key = key_node.value
                 if key in own:
                     first, second = self._lines[(*loc, key)], _line(key_node)

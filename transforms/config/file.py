@@ -1,4 +1,4 @@
-"""Config files: how one is read from any filesystem that Beam knows, and what the paths in it mean."""
+"""Config files: how one is read from any filesystem that Beam knows, and the meaning of its paths."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from transforms.errors import UsageError
 from transforms.first_contact import make_contact
 from transforms.patterns import quoted
 
-# What a path that is not local begins with.
+# The beginning of a path that is not local.
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -46,11 +46,11 @@ def open_document(
     """A config file as plain data, with the overrides in it.
 
     Args:
-        kind: what the errors call it.
+        kind: its name in errors.
         path: a YAML file, local or on a filesystem that Beam knows (`gs://…`).
         overrides: values by dotted key, as `--set KEY=VALUE` gives them. Text is read as the same text in the file
             would be; other values are taken as they are. They are checked like the file's own.
-        given_as: what an error calls an override.
+        given_as: the name of an override in errors.
 
     Raises:
         UsageError: the file is not there, is no YAML, or is a config of another sort.

@@ -1,6 +1,6 @@
 """The parts that config schemas are made of: sections whose every problem is reported, in words of the config.
 
-A schema is a `transforms.config.file.ConfigFile` of `Section`s. What the keys are is not known here:
+A schema is a `transforms.config.file.ConfigFile` of `Section`s. The keys are not known here:
 `beam_pipelines.config.mix` and `launch.config.training` say it.
 """
 
@@ -91,7 +91,7 @@ class Section(BaseModel):
 
     @classmethod
     def _cross_checks(cls, given: Mapping[str, Any]) -> Iterator[Problem]:
-        """The problems between keys. `given` is what was written, without nulls: any value may be of a wrong type."""
+        """The problems between keys. `given` is as written, without nulls: any value may be of a wrong type."""
         return iter(())
 
     @model_validator(mode="wrap")

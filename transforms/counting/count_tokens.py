@@ -36,7 +36,7 @@ from transforms.tokenizer.spec import ChosenEngine, Engine, TokenizerSpec
 _LOGGER = logging.getLogger(__name__)
 
 # An element is some row groups of one file with this much text: about a second of work, so that the elements of a small
-# corpus keep all workers busy to the end, and a killed job loses little of what its ledger was to get.
+# corpus keep all workers busy to the end, and a killed job loses little of its ledger.
 _PART_TEXT_BYTES = 32 << 20
 _SAMPLE_TEXT_BYTES = 256 << 10
 
@@ -50,7 +50,7 @@ class CountSpec:
 
     Attributes:
         sources: glob patterns, as they are opened.
-        engine: what encodes. Counts do not depend on it.
+        engine: the encoder. Counts do not depend on it.
         rows: which rows are wanted, if not all.
     """
 
@@ -62,7 +62,7 @@ class CountSpec:
     rows: RowFilter | None = None
 
     def counted(self, source: SourceFile) -> Counted:
-        """What the count of a file depends on."""
+        """The key of a file's count: all that the count depends on."""
         return Counted.of(source, self.text_column, self.tokenizer, self.rows)
 
 
@@ -83,8 +83,8 @@ class BuiltShard:
 
     Attributes:
         name: under which it is counted.
-        documents: what the manifest says of this shard.
-        shard: the rest of what it says.
+        documents: of this shard, by the manifest.
+        shard: the rest of its entry.
     """
 
     name: str
@@ -112,7 +112,7 @@ _choices_lock = threading.Lock()
 
 
 def _engine_for(name: str, tokenizer: TokenizerSpec, asked: Engine, texts: pa.LargeStringArray) -> ChosenEngine:
-    """What encodes a dataset in this process: gigatoken where it can, and agrees on the first texts that came by.
+    """The engine for a dataset in this process: gigatoken where it can, and agrees on the first texts that came by.
 
     Raises:
         UsageError: gigatoken was asked for by name, and cannot be used or gives other ids.
@@ -137,7 +137,7 @@ def _tokens_of(
 
 
 class _LookUp(beam.DoFn):
-    """Looks up what the ledger knows of a file; the rest becomes parts."""
+    """Looks up a file's counts in the ledger; the rest of the file becomes parts."""
 
     def __init__(self, specs: Mapping[str, CountSpec], ledger: CountLedger | None, tallies: str | None) -> None:
         self._specs, self._ledger, self._tallies = specs, ledger, tallies
@@ -181,7 +181,7 @@ def count_row_groups(
 ) -> dict[int, TextCount]:
     """Counts row groups of one file, each for itself. Memory is bounded by one batch of text.
 
-    Those that the filter rules out are not read. `counted` is told of the bytes of each batch of text.
+    Row groups that the filter rules out are not read. `counted` is told of the bytes of each batch of text.
 
     Raises:
         BroetchenError: the file is damaged.
@@ -262,7 +262,7 @@ class CountTokens(beam.PTransform[PCollection[str], PCollection[tuple[str, TextC
         return (known, counted) | beam.Flatten() | "Sum" >> beam.CombinePerKey(SumTextCounts())
 
     def display_data(self) -> dict[str, Any]:
-        """What the runner's pages show of this step."""
+        """The arguments of this step that the runner's pages show."""
         tokenizers = sorted({spec.tokenizer.path for spec in self._specs.values()})
         return {
             "sources": DisplayDataItem(listed(self._specs), label="Sources"),

@@ -1,4 +1,4 @@
-"""A ledger of counts: what was counted once is not counted again.
+"""A ledger of counts, so that no source is counted twice.
 
 A ledger is a folder. Each file in it holds the counts of some row groups of one source file under one tokenizer, and
 lies in a subfolder named by the hash of `Counted`, which says of what:
@@ -6,7 +6,7 @@ lies in a subfolder named by the hash of `Counted`, which says of what:
     <ledger>/<hash>/<first row group>-<last row group>.json
 
 Files are written whole or not at all, one as soon as its row groups are counted, so that a job that is killed goes on
-where it was. They can be deleted, copied and merged at will. What an entry says is used only if it is sound: a regular
+where it was. They can be deleted, copied and merged at will. An entry is used only if it is sound: a regular
 file of a bounded size, whose own checksum, the rows that the source's footer names, and its histograms all agree.
 Anything else is counted again. That somebody has written a false count, and its checksum, it does not show.
 """
@@ -50,8 +50,8 @@ class Counted:
         name: of the source file, without its folder.
         size: of the file in bytes.
         footer_sha256: of its footer, which has the size, place and statistics of all its pages.
-        special_tokens: what the names of special tokens in a text become.
-        tokenizers: the version of the library, which says by definition what the tokens of a text are.
+        special_tokens: the fate of the names of special tokens in a text.
+        tokenizers: the version of the library, which decides by definition the tokens of a text.
         rows: the filter on the source's rows, as JSON; "" for none.
     """
 
@@ -165,7 +165,7 @@ def _read(path: str, counted: Counted, source: SourceFile) -> dict[int, TextCoun
 
 
 def _shortened(value: object) -> str:
-    """A part of an entry, or what is wrong with it, to stand in a message."""
+    """A part of an entry, or its fault, to stand in a message."""
     said = one_line(value)
     return said if len(said) <= _MOST_SAID else f"{said[:_MOST_SAID]}…"
 

@@ -94,8 +94,8 @@ class Lengths:
 class TextCount:
     """Documents, their tokens and their UTF-8 bytes, and how many rows were left out: without text, or by a filter.
 
-    `text_bytes`, `skipped`, `filtered` and `lengths` are None where what was counted does not tell: records of ids hold
-    neither the text nor where documents begin. What is added to an unknown is unknown.
+    `text_bytes`, `skipped`, `filtered` and `lengths` are None where the counted data do not tell: records of ids hold
+    neither the text nor where documents begin. The sum with an unknown is unknown.
     """
 
     documents: int = 0

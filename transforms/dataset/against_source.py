@@ -1,4 +1,4 @@
-"""Holds row groups of the source against what a dataset has of them: encoded again by `tokenizers`, id by id."""
+"""Compares row groups of the source with a dataset's documents of them: encoded again by `tokenizers`, id by id."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Piece:
 @register_json_coder
 @dataclasses.dataclass(frozen=True)
 class SourceCheck:
-    """One row group of the source, and what the dataset's manifest says of it.
+    """One row group of the source, and the part of the dataset's manifest about it.
 
     Attributes:
         folder: of the dataset.
@@ -111,7 +111,7 @@ def choose_row_groups(
         opened: the path by which to open a source that a manifest shows.
 
     Returns:
-        what to check, and what cannot be.
+        the row groups to check, and those that cannot be.
     """
     listed = [
         (folder, number, place)
@@ -431,7 +431,7 @@ def _is_cut(check: SourceCheck, text: str, there: Mapping[int, str]) -> bool:
         if begun is None or len(begun) >= len(text) or begun not in text:
             continue
         if not text.startswith(begun):
-            return split > 0  # The rest of what the split before has cut, cut again.
+            return split > 0  # The rest of a document that the split before has cut, cut again.
         following = there.get(end + check.put_back[split])
         rest = text[len(begun) :]
         if following is None or rest.startswith(following):
@@ -449,7 +449,7 @@ class _VerifyRowGroup(beam.DoFn):
 class VerifyAgainstSource(beam.PTransform[beam.PCollection[SourceCheck], beam.PCollection[Finding]]):
     """PCollection[SourceCheck] in, PCollection[Finding] out: how datasets differ from their sources.
 
-    `choose_row_groups` chooses what to check.
+    `choose_row_groups` chooses the row groups.
 
     Example:
         >>> with beam.Pipeline() as pipeline:

@@ -15,7 +15,7 @@ from transforms.errors import listed
 from transforms.megatron.index import index_path
 from transforms.quantities import format_share
 
-# What `transforms.texts.combined_hash` makes of no texts at all.
+# The hash that `transforms.texts.combined_hash` makes of no texts at all.
 _NO_TEXTS = xxhash.xxh3_64_hexdigest(b"")
 _MANY_TOKENS = 256
 
@@ -146,7 +146,7 @@ def _row_problems(manifest: Manifest) -> Iterator[str]:
 
 
 def _left_out_problems(manifest: Manifest) -> Iterator[str]:
-    """Whether the row groups have left out what all of the dataset has; earlier versions do not say it."""
+    """Whether the row groups have left out as many rows as the dataset; earlier versions do not say it."""
     told = sum((Counter(rows) for entry in manifest.source for rows in entry.left_out), Counter[str]())
     for reason, rows in told.items():
         if reason in manifest.skipped and rows != manifest.skipped[reason]:

@@ -23,7 +23,7 @@ class DocumentCounter:
     last one may go on elsewhere.
 
     Args:
-        bos_id, eos_id: what frames a document; None where it is not added. No text may make them.
+        bos_id, eos_id: the ids around a document; None where one is not added. No text may make them.
 
     >>> counter = DocumentCounter(None, 1)
     >>> [counter.add(np.array(record)) for record in ([5, 6], [7, 1], [8, 1], [9])]
@@ -41,7 +41,7 @@ class DocumentCounter:
     _last_ends: bool = False
 
     def add(self, ids: Ids) -> str | None:
-        """Takes the next record, which holds an id, and says what is wrong with its BOS and EOS."""
+        """Takes the next record, which holds an id, and names the faults of its BOS and EOS."""
         first, last = int(ids[0]), int(ids[-1])
         begins, ends = first == self.bos_id, last == self.eos_id
         if begins and ends and len(ids) == 1:
@@ -93,7 +93,7 @@ class DocumentHasher:
     """XXH3-64 of each document of a shard: of its text, or of its ids from one BOS or EOS to the next.
 
     Args:
-        bos_id, eos_id: what frames documents of ids. Where neither does, each record is hashed.
+        bos_id, eos_id: the ids around documents of ids. Where there is neither, each record is hashed.
     """
 
     def __init__(self, bos_id: int | None = None, eos_id: int | None = None) -> None:
@@ -123,7 +123,7 @@ class DocumentHasher:
         self._pending = False
 
     def hashes(self) -> Hashes:
-        """Of all that was taken: uint64 [documents]."""
+        """The hashes of all documents that were taken: uint64 [documents]."""
         if self._pending:
             self._finish()
         return np.array(self._found, np.uint64)

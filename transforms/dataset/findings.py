@@ -22,7 +22,7 @@ class Finding:
 
     Attributes:
         kind: `problem`: the dataset is not what its manifest says. `warning`: it is, and its user may not want that.
-            `unchecked`: what could not be found out, and why.
+            `unchecked`: a fact that could not be checked, and why.
         text: one line.
     """
 
@@ -47,7 +47,7 @@ class FileCheck:
 
 @contextlib.contextmanager
 def held_against(check: FileCheck) -> Iterator[tuple[str, list[str]]]:
-    """A local path with a file's content, and what is wrong with its size and checksum.
+    """A local path with a file's content, and the faults of its size and checksum.
 
     Raises:
         BroetchenError: it is no regular file, or cannot be read.

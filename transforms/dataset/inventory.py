@@ -155,7 +155,7 @@ def _without_manifest(folder: str, files: Sequence[str]) -> Iterator[str]:
 def output_digest(folders: Iterable[str]) -> str:
     """One SHA-256 that stands for all the manifests of an output, and so for all that they name by checksum.
 
-    It is what `sha256sum */manifest.json | sha256sum` gives in the output's folder, with names in the order of their
+    It is the result of `sha256sum */manifest.json | sha256sum` in the output's folder, with names in the order of their
     bytes (`LC_ALL=C`).
 
     Args:

@@ -1,9 +1,9 @@
-"""The manifest: what a finished dataset is, and all that is needed to build the same bytes again.
+"""The manifest describes a finished dataset, with all that is needed to build the same bytes again.
 
 It is written last. A folder without one is not a dataset. It holds no times, machines or engines, so that two builds
 of the same config can be compared file by file.
 
-A manifest may come from anywhere, and is not believed: what `read_manifest` gives has the types below, names that fit
+A manifest may come from anywhere, and is not believed: one from `read_manifest` has the types below, names that fit
 their patterns, numbers that are finite and from 0 to 2⁶³ − 1, and no sum beyond. Before a file that it names is opened,
 `transforms.files.untrusted.check_regular` has to see it.
 """
@@ -31,7 +31,7 @@ from transforms.tokenizer.spec import TokenizerSpec
 NAME = "manifest.json"
 
 MOST_BYTES = 256 << 20
-"""Of a manifest; a larger one is not read."""
+"""The most bytes of a manifest; a larger one is not read."""
 
 NEWEST_FORMAT = 2
 """The latest `format_version` that is read."""
@@ -57,7 +57,7 @@ QuarantineName = Annotated[str, pydantic.Field(pattern=r"^_quarantine/bad-rows-[
 
 
 class _FailFast:
-    """Of a list, what is wrong with the first wrong part is found, and not with millions."""
+    """Finds the first fault of a list, and not millions."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: pydantic.GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.list_schema(handler.generate_schema(get_args(source)[0]), fail_fast=True)
@@ -139,7 +139,7 @@ class SplitEntry(_Part):
     """One split.
 
     `missing` is not 0 only where the config keeps a short source. `passes` is how often a training has to read its
-    `tokens` for its `budget`, less what is `missing`; None for a single time. `documents_with_special_strings` is the
+    `tokens` for its `budget`, less those `missing`; None for a single time. `documents_with_special_strings` is the
     sum of its shards'.
     """
 
@@ -236,7 +236,7 @@ class Manifest(_Part):
 
     @property
     def record_format(self) -> Format:
-        """Of its shards."""
+        """The format of its shards' records."""
         found: Format = self.config["records"]["format"]
         return found
 
@@ -310,7 +310,7 @@ class Manifest(_Part):
 
 
 def _check_config(config: Mapping[str, Any]) -> None:
-    """Checks what is in the config beside what is used: it is shown, compared and written down again."""
+    """Checks the parts of the config that are not used: they are shown, compared and written down again."""
     level: list[Any] = [config]
     for _ in range(_MOST_CONFIG_DEPTH):
         below: list[Any] = []
@@ -365,7 +365,7 @@ def _check_version(path: str, content: Any) -> None:
 
 
 def _first(error: pydantic.ValidationError) -> tuple[str, str]:
-    """Where the first thing is that is wrong, and what it is."""
+    """The place of the first fault, and the fault."""
     first = error.errors(include_input=False, include_url=False)[0]
     return ".".join(map(str, first["loc"])), first["msg"]
 
@@ -410,7 +410,7 @@ def tokenizer_of(folder: str, manifest: Manifest) -> TokenizerSpec:
     tokenizer is looked for where a build puts it.
 
     Raises:
-        BroetchenError: what lies there is no regular file, or leads out of the folder of the datasets.
+        BroetchenError: the file is no regular one, or leads out of the folder of the datasets.
     """
     tokenizer = manifest.tokenizer
     usual = f"../tokenizer-{tokenizer.sha256[:12]}/tokenizer.json"

@@ -61,7 +61,7 @@ def quarantine_problems(folder: str, manifest: Manifest) -> list[str]:
 @register_json_coder
 @dataclasses.dataclass(frozen=True)
 class QuarantineCheck:
-    """One file of left-out rows, and what its dataset's manifest says of it."""
+    """One file of left-out rows, and its dataset's manifest about it."""
 
     path: str
     rows: Mapping[str, int]

@@ -59,7 +59,7 @@ class ShardReader:
 
     Args:
         path: of the shard.
-        record_format: what its records hold, as the manifest's config says (`records.format`).
+        record_format: of its records, as the manifest's config says (`records.format`).
         text_column: of parquet; the other formats have none.
         expected: how many records the manifest says it has; None leaves that unchecked.
 

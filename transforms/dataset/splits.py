@@ -1,4 +1,4 @@
-"""Built datasets as sequences of records: what a script or a Grain pipeline reads them by."""
+"""Built datasets as sequences of records, for scripts and Grain pipelines."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Record:
 
     Attributes:
         ids: int64 [tokens], as they are in the record, or as its text encodes to (without BOS and EOS).
-        text: as it is in the record, or what its ids decode to without the BOS and EOS that the build added. A record
+        text: as it is in the record, or as its ids decode to it without the BOS and EOS that the build added. A record
             of ids may begin or end within a character, which then shows as U+FFFD; and its text is the normalized one
             where the tokenizer normalizes.
 
@@ -211,7 +211,7 @@ class BuiltDataset(Mapping[str, SplitRecords]):
 
     Attributes:
         folder: where it lies.
-        manifest: what it is made of.
+        manifest: as it was read.
     """
 
     def __init__(self, folder: str, manifest: Manifest) -> None:

@@ -158,7 +158,7 @@ def find_records(
         columns: of the source. Numbers, times and the like are compared as text, and lists and structs not at all.
 
     Yields:
-        (number of the record in the shard, what the trace tells of it, by column)
+        (number of the record in the shard, its values in the trace, by column)
 
     Raises:
         BroetchenError: as `origin_of`.
@@ -224,7 +224,7 @@ def _without_nanoseconds(kind: pa.DataType) -> pa.DataType:
 
 @dataclasses.dataclass(frozen=True)
 class TraceCheck:
-    """The trace of a shard, and what is true of it if the dataset is sound.
+    """The trace of a shard, and its facts if the dataset is sound.
 
     Attributes:
         records: of the shard.

@@ -44,22 +44,22 @@ _MOST_PROBLEMS = 5
 
 _TRAIN, _EVAL = "train", "eval"
 _SHARED = "shared"
-# (folder, what its documents are compared as)
+# (folder, the form in which its documents are compared)
 _Texts = tuple[str, str]
-# ((what is held out, folder of the train split), hashes)
+# ((held-out texts, folder of the train split), hashes)
 _Shared = tuple[tuple[_Texts, str], bytes]
 
 
 @register_json_coder
 @dataclasses.dataclass(frozen=True)
 class ShardCheck:
-    """One shard file, and what is true of it and of each of its records if the dataset is sound.
+    """One shard file, and the facts about it and each of its records if the dataset is sound.
 
     Attributes:
         documents: of a shard of ids, as the manifest counts them; None where they cannot be counted again.
-        bos_id, eos_id: what begins and ends its documents; None where it is not added.
+        bos_id, eos_id: at the beginning and end of its documents; None where it is not added.
         beside: files that belong to it.
-        trace: what is true of its trace, if it has one.
+        trace: the check of its trace, if it has one.
         split: that it belongs to.
         with_special: of a shard of text, its documents with the string of a special token; None where the manifest does
             not say.
@@ -96,14 +96,14 @@ class ShardCheck:
         return (self.path, *(one.path for one in self.beside), *trace)
 
     def expected_engine(self) -> ChosenEngine | None:
-        """What will probably encode the shard's text; None where it holds ids, or its tokenizer cannot be loaded."""
+        """The engine that the text will probably need; None where it holds ids, or its tokenizer cannot be loaded."""
         with contextlib.suppress(BroetchenError):
             return None if holds_ids(self.format) else expected_engine(self.tokenizer, self.engine)
         return None
 
     @property
     def compared_as(self) -> str:
-        """Names what its documents can be compared with: texts, or ids of the same making."""
+        """The name of the form in which its documents are compared: as texts, or as ids of the same making."""
         if not holds_ids(self.format):
             return "documents"
         if self.bos_id is None and self.eos_id is None:
@@ -112,7 +112,7 @@ class ShardCheck:
 
 
 def shard_checks(folder: str, manifest: Manifest, engine: Engine, *, recount: bool = True) -> Iterator[ShardCheck]:
-    """What to check of each shard of a dataset.
+    """The checks of each shard of a dataset.
 
     Args:
         recount: whether documents of shards of ids are counted again where BOS or EOS tell them apart; see
@@ -153,7 +153,7 @@ def shard_checks(folder: str, manifest: Manifest, engine: Engine, *, recount: bo
 
 
 def known_problems(folder: str, manifest: Manifest) -> list[str]:
-    """What is wrong with a dataset before any shard is read: its manifest, its list of files, its tokenizer."""
+    """The problems of a dataset before any shard is read: of its manifest, its list of files, its tokenizer."""
     return [
         *dataset_problems(folder, manifest),
         *quarantine_problems(folder, manifest),
@@ -163,7 +163,7 @@ def known_problems(folder: str, manifest: Manifest) -> list[str]:
 
 
 def known_findings(folder: str, manifest: Manifest) -> Iterator[Finding]:
-    """What is to be said of a dataset before any shard is read, and what reading its shards will not find."""
+    """The findings before any shard is read, and the parts of a dataset that reading its shards will not check."""
     yield from (Finding("problem", text) for text in known_problems(folder, manifest))
     yield from (Finding("warning", text) for text in manifest_warnings(folder, manifest))
     yield from (Finding("unchecked", text) for text in unchecked_of(folder, manifest))
@@ -172,14 +172,14 @@ def known_findings(folder: str, manifest: Manifest) -> Iterator[Finding]:
 
 
 def shard_problems(check: ShardCheck) -> list[str]:
-    """What is wrong with one shard file: its size, checksum, record count, records and tokens. Empty if it is sound."""
+    """The problems of one shard file: size, checksum, record count, records and tokens. Empty if it is sound."""
     return _read_back(check, None)
 
 
 def _read_back(
     check: ShardCheck, hasher: DocumentHasher | None, counted: Callable[[int], None] = lambda tokens: None
 ) -> list[str]:
-    """What is wrong with a shard; `hasher` takes the documents of those that are as they should be.
+    """The problems of a shard; `hasher` takes the documents of the records that are sound.
 
     `counted` is told of tokens as they are read.
     """
@@ -239,7 +239,7 @@ def _records(
     hasher: DocumentHasher | None,
     special: SpecialDocuments | None,
 ) -> Iterator[int | str]:
-    """The tokens of each record, or what is wrong with it."""
+    """The tokens of each record, or its fault."""
     if check.format == "parquet":
         yield from _parquet_rows(check, local, hasher, special)
         return
@@ -308,7 +308,7 @@ def _documents(
 
 
 class _Outline:
-    """What counts of the ids of a document of any length: both ends, and a BOS or EOS between them."""
+    """The ids of a document of any length that matter to the checks: both ends, and a BOS or EOS between them."""
 
     def __init__(self, marks: Iterable[int | None]) -> None:
         self._marks = [token for token in marks if token is not None]
@@ -427,13 +427,13 @@ class _VerifyShard(beam.DoFn):
 
 
 def _memory_key(check: ShardCheck, comparable: Mapping[_Texts, Hashes]) -> str:
-    """Stands for all that decides what reading a shard finds, but for the bytes of its files."""
+    """Stands for all that decides the findings about a shard, but for the bytes of its files."""
     parts = [to_json(check), *(f"{texts} {digest_of(comparable[texts])}" for texts in sorted(comparable))]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _shared_of(check: ShardCheck, comparable: Mapping[_Texts, Hashes], known: object) -> Iterator[_Shared]:
-    """What an earlier run found of eval's hashes in a shard: a list for each eval split that it is compared with."""
+    """The hashes of eval that an earlier run found in a shard: a list for each eval split to compare with."""
     assert isinstance(known, list)
     for texts, hashes in zip(sorted(comparable), known, strict=True):
         if hashes:
@@ -465,7 +465,7 @@ class VerifyShards(beam.PTransform[beam.PCollection[ShardCheck], beam.PCollectio
 
     Args:
         tallies: a folder that workers share, where they note how many tokens they have read; None for none.
-        memory: what an earlier run, that was stopped, has found sound; None reads all.
+        memory: of the files that an earlier run, which was stopped, has found sound; None reads all.
 
     Example:
         >>> import tempfile

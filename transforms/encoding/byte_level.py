@@ -1,4 +1,4 @@
-"""Byte-level BPE, as GPT-2 and most tokenizers since have it: what gigatoken can be given of it."""
+"""Byte-level BPE, as GPT-2 and most tokenizers since have it: the part that gigatoken can take."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class ByteLevelForm:
 
     Attributes:
         normalization: to be done before gigatoken.
-        digits: what is to be done of numbers outside of it.
+        digits: the part of the work on numbers to do outside of it.
         pre_tokenizer: one that gigatoken knows.
-        model: without what no text can reach.
+        model: without tokens that no text can reach.
     """
 
     normalization: Form | None
@@ -59,7 +59,7 @@ def _known_pre_tokenizer(pre_tokenizer: dict[str, Any] | None) -> tuple[dict[str
     """The pre-tokenizer as gigatoken knows it: GPT-2's, or one of PROVEN_SPLITS, followed by byte-level.
 
     Returns:
-        it, and what is to be done of numbers outside of it.
+        it, and the part of the work on numbers to do outside of it.
     """
     if pre_tokenizer is None or pre_tokenizer.get("pretokenizers") == []:
         raise GigatokenUnfitError("needs a pre-tokenizer, and this tokenizer has none")

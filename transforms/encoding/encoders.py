@@ -1,6 +1,6 @@
 """Encoders: batches of documents in, subtoken ids out, by one of two engines that give the same ids.
 
-`tokenizers` is the reference: whatever it gives is right by definition. gigatoken encodes tens of times faster, and is
+`tokenizers` is the reference: its ids are right by definition. gigatoken encodes tens of times faster, and is
 used where it provably gives the same, which takes some care:
 
 * It is given only tokenizers that the tests have compared, and of these only a part (`transforms.encoding.gigatoken`).
@@ -112,8 +112,8 @@ class ReferenceEncoder:
         try:
             encodings = self._tokenizer.encode_batch_fast(texts.to_pylist(), add_special_tokens=False)
         except BaseException as error:
-            # It raises plain Exception; and where Rust panics, what is none, as for added tokens that overlap by the
-            # white space that they take.
+            # It raises plain Exception; and where Rust panics, a class beside it, as for added tokens that overlap by
+            # the white space that they take.
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
             raise BroetchenError(
@@ -124,7 +124,7 @@ class ReferenceEncoder:
 
 
 class GigatokenEncoder:
-    """Encodes with gigatoken, and with the reference what gigatoken might encode differently.
+    """Encodes with gigatoken, and with the reference the text that gigatoken might encode differently.
 
     Args:
         tokenizer: the tokenizer.
@@ -155,7 +155,7 @@ class GigatokenEncoder:
         self._growth = 0
         self._process = psutil.Process()
         self.reference_bytes = 0
-        """Of all texts so far, the bytes that the reference has encoded."""
+        """The bytes of all texts so far that the reference has encoded."""
 
     def encode(self, texts: pa.LargeStringArray) -> Encoded:
         """See `Encoder.encode`. Memory for about 2 MB of text at a time, or one piece, beside the result.
@@ -178,7 +178,7 @@ class GigatokenEncoder:
         wanted = (self._input.raw_tokens, None), (self._input.normalized_tokens, self._input.form)
         if not any(tokens for tokens, _ in wanted):
             return None, None
-        # What ids they have, `tokenizers` says, whatever stands in the file.
+        # `tokenizers` decides their ids, whatever the file says.
         names = self._input.names
         if len({self._reference.id_of(name) for name in names}) < len(names):
             raise GigatokenUnfitError("needs an id for each added token, and two of this tokenizer's have one")

@@ -1,8 +1,8 @@
 """The part of a tokenizer.json for gigatoken, chosen so that it surely gives the ids of `tokenizers`.
 
-gigatoken reads less of a tokenizer.json than `tokenizers` does and ignores much of what it does not know. So only
-settings of model, pre-tokenizer and normalizer that the tests have compared are accepted, and what the engine would do
-otherwise is taken out of the file, to be done around it.
+gigatoken reads less of a tokenizer.json than `tokenizers` does and ignores many parts that it does not know. So only
+settings of model, pre-tokenizer and normalizer that the tests have compared are accepted, and steps that the engine
+would do otherwise are taken out of the file, and done around it.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class GigatokenInput:
     """The part of a tokenizer for gigatoken, and the steps that are done outside of it.
 
     Attributes:
-        json: a tokenizer.json without added tokens and whatever no text can reach.
+        json: a tokenizer.json without added tokens, and without tokens that no text can reach.
         form: the normalization to do first.
-        digits: what is to be done of numbers outside of it.
+        digits: the part of the work on numbers to do outside of it.
         raw_tokens: the added tokens to look for in text as it is, as the tokenizer.json has them; special ones that are
             text are among them if others are, since they hide them.
         normalized_tokens: the same, to look for after normalization.

@@ -3,7 +3,7 @@
 `tokenizers` takes some 200 bytes of memory for each byte of a document, so that one of 200 MB would take 40 GB. Between
 a letter, of any script, or an ASCII digit and a space with another after it, most pre-tokenizers split, whatever stands
 before and after: none of their patterns matches a letter or digit with a space after it, or looks behind. Most
-normalizers compose nothing there either, and no prefix space is added to what begins with a space.
+normalizers compose nothing there either, and no prefix space is added to text that begins with a space.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def where_to_cut(tokenizer: TokenizerFile, special_tokens: SpecialTokens) -> Cut
 
 
 def cuts_of(whole: Mapping[str, Any], special_tokens: SpecialTokens) -> Cuts:
-    """As `where_to_cut`, of what stands in a tokenizer.json."""
+    """As `where_to_cut`, of the content of a tokenizer.json."""
     wanted = [
         token for token in whole.get("added_tokens") or [] if special_tokens == "token" or not token.get("special")
     ]
@@ -106,7 +106,7 @@ def _splits_at_cuts(steps: Iterable[Mapping[str, Any]]) -> bool:
             return True
         if kind == "ByteLevel" and step.get("use_regex", True):
             return True
-        # Its prefix is not put before what begins with one, which a space becomes.
+        # Its prefix is not put before text that begins with one, as a space becomes one.
         if kind == "Metaspace" and step.get("split", True):
             return True
         pattern = step["pattern"].get("Regex") if kind == "Split" else None
@@ -133,7 +133,7 @@ def tokens_leave_cuts(added_tokens: Sequence[Mapping[str, Any]], *, normalized: 
 
 
 def _forms(name: str, *, normalized: bool) -> Iterator[str]:
-    """A name, and what it may be looked for as, once text is normalized."""
+    """A name, and the forms in which it may be looked for once text is normalized."""
     yield name
     if normalized:
         apart = unicodedata.normalize("NFKD", name)

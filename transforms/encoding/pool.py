@@ -50,14 +50,14 @@ def tokenizer_file(spec: TokenizerSpec) -> TokenizerFile:
 
 
 def know_tokenizer(spec: TokenizerSpec, tokenizer: TokenizerFile) -> None:
-    """Spares this process to load what it has loaded already, from another place."""
+    """Registers a tokenizer that is already loaded, so that this process does not load it again from `spec.path`."""
     assert tokenizer.sha256 == spec.sha256
     with _lock:
         _tokenizers[spec] = tokenizer
 
 
 def warm_encoder(spec: TokenizerSpec, engine: Engine) -> None:
-    """Makes the encoder that this process is likely to need, before it is needed; what is wrong with it shows then."""
+    """Makes the encoder that this process is likely to need, before it is needed; its faults show then."""
     with (
         contextlib.suppress(BroetchenError),
         borrow_encoder(spec, "gigatoken" if engine == "auto" else engine) as encoder,
@@ -131,7 +131,7 @@ def choose_engine(
 
     Args:
         what: what is encoded or encodes, as it begins an error's message.
-        tokenizer: what encodes.
+        tokenizer: the one that encodes.
         wanted: as the user asked for it.
         samples: texts and their ids by `tokenizers`; taken only as far as they are needed.
 

@@ -23,10 +23,10 @@ from transforms.texts import text_array, text_buffers
 from transforms.tokenizer.spec import ChosenEngine, TokenizerSpec
 
 ONE_IN = 10_000
-"""Of so many documents, about one is encoded again."""
+"""About one of so many documents is encoded again."""
 
 _PIECE_BYTES = 64 << 10
-_CONTINUATION, _CONTINUES = 0xC0, 0x80  # of a character in UTF-8: the two high bits, and what they are
+_CONTINUATION, _CONTINUES = 0xC0, 0x80  # of a character in UTF-8: the two high bits, and their value
 
 _PROBE = (
     "Die Brötchen kosteten 1,20 € – früher 90 Pfennig; heute früh waren's 2.750.000 Stück!",
@@ -93,7 +93,7 @@ def check_some(
     """Encodes one document in `ONE_IN` again by `tokenizers`, of a long one the first 64 KiB, and compares the ids.
 
     Args:
-        tokenizer: what has encoded.
+        tokenizer: the one that has encoded.
         engine: by which engine; the reference itself is not checked.
         where: path and number of the row group that the documents are from.
         rows: int64 [documents], the number of each in its row group.

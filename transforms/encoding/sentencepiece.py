@@ -1,4 +1,4 @@
-"""BPE in SentencePiece's manner, as Llama-2, Mistral, Gemma and Yi have it: what gigatoken can be given of it.
+"""BPE in SentencePiece's manner, as Llama-2, Mistral, Gemma and Yi have it: the part that gigatoken can take.
 
 There a space is `▁`, words are mostly not split before they are merged, and a character without a token becomes a token
 for each of its bytes. gigatoken does this as `tokenizers` does, whatever the Unicode version, with these exceptions:
@@ -7,7 +7,7 @@ for each of its bytes. gigatoken does this as `tokenizers` does, whatever the Un
   gigatoken (`with_prefixes`).
 * Where a character has neither a token nor one for each of its bytes, they differ. So do they for tokens that look like
   those of bytes, for merges of these, and for merges that come twice. Such tokenizers are left to `tokenizers`.
-* Tokens that no merge makes are left out of what it is given, since it would find some that `tokenizers` does not.
+* Tokens that no merge makes are left out of its input, since it would find some that `tokenizers` does not.
 
 No library says so: `python -m tests.campaign.engines` and `tests/transforms/encoding/test_sentencepiece.py` do.
 """
@@ -40,7 +40,7 @@ _BYTE_TOKENS = [f"<0x{byte:02X}>" for byte in range(256)]
 # gigatoken reads the two characters as Rust does, which allows for "+A", and for small letters.
 _LIKE_BYTE_TOKENS = re.compile(r"<0x.{1,2}>", re.DOTALL)
 _LIKE_BYTE_TOKENS_BEGIN, _LENGTH_OF_BYTE_TOKENS = "<0x", 6
-# Those that begin or continue a character.
+# The bytes that begin or continue a character.
 _BYTES_OF_CHARACTERS = (*range(0x80), *range(0x80, 0xC0), *range(0xC2, 0xF5))
 
 
@@ -52,7 +52,7 @@ class SentencePieceForm:
         prefix: where a `▁` is put before text.
         splits: whether words are split before each `▁`, and then merged.
         crosses: whether a token holds a `▁` after a letter or digit of those at cuts, so that merges may cross one.
-        model: without what no text can reach.
+        model: without tokens that no text can reach.
     """
 
     prefix: Prefix

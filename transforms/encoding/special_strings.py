@@ -30,8 +30,8 @@ from transforms.texts import text_array, text_buffers
 from transforms.tokenizer.file import TokenizerFile
 from transforms.tokenizer.spec import TokenizerSpec
 
-# RE2 finds what begins alike at gigabytes a second, and other patterns at some 300 MB/s: so there is a pattern for each
-# first character, as long as these are few. Very long patterns are too large for it.
+# RE2 finds strings that begin alike at gigabytes a second, and other patterns at some 300 MB/s: so there is a pattern
+# for each first character, as long as these are few. Very long patterns are too large for it.
 _MOST_PATTERNS = 16
 _MOST_IN_PATTERN = 500
 
@@ -81,7 +81,7 @@ class SpecialStrings:
         found = _matches(
             text_array(*code_points.normalize(data, offsets, positions, characters, self._form)), self._normalized
         )
-        # What `unicodedata` may know otherwise than `tokenizers`.
+        # Documents with characters that `unicodedata` and `tokenizers` may normalize differently.
         doubtful = np.unique(code_points.documents_at(offsets, positions[~code_points.agreed()[characters]]))
         found[doubtful] = self._one_by_one(texts.take(pa.array(doubtful, pa.int64())))
         return found

@@ -55,7 +55,7 @@ it is given every digit by itself."""
 NANOCHAT_SPLIT = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
 )
-"""That of nanochat (https://github.com/karpathy/nanochat, nanochat/tokenizer.py)."""
+"""The split of nanochat (https://github.com/karpathy/nanochat, nanochat/tokenizer.py)."""
 
 
 def _greedy(pattern: str) -> str:
@@ -65,7 +65,7 @@ def _greedy(pattern: str) -> str:
 
 @functools.cache
 def known_spellings() -> Mapping[tuple[str, ...], tuple[tuple[str, ...], Digits | None]]:
-    """Patterns that split as a proven one does, as (that one, what is done of numbers outside of it)."""
+    """Patterns that split as a proven one does, as (that one, the treatment of numbers outside of it)."""
     spellings: dict[tuple[str, ...], tuple[tuple[str, ...], Digits | None]]
     spellings = {patterns: (patterns, None) for patterns in PROVEN_SPLITS.values()}
     in_pairs = [PROVEN_SPLITS[name][0].replace("{1,3}", "{1,2}") for name in ("cl100k", "llama3")]
@@ -78,7 +78,7 @@ def known_spellings() -> Mapping[tuple[str, ...], tuple[tuple[str, ...], Digits 
 
 
 COVERING_SPLITS = frozenset(patterns for name, patterns in PROVEN_SPLITS.items() if name != "deepseek3")
-"""Those that match every character: to remove what is between the matches is then to isolate them."""
+"""The splits that match every character. Nothing lies between the matches, so that removing it isolates them."""
 
 _POSSESSIVE_CL100K = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|"
@@ -87,17 +87,17 @@ _POSSESSIVE_CL100K = (
 _BLOOM = r" ?[^(\s|[.,!?…。，、।۔،])]+"
 
 SPLITS_AT_CUTS = frozenset({*(patterns[-1] for patterns in known_spellings()), _POSSESSIVE_CL100K, _BLOOM})
-"""Those that split between a letter or digit and a space with another after it, whatever stands before and after."""
+"""The patterns that split between a letter or digit and a space with another after it, in any surroundings."""
 
 SPLITS_OF_CHARACTERS = frozenset({*PROVEN_SPLITS["deepseek3"][:-1], "[0-9][0-9][0-9]", r"\d{1,3}"})
-"""Those whose matches hold no space, and depend on nothing beyond them."""
+"""The patterns whose matches hold no space, and depend on nothing beyond them."""
 
 
 @functools.cache
 def byte_characters() -> tuple[str, ...]:
     """The character of each byte, 256 in all.
 
-    Those of Latin-1 that can be seen stand for themselves, and the others get the code points from U+0100 on in turn
+    The visible characters of Latin-1 stand for themselves; other bytes get the code points from U+0100 on in turn
     (https://github.com/openai/gpt-2, src/encoder.py).
 
     >>> [byte_characters()[byte] for byte in (0x20, 0x41, 0x80, 0xE4)]

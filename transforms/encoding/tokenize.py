@@ -89,8 +89,8 @@ class Tokenize(beam.PTransform[beam.PCollection[str], beam.PCollection[bytes]]):
         max_tokens: ids in a record at most.
         add_bos, add_eos: whether each document begins with the BOS id and ends with the EOS id.
         bos_token, eos_token: name those tokens where no tokenizer_config.json beside the tokenizer does.
-        special_tokens: what a special token's string in a document becomes: plain text, or the token.
-        engine: what encodes; the ids are the same.
+        special_tokens: whether a special token's string in a document is plain text, or the token.
+        engine: the encoder; the ids are the same.
 
     Raises:
         UsageError: an argument is none of those that there are, or the tokenizer cannot be loaded or has no token that
@@ -134,7 +134,7 @@ class Tokenize(beam.PTransform[beam.PCollection[str], beam.PCollection[bytes]]):
         )
 
     def display_data(self) -> dict[str, Any]:
-        """What the runner's pages show of this step."""
+        """The arguments of this step that the runner's pages show."""
         records, tokenizer = self._records, self._tokenizer
         return {
             "tokenizer": DisplayDataItem(str(tokenizer.path), label="Tokenizer"),

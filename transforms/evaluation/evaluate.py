@@ -168,7 +168,7 @@ class EvaluateTokenizers(beam.PTransform[beam.PCollection[str], beam.PCollection
         ('mine', 'english') 27 288258
 
     Args:
-        tokenizers: what to evaluate, by name.
+        tokenizers: to evaluate, by name.
         groups: the data, by name.
         tallies: a folder that workers share, where they note the bytes of text that they have evaluated, each as often
             as there are tokenizers; None for none.
@@ -198,7 +198,7 @@ class EvaluateTokenizers(beam.PTransform[beam.PCollection[str], beam.PCollection
         )
 
     def display_data(self) -> dict[str, Any]:
-        """What the runner's pages show of this step."""
+        """The arguments of this step that the runner's pages show."""
         return {
             "tokenizers": DisplayDataItem(listed(self._tokenizers), label="Tokenizers"),
             "groups": DisplayDataItem(listed(self._groups), label="Groups of texts"),

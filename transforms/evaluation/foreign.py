@@ -141,7 +141,7 @@ FOREIGN_ENCODERS: Mapping[str, type[TiktokenEncoder] | type[SentencePieceEncoder
     "tiktoken": TiktokenEncoder,
     "sentencepiece": SentencePieceEncoder,
 }
-"""By `ForeignKind`, what encodes; it is made from the file's content."""
+"""The encoders by `ForeignKind`; each is made from the file's content."""
 
 
 def foreign_kind(data: bytes) -> ForeignKind:

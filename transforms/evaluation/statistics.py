@@ -1,7 +1,7 @@
 """Sufficient statistics of text under a tokenizer, and their sums on Beam.
 
-A `TokenStatistics` holds what a piece of a corpus contributes: sizes of the text, and how often each id came out. Two
-of them add up to that of both pieces together, in any order, so that a corpus may be cut between any two documents.
+A `TokenStatistics` holds the contribution of a piece of a corpus: sizes of the text, and how often each id came out.
+Two of them add up to that of both pieces together, in any order, so that a corpus may be cut between any two documents.
 Every metric (`transforms.evaluation.metrics`) follows from the sum. Memory is bounded by the vocabulary, not by the
 corpus.
 """

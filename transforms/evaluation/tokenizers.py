@@ -30,7 +30,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 TokenizerKind = Literal["tokenizers"] | ForeignKind
-"""The library that reads a file, and defines what its tokenizer gives."""
+"""The library that reads a file, and defines the ids of its tokenizer."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +41,7 @@ class EvaluatedTokenizer:
         name: in the results.
         source: where it is from, as it was given.
         kind: the library that defines what it gives.
-        engine: what encodes; it gives the same ids.
+        engine: the encoder; it gives the same ids.
         file: a copy that every worker can read.
         sha256: of its content.
         vocabulary: its size, and the ids of its unknown tokens and single bytes.

@@ -1,4 +1,4 @@
-"""What the errors of filesystems and object stores mean, and what to do about each."""
+"""The meaning of the errors of filesystems and object stores, and advice for each."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ _ADVICE: dict[int, str] = {
 
 @contextlib.contextmanager
 def explain_file_errors(path: str, action: str) -> Iterator[None]:
-    """Turns what a filesystem raises into an error that names the path and says what to do.
+    """Turns a filesystem's exception into an error that names the path and says what to do.
 
     Every kind of exception: the clients of the object stores behind Beam's interface have no common base class.
 
     Args:
         path: the file or folder, as it is shown.
-        action: what was tried, as a participle: "read", "renamed to b".
+        action: the operation that was tried, as a participle: "read", "renamed to b".
 
     Raises:
         UnreachableError: the store has too much to do, or cannot be reached.
@@ -61,7 +61,7 @@ def explain_file_errors(path: str, action: str) -> Iterator[None]:
 
 
 def reason_and_advice(error: Exception) -> tuple[str, str]:
-    """The innermost reason of a filesystem's error, and what to do about it."""
+    """The innermost reason of a filesystem's error, and advice."""
     root = _root(error)
     if isinstance(root, OSError) and root.errno:
         return os.strerror(root.errno), _ADVICE.get(root.errno, "try it again")
@@ -74,7 +74,7 @@ def reason_and_advice(error: Exception) -> tuple[str, str]:
         return reason, _ADVICE.get(status, busy if status >= http.HTTPStatus.INTERNAL_SERVER_ERROR else "try it again")
     if _is(root, "google.auth.exceptions", "GoogleAuthError"):
         return one_line(root), _ADVICE[http.HTTPStatus.UNAUTHORIZED]
-    # What Beam raises for a path that a filesystem cannot parse.
+    # Beam raises ValueError for a path that a filesystem cannot parse.
     advice = "check the path" if isinstance(root, ValueError) else "try it again"
     return one_line(root) or type(root).__name__, advice
 
@@ -94,7 +94,7 @@ def _says_nothing(root: Exception | int) -> bool:
 
 
 def _is(error: Exception | int, module: str, kind: str) -> bool:
-    """Whether an error is of a kind of a module that takes long to import, and that whoever raised it has imported."""
+    """Whether an error is of a class in a module that is slow to import; the code that raised it has imported it."""
     # Another thread may be importing it right now.
     return isinstance(error, getattr(sys.modules.get(module), kind, ()))
 

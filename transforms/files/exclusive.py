@@ -1,4 +1,4 @@
-"""Writing a file unless one is there that is to be kept, whatever other writers do at the same moment."""
+"""Writing a file unless one is there that is to be kept, even against other writers at the same moment."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def put_unless(path: str, data: bytes, keeps: Callable[[bytes, bytes], bool]) ->
 
     Args:
         path: of the file; its folder is made where there is none.
-        data: what to write.
+        data: the content to write.
         keeps: whether to keep a first content rather than put a second in its place; an order among all contents.
 
     Returns:
-        what lies there then: `data`, or what was kept. Only local filesystems and ``gs://`` decide between two writers
-        of one moment; elsewhere the later one wins.
+        the content of the file then: `data`, or the one that was kept. Only local filesystems and ``gs://`` decide
+        between two writers of one moment; elsewhere the later one wins.
 
     Raises:
         BroetchenError: it cannot be written.

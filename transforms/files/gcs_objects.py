@@ -1,4 +1,4 @@
-"""Objects in Google Cloud Storage, with what Beam's interface does not offer: checksums of a listing, conditions.
+"""Objects in Google Cloud Storage, beyond Beam's interface: checksums of a listing, conditions.
 
 A conditional request names the generation that it means (`ifGenerationMatch` and `ifSourceGenerationMatch`), so that
 the store decides between two writers (https://cloud.google.com/storage/docs/request-preconditions). And names are
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from apache_beam.io.filesystem import FileMetadata
 
 _MIME_TYPE = "application/octet-stream"
-# Smaller reads fetch this much, where little will be read, here and there, and where others say what to fetch.
+# Smaller reads fetch this much, where little will be read, here and there, and where others plan the fetches.
 _LOOK_BYTES = 1 << 20
 _LEAST_BYTES = 64 << 10
 
@@ -58,11 +58,11 @@ def look(path: str) -> tuple[int, FileMark]:
 
 
 def open_object(path: str, generation: int | None = None, *, looks: bool = False) -> Any:
-    """A seekable handle on an object that fetches what is read, with little beside it; Beam's own fetches 16 MiB.
+    """A seekable handle on an object that fetches the bytes to read, and few beside them; Beam's own fetches 16 MiB.
 
     Args:
         path: ``gs://bucket/name``.
-        generation: every range is of this one, whatever has the name by then; None for what has it now.
+        generation: every range is of this one, even if the name has another by then; None for the present one.
         looks: whether little will be read, here and there, by more reads than it is worth to ask for.
 
     Raises:
@@ -160,7 +160,7 @@ def put_unless(path: str, data: bytes, keeps: Callable[[bytes, bytes], bool]) ->
                 content = bytes(bucket.blob(name, generation=blob.generation).download_as_bytes())
             except NotFound:  # It was replaced meanwhile.
                 continue
-            # Equal to it is what this very request has written, if its answer was lost.
+            # An object of equal content is this very request's own, if its answer was lost.
             if content == data or keeps(content, data):
                 return content
         try:
@@ -173,9 +173,9 @@ def put_unless(path: str, data: bytes, keeps: Callable[[bytes, bytes], bool]) ->
 
 
 def rename(source: str, target: str) -> None:
-    """Gives an object another name, and replaces what has that name now: copies and deletes it.
+    """Gives an object another name, and replaces the object of that name: copies and deletes it.
 
-    Beam's own rename takes whatever has the names when its requests arrive, so two attempts at one file could mix. Here
+    Beam's own rename takes the objects that have the names when its requests arrive, so two attempts could mix. Here
     each is done only if the objects are still those that were looked at, and may be repeated.
 
     Raises:
@@ -193,7 +193,7 @@ def rename(source: str, target: str) -> None:
 
 
 def copy(source: str, target: str) -> Any:
-    """Has the store copy an object, and replace what has the name `target` now; see `rename`.
+    """Has the store copy an object, and replace the one named `target`; see `rename`.
 
     Returns:
         the object that was copied, as it was looked at.
@@ -217,8 +217,8 @@ def copy(source: str, target: str) -> Any:
         # This very request may have been done before its answer was lost, and another attempt writes the same bytes.
         if not _same_content(blob, new.get_blob(target_name)):
             raise BroetchenError(
-                f"{target}: another process has written it meanwhile; see that only one build writes there, and run it "
-                "again"
+                f"{target}: another process has written it meanwhile; make sure that only one build writes there, and "
+                "run it again"
             ) from error
     return blob
 

@@ -8,7 +8,7 @@ parquet file fetches those alone. Transient errors and cut connections are retri
 
 Each answer is held against the etag that the hub's API gives the file: by the hub's own, in its answer or in that which
 leads to a store, and then by the store's, which is the same for all ranges. Addresses of stores are signed, and good
-for whoever has them; so what HTTP clients log is logged without queries, and errors tell nothing of them.
+for everybody who has them; so the logs of HTTP clients lose the queries, and errors tell nothing of them.
 
 A token is taken from where `huggingface_hub` finds it (`HF_TOKEN`, or the login's file), in each process; it is never
 part of a path, an option or a message. `HF_ENDPOINT` names another hub.
@@ -40,7 +40,7 @@ _LEAST_BYTES = 64 << 10
 _TIMEOUT_S = 60
 # After 1, 2, 4, … seconds: three minutes in all, beside the requests themselves.
 _RETRIES, _MOST_WAIT_S = 8, 60
-# What asks, over which clients of the releases that are allowed.
+# The modules that send requests, in all releases of huggingface_hub that are allowed.
 _ASKING = frozenset({"hf_xet", "httpcore", "httpcore2", "httpx", "httpx2", "huggingface_hub", "requests", "urllib3"})
 _NO_SUCH_FILE = "the repository has no such file at this revision; check the path"
 
@@ -118,7 +118,7 @@ class HubFileSystem(FileSystem):
         return True
 
     def size(self, path: str) -> int:
-        """In bytes."""
+        """The size in bytes."""
         return self._known(path).size
 
     def checksum(self, path: str) -> str:
@@ -130,7 +130,7 @@ class HubFileSystem(FileSystem):
         return FileMetadata(path, self.size(path))
 
     def last_updated(self, path: str) -> float:
-        """0: what a commit holds never changes."""
+        """0, as the content of a commit never changes."""
         return 0.0
 
     def create(
@@ -167,7 +167,7 @@ class HubFileSystem(FileSystem):
 
 @dataclasses.dataclass
 class _HubFile:
-    """What is known of a file; all of it is empty before the hub was asked.
+    """The facts about a file of the hub; all of them are empty before the hub was asked.
 
     Attributes:
         store: where the hub's redirect led last, with the etag there: an address that is good for some minutes.
@@ -178,14 +178,14 @@ class _HubFile:
     store: tuple[str, str] | None = None
 
     def tell(self, entry: Any) -> None:
-        """Takes what the hub's API says of it."""
+        """Takes size and etag from the answer of the hub's API."""
         self.size = int(entry.size)
         self.etag = str(entry.lfs.sha256 if entry.lfs else entry.blob_id)
 
 
 @functools.lru_cache(10_000)
 def _file(endpoint: str | None, path: str) -> _HubFile:
-    # Kept, as what a commit holds never changes; each answer's etag is still checked.
+    # Kept, as the content of a commit never changes; each answer's etag is still checked.
     return _HubFile()
 
 
@@ -203,7 +203,7 @@ def hub_api(endpoint: str | None) -> Any:
 
 
 def _look_up(endpoint: str | None, path: str) -> _HubFile:
-    """What the hub knows of a file.
+    """The facts about a file, asked of the hub where they are not known.
 
     Raises:
         FileNotFoundError: there is none.
@@ -402,7 +402,7 @@ def _told(error: Exception) -> Exception:
 
 
 def _log_without_secrets() -> None:
-    """Has all that HTTP clients log lose the queries of addresses, whoever handles it, in each process of ours."""
+    """Removes the queries of addresses from all logs of HTTP clients, for every handler, in each process of ours."""
     make = logging.getLogRecordFactory()
 
     def record_of(*arguments: Any, **options: Any) -> logging.LogRecord:

@@ -1,8 +1,8 @@
 """Copies of hub files that are whole and of the right content, or not there: resumable, checked by size and hash.
 
 A file that is fetched to this machine is called `….part` until it is whole. One process at a time works at it, which
-holds it by `flock(2)`, and the hash is taken of what lies on the disk then. Another download of the same file waits,
-and looks at what the first has made. On a filesystem without locks each writes a file of its own, and continues none.
+holds it by `flock(2)`, and the hash is taken of the file on the disk then. Another download of the same file waits,
+and looks at the copy of the first. On a filesystem without locks each writes a file of its own, and continues none.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _LOGGER = logging.getLogger(__name__)
 _CHUNK_BYTES = 4 << 20
 _LOOK_S = 0.2
 
-# Is told the number of bytes that were done since the last call, negative where some are done again. What it raises,
-# which it can from any call on, ends the copy.
+# Is told the number of bytes that were done since the last call, negative where some are done again. An exception from
+# it, which it can from any call on, ends the copy.
 Advance = Callable[[int], None]
 
 
@@ -63,15 +63,15 @@ def copy_verified(source: str, target: str, size: int, advance: Advance) -> bool
 
 
 def wrong_copy(source: str, target: str, size: int, advance: Advance) -> str | None:
-    """What is wrong with the copy of a hub file, "is missing" say, by its hash; None where nothing is.
+    """The fault of a hub file's copy, as "is missing", by its hash; None where it is sound.
 
-    Reads the copy, and of the source only what the hub says of it.
+    Reads the copy, and asks the hub for the source's hash only.
 
     Args:
         source: as for `copy_verified`, as the others are.
         target: the copy.
         size: of the source in bytes.
-        advance: is told `size` in all, whatever is there.
+        advance: is told `size` in all, in any case.
 
     Raises:
         BroetchenError: the hub cannot be asked, or the copy cannot be read.
@@ -161,7 +161,7 @@ class _LocalCopy:
         self._source, self._target, self._size, self._advance = source, target, size, advance
 
     def make(self) -> bool:
-        """Fetches the file, or what an earlier copy lacks of it, unless another process does; returns whether."""
+        """Fetches the file, or the rest of an earlier copy, unless another process does; returns whether."""
         with explain_file_errors(self._target, "written"):
             check_own(self._target)
             storage.makedirs(storage.split(self._target)[0] or ".")
@@ -216,7 +216,7 @@ class _LocalCopy:
         return digest.is_right()
 
     def _fetch(self, part: BinaryIO, name: str) -> None:
-        """Adds to `part` what it lacks, and gives it its name if it is the hub's file then."""
+        """Adds the rest to `part`, and gives it its name if it is the hub's file then."""
         done = part.seek(0, os.SEEK_END)
         if done > self._size:
             part.truncate(0)
@@ -235,7 +235,10 @@ class _LocalCopy:
         part.seek(0)
         digest.update_from(part, lambda _: self._advance(0))
         if not is_at(part.fileno(), name):
-            raise BroetchenError(f"{name}: was exchanged while it was written; see who writes there, and run it again")
+            raise BroetchenError(
+                f"{name}: was exchanged while it was written; make sure that nothing else writes there, and run it "
+                "again"
+            )
         if not digest.is_right():
             os.unlink(name)
         _check_hash(self._source, digest)

@@ -18,7 +18,7 @@ REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-
 _PATH = re.compile(
     r"hf://datasets/(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>refs/(?:convert|pr)/[^/]+|[^/]*))?/(?P<path>.*)"
 )
-# What fsspec's hf:// calls the revisions that the hub itself makes of other formats.
+# The names of fsspec's hf:// for the revisions that the hub itself makes of other formats.
 _MADE_BY_THE_HUB = {f"~{kind}": f"refs/convert/{kind}" for kind in ("parquet", "duckdb")}
 
 

@@ -1,7 +1,7 @@
 """Which files there are: below a folder of a known name, or by a glob pattern that somebody wrote.
 
-The two are kept apart. A folder's name is a name, brackets, stars and all, and only what is looked for in it is a
-pattern (`transforms.patterns`). What a pattern matches is files that can be opened: anything else is an error.
+The two are kept apart. A folder's name is a name, brackets, stars and all, and only the search in it is a
+pattern (`transforms.patterns`). The matches of a pattern are files that can be opened: anything else is an error.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _OURS, _HEAD_BYTES, _MOST_BYTES = b'"broetchen-dataset"', 100, 256 << 20
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """A file, with what a listing tells of it.
+    """A file, with its facts in a listing.
 
     Attributes:
         bytes: its size.
@@ -73,8 +73,8 @@ def expand(pattern: str) -> list[Found]:
     """The files that a pattern names, in the order of their paths; a file of that very name goes before a pattern.
 
     Raises:
-        BroetchenError: it matches nothing, or a folder where a file is meant, or what cannot be opened, or files of a
-            dataset that was built; a name is not UTF-8; or it cannot be listed.
+        BroetchenError: it matches nothing, or a folder where a file is meant, or a path that cannot be opened, or files
+            of a dataset that was built; a name is not UTF-8; or it cannot be listed.
         UsageError: it is no pattern.
     """
     if "\0" in pattern:
@@ -119,7 +119,7 @@ def _advice(pattern: str) -> str:
 
 
 def _what_is_there(folder: str, parts: Sequence[str]) -> str:
-    """What this machine has in the place of files that do not match: the last folder of a path that is there."""
+    """A hint where no file of this machine matches: the last folder of the path that exists."""
     whole = posixpath.join(folder, unquoted(parts[0])) if len(parts) == 1 and not is_wild(parts[0]) else folder
     there, missing = whole, ""
     while there and not os.path.lexists(there):
@@ -143,7 +143,7 @@ def _a_folder(pattern: str, name: str) -> BroetchenError:
 
 
 def _opened(pattern: str, paths: Iterable[str]) -> Iterator[Found]:
-    """Of what a pattern matches on this machine, the files; what is no file, and is not just a folder, is an error."""
+    """The files among the matches of a pattern on this machine; a match that is neither file nor folder is an error."""
     for path in paths:
         try:
             path.encode()
@@ -186,7 +186,7 @@ def _is_built(folder: str) -> bool:
 
 
 def _walk(folder: str, parts: Sequence[str], above: Sequence[tuple[int, int]], *, ours: bool) -> Iterator[str]:
-    """What is below a folder of this machine and matches.
+    """The paths below a folder of this machine that match.
 
     Args:
         above: device and inode of the folders that ``**`` has led through, so that it runs in no circle.
@@ -244,7 +244,7 @@ def _tell(paths: Iterable[str]) -> Iterator[Found]:
 
 
 def _listed(folder: str, parts: Sequence[str]) -> list[FileMetadata]:
-    """What a store has below a folder, as far as a pattern of these parts may look."""
+    """The files of a store below a folder, as far as a pattern of these parts may look."""
     root, deep = _as_prefix(folder), len(parts) > 1 or parts[0] == ANY_FOLDERS
     scheme = storage.scheme(folder)
     if scheme == "gs":

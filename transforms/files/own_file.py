@@ -1,7 +1,7 @@
 """Files of expected names in folders that others may write: only a file of one's own is written.
 
-Whoever may write a folder may have put a link there, whose target would be written, or a file that they read and
-change. So no link is followed, and what was opened is looked at by its descriptor, which nobody can exchange: a regular
+Others who may write a folder may have put a link there, whose target would be written, or a file that they read and
+change. So no link is followed, and an opened file is looked at by its descriptor, which nobody can exchange: a regular
 file, with one name, of this user.
 """
 
@@ -28,10 +28,10 @@ def open_own(
     Args:
         path: of a local file.
         make: whether it is made where there is none.
-        flags: further ones of `os.open`, such as `os.O_APPEND`. Do not truncate by them: what is there is looked at
+        flags: further ones of `os.open`, such as `os.O_APPEND`. Do not truncate by them: the file is looked at
             after it was opened.
         mode: of a file that is made, less the umask.
-        advice: what the user can do where the file is another user's; by default, to choose another folder.
+        advice: for the user, where the file is another user's; by default, to choose another folder.
 
     Raises:
         BroetchenError: it is a link, not a regular file, has a second name (a hard link), or is another user's; it is
@@ -43,7 +43,7 @@ def open_own(
     flags |= os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
     while True:
         if make:
-            # A new one is this user's, whatever the filesystem says: some call all files somebody's.
+            # A new one is this user's, in spite of filesystems that call all files somebody's.
             with contextlib.suppress(FileExistsError):
                 return os.open(path, flags | os.O_CREAT | os.O_EXCL, mode)
         try:
@@ -68,7 +68,7 @@ def open_own(
 
 
 def check_own(path: str) -> None:
-    """Checks that what is there under this name, if anything, is this user's, so that it may be replaced.
+    """Checks that a file of this name, if there is one, is this user's, so that it may be replaced.
 
     Raises:
         BroetchenError: it is another user's.

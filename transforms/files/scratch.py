@@ -31,7 +31,7 @@ from transforms.files.own_file import is_at, try_lock
 @dataclasses.dataclass(frozen=True)
 class _Folder:
     path: str
-    #: of the folder; its lock is what says that somebody is at work there
+    #: of the folder; its lock says that somebody is at work there
     descriptor: int
     maker: int
 
@@ -93,9 +93,9 @@ def temporary_folder(purpose: str, base: str | None = None) -> Iterator[str]:
 
 
 def sweep(base: str) -> list[str]:
-    """Deletes what dead runs of this user on this machine have left in `base`, and names the folders.
+    """Deletes the folders that dead runs of this user on this machine have left in `base`, and names them.
 
-    A folder that somebody holds, another user's, and whatever is no folder, as a link, stay.
+    A folder that somebody holds, another user's, and a name that is no folder, as a link, stay.
     """
     with contextlib.suppress(OSError), os.scandir(base) as entries:
         found = sorted(entry.path for entry in entries if entry.name.startswith(_prefix()))
@@ -130,7 +130,7 @@ def _explain_scratch_errors(base: str) -> Iterator[None]:
 
 
 def _prefix() -> str:
-    """Of the names of this user's folders on this machine: others may use the same disk, and their locks be unseen."""
+    """The beginning of the names of this user's folders here: others may use the disk, and their locks be unseen."""
     machine = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
     return f"broetchen-{os.geteuid()}-{machine}-"
 

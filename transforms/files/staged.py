@@ -69,7 +69,7 @@ class WrittenShard:
 
 
 class StagedShard(abc.ABC):
-    """A shard file in the making; what is written into it is its subclass's.
+    """A shard file in the making; a subclass writes its content.
 
     A context manager: it closes at the end, and leaves nothing behind after an exception. Not for use from several
     threads at once.
@@ -130,7 +130,7 @@ class StagedShard(abc.ABC):
         return self._written
 
     def abort(self) -> None:
-        """Gives the file up and deletes what was written of it. After `close`, there is nothing to give up."""
+        """Gives the file up and deletes its beginning. After `close`, there is nothing to give up."""
         self._given_up = True
         self._release()
         with contextlib.suppress(FileNotFoundError):
@@ -178,7 +178,7 @@ def _create_temporary(path: str, scratch_dir: str | None) -> str:
         storage.makedirs(folder)
     temporary = storage.temporary_path(os.path.join(folder, name))
     try:
-        # Writers open files late, and then cannot say much about what is wrong.
+        # Writers open files late, and then cannot say much about an error.
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except OSError as error:
         reason, advice = reason_and_advice(error)

@@ -1,8 +1,8 @@
 """Files on every filesystem that Beam knows, local or remote, through one set of functions.
 
-What Beam's `FileSystems` leaves open is settled here: a file that is written appears whole or not at all; a rename
-replaces its target and may be repeated; deleting what is gone is no error; nothing is compressed or decompressed by
-its name; and an error names the path and says what to do.
+Questions that Beam's `FileSystems` leaves open are settled here: a file that is written appears whole or not at all; a
+rename replaces its target and may be repeated; deleting a file that is gone is no error; nothing is compressed or
+decompressed by its name; and an error names the path and says what to do.
 
 Beam is imported where a path has a scheme, and not for the files of this machine: it takes more than a second.
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _GCS = "gs"
 # As Beam's `FileSystems` has it.
 _SCHEME = re.compile(r"([a-zA-Z][-a-zA-Z0-9+.]*)://.*")
-# Of Beam's `CompressionTypes`: what is read and written is what is in the file, whatever its name ends with.
+# Of Beam's `CompressionTypes`: bytes are read and written as they are in the file, whatever its name ends with.
 _UNCOMPRESSED = "uncompressed"
 _CHUNK_BYTES = 8 << 20
 _UPLOAD_ATTEMPTS = 5
@@ -51,7 +51,7 @@ _ANY_TEMPORARY = re.compile(r"\..*\.tmp-[^/]+")
 
 
 def scheme(path: str) -> str | None:
-    """What stands before `://` in a path; None for this machine's own filesystem.
+    """The word before `://` in a path; None for this machine's own filesystem.
 
     >>> scheme("gs://bucket/x"), scheme("a/b")
     ('gs', None)
@@ -96,7 +96,7 @@ def temporary_path(path: str) -> str:
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file is called as `temporary_path` calls one, in whatever folder."""
+    """Whether a file is called as `temporary_path` calls one, in any folder."""
     return _ANY_TEMPORARY.fullmatch(name) is not None
 
 
@@ -151,7 +151,7 @@ def differs(found: FileMark, mark: FileMark) -> bool:
 
 
 def look(path: str) -> FileMark | None:
-    """What the filesystem tells of a file without reading it, on ``gs://`` its CRC32C as well; None without a file."""
+    """The size of a file without reading it, on ``gs://`` its CRC32C as well; None without a file."""
     if scheme(path) != _GCS:
         return FileMark(size(path)) if exists(path) else None
     with explain_file_errors(path, "looked up"):
@@ -196,7 +196,7 @@ def write_bytes(path: str, data: bytes) -> None:
     """Writes a file, or replaces it. Readers see the old content or the new, nothing between.
 
     Raises:
-        BroetchenError: it cannot be written; what was there before is still there.
+        BroetchenError: it cannot be written; the file that was there before still is.
     """
     write_stream(io.BytesIO(data), len(data), path)
 
@@ -214,7 +214,7 @@ def upload(local: str, path: str) -> None:
 
 
 class Rereadable(Protocol):
-    """What can be read from its beginning as often as is needed."""
+    """A stream that can be read from its beginning as often as is needed."""
 
     def seek(self, offset: int, /) -> object:
         """Goes to `offset`, which is 0."""
@@ -260,7 +260,7 @@ def _lost_upload(error: BaseException) -> bool:
 
 
 def rename(source: str, target: str, *, size: int | None = None) -> None:
-    """Renames a file within one filesystem, and replaces what is there. May be repeated where `size` is given.
+    """Renames a file within one filesystem, and replaces one of that name. May be repeated where `size` is given.
 
     Args:
         source: the file as it is called now.
@@ -370,7 +370,7 @@ def list_marks(folder: str) -> dict[str, FileMark]:
 
 
 def delete(paths: Iterable[str]) -> None:
-    """Deletes files; those that are not there are none to delete.
+    """Deletes files; missing ones are ignored.
 
     Raises:
         BroetchenError: one could not be deleted.
@@ -405,7 +405,7 @@ def delete_tree(folder: str) -> None:
 
 
 def _delete_below(prefix: str) -> list[str]:
-    """Deletes what is below a folder of a store; returns what is still there."""
+    """Deletes the objects below a folder of a store; returns those that remain."""
     if scheme(prefix) == _GCS:
         return gcs_objects.delete_below(prefix)
     below = _literal(prefix) + "**"

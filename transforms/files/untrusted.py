@@ -1,6 +1,6 @@
 """Files that come from anywhere: they are regular ones, of a bounded size, and their JSON holds no surprise.
 
-What lies on a local disk under an expected name may be a link to something else, a FIFO or a device, which is read for
+A local file of an expected name may be a link to something else, a FIFO or a device, which is read for
 ever. An object of a store is always a file.
 """
 
@@ -20,7 +20,7 @@ from transforms.files.errors import explain_file_errors
 # gigabytes as objects.
 _MOST_CONTAINERS = 1 << 22
 _MOST_VALUES = 1 << 24
-# Of one object. What is wrong with each would be found, and take more than the object itself.
+# Of one object. The faults of each would be found, and take more than the object itself.
 _MOST_KEYS = 10_000
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
@@ -28,11 +28,11 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 def check_regular(path: str, *, within: str | None = None) -> None:
     """Checks, before a file is opened that a manifest names, that it is a regular file and no link.
 
-    A file that is not there passes: whoever opens it says so.
+    A file that is not there passes: its reader says so.
 
     Args:
         path: the file; one that is not local passes.
-        within: a folder that it has to be in or below, whatever links there are on the way; None checks the name alone.
+        within: a folder that it has to be in or below, by whatever links; None checks the name alone.
 
     Raises:
         BroetchenError: it is a link, a folder, a FIFO, a socket or a device, or it leads out of `within`.
@@ -63,7 +63,7 @@ def read_bounded(path: str, most_bytes: int) -> bytes:
             raise _too_large(path, size, most_bytes)
         return storage.read_bytes(path)
     check_regular(path)
-    # Whatever came there since: to open a FIFO does not wait, and a link is not followed.
+    # Another file may have come there since: opening a FIFO does not wait, and no link is followed.
     with (
         explain_file_errors(path, "read"),
         os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file,

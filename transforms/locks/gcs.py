@@ -30,7 +30,7 @@ _MIME_TYPE = "application/json"
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-    """In seconds: how often a lock is renewed, after what silence it is left behind, how often one looks."""
+    """The seconds between renewals of a lock, of the silence after which it is left behind, and between looks."""
 
     renew_s: float = 15.0
     stale_s: float = 90.0
@@ -164,7 +164,7 @@ class _Object:
             if runs or (seen and version != seen):
                 raise LockHeldError(holder, job_goes_on=knows_job_to_go_on(holder, self._goes_on))
             if seen is None:
-                # Of a job that goes on, whoever has started it need not be waited for.
+                # If the job goes on, there is no need to wait for the process that started it.
                 if knows_job_to_go_on(holder, self._goes_on):
                     raise LockHeldError(holder, job_goes_on=True)
                 seen = version
@@ -188,7 +188,7 @@ class _Object:
         from google.api_core.exceptions import NotFound
 
         try:
-            # By an object of its own, as a download overwrites what is known of the version.
+            # By an object of its own, as a download overwrites the version that is known.
             content = self._bucket.blob(self._name, generation=blob.generation).download_as_bytes(**self._asked)
             return read_owner(content)
         except NotFound:
@@ -221,7 +221,7 @@ class _Object:
         """Writes another owner of the same token into it; False where it is another process's by now."""
         with self._one_at_a_time:
             self._owner = owner
-            # A renewal first, which tells what version it is, whatever became of the last one's answer.
+            # A renewal first, which tells the version, even if the answer to the last one was lost.
             return self._renew() and self._write(self._mine.generation, self._mine.metageneration)
 
     def _renew(self) -> bool:

@@ -31,7 +31,7 @@ class HeldLock:
         return self._owner.token if self._owner else None
 
     def note(self, job: RemoteJob) -> None:
-        """Writes into the lock what the service calls the job, or what is known of it by now."""
+        """Writes into the lock the service's name of the job, or as much as is known of it by now."""
         if self._owner:
             self._owner = dataclasses.replace(self._owner, job=job)
             self._write(self._owner)

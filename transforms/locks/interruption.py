@@ -1,4 +1,4 @@
-"""Ending what the main thread does from another thread, as Ctrl-C would, and for a reason that is then told.
+"""Ends the work of the main thread from another one, as Ctrl-C would, and for a reason that is then told.
 
 By a signal, which also ends a wait, but not by that of Ctrl-C: a shell has the commands that a script starts in the
 background ignore it, and a program that calls us may have its own use for it. SIGURG, which says that a socket has

@@ -1,4 +1,4 @@
-"""Keeps two builds from working on one output: the second is refused, and told who has it.
+"""Keeps two builds from working on one output: the second is refused, and told the owner.
 
 On a local filesystem the lock is `flock(2)` on a file, which the kernel lets go when its process ends, however it ends.
 On a network filesystem it holds as far as that carries `flock` from one machine to another: NFS does since Linux 2.6.12
@@ -53,7 +53,7 @@ def hold_output(
     Args:
         output: a folder, local or ``gs://…``; a local one is made where there is none.
         timing: of locks on ``gs://``.
-        job: what this process is about to have a service run.
+        job: the one that this process is about to have a service run.
         goes_on: asks the service whether the job that a lock names has not ended; raises `CannotTellError`, where the
             service does not say so.
 
@@ -86,7 +86,7 @@ def hold_output(
 
 @contextlib.contextmanager
 def _told(output: str, path: str) -> Iterator[None]:
-    """Raises what is known of another holder in words."""
+    """Raises an error that describes the holder, as far as it is known."""
     try:
         yield
     except CannotTellError as error:
@@ -131,7 +131,7 @@ def _check_file_is_free(path: str, goes_on: Callable[[LockOwner], bool]) -> None
     try:
         descriptor = open_own(path, make=False, advice=_THEIRS)
     except OSError:
-        return  # There is none, or what is to be built there says why it cannot be.
+        return  # There is none, or the build says why it cannot write there.
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         _check_job_has_ended(_owner_in(descriptor), goes_on)
@@ -159,7 +159,7 @@ def check_token(output: str, token: str) -> None:
     if owner is None or owner.token != token:
         raise BroetchenError(
             f"{output}: another build has taken over there, or somebody has deleted {path}; what this one has built is "
-            "left to it: see that the other ends, and run this again if it does not"
+            "left to it: wait for the other build, or stop it and run this again"
         )
 
 
@@ -207,7 +207,7 @@ def _take_file(folder: str, path: str, goes_on: Callable[[LockOwner], bool]) -> 
             descriptor = open_own(path, advice=_THEIRS)
         except (OSError, BroetchenError) as error:
             if not os.access(folder, os.W_OK | os.X_OK) or not os.path.isdir(folder):
-                return None  # What is to be built says so better, and what is finished needs no lock.
+                return None  # The build says so better, and a finished output needs no lock.
             if isinstance(error, BroetchenError):
                 raise
             reason, advice = reason_and_advice(error)
@@ -229,7 +229,7 @@ def _take_file(folder: str, path: str, goes_on: Callable[[LockOwner], bool]) -> 
                 raise
             with contextlib.suppress(OSError):
                 os.unlink(path)
-            _LOGGER.warning("%s: its filesystem has no locks; see that only one build writes there", folder)
+            _LOGGER.warning("%s: its filesystem has no locks; make sure that only one build writes there", folder)
             return None
 
 
@@ -253,5 +253,5 @@ def _check_job_has_ended(owner: LockOwner | None, goes_on: Callable[[LockOwner],
 def _lost(output: str) -> BroetchenError:
     return BroetchenError(
         f"{output}: another build has taken it over, since this one had not answered for too long, as when its machine "
-        "was asleep; see that the other ends, and run this again if it does not"
+        "was asleep; wait for the other build, or stop it and run this again"
     )

@@ -27,7 +27,7 @@ class LockOwner:
         since: when it took the lock by that machine's clock, UTC; for people, as no clock is trusted here.
         system: the boot and the namespace in which the number means that process; empty where that is unknown.
         started: of the process, in the kernel's ticks since the boot, as a number may be given to another process.
-        job: what it has a service run; None where it works itself.
+        job: the one that it has a service run; None where it works itself.
     """
 
     token: str

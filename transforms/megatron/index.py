@@ -1,4 +1,4 @@
-"""The layout of a pair of files in Megatron's format: what type ids have, and the index of documents. Pure.
+"""The layout of a pair of files in Megatron's format: the type of the ids, and the index of documents. Pure.
 
 A `.bin` file holds the ids of all documents one after another. The `.idx` file beside it tells where each of them is,
 little-endian throughout, as Megatron-LM's `megatron/core/datasets/indexed_dataset.py` writes it:
@@ -94,7 +94,7 @@ class IndexHead:
 
     @property
     def size(self) -> int:
-        """Of the whole index, in bytes."""
+        """The size of the whole index, in bytes."""
         return self.firsts_at + POINTER.itemsize * (self.documents + 1)
 
     def pack(self) -> bytes:

@@ -1,4 +1,4 @@
-"""Reads a pair of files in Megatron's format, wherever it lies and whoever wrote it."""
+"""Reads a pair of files in Megatron's format, of any writer and on any filesystem."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """The columns of a dataset whose files have other ones: one schema for all of them, and rows in it.
 
-What differs is widened where no value changes by it: null to any type, integers and floats to larger ones, columns and
-fields that a file lacks to null. Types that few readers know become those that they are stored as: text in views to
-text, JSON to its text, maps to lists of keys and values. What cannot be united is refused by the name of its file.
+Differing types are widened where no value changes by it: null to any type, integers and floats to larger ones, columns
+and fields that a file lacks to null. Types that few readers know become those that they are stored as: text in views to
+text, JSON to its text, maps to lists of keys and values. Columns that cannot be united are refused by the name of their
+file.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def encode_schema(schema: pa.Schema) -> str:
 
 
 def decode_schema(text: str) -> pa.Schema:
-    """A schema from what `encode_schema` has made of it."""
+    """A schema from the text that `encode_schema` has made of it."""
     return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text)))
 
 
@@ -158,7 +159,7 @@ def _plain(path: str, field: pa.Field, text_column: str) -> pa.Field:
         if pa.types.is_large_list(kind) or pa.types.is_large_list_view(kind):
             return pa.large_list(_element(kind, plain(kind.value_type)))
         if _is_list(kind):
-            # Those of a fixed size cannot be read back where one is null (pyarrow 25).
+            # Lists of a fixed size cannot be read back where one is null (pyarrow 25).
             return pa.list_(_element(kind, plain(kind.value_type)))
         return kind
 

@@ -35,7 +35,7 @@ def compared(field: pc.Expression, kind: pa.DataType, op: str, value: Any) -> pc
         field: of the column.
         kind: its type, or that of its entries where it is a dictionary.
         op: one of `transforms.predicates.OPERATORS`.
-        value: what it is compared with: of `in` and `not in` a list.
+        value: to compare it with; of `in` and `not in` a list.
 
     Raises:
         TypeError: values of that type are not compared with such a column.
@@ -88,7 +88,7 @@ def _is_binary(kind: pa.DataType) -> bool:
 
 
 def _any_of(expressions: Iterable[pc.Expression]) -> pc.Expression:
-    """In pairs of pairs, since expressions are walked through by recursion."""
+    """Joins expressions in pairs of pairs, since they are walked through by recursion."""
     level = list(expressions)
     while len(level) > 1:
         level = [functools.reduce(operator.or_, level[place : place + 2]) for place in range(0, len(level), 2)]

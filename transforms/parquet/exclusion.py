@@ -1,4 +1,4 @@
-"""Values whose rows are left out: a take-down, or what is in a test set, as a file lists them."""
+"""Values whose rows are left out: a take-down, or the texts of a test set, as a file lists them."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def file_sha256(path: str) -> str:
 def can_be_listed(kind: pa.DataType) -> bool:
     """Whether columns of a type can be looked for in a list: text and whole numbers, which are written in one way."""
     is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-    # What has no values, as pandas writes it, has none in a list.
+    # A column of type null, as pandas writes one without values, has no value that a list could hold.
     return bool(is_text or pa.types.is_integer(kind) or pa.types.is_null(kind))
 
 

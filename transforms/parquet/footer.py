@@ -212,7 +212,7 @@ def _read_tail(handle: Any, size: int, wanted: int) -> bytes:
 
 
 def text_column_problem(schema: pa.Schema, text_column: str) -> str | None:
-    """What is wrong with a file of these columns whose documents are to be in `text_column`; None where nothing is."""
+    """Why a file of these columns cannot have its documents in `text_column`; None where it can."""
     if text_column not in schema.names:
         near = did_you_mean(text_column[:_SHOWN_CHARACTERS], schema.names)
         return (
@@ -248,7 +248,7 @@ def _is_binary(kind: pa.DataType) -> bool:
 
 
 def row_group_facts(metadata: pq.FileMetaData, index: int, column: int) -> RowGroup:
-    """What planning needs of row group `index`; the text is in the column with the number `column`."""
+    """The facts of row group `index` that planning needs; the text is in the column with the number `column`."""
     group = metadata.row_group(index)
     chunk = group.column(column)
     return RowGroup(group.num_rows, chunk.total_uncompressed_size, chunk.total_compressed_size)

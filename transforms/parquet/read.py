@@ -27,7 +27,7 @@ class TextSource:
     """Parquet files whose text belongs together: a dataset, or a group of texts.
 
     Attributes:
-        name: what it is called in results.
+        name: in results.
         patterns: globs of its files, as they are opened.
         text_column: their column that is read.
         with_columns: whether the other columns are wanted, and so the schemas of the files.
@@ -163,7 +163,7 @@ class ReadParquet(beam.PTransform[beam.PCollection[str], beam.PCollection[str]])
         )
 
     def display_data(self) -> dict[str, Any]:
-        """What the runner's pages show of this step."""
+        """The arguments of this step that the runner's pages show."""
         return {"text_column": DisplayDataItem(self._text_column, label="Text column")}
 
     def _source(self, pattern: str) -> TextSource:

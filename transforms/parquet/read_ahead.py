@@ -14,12 +14,12 @@ from typing import Any
 _PIECES_AHEAD = 4
 _SMALLEST_BYTES = 512 << 10
 _LARGEST_BYTES = 8 << 20
-# A reader that stops early has fetched five pieces in vain at most, each this part of what it has read.
+# A reader that stops early has fetched five pieces in vain at most, each this part of the bytes that it has read.
 _PART_OF_WHAT_IS_READ = 128
 
 
 class ReadAhead(io.RawIOBase):
-    """A file that fetches what `plan` names in pieces, by threads; all else it reads when it is asked.
+    """A file that fetches the extents of `plan` in pieces, by threads; all else it reads when it is asked.
 
     At most four pieces (growing to 8 MiB each) are held beside the one that is being read, and fewer at first.
 
@@ -80,7 +80,7 @@ class ReadAhead(io.RawIOBase):
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def close(self) -> None:
-        """Stops fetching, and closes what was opened."""
+        """Stops fetching, and closes all handles."""
         if not self.closed:
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._ahead.clear()
@@ -100,7 +100,7 @@ class ReadAhead(io.RawIOBase):
         return _read_range(self._source, self._position, end)
 
     def _top_up(self) -> None:
-        # One piece at first: many a reader only looks at the beginning.
+        # One piece at first: some readers look only at the beginning.
         while len(self._ahead) <= min(_PIECES_AHEAD, self._delivered // self._smallest_bytes):
             start, end = self._rest
             while start >= end:

@@ -54,7 +54,7 @@ class RowFilter:
         """The filter of a built dataset, by the part of the config that its manifest has of it.
 
         Args:
-            opened: the path by which to open what a manifest shows.
+            opened: the path by which to open a path of a manifest.
 
         Raises:
             ValueError: it is no filter.
@@ -167,7 +167,7 @@ class FileFilter:
         return compared(pc.field(*self._places[column]), self._kind(column), op, value)
 
     def _check(self, predicate: Predicate) -> None:
-        """Tries a predicate on no rows: what cannot be compared is found before any row is read."""
+        """Tries a predicate on no rows, to find values that cannot be compared before any row is read."""
         column, op, value = predicate
         try:
             self._evaluated(self._expressed(predicate), self._schema.empty_table())

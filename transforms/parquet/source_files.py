@@ -25,7 +25,8 @@ def expand_sources(patterns: Iterable[str]) -> list[tuple[str, int]]:
     """The files that `patterns` name, as (path, size in bytes), in the order of their paths, each once.
 
     Raises:
-        BroetchenError: a pattern matches nothing, or what cannot be opened; see `transforms.files.listing.expand`.
+        BroetchenError: a pattern matches nothing, or a path that cannot be opened; see
+            `transforms.files.listing.expand`.
         UsageError: it is no pattern.
     """
     found: dict[str, int] = {}
@@ -54,7 +55,7 @@ def open_source(path: str, generation: int | None = None, read_before: int = 0, 
 
     Args:
         path: the file.
-        generation: which content of an object on ``gs://`` to read; None for what has the name now.
+        generation: which content of an object on ``gs://`` to read; None for the present one.
         read_before: bytes that the same reader has read of other files; see `ReadAhead`.
         in_order: whether much of it will be read, from one place on. If not, pieces of an object on ``gs://`` are
             fetched as they are read.

@@ -2,8 +2,7 @@
 
 Reading is by row group and streams: memory is bounded by one batch, not by the row group. How many bytes rows come to
 is known only once they are decoded, so few are decoded at a time, and put together to batches by their bytes. Of a file
-on the hub or on ``gs://`` the column chunks that are wanted are fetched, the next pieces while the last ones are worked
-on.
+on the hub or on ``gs://`` only the wanted column chunks are fetched, the next pieces while the last ones are worked on.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ _MAX_BATCH_ROWS = 8192
 _MISSING = -1
 # Of values of 16 MiB, 256 MiB. Decoding so few at a time costs a tenth for texts of some kB, and more for short ones.
 _STEP_ROWS, _STEP_ROWS_OF_SHORT, _SHORT_BYTES = 16, 32, 1 << 10
-# Its decoder holds what it has decoded a second time.
+# Its decoder holds the decoded text a second time.
 _GROWING, _STEP_ROWS_OF_GROWING = "DELTA_BYTE_ARRAY", 4
 # As much is decoded at once where no encoding makes more of it than is in the file.
 _PLAIN_BYTES = 32 << 20
@@ -50,9 +49,9 @@ _READ_BUFFER_BYTES = 1 << 20
 _JOINED_GAP_BYTES = 8 << 10
 # Where larger pieces are fetched ahead; a reader that stops early has fetched a buffer in vain.
 _FETCHING_BUFFER_BYTES = 128 << 10
-# What pyarrow 25 says of lists of a fixed size, where one is null.
+# The beginning of pyarrow 25's error for lists of a fixed size, where one is null.
 _LISTS_WITH_NULLS = "Expected all lists to be of size="
-# That the number of an entry of a dictionary takes at most in a data page, with what describes the page.
+# The most bytes that an entry's number takes in a data page of a dictionary column, the page's header included.
 _INDEX_BYTES = 8
 
 
@@ -71,7 +70,8 @@ def read_texts(
         schema: of the columns that are wanted, the text among them, if there are others; those that the file lacks are
             null (`transforms.parquet.columns.fit_table`).
         rows: which rows are wanted, if not all.
-        ahead: whether to fetch the next pieces of a remote file meanwhile; not for who only looks at the beginning.
+        ahead: whether to fetch the next pieces of a remote file meanwhile; turn it off for readers that look only at
+            the beginning.
 
     Yields:
         (row group, batch), with batches of about `BATCH_TEXT_BYTES` of text.
@@ -91,7 +91,7 @@ class Beginning:
         row_group: its number.
         batches: to be taken as far as they are wanted.
         dictionary: the share of the column's bytes that stand for more text than they are: 0 where they are the text
-            itself, but for compression, and 1 where all are a dictionary's, or share what they begin with.
+            itself, but for compression, and 1 where all are a dictionary's, or values share their beginnings.
     """
 
     row_group: int
@@ -129,14 +129,14 @@ def read_files(
     Args:
         schema, rows: see `read_texts`.
         with_left_out: whether to tell which rows were left out.
-        planned: what each of the row groups was when it was planned: (version of its file, row group). Those that were
-            ruled out are not read, and their files not opened.
+        planned: the facts of each row group when it was planned: (version of its file, row group). Row groups that
+            were ruled out are not read, and files that have no others are not opened.
 
     Yields:
         ((path, row group), batch)
 
     Raises:
-        BroetchenError: a file is damaged, or is not what was planned; the message names it and the row group.
+        BroetchenError: a file is damaged, or is not as it was planned; the message names it and the row group.
     """
     expected = planned if planned is not None else [None] * len(row_groups)
     members = list(zip(row_groups, expected, strict=True))
@@ -203,13 +203,19 @@ def _read_runs(
                     read_before += opened.stored_bytes
         finally:
             if following:
-                # The reader has stopped: what may be wrong with the next file does not matter.
+                # The reader has stopped: errors of the next file do not matter.
                 with contextlib.suppress(Exception), following.result():
                     pass
 
 
 class _OpenedFile:
-    """A parquet file from which some row groups will be read; of a remote one, the first pieces are being fetched."""
+    """A parquet file from which some row groups will be read; of a remote one, the first pieces are being fetched.
+
+    The order of its steps matters. The footer comes first, as it tells columns and encodings; then the comparison with
+    the plan, before any text is fetched; then, where the text of a row group is all dictionary, a second opening by the
+    same footer, since pyarrow takes `read_dictionary` only there; and last the read-ahead gets the column chunks to
+    fetch. An error on the way closes the handle, which nobody else knows yet.
+    """
 
     def __init__(
         self,
@@ -233,14 +239,14 @@ class _OpenedFile:
         # is decoded: then the next groups can be fetched meanwhile.
         whole_groups = fetches_ahead and ahead and (schema is not None or rows is not None)
         try:
-            # Pre-buffering holds all that is wanted of a row group in memory.
+            # Pre-buffering holds all wanted columns of a row group in memory.
             buffer_size = _FETCHING_BUFFER_BYTES if fetches_ahead else _READ_BUFFER_BYTES
             open_parquet = functools.partial(
                 pq.ParquetFile,
                 self._handle,
                 pre_buffer=whole_groups,
                 buffer_size=buffer_size,
-                # Where a writer has put some: not all have.
+                # It holds where a page has a checksum; not all writers add one.
                 page_checksum_verification=True,
             )
             self._parquet = open_parquet()
@@ -293,7 +299,7 @@ class _OpenedFile:
         ]
 
     def _check_planned(self, planned: Sequence[tuple[SourceVersion, RowGroup]]) -> None:
-        """A source that has changed since would give a dataset that is not what its manifest says."""
+        """Refuses a source that has changed since: it would give a dataset that is not as its manifest says."""
         metadata = self._parquet.metadata
         self._handle.seek(0, os.SEEK_END)
         found_size = self._handle.tell()
@@ -330,7 +336,7 @@ class _OpenedFile:
             kept = self._filter.kept(batch) if self._filter is not None else None
             if schema is not None:
                 where = f"{self._path}: row group {group}"
-                # What does not pass need not fit.
+                # Rows that the filter leaves out need not fit the schema.
                 passing = batch if kept is None or not kept.false_count else batch.filter(kept)
                 table = fit_table(pa.table(passing), schema, text_column, where)
             texts = batch.column(batch.schema.get_field_index(text_column))
@@ -369,7 +375,7 @@ class _OpenedFile:
                 f"{self._path}: row group {group} cannot be read by pyarrow {pa.__version__} ({reason}); rewrite the "
                 "file without that column"
             )
-        # What a disk or a service has to say has a number, or a class of its own.
+        # An error of a disk or a service has a number or a class of its own; those of pyarrow about the file do not.
         if isinstance(error, pa.ArrowException) or (type(error) is OSError and error.errno is None):
             return f"{self._path}: row group {group} cannot be read ({reason}); the file is damaged: fetch it again"
         return f"{self._path}: row group {group} cannot be read: {reason}; try again"
@@ -481,7 +487,8 @@ def _put_together(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]
     for batch in batches:
         held.append(batch)
         held_bytes, held_rows = held_bytes + batch.nbytes, held_rows + len(batch)
-        # Another one as large would be too much: who looks at the beginning alone has it decoded, and fetched, in vain.
+        # Another one as large would be too much: a reader that looks only at the beginning would decode and fetch it in
+        # vain.
         if held_bytes + batch.nbytes > BATCH_TEXT_BYTES or held_rows + len(batch) > _MAX_BATCH_ROWS:
             yield from _one_of(held)
             held, held_bytes, held_rows = [], 0, 0

@@ -1,1 +1,1 @@
-"""How far work is: the counters that workers keep, what an earlier run has found, and the display of both."""
+"""How far work is: the counters that workers keep, the findings of an earlier run, and the display of both."""

@@ -1,6 +1,6 @@
 """Shows how a work gets on: bars on a terminal, plain lines elsewhere. All commands that take long use this.
 
-A `Display` is given frames: what there is to say at a moment. `Bar` makes them for work that this process does itself;
+A `Display` is given frames, the state of the work at a moment. `Bar` makes them for work that this process does itself;
 `Display.follow` asks for them a few times a second, for work that others do.
 """
 
@@ -36,12 +36,12 @@ _LOOK_SHARE = 0.1
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-    """What is counted.
+    """A unit of work.
 
     Attributes:
-        format: how a number of it is written.
-        word: that follows it.
-        rate: what follows a number of it a second.
+        format: writes a number of it.
+        word: the word after that number.
+        rate: the text after a number of it in a second.
     """
 
     format: Callable[[float], str]
@@ -68,7 +68,7 @@ class Row:
 
     Attributes:
         done, total: in the unit of the display; of a total of None nobody knows.
-        note: what is said behind the bar.
+        note: the text behind the bar.
         ended: whether nothing is left to do there, not even work that is not counted.
     """
 
@@ -81,14 +81,14 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
-    """What there is to say at a moment.
+    """The state of a work at a moment.
 
     Attributes:
-        state: what is being done, in a word or two.
+        state: the step at work, in a word or two.
         whole: all of the work.
         parts: of the whole, where it has some.
-        work: what this run has done, so that the rate is its own; None for all that is done.
-        line: what a plain line says instead of `whole`.
+        work: the work of this run alone, for its rate; None where all that is done is its work.
+        line: the text of a plain line instead of `whole`.
     """
 
     state: str
@@ -152,22 +152,22 @@ class Display:
             self._meter.tell(time.monotonic(), whole.done if frame.work is None else frame.work)
             rate = self._meter.rate()
             left = None if whole.total is None else whole.total - whole.done
-            # Once all is done, what remains is no work of this unit.
+            # Once all is done, the rest is no work of this unit.
             pace = "" if rate is None or left == 0 else f"{self._unit.format(rate)}{self._unit.rate}"
             self._draw(frame, pace, left / rate if rate and left else None)
 
     def say(self, state: str) -> None:
-        """Shows what is being done, before there is anything to count."""
+        """Shows the step at work, before there is anything to count."""
         self.show(Frame(state, Row(self._title, 0, None, state)))
 
     @contextlib.contextmanager
     def follow(self, look: Callable[[], Frame], interval_s: float = INTERVAL_S) -> Iterator[None]:
-        """Shows what `look` finds while the block runs, and once more at its end. Starts a thread."""
+        """Shows the frames of `look` while the block runs, and once more at its end. Starts a thread."""
         ended = threading.Event()
 
         def look_again() -> float:
             started = time.monotonic()
-            # A file may go while it is read; the next look sees what has become of it. Progress never ends a job.
+            # A file may go while it is read; the next look sees its fate. Progress never ends a job.
             with contextlib.suppress(BroetchenError, OSError, ValueError):
                 self.show(look())
             return time.monotonic() - started
@@ -227,8 +227,8 @@ def display(title: str, unit: Unit, *, console: Console, quiet: bool, first: str
     Its first line is there at once. It starts no thread, so that a process may still be forked.
 
     Args:
-        title: what the command does, as "verify".
-        first: what it begins with; None shows nothing yet.
+        title: the name of the work, as "verify".
+        first: the first state; None shows nothing yet.
         quiet: to show nothing at all.
     """
     if quiet:
@@ -248,7 +248,7 @@ def display(title: str, unit: Unit, *, console: Console, quiet: bool, first: str
         TextColumn("{task.fields[pace]}", style="cyan"),
         TextColumn("{task.fields[left]}"),
     )
-    # Rich would show on the terminal what others print to `sys.stderr`, tracebacks of Beam's among it.
+    # Rich would show on the terminal the prints of others to `sys.stderr`, tracebacks of Beam's among them.
     with Progress(
         *columns, console=console, redirect_stdout=False, redirect_stderr=False, auto_refresh=False
     ) as progress:

@@ -1,7 +1,7 @@
-"""What a run that was stopped has found sound, in the user's own cache, so that the next need not read it again.
+"""Remembers the sound files of a run that was stopped, so that the next run need not read them again.
 
-It lies in the cache of the user (`transforms.cache`) and never beside what is checked, where whoever writes a damaged
-file could write that it is sound. A file is taken for one that was read only while all of this holds:
+The memory lies in the cache of the user (`transforms.cache`) and never beside the files themselves, where the writer of
+a damaged file could write that it is sound. A file is taken for one that was read only while all of this holds:
 
 * its version is the same (`storage.version`): on a local disk device, inode, size, and the times of the last write and
   of the last change, of which the second cannot be set back; on ``gs://`` the generation;
@@ -10,8 +10,8 @@ file could write that it is sound. A file is taken for one that was read only wh
 * all that was expected of it is the same, which the key stands for;
 * it was read less than a week ago: bytes that a disk changes by itself leave no trace elsewhere.
 
-Other filesystems tell no version, and nothing is remembered of them. Whatever is damaged, or not this user's, is left
-out.
+Other filesystems tell no version, and nothing is remembered of them. Records that are damaged, or not this user's, are
+left out.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from transforms.errors import BroetchenError
 from transforms.files import storage
 
 KEPT_S = 7 * 86400
-"""How long what was found counts, in seconds."""
+"""How long findings count, in seconds."""
 
 _SETTLED_S = 10.0
-# What was read later than now was read by another clock.
+# A record from later than now is from another clock.
 _SKEW_S = 60.0
 _MOST_BYTES = 256 << 20
 
@@ -63,7 +63,7 @@ class _Record:
 
 
 class Memory:
-    """What was found of one output under all that decides it; each worker process writes a file of its own.
+    """The findings about one output, under all that decides them; each worker process writes a file of its own.
 
     Args:
         folder: of this memory alone; see `memory_folder`.
@@ -97,16 +97,16 @@ class Memory:
         return {path for record in self._records().values() for path in record.files}
 
     def recall(self, key: str, files: Sequence[str]) -> Any:
-        """What was kept of these files under a key; None where nothing was, or one has changed, or cannot be seen."""
+        """The value kept for these files under a key; None where none was, or one has changed, or cannot be seen."""
         record = self._records().get(key)
         if record is None or record.files.keys() != set(files) or not -_SKEW_S < time.time() - record.at < KEPT_S:
             return None
-        with contextlib.suppress(BroetchenError):  # Whoever reads it says so, beside all that is wrong elsewhere.
+        with contextlib.suppress(BroetchenError):  # Its reader says so, beside all that is wrong elsewhere.
             return record.value if all(storage.version(path) == record.files[path] for path in files) else None
         return None
 
     def look(self, files: Sequence[str]) -> Versions | None:
-        """The versions of files that are about to be read; None where what is found of them cannot be kept."""
+        """The versions of files that are about to be read; None where findings about them cannot be kept."""
         found = {}
         for path in files:
             version = _settled_version(path)
@@ -116,11 +116,11 @@ class Memory:
         return found
 
     def keep(self, key: str, seen: Versions | None, value: Any) -> None:
-        """Notes, after files were read and found sound, what is to be told again of them.
+        """Notes, after files were read and found sound, a value to recall for them.
 
         Args:
             key: stands for all that was expected of them.
-            seen: what `look` said before they were read.
+            seen: the answer of `look` before they were read.
             value: of plain JSON types, not None.
         """
         if seen is None or self.look(list(seen)) != seen:
@@ -145,7 +145,7 @@ class Memory:
 
 
 def memory_folder(cache: Path, job: str, parts: Iterable[str]) -> str:
-    """The folder of a memory: of a job, and of all parts that decide what it finds."""
+    """The folder of a memory: of a job, and of all parts that decide its findings."""
     return str(cache / job / hashlib.sha256("\n".join(parts).encode()).hexdigest())
 
 

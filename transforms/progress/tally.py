@@ -1,10 +1,10 @@
-"""What each worker has done, in a small file of its own, for whoever shows progress.
+"""The work of each worker so far, in a small file of its own, for the display of progress.
 
 Beam's metrics would be the first thought: its local runner gives them only once a job has ended. A file in a folder
 that the workers and the command share works on every runner; where they share none, nothing is counted.
 
-A file holds one line of three numbers: what is done, what there is to do as far as this worker knows, and their sum,
-by which a reader tells a line that is half written.
+A file holds one line of three numbers: the work done, all work as far as this worker knows, and their sum, by which a
+reader tells a line that is half written.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _LOCAL_INTERVAL_S, _REMOTE_INTERVAL_S = 0.25, 10.0
 
 @dataclasses.dataclass(frozen=True)
 class Tallied:
-    """What is done, and what there is to do, in the unit of the job."""
+    """The work that is done, and all that is expected, in the unit of the job."""
 
     done: int = 0
     expected: int = 0
@@ -78,7 +78,7 @@ class Tally:
     def element(self, size: int) -> Iterator[Callable[[int], None]]:
         """Gives a function that counts parts of an element; with the end of the block, `size` is counted in all.
 
-        Parts are often known by another measure than the whole, as bytes of text by what a footer says of them.
+        Parts are often known by another measure than the whole, as bytes of text by a footer.
         """
         left = size
 
@@ -134,7 +134,7 @@ class Tally:
             self._path = None
 
     def _write_remote(self) -> None:
-        self._waiting = None  # What is counted from now on needs another one.
+        self._waiting = None  # Numbers from now on need another one.
         with self._writing, contextlib.suppress(Exception):  # of any kind that a client knows: the next one may work
             if self._path is not None:
                 storage.write_bytes(self._path, self._line())
@@ -154,7 +154,7 @@ def worker_tally(folder: str | None) -> Tally:
 
 
 def parse_tally(content: bytes) -> Tallied | None:
-    """What a tally's file says; None where it is half written, or none.
+    """The numbers in a tally's file; None where it is half written, or none.
 
     >>> parse_tally(b"7 9 16"), parse_tally(b"7 9 1")
     (Tallied(done=7, expected=9), None)
@@ -167,7 +167,7 @@ def parse_tally(content: bytes) -> Tallied | None:
 
 
 class TallyReader:
-    """Reads all tallies of a folder again and again; a tally only grows, so what was read once stays."""
+    """Reads all tallies of a folder again and again; a tally only grows, so a number that was read once stays."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder

@@ -1,7 +1,7 @@
-"""Blocks of shards: what travels of a dataset with many shards, so that nothing grows with it.
+"""Blocks of shards: in them the data of a dataset with many shards travel, so that no element grows with it.
 
 A runner limits what one element, and one answer of a side input, may hold; a dataset of 200 billion tokens may have
-166,000 shards. So what there is of each shard has the dataset and the number of a block as its key, and a step that
+166,000 shards. So the data of each shard have the dataset and the number of a block as their key, and a step that
 wants all of a dataset asks for one block after another.
 """
 
@@ -11,10 +11,10 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 SHARDS_PER_BLOCK = 4096
-"""Of counts and published shards, which take up to about a kilobyte each."""
+"""The most counts or published shards in a block; each takes up to about a kilobyte."""
 
 GROUPS_PER_BLOCK = 32_768
-"""Of row groups, of which plans and manifests say up to about a hundred bytes each."""
+"""The most row groups in a block; plans and manifests say up to about a hundred bytes of each."""
 
 type Block = tuple[str, int]
 """The name of a dataset, and the number of the block, from 0 without a gap."""

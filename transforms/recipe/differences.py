@@ -37,7 +37,7 @@ def check_same_config(spec: DatasetSpec) -> None:
 
 
 def other_dataset(spec: DatasetSpec, differences: Sequence[str]) -> UsageError:
-    """That another dataset lies where one is to be built, and how it differs."""
+    """The error where another dataset lies in the place of the one to build, with the differences."""
     return UsageError(
         f"{spec.folder}: holds a dataset of another config, source or tokenizer: {listed(differences, _MOST_TOLD)}; "
         "choose another --output, or replace it with --overwrite"

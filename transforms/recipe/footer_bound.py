@@ -40,7 +40,7 @@ def footer_problem(spec: DatasetSpec, source: Iterable[SourceFile]) -> str | Non
     groups = [group for file in source for group in file.row_groups if not group.ruled_out]
     rows, text_bytes = sum(group.rows for group in groups), sum(group.text_bytes for group in groups)
     added = sum(token is not None for token in (spec.records.bos_id, spec.records.eos_id))
-    # Of the train split at least what is repeated as often as the config allows.
+    # Of the train split at least the tokens that make its budget when read as often as the config allows.
     once = math.ceil(spec.budgets[REPEATED] / exact(spec.max_repeats))
     wanted = once + sum(tokens for split, tokens in spec.budgets.items() if split != REPEATED) - added * rows
     if text_bytes >= (_FEW_BYTES if text_bytes >= _GUESSED_BYTES else _LEAST_BYTES) * wanted:

@@ -152,7 +152,7 @@ def _told_groups(manifest: Manifest, spec: DatasetSpec, plan: DatasetPlan) -> li
     """The row groups of a dataset that have rows, as they follow each other in its stream."""
     told = _told(manifest, spec, plan)
     place = {group: number for number, group in enumerate(_planned_groups(plan))}
-    # Those of one start, of which all but one take nothing, follow each other as they are planned.
+    # Of row groups with one start all but one hold nothing of the dataset; they keep the order of the plan.
     return sorted((group for group in told if group in place), key=lambda group: (told[group].start, place[group]))
 
 
@@ -188,7 +188,7 @@ def whole_shards(manifest: Manifest, spec: DatasetSpec, plan: DatasetPlan) -> di
 
 
 def _has_its_files(entry: ShardEntry, spec: DatasetSpec) -> bool:
-    """Whether beside a shard lies what lies there in a dataset of this build, and nothing else."""
+    """Whether the files beside a shard are those of a dataset of this build, and no others."""
     index = [index_path(entry.file)] if spec.records.format == "megatron" else []
     return [file.file for file in entry.beside] == index and (entry.trace is not None) == spec.trace
 
@@ -253,10 +253,10 @@ def sure_intervals(splits: Sequence[SplitEntry], *, is_text: bool) -> Iterator[t
 
 
 def _text_places(splits: Sequence[SplitEntry]) -> Iterator[tuple[int, tuple[int, ...], int]]:
-    """Of the first two splits: where what no split before has touched begins, how many documents may be ahead of it in
-    the split, and how many may be missing or counted twice."""
+    """For the first two splits: where the part begins that no split before has touched, how many documents may be ahead
+    of it in the split, and how many may be missing or counted twice."""
     first, put_back = splits[0], splits[0].documents_put_back
-    # Of a source that is written once, what the later splits put back stands at the end of the first.
+    # Of a source that is written once, documents that the later splits put back stand at the end of the first.
     back_from_later = sum(split.documents_put_back for split in splits[1:]) if first.passes is not None else 0
     yield 0, (0,), put_back + back_from_later
     if len(splits) > 1:

@@ -79,7 +79,7 @@ class DatasetPlan:
         versions: of the libraries that decide bytes, in the process that planned; other processes must have the same.
         columns: the schema of the columns that shards or traces hold, where they hold others than the text, as
             `encode_schema` has it.
-        probe: the digest of what `tokenizers` makes of the probe (`transforms.encoding.recheck`).
+        probe: the digest of the probe's ids by `tokenizers` (`transforms.encoding.recheck`).
     """
 
     dataset: str
@@ -271,7 +271,7 @@ def plan_dataset(
     shards = lay_out_shards(ordered, groups, spec.shard_limits)
     if known is None:
         warn_of_footers(spec, ordered)
-        # What a filter leaves of the source, only a sample of all of it tells.
+        # Only a sample of the whole source tells how much of it passes a filter.
         sampled = groups if spec.rows else within_reach(ordered, groups, _REACH_BYTES_PER_TOKEN * spec.need)
         stored = sum(shard.stored_bytes for shard in shards)
         needed = min(stored, _BYTES_PER_TOKEN * spec.need * stored / max(1, sum(shard.text_bytes for shard in shards)))

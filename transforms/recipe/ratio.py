@@ -1,6 +1,6 @@
 """How many tokens the bytes of a source make, and how far that may be off. Pure arithmetic.
 
-What is not read is estimated, and an estimate carries its error: three standard errors, from how much the parts that
+The unread part is estimated, and an estimate carries its error: three standard errors, from how much the parts that
 were looked at differ, plus a percent or two for what no sample shows. A few parts that agree by chance say less than
 many: how much parts may differ is held to be a fifth at first, as if two of them had been seen to.
 """
@@ -31,7 +31,7 @@ class Ratio:
         tokens_per_byte: BOS and EOS included, above 0.
         error: how far that may be off in the whole source as a share of it: 0.1 is ±10 %.
         spread: how much neighbouring parts differ, as a share of it (a standard deviation).
-        steps: what the parts have, in the order of reading: (bytes, tokens per byte). Each is by itself less sure.
+        steps: of the parts, in the order of reading: (bytes, tokens per byte). Each is by itself less sure.
     """
 
     tokens_per_byte: float
@@ -57,8 +57,9 @@ def sampled_ratio(
 
     Args:
         tokens_per_byte: the estimate.
-        parts: what was looked at of the source, in the order of reading: (bytes that it stands for, tokens per byte).
-        pieces: the tokens per byte of each piece of text that was encoded; spread over what was decoded.
+        parts: of the source that were looked at, in the order of reading: (bytes that each stands for, tokens per
+            byte).
+        pieces: the tokens per byte of each piece of text that was encoded; spread over the decoded text.
         encoded: the share of all text that the pieces are.
         decoded: the share of all text from which they were taken: of the rest only the size is known.
     """
@@ -81,8 +82,8 @@ def sampled_ratio(
 def expect(sizes: Sequence[int], counted: Sequence[int], sampled: Ratio, missing: int) -> tuple[list[float], float]:
     """An estimate for shards, by those before them that were counted and by the sample.
 
-    The level is that of the counted ones. What follows may be of another kind: so far as the sample shows that, beyond
-    what chance makes of it, it is expected.
+    The level is that of the counted ones. The rest may be of another kind: so far as the sample shows that, beyond
+    the effect of chance, it is expected.
 
     Args:
         sizes: bytes of all shards.
@@ -130,5 +131,5 @@ def _local_ratios(sizes: Sequence[int], sampled: Ratio) -> list[float]:
 
 
 def _pooled(squares: Sequence[float]) -> float:
-    """A standard deviation from squared deviations and what is held before there are any."""
+    """A standard deviation from squared deviations and the one assumed before there are any."""
     return math.sqrt((_FIRST_UNITS * _FIRST_SPREAD**2 + sum(squares)) / (_FIRST_UNITS + max(0, len(squares) - 1)))

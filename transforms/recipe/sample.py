@@ -2,7 +2,7 @@
 
 Row groups are chosen as their bytes lie, every so many, and of each the beginning is decoded; pieces of what was
 decoded, every so many bytes as well, are encoded. So a long document counts by its bytes, and not as one of many. How
-much text a row group holds, its footer says, unless it is stored as a dictionary: then what was decoded does.
+much text a row group holds, its footer says, unless it is stored as a dictionary: then the decoded part does.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ _SAMPLE_BYTES = _PIECES * _PIECE_BYTES
 # Of each row group, which is about a batch; of all in local files, which may be read further in a tenth of a second.
 _DECODED_BYTES, _DECODED_BYTES_LOCAL = BATCH_TEXT_BYTES // 2, 64 << 20
 _MOST_ROWS = 1 << 18
-# What is stored as a dictionary takes few bytes to fetch, and only what is decoded tells how much text it is.
+# A dictionary takes few bytes to fetch, and only its decoded values tell how much text it stands for.
 _DECODED_TIMES_OF_DICTIONARY = 16
 _THREADS = 8
-# That a value of plain pages takes besides its text.
+# The bytes before each value of a plain page, which hold its length.
 _LENGTH_BYTES = 4
 
 Groups = Sequence[tuple[int, int]]
@@ -49,7 +49,7 @@ Groups = Sequence[tuple[int, int]]
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """Texts of a source with their ids by `tokenizers`, and what follows from them.
+    """Texts of a source with their ids by `tokenizers`, and the estimates that follow from them.
 
     Attributes:
         ratio: of tokens to the bytes of the column.
@@ -70,8 +70,8 @@ def take_sample(
 ) -> Sample:
     """Samples the row groups `groups` of a source, as (index of the file, index of the row group in it).
 
-    What cannot be read is warned of and left out, since the budget may end before it; the first row group has to be
-    sound. Where nothing of it is text, the first document in `every` row group is taken.
+    Row groups that cannot be read are warned of and left out, since the budget may end before it; the first row group
+    has to be sound. Where nothing of it is text, the first document in `every` row group is taken.
 
     Args:
         fetched_bytes: of files that are not local, about as much is read at most, and of one row group at least: pages
@@ -87,7 +87,7 @@ def take_sample(
         raise failures[groups[0]]
     if not any(look.documents for look in looks):
         first_look = _first_with_text(spec, source, every)
-        # What a filter leaves is rare there: it says nothing of row groups in which none of it was seen.
+        # Rows that pass the filter are rare there: the text found says nothing of row groups where none was seen.
         looks = [*looks, dataclasses.replace(first_look, share=1 / len(every))] if spec.rows else [first_look]
     for failure in failures.values():
         _LOGGER.warning("dataset %s: %s; the plan does without it", spec.name, failure)
@@ -177,7 +177,7 @@ class _Look:
 
     @property
     def kept_share(self) -> float:
-        """Of the text that was decoded, the share that passes the filter."""
+        """The share of the decoded text that passes the filter."""
         return self.text_bytes / max(1, self.text_bytes + self.filtered_bytes)
 
     @property
@@ -250,9 +250,7 @@ def _first_with_text(spec: DatasetSpec, source: Sequence[SourceFile], groups: Gr
             if look.documents:
                 return look
     if spec.rows:
-        raise BroetchenError(
-            f"dataset {spec.name}: its `filters` and `exclude` leave no document; see that they are meant so"
-        )
+        raise BroetchenError(f"dataset {spec.name}: its `filters` and `exclude` leave no document; check them")
     raise BroetchenError(f"dataset {spec.name}: column {spec.text_column!r} holds no text in any of its files")
 
 
@@ -318,7 +316,7 @@ def _uncut_share(looks: Sequence[_Look]) -> float:
 def _ratio(
     looks: Sequence[_Look], tokens: NDArray[np.int64], texts: pa.LargeStringArray, added: int, size: int
 ) -> Ratio:
-    """The ratio by what was seen: `tokens` of each of the `texts`, which are the looks' pieces one after another.
+    """The ratio by all looks: `tokens` of each of the `texts`, which are the looks' pieces one after another.
 
     Args:
         added: tokens of each document besides those of its text.

@@ -1,9 +1,9 @@
-"""Which row groups form which shard, and which shards to tokenize next. Pure arithmetic on footers and counts.
+"""Lays row groups out in shards, and chooses the shards to tokenize next. Pure arithmetic on footers and counts.
 
 Shards follow from the footers and the config alone, so that every run cuts them alike. How far to tokenize is decided
-in rounds, each from better numbers than the last: first what is surely needed by a sampled ratio of tokens to bytes,
-then what is by the ratio that the rounds before have measured, and the rest as soon as little of it can be in vain. No
-round changes what comes out; they only save reading and tokenizing what no one needs.
+in rounds, each from better numbers than the last: first the shards that are surely needed by a sampled ratio of tokens
+to bytes, then those that are by the ratio that the rounds before have measured, and the rest as soon as little of it
+can be in vain. Rounds never change the output; they only save reading and tokenizing text that nobody needs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from transforms.tokenizer.spec import ChosenEngine
 Order = Literal["sequential", "shuffled"]
 
 MARGIN = 0.05
-"""Of the tokens that are needed, the share that a round may tokenize in vain, so that no other has to follow."""
+"""The share of the needed tokens that a round may tokenize in vain, so that no other has to follow."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class ShardLimits:
 
 @dataclasses.dataclass(frozen=True)
 class OldFile:
-    """A file of a finished dataset, by its path and what the dataset's manifest says of it."""
+    """A file of a finished dataset, by its path, and its size and hash in the dataset's manifest."""
 
     path: str
     bytes: int
@@ -143,10 +143,10 @@ class ShardTask:
     Attributes:
         fingerprint: of the dataset.
         row_groups: (path, index of the row group in that file).
-        planned: what each was when it was planned, as (version of its file, row group).
-        text_bytes: before compression, of what is read.
+        planned: the facts of each when it was planned, as (version of its file, row group).
+        text_bytes: before compression, of the row groups that are read.
         versions: of the libraries that decide bytes, where the build was planned.
-        probe: what the engine has to make of the probe (`transforms.encoding.recheck`).
+        probe: the digest of the ids that the engine has to make of the probe (`transforms.encoding.recheck`).
         columns: see `transforms.recipe.plan.DatasetPlan`.
         old: the same shard in a dataset of another size, to be taken over from there.
     """
@@ -229,7 +229,7 @@ def next_shards(
     Args:
         shards: all shards of the dataset.
         counts: of an unbroken prefix of them (`usable_prefix`); the last may be incomplete, and is then read again.
-        sampled: what to expect where `counts` are empty.
+        sampled: the ratio to expect where `counts` are empty.
         need: tokens wanted in all.
 
     Returns:
@@ -249,9 +249,13 @@ def next_shards(
     expected, error = expect(sizes, [count.tokens for count in counts], sampled, missing)
     lows = [0.0, *itertools.accumulate(tokens * max(0.0, 1 - error) for tokens in expected)]
     highs = [0.0, *itertools.accumulate(tokens * (1 + error) for tokens in expected)]
-    # Up to the shard with which there surely are enough; it stops when it has made good what those before may lack.
+    # Up to the shard with which the tokens surely suffice. It stops once it has made good the most that those before it
+    # may lack.
     last = next((index for index in range(len(rest)) if lows[index + 1] >= missing), len(rest) - 1)
     if highs[last] - lows[last] > need * MARGIN:
+        # To go so far now could tokenize too much in vain. So take only the shards that are needed, but for the margin,
+        # even if each holds the most that it may; the next round knows their counts. Where not even the first is sure,
+        # take it as far as the missing tokens.
         sure = bisect.bisect_right(highs, missing + need * MARGIN) - 1
         if sure:
             return [(shard.ordinal, None) for shard in rest[:sure]]

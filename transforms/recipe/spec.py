@@ -18,7 +18,7 @@ Shortfall = Literal["fail", "keep"]
 OnBadRows = Literal["fail", "skip", "quarantine"]
 
 # Bytes of a shard file per byte of text, before the footers' sizes decide where shards end. Measured on the sample
-# corpora (65,536-entry BPE, group size 1); only the size of shards hangs on it, and only roughly.
+# corpora (65,536-entry BPE, group size 1); it affects only the approximate size of shards.
 _FILE_BYTES_PER_TEXT_BYTE: Mapping[tuple[Format, str], float] = {
     ("tokens", "zstd"): 0.35,
     ("tokens", "brotli"): 0.35,
@@ -48,15 +48,15 @@ class DatasetSpec:
 
     Attributes:
         sources: glob patterns, as they are opened.
-        source_roots: pairs (folder as opened, the same as the config writes it): what a manifest shows of a path.
+        source_roots: pairs (folder as opened, the same as the config writes it): a manifest shows the second.
         budgets: tokens by split, in the order in which the splits lie in the stream.
         target_size: bytes of a shard file, about.
         output: the folder of all datasets; this one's is `output/name`.
         config: the part of the config that decides this dataset's bytes, as plain JSON types. It is a part of the
-            fingerprint, and what the manifest's readers go by; `transforms.dataset.manifest` says which keys they need.
+            fingerprint, and in the manifest; `transforms.dataset.manifest` says which keys its readers need.
             The manifest shows it in this order.
         rows: which rows of the source are wanted, if not all; the others are as if they were not there.
-        on_bad_rows: what becomes of rows that hold no text: the build fails, or they are left out and counted, or they
+        on_bad_rows: the fate of rows that hold no text: the build fails, or they are left out and counted, or they
             are also written beside the dataset.
         overwrite: whether to replace a dataset that another config left at the output.
         max_records: of an ArrayRecord shard, about; None where there is no limit.

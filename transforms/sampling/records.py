@@ -1,4 +1,4 @@
-"""The records of a run of a shard, whatever it holds: their ids, and where documents begin among them."""
+"""The records of a run of a shard of any format: their ids, and where documents begin among them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Framing:
     """How records of ids tell where documents begin.
 
     Attributes:
-        bos_id, eos_id: what each document has before and after it; None where nothing is added.
+        bos_id, eos_id: the ids before and after each document; None where none is added.
         max_tokens: of a record. Without BOS and EOS, a document is taken to go on after a record that is full.
     """
 
@@ -88,7 +88,7 @@ def text_records(path: str, shard: ShardEntry, run: Run, folder: str, manifest: 
 
     Args:
         path: of the shard.
-        shard: what the manifest says of it.
+        shard: its entry in the manifest.
         run: of its documents.
         folder, manifest: of the dataset, beside which its tokenizer lies.
 

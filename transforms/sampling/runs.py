@@ -23,7 +23,7 @@ class Run:
 
 
 def spread_runs(shard_records: Sequence[int], most: int, runs: int = _RUNS) -> list[Run]:
-    """At most `most` records of shards with so many records: all of them, or `runs` stretches that lie evenly spread.
+    """Chooses at most `most` of the records of shards: all of them, or `runs` stretches that lie evenly spread.
 
     A stretch that goes over the end of a shard is two runs.
 
@@ -65,7 +65,7 @@ def in_few_shards(shard_records: Sequence[int], most: int, shards: int) -> list[
 
 
 def at_row_groups(runs: Sequence[Run], ends: Callable[[int], Sequence[int]], most: int) -> list[Run]:
-    """Runs that begin where the row groups begin in which `runs` do: what is before a row cannot be passed over.
+    """Runs that begin where the row groups begin in which `runs` do: rows before a row cannot be passed over.
 
     Args:
         runs: as they would be chosen if any record could be read alone.

@@ -1,6 +1,6 @@
 """A bounded look into a built split: how long its records and documents are, and a few documents.
 
-What is read does not grow with the split: runs of consecutive records, spread evenly over all shards. Small splits are
+The part read does not grow with the split: runs of consecutive records, spread evenly over all shards. Small splits are
 read whole. A document counts where it begins within a run, and is followed to its end, so that long documents are met
 as often as short ones.
 """
@@ -53,7 +53,7 @@ class SplitSample:
 
     Attributes:
         records: int64 [records read], the tokens of each record, in the order of the split.
-        documents: the tokens of the documents that begin in what was read.
+        documents: the tokens of the documents that begin in the runs that were read.
         excerpts: the beginnings of some of them, from places spread over the split.
         whole: whether everything was read.
         exact: whether records tell where documents end: by BOS, EOS, or since each is a document. Otherwise a record

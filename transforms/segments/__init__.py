@@ -1,1 +1,1 @@
-"""Batches of documents as arrays of bytes: their characters, where they can be cut, and what encodes which part."""
+"""Batches of documents as arrays of bytes: their characters, the cuts between them, and the engine for each part."""

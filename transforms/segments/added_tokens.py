@@ -27,7 +27,7 @@ _TEXT = -1
 
 
 class AddedTokens:
-    """Some added tokens of a tokenizer: those that are looked for before it normalizes, or those after.
+    """Some added tokens of a tokenizer: either those to look for before it normalizes, or those after.
 
     Args:
         tokens: as a tokenizer.json has them.
@@ -69,7 +69,7 @@ class AddedTokens:
     def _find_run(
         self, data: NDArray[np.uint8], segments: Segments, character: int, shortest: int, ids: NDArray[np.uint32]
     ) -> Found:
-        """A run is taken in pieces of the longest token, and what is left of it as one, if it is a token."""
+        """Takes a run in pieces of the longest token, and the rest of it as one piece, if it is a token."""
         longest = shortest + len(ids) - 1
         is_it = data == character
         # Where a run goes on for so long at least.

@@ -4,9 +4,10 @@ Encoding engines carry Unicode tables of different versions: in `tokenizers` 0.2
 16 and the normalizers Unicode 9; gigatoken 0.10 knows Unicode 17, Python 3.12's `unicodedata` Unicode 15. On a code
 point that one of them does not know they may split or normalize a text differently, and then the ids would depend on
 the engine. So the code points on which the engines were found to agree are listed here, and a document with any other
-goes to the reference engine. The list holds what Unicode 14.0 had assigned in the basic plane, among the mathematical
-letters and among the pictographs, less everything that the normalizers treat differently. It is not a matter of trust:
-the tests compare the engines on every code point of the list, in many contexts, and in every pair that composes.
+goes to the reference engine. The list holds the characters that Unicode 14.0 had assigned in the basic plane, among the
+mathematical letters and among the pictographs, less everything that the normalizers treat differently. It is not a
+matter of trust: the tests compare the engines on every code point of the list, in many contexts, and in every pair that
+composes.
 
 The other half of the module is normalization at the speed of the engine: most documents hold nothing that NFKC would
 change, and in most others it changes a few characters. Only the surroundings of those are normalized.
@@ -90,10 +91,10 @@ def agreed() -> NDArray[np.bool_]:
 def inert(form: Form) -> NDArray[np.bool_]:
     r"""Where a code point can be cut before, and does not change by itself: bool, shape (0x110000,), read-only.
 
-    Inert is what normalizes to itself, has combining class 0 (so it is never reordered) and cannot be the second half
-    of a composition. So a text can be cut before any inert code point and each part normalized by itself (a "boundary
-    before" in the words of UAX #15), and a run of them stays as it is. Code points that are not `agreed` count as not
-    inert, which is always right, and spares looking them up.
+    An inert character normalizes to itself, has combining class 0 (so it is never reordered) and cannot be the second
+    half of a composition. So a text can be cut before any inert code point and each part normalized by itself (a
+    "boundary before" in the words of UAX #15), and a run of them stays as it is. Code points that are not `agreed`
+    count as not inert, which is always right, and spares looking them up.
 
     >>> [character for character in "aä…ﬁ\u0301" if not inert("NFKC")[ord(character)]]
     ['…', 'ﬁ', '\u0301']
@@ -111,7 +112,7 @@ def inert(form: Form) -> NDArray[np.bool_]:
 
 @functools.cache
 def _second_halves() -> list[int]:
-    """Those of canonical compositions (all listed below U+20000), and of Hangul, which compose by rule."""
+    """The second halves of canonical compositions (all listed below U+20000), and of Hangul, composed by rule."""
     seconds = {*range(0x1161, 0x1176), *range(0x11A8, 0x11C3)}
     for mapping in filter(None, map(unicodedata.decomposition, map(chr, range(0x20000)))):
         if not mapping.startswith("<"):

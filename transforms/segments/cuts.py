@@ -25,7 +25,7 @@ def stands_at_cuts() -> NDArray[np.bool_]:
 
     The ASCII digits, and letters of any script that all engines know and no normalizer changes or joins to others.
     """
-    # What NFKC leaves alone, NFC does.
+    # A character that NFKC leaves alone, NFC does as well.
     points = np.flatnonzero(code_points.inert("NFKC"))
     table = np.zeros(code_points.CODE_POINTS, np.bool_)
     table[points] = [chr(code_point).isalpha() for code_point in points.tolist()]  # which is the category L

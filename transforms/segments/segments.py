@@ -1,8 +1,9 @@
-"""Batches of documents in segments: what the fast engine encodes, what the reference does, and what has a known id.
+"""Batches of documents in segments: for the fast engine, for the reference, and tokens of a known id.
 
 So a character that engines do not know alike, or the name of a token, costs its surroundings and not its document.
-A document can be cut between a letter or digit and a space with another after it (`transforms.segments.cuts`): around
-what the reference has to see, a window is cut out there.
+A document can be cut between a letter or digit and a space with another after it (`transforms.segments.cuts`). A window
+from the last such cut before a character to the first one after it goes to the reference, and the rest stays fast: no
+token crosses a cut, so that the ids are the same as if the reference had encoded it all.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Segments:
         return not self.kinds.any()
 
     def lengths(self) -> NDArray[np.int64]:
-        """In bytes: int64, shape (segments,)."""
+        """The lengths of the segments in bytes: int64, shape (segments,)."""
         return np.diff(self.bounds)
 
     def keep_raw(self) -> None:
@@ -118,6 +119,7 @@ def windows(data: NDArray[np.uint8], segments: Segments, positions: NDArray[np.i
     """
     spans: list[tuple[int, int]] = []
     for position, segment in zip(positions.tolist(), segments.at(positions).tolist(), strict=True):
+        # The last window may hold this position already.
         if segments.kinds[segment] != FAST or (spans and position < spans[-1][1]):
             continue
         low, high = int(segments.bounds[segment]), int(segments.bounds[segment + 1])
@@ -126,7 +128,7 @@ def windows(data: NDArray[np.uint8], segments: Segments, positions: NDArray[np.i
             continue
         before, after = last_cut(data, low, position), first_cut(data, position, high)
         start = low if before is None else before
-        # A window may begin where the last one ended, which is a cut as well.
+        # The cut that `last_cut` finds may lie inside the last window, whose end is a cut as well.
         start = max(start, spans[-1][1]) if spans else start
         spans.append((start, high if after is None else after))
     return spans_of(spans)

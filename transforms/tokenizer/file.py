@@ -1,7 +1,7 @@
 """Tokenizer files: a `tokenizer.json` from disk, a bucket or the hub, with the ids of its BOS and EOS tokens.
 
-The format is that of the `tokenizers` library; `tokenizer_config.json` is what `transformers` writes beside it, and the
-only one of the two that says which token is BOS and which EOS.
+The format is that of the `tokenizers` library; `tokenizer_config.json` is the file that `transformers` writes beside
+it, and the only one of the two that says which token is BOS and which EOS.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class TokenizerFile:
 
     Attributes:
         json: contents of tokenizer.json.
-        sha256: hexadecimal digest of those contents as bytes (uncompressed: a .gz has the digest of what it packs).
+        sha256: hexadecimal digest of those contents as bytes (uncompressed: a .gz has the digest of its content).
         bos_id, eos_id: ids of the BOS and EOS tokens; None where neither caller nor tokenizer_config.json names one.
         bos_token, eos_token: their names.
         vocab_size: one more than the largest id, added tokens included.
@@ -61,7 +61,7 @@ def load_tokenizer(
 
     Args:
         path: a tokenizer.json (or .json.gz); a directory that holds one; either on any of Beam's file systems
-            (`gs://…`); or a hub id, `owner/name`. What exists on disk is never taken for a hub id.
+            (`gs://…`); or a hub id, `owner/name`. A path that exists is never taken for a hub id.
         revision: the commit of a hub id, all 40 hexadecimal digits: a branch or a tag would not pin the ids.
         bos_token, eos_token: names of these tokens, where tokenizer_config.json does not give them or gives others.
 

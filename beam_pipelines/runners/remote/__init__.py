@@ -1,1 +1,1 @@
-"""Jobs that a service runs: what they are called, what the service says of them, and what an interrupt does."""
+"""Jobs that a service runs: their names, the service's answers about them, and interrupts."""

@@ -1,4 +1,4 @@
-"""Jobs that a service runs: their names, and what becomes of them when the process that has started them is stopped.
+"""Jobs that a service runs: their names, and their fate when the process that has started them is stopped.
 
 Such a job goes on without its driver. So an interrupt cancels it and waits for its end; and where it may go on, for
 whatever reason, the lock of its output stays, which names it (`transforms.locks`).
@@ -47,7 +47,7 @@ _CONNECTED_S = 8 * 7 * 86400
 _POLL_S = 2.0
 _CANCELLED_S = 600.0
 _UNANSWERED_S = 600.0
-# A job service is one process on one machine: what it has not answered by then, it hardly will.
+# A job service is one process on one machine: if it has not answered by then, it hardly will.
 _SERVICE_UNANSWERED_S = 20.0
 _LOST_S, _LOOK_S = 15.0, 5.0
 
@@ -133,7 +133,7 @@ def run_remote(
             run.run(pipeline)
         except BaseException as error:
             failure = error
-        # Beyond the handler, as what is said of the job is no error in the course of another.
+        # Beyond the handler, as a message about the job is no error in the course of another.
         if was_interrupted(failure):
             run.cancel()
             raise KeyboardInterrupt from failure

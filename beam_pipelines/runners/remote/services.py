@@ -1,6 +1,6 @@
 """The services that run jobs elsewhere, asked about one job as a lock describes it: Dataflow, and job services of Beam.
 
-A lock is no command: what it says is looked at before anybody is asked, and credentials go to no endpoint but Google's
+A lock is no command: its content is checked before anybody is asked, and credentials go to no endpoint but Google's
 and the one that this command was given.
 
 Rests on `_jobs_client`, `_messages_client` and `_metrics_client` of Beam 2.77's `DataflowApplicationClient`, which have
@@ -109,7 +109,7 @@ def _clients(job: RemoteJob) -> Iterator[None]:
 
 
 def asked_with(arguments: Sequence[str]) -> Callable[[LockOwner], bool]:
-    """What tells, by asking the service, whether the job that a lock names has begun and not ended.
+    """A function that asks the service whether the job that a lock names has begun and not ended.
 
     Args:
         arguments: Beam's options as this command was given them.
@@ -131,7 +131,7 @@ def asked_with(arguments: Sequence[str]) -> Callable[[LockOwner], bool]:
 
 
 def job_endpoint(arguments: Sequence[str]) -> str | None:
-    """What `--job_endpoint` names."""
+    """The address that `--job_endpoint` names; None without one."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--job_endpoint", nargs="?")
     given: str | None = parser.parse_known_args(list(arguments))[0].job_endpoint
@@ -152,7 +152,7 @@ def check_endpoint(arguments: Sequence[str]) -> None:
             grpc.channel_ready_future(channel).result(timeout=_READY_S)
         except grpc.FutureTimeoutError as error:
             raise BroetchenError(
-                f"--job_endpoint {endpoint}: no job service answers there within {_READY_S:.0f} s; see that it runs, "
+                f"--job_endpoint {endpoint}: no job service answers there within {_READY_S:.0f} s; check that it runs, "
                 "and that address and port are right"
             ) from error
 

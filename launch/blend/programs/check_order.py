@@ -31,7 +31,7 @@ class WrongOrder(Exception):
 
 
 def check(folder: Path, digest: str, *, with_shards: bool) -> str:
-    """Checks an order, and answers with what was found.
+    """Checks an order, and answers with the findings.
 
     Raises:
         WrongOrder: it is not the one, or MaxText would not follow it.
@@ -155,7 +155,7 @@ def _check_schedule(folder: Path, split: str, of_split: Any, lengths: list[int])
         raise WrongOrder(
             f"{folder}: MaxText does not take the schedule of {split}, and would follow one of its own: {error}"
         ) from error
-    # What MaxText holds in the end: these files, and nothing that it has made.
+    # MaxText holds these files in the end, and nothing that it has made.
     source = blending.MegatronBlendedDataSource(
         map_datasets=[None] * len(lengths),
         weights=[one["sequences"] for one in of_split["datasets"]],

@@ -1,6 +1,6 @@
 """Run by the trainer's Python: `maxtext_logits.py IDS.npy LOGITS.npy CONFIG KEY=VALUE…`.
 
-Writes what MaxText's model says of token ids, of shape [sequences, length]: logits of shape [sequences, length,
+Writes the answer of MaxText's model to token ids, of shape [sequences, length]: logits of shape [sequences, length,
 vocabulary], float32.
 """
 

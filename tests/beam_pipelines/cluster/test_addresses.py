@@ -1,4 +1,4 @@
-"""Addresses of a cluster: which are taken, and what it is to listen at one."""
+"""Addresses of a cluster: which are accepted, and how to listen at one."""
 
 from __future__ import annotations
 

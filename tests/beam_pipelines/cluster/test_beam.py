@@ -1,4 +1,4 @@
-"""What of Beam, not meant for others, a cluster rests on; a version that has changed it fails here.
+"""The internals of Beam that a cluster rests on; a version that has changed them fails here.
 
 Of the runner itself see `tests/beam_pipelines/runners/test_local_runner.py`.
 """

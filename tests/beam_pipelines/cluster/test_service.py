@@ -216,7 +216,7 @@ def test_a_worker_that_cannot_begin_says_why() -> None:
 
 
 class Provides(beam_provision_api_pb2_grpc.ProvisionServiceServicer):
-    """What Flink's and Prism's workers are told their options by."""
+    """The service by which Flink and Prism tell workers their options."""
 
     def GetProvisionInfo(self, request: Any, context: Any) -> Any:
         assert dict(context.invocation_metadata())["worker_id"] == "1-1"
@@ -259,11 +259,11 @@ def test_a_runner_that_does_not_say_the_options_is_told_why_no_worker_starts() -
         request.provision_endpoint.url = request.control_endpoint.url = request.logging_endpoint.url = nobody
         error = beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolStub(channel).StartWorker(request).error
     assert error.startswith(f"the runner does not say at {nobody} with which options the worker is to start (")
-    assert error.endswith("; see that this host reaches it there")
+    assert error.endswith("; check that this host reaches it there")
 
 
 def test_what_a_cluster_starts_ends_with_it() -> None:
-    """Also where it is killed: the system closes what the other reads."""
+    """It ends even where the cluster is killed: the system closes the pipe that it reads."""
     program = "import time; from beam_pipelines.cluster.family import start_module; "
     program += "made = start_module('tests.support.hosts.ending'); print(made.pid, flush=True); time.sleep(600)"
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=ROOT) as maker:

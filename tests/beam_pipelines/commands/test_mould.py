@@ -1,4 +1,4 @@
-"""The mould of the command line: what all commands have, subcommands among them, and what each of it does."""
+"""The mould of the command line: the parts that all commands have, subcommands among them, and the effect of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The mix config: what it takes, the exact budgets it gives, and every error that it names."""
+"""The mix config: the keys it takes, the exact budgets it gives, and every error that it names."""
 
 import contextlib
 import json
@@ -447,7 +447,7 @@ def test_errors_of_overrides_name_the_override(write, key, value, parts):
 TOKENS = (("share: 66.7%", "tokens: 600"), ("share: 33.3%", "tokens: 400"))
 HUB = "hf://datasets/HuggingFaceFW/fineweb"
 
-# changes of GOOD, then what the one line of the message must hold: file and line, key, value, fix.
+# changes of GOOD, then the parts of the message's one line: file and line, key, value, fix.
 ERRORS = {
     "unknown key": (
         [("name: my-mix", "name: my-mix\nshard: {}")],

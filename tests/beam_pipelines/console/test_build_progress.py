@@ -1,4 +1,4 @@
-"""What a build shows of itself: its phase, its work, its rate."""
+"""The display of a build: its phase, its work, its rate."""
 
 from __future__ import annotations
 

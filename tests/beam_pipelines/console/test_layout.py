@@ -1,4 +1,4 @@
-"""What commands print is text: nothing in it acts on a terminal, and nothing is taken for markup."""
+"""Commands print plain text: nothing in it acts on a terminal, and nothing is taken for markup."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report of a built output: right in its numbers, whole in itself, and unmoved by what documents hold."""
+"""The report of a built output: right in its numbers, whole in itself, and unmoved by the text of documents."""
 
 from __future__ import annotations
 
@@ -243,7 +243,7 @@ def test_sequences_that_are_too_short_for_the_records(output: Path) -> None:
 
 
 class Page(html.parser.HTMLParser):
-    """What a browser makes of a page: elements with their attributes, and the text; open elements must be closed."""
+    """A page as a browser reads it: elements with their attributes, and the text; open elements must be closed."""
 
     VOID = frozenset({"meta", "img", "source", "wbr", "br"})
 
@@ -367,7 +367,7 @@ def test_hostile_documents_are_text(output: Path, page: str) -> None:
 
 
 def test_every_hostile_document_is_shown_as_it_is(report: OutputReport) -> None:
-    """Also those that the sample did not choose: the page is drawn with excerpts of all of them."""
+    """The page is drawn with excerpts of all of them, also of those that the sample did not choose."""
     tokenizer = Tokenizer.from_file(str(TOKENIZER))
     tokenizer.encode_special_tokens = True
     (hostile, _) = report.datasets

@@ -1,4 +1,4 @@
-"""What a job takes on Dataflow: hours, dollars and machines, and that docs/dataflow.md says the same."""
+"""The cost of a job on Dataflow: hours, dollars and machines, and that docs/dataflow.md says the same."""
 
 from __future__ import annotations
 

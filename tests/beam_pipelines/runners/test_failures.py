@@ -1,4 +1,4 @@
-"""What a pipeline's failure is shown as."""
+"""The errors that a pipeline's failures are shown as."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_an_interrupt_is_one_whatever_failed_because_of_it(kind: type[Exception]
 def test_the_death_of_a_worker_ends_the_wait_for_it(
     monkeypatch: pytest.MonkeyPatch, on_ctrl_c: Callable[..., object] | signal.Handlers
 ) -> None:
-    """Also in the background of a script, where SIGINT is ignored."""
+    """This holds in the background of a script as well, where SIGINT is ignored."""
     monkeypatch.setattr("beam_pipelines.runners.failures._NOTICED_S", 0.01)
 
     def run_worker() -> None:

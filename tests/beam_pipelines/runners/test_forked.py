@@ -1,4 +1,4 @@
-"""Worker processes that are forks of the command, and what happens where it cannot be forked."""
+"""Worker processes that are forks of the command, and the other way where it cannot be forked."""
 
 from __future__ import annotations
 

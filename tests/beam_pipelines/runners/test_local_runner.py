@@ -1,4 +1,4 @@
-"""Beam's local runner over Unix sockets: what it serves, and that it still is the Beam that it was made for."""
+"""Beam's local runner over Unix sockets: its services, and that it still is the Beam that it was made for."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def run(folder: Path, start: Callable[[WorkerOrder], Worker]) -> None:
 
 
 def artifact(address: str, path: Path) -> bytes:
-    """What the service that hands out files gives of one."""
+    """The bytes of a file that the service for artifacts hands out."""
     payload = beam_runner_api_pb2.ArtifactFilePayload(path=str(path)).SerializeToString()
     request = beam_artifact_api_pb2.GetArtifactRequest(
         artifact=beam_runner_api_pb2.ArtifactInformation(
@@ -94,7 +94,7 @@ def test_workers_are_reached_by_the_sockets_alone_and_files_are_not_handed_out(f
 
 
 def test_beams_own_server_hands_out_files(tmp_path: Path) -> None:
-    """What the test above would find."""
+    """Without our own server, the test above would get the secret."""
     (tmp_path / "private").write_text("a secret")
     provided = ExtendedProvisionInfo(beam_provision_api_pb2.ProvisionInfo(retrieval_token="unused"))
     nobody: Any = None

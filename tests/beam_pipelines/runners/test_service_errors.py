@@ -1,4 +1,4 @@
-"""What services' errors are shown as: instances of the classes that clients raise, and what clients do raise."""
+"""The meaning of services' errors: of instances of the clients' classes, and of errors that clients do raise."""
 
 from __future__ import annotations
 
@@ -67,9 +67,8 @@ WORDS: dict[str, tuple[Exception, str, str]] = {
     "no billing": (
         api.Forbidden("This API method requires billing to be enabled."),
         DATAFLOW,
-        "Google Cloud answers HTTP 403, Forbidden (This API method requires billing to be enabled.); see to the "
-        "billing of "
-        "--project",
+        "Google Cloud answers HTTP 403, Forbidden (This API method requires billing to be enabled.); check the "
+        "billing of --project",
     ),
     "too many requests": (
         api.TooManyRequests("Quota exceeded for quota metric 'Create requests'"),
@@ -249,14 +248,13 @@ WORDS: dict[str, tuple[Exception, str, str]] = {
             '\tdetails = "Socket closed"\n\tdebug_error_string = "UNAVAILABLE:Socket closed"\n>'
         ),
         PORTABLE,
-        "the job service answers UNAVAILABLE (Socket closed); see that it runs at --job_endpoint, and whether a job "
-        "of yours "
-        "goes on there before you start it again",
+        "the job service answers UNAVAILABLE (Socket closed); check that it runs at --job_endpoint, and whether a "
+        "job of yours goes on there before you start it again",
     ),
     "no Java": (
         RuntimeError("Java must be installed on this system to use this transform/runner."),
         PORTABLE,
-        "this runner starts a job service in Java, which is not here; install Java 17, see to JAVA_HOME, or give "
+        "this runner starts a job service in Java, which is not here; install Java 17, set JAVA_HOME, or give "
         "--job_endpoint",
     ),
     "own job service": (

@@ -1,4 +1,4 @@
-"""The folder of a run's sockets: where it lies, and who can reach it."""
+"""The folder of a run's sockets: its place, and the users who can reach it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `mix` says of datasets that are to be read several times."""
+"""The notes of `mix` on datasets that are to be read several times."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a plan says of sources that hold less than is wanted of them."""
+"""The notes of a plan on sources that hold less than their budgets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from beam_pipelines.tables.sources import print_plan
 def outlook(
     available: int, error: int, passes: float | None, most_passes: float | None, max_repeats: float
 ) -> DatasetOutlook:
-    """Of a dataset of which 1,000,000 tokens are wanted."""
+    """The outlook of a dataset with a budget of 1,000,000 tokens."""
     others: dict[str, Any] = {field.name: 1 for field in dataclasses.fields(DatasetOutlook)}
     return DatasetOutlook(
         **others

@@ -1,4 +1,4 @@
-"""Training a tokenizer: the same merges as `tokenizers` itself, whatever the threads and files; nothing lost; loads."""
+"""Training a tokenizer: the same merges as `tokenizers` itself, for any threads and files; nothing lost; loads."""
 
 from __future__ import annotations
 
@@ -547,7 +547,7 @@ def test_a_corpus_with_more_of_a_pair_than_is_counted_is_refused(tmp_path: Path,
     ):
         train(SAMPLE, tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
-    # What is expected was said before.
+    # A warning named a size that fits, before the training began.
     (warning,) = (record.message for record in caplog.records if "likely too large to train on" in record.message)
     fitting = parse_size(warning.partition("--max-bytes ")[2].partition(" ")[0])
     # As much as it says can be counted.
@@ -574,7 +574,7 @@ def test_a_word_that_is_too_long_is_left_out_and_told(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("eos", "written"), [("<|bos|>", "tokens"), ("<|endoftext|>", "text")])
 def test_what_is_trained_can_be_built_and_trained_with(tmp_path: Path, eos: str, written: str) -> None:
-    """Without a word on padding, of which MaxText has a model learn nothing."""
+    """There is no word on padding, of which MaxText has a model learn nothing."""
     done = run_command(
         "train-tokenizer", SAMPLE, "--vocab-size=2000", f"--eos-token={eos}", "--output", tmp_path / "tokenizer"
     )

@@ -1,4 +1,4 @@
-"""What commands on hosts use, where it is known: seconds of a processor, memory, scratch and bytes on the network."""
+"""The meter on commands of known use: seconds of a processor, memory, scratch and bytes on the network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Corpora of the benchmarks: the kind of texts is a part of what a corpus is."""
+"""Corpora of the benchmarks: the kind of texts is a part of a corpus's name."""
 
 from __future__ import annotations
 

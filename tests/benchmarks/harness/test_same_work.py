@@ -1,4 +1,4 @@
-"""What DataTrove's output says of row groups, and what is compared where the plain loop cannot be."""
+"""The row groups by DataTrove's output, and the comparison where the plain loop cannot be the reference."""
 
 from __future__ import annotations
 

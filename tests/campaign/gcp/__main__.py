@@ -75,7 +75,7 @@ def parse_arguments(arguments: list[str] | None = None) -> tuple[Setting, bool]:
 
 
 def price(setting: Setting) -> str:
-    """What the check will cost, in words."""
+    """The cost of the check, in words."""
     jobs = dataflow_cost(_JOBS_S).dollars
     parts = [
         f"two jobs on Dataflow, each of up to two machines for some ten minutes: at most about ${jobs:.2f} at the list "

@@ -1,4 +1,4 @@
-"""The steps of the check, each of which runs `broetchen` as a user would and says what came of it."""
+"""The steps of the check, each of which runs `broetchen` as a user would and tells its outcome."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Setting:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What came of a step; `passed` is None where it was not tried."""
+    """The outcome of a step; `passed` is None where it was not tried."""
 
     step: str
     passed: bool | None
@@ -68,7 +68,7 @@ class Outcome:
 
 
 class Failed(Exception):
-    """A step has not done what it should."""
+    """A step has failed."""
 
 
 class Check:
@@ -106,7 +106,7 @@ class Check:
                 name = f"{TPU_STEPS} steps on a {self._setting.accelerator}"
                 self._step(name, self._train, needs=planned)
         finally:
-            # What costs most goes first, and none keeps another from being tried.
+            # The dearest goes first, and a failure keeps no other from being tried.
             if self._has_slice:
                 self._step("the TPU, deleted", self._delete_slice)
             self._step("jobs of this check that still run, cancelled", self._cancel_jobs)

@@ -1,6 +1,6 @@
-"""What befalls a process from within. Python imports this by its name at the start of each process that finds it.
+"""Faults from within a process. Python imports this by its name at the start of each process that finds it.
 
-Its environment says what:
+Its environment names the faults:
 
     CAMPAIGN_OPERATIONS  a file to which each operation on the files of CAMPAIGN_OUTPUT is appended, as "event path"
     CAMPAIGN_KILL        {"pattern": …, "number": n}: SIGKILL right before the nth operation that the pattern matches

@@ -1,1 +1,1 @@
-"""The mistakes campaign: what new users get wrong, what they are told, with which exit code, and how soon."""
+"""The mistakes campaign: mistakes of new users, the messages, the exit codes, and the time until then."""

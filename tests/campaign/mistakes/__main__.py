@@ -1,9 +1,9 @@
-"""The mistakes of new users, one after the other: what they are told, the exit code, and the seconds until then.
+"""The mistakes of new users, one after the other: the message, the exit code, and the seconds until then.
 
     python -m tests.campaign.mistakes --only source tokenizer
 
 Each is made in a folder of its own and put to the installed command. None may end in a traceback or in words of a
-library's, and each has to name what is wrong; what does not is named below the table.
+library's, and each has to name the fault; those that do not are named below the table.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.campaign.mistakes.trials import Told, made, services
 
 
 def table(told: Iterable[Told]) -> Table:
-    """What was said of each mistake."""
+    """The table of messages, one for each mistake."""
     shown = Table(title="mistakes", show_lines=True)
     shown.add_column("mistake", max_width=24)
     shown.add_column("message", overflow="fold")

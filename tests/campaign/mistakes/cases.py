@@ -1,4 +1,4 @@
-"""The mistakes themselves: how each is made, and what has to be said of it."""
+"""The mistakes themselves: how each is made, and the words of its message."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Mistake:
     """One mistake.
 
     Attributes:
-        name: what was done wrong.
+        name: of the mistake.
         make: makes it in an empty folder, and returns the arguments of the command.
-        words: what the message has to hold.
+        words: of the message.
         code: the exit code.
         before: the arguments of a command that has to succeed before, by the same folder.
         place: where it is run.

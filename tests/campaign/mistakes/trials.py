@@ -1,4 +1,4 @@
-"""Makes mistakes, each in a folder of its own, and looks at what the command says of them."""
+"""Makes mistakes, each in a folder of its own, and checks the command's messages."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _NOT_OURS = ("Traceback", "unexpected ", "[while running", "grpc", "apache_beam"
 
 @dataclasses.dataclass(frozen=True)
 class Told:
-    """What a command has said of a mistake.
+    """The answer of a command to a mistake.
 
     Attributes:
-        message: its standard error, without what it says of its progress.
+        message: its standard error, without its progress.
         seconds: from its start to its end.
-        cpu_s: of processor time, which hangs less on what else the machine does.
-        wrong: what is not as it has to be; empty where all is.
+        cpu_s: of processor time, which depends less on the machine's other work.
+        wrong: the faults of the answer; empty where it is as it has to be.
     """
 
     mistake: Mistake
@@ -45,7 +45,7 @@ class Told:
 
 @contextlib.contextmanager
 def services(folder: Path) -> Iterator[dict[str, str]]:
-    """Addresses on loopback, by what answers there: a hub, a store that forbids all or has nothing, nobody."""
+    """Addresses on loopback, by the server there: a hub, a store that forbids all or has nothing, nobody."""
     (folder / "secret").mkdir()
     with (
         HubServer({"me/secret": folder / "secret"}, private=frozenset({"me/secret"})) as hub,
@@ -65,7 +65,7 @@ def services(folder: Path) -> Iterator[dict[str, str]]:
 
 
 def made(mistake: Mistake, folder: Path, there: Mapping[str, str]) -> Told:
-    """Makes a mistake in an empty folder by the installed command, and says what came of it."""
+    """Makes a mistake in an empty folder by the installed command, and tells the outcome."""
     environment = os.environ | {"HF_HOME": str(folder / "hf"), "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
     environment |= {name: value.format(**there) for name, value in mistake.environment.items()}
     environment = {name: value for name, value in environment.items() if value and "proxy" not in name.lower()}
@@ -107,7 +107,7 @@ def made(mistake: Mistake, folder: Path, there: Mapping[str, str]) -> Told:
 
 
 def wrong(mistake: Mistake, message: str, code: int) -> Iterator[str]:
-    """What is not as it has to be, of a message and an exit code."""
+    """The faults of a message and an exit code."""
     if code != mistake.code:
         yield f"exit code {code}, not {mistake.code}"
     yield from (f"no {word!r}" for word in mistake.words if word.lower() not in message.lower())
@@ -124,7 +124,7 @@ def _cpu_s() -> float:
 
 
 def _stoppable() -> None:
-    # What a shell runs in the background ignores Ctrl-C.
+    # Commands that a shell runs in the background ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 

@@ -16,7 +16,7 @@ from transforms.recipe.spec import DatasetSpec
 
 
 def planned(config: str, output: str, dataset: str) -> tuple[DatasetSpec, DatasetPlan]:
-    """What a dataset is built from, and how."""
+    """The spec and the plan of a dataset."""
     mix = load_config(config)
     tokenizer = load_config_tokenizer(mix)
     keep_tokenizer(tokenizer, output)

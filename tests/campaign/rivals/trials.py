@@ -133,7 +133,7 @@ def _wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -
 
 
 def _manifests(output: str) -> set[str]:
-    """Whose manifests lie there; each has to tell of the files beside it, none of them mixed."""
+    """The builds whose manifests lie there; each manifest has to tell of the files beside it, none of them mixed."""
     owners = set()
     for dataset in DATASETS:
         manifest = read_manifest(f"{output}/{dataset}")
@@ -168,7 +168,7 @@ def replays(bench: FaultBench, chance: random.Random, name: str) -> Done:
 
 
 def two_downloads(bench: FaultBench, chance: random.Random, name: str) -> Done:
-    """Two downloads into one folder, of which one may be killed; the next ends with what the hub has."""
+    """Two downloads into one folder, of which one may be killed; the next ends with the hub's file."""
     repository, to = bench.folder / "hub", bench.folder / name
     if not repository.exists():
         shutil.copytree(SAMPLES / "corpora" / "fineweb2_german", repository / "data")

@@ -1,1 +1,1 @@
-"""Sources that are odd, but whole: what is planned of them, and what becomes of it."""
+"""Sources that are odd, but whole: their plans, and their builds."""

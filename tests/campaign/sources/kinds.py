@@ -36,7 +36,7 @@ def _name(chance: random.Random) -> str:
 
 
 def names(chance: random.Random, folder: Path) -> Outcome:
-    """Folders and files of any name; beside them what a pattern does not take, and folders that it would match."""
+    """Folders and files of any name; beside them files that a pattern does not take, and folders that it matches."""
     odd = folder / _name(chance) / _name(chance)
     for number in range(chance.randrange(1, 4)):
         write_sound(chance, odd / "a" / f"{_name(chance)}{number}.parquet")
@@ -45,7 +45,7 @@ def names(chance: random.Random, folder: Path) -> Outcome:
     has_folder = chance.random() < 0.05
     if has_folder:
         (odd / "a" / "folder.parquet").mkdir()
-    # What the name of the folder stands for, if it is taken for a pattern.
+    # Folders that the odd name matches, if it is taken for a pattern.
     for other in ("1", "a", "b"):
         (odd.parent / other).mkdir(exist_ok=True)
 
@@ -65,7 +65,7 @@ def names(chance: random.Random, folder: Path) -> Outcome:
 
 
 def patterns(chance: random.Random, folder: Path) -> Outcome:
-    """A tree with links and hidden files, and a pattern: what Python's own finds, or an error that says why not."""
+    """A tree with links and hidden files, and a pattern: the files of Python's glob, or an error with the reason."""
     folders = [folder]
     files: list[Path] = []
     # Links lead there alone: in circles Python's own pattern takes forever.
@@ -205,7 +205,7 @@ def differing_columns(chance: random.Random, folder: Path) -> Outcome:
 
 
 def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
-    """Of a type that pyarrow makes no arrays of by itself, inside others, by way of the plain one."""
+    """An array of a type that pyarrow does not make inside others, by way of the plain type."""
     try:
         return pa.array(values, kind)
     except pa.ArrowNotImplementedError:
@@ -302,7 +302,7 @@ def much_in_few_bytes(chance: random.Random, folder: Path) -> Outcome:
 
 
 def folders_and_braces(chance: random.Random, folder: Path) -> Outcome:
-    """Sources that are no patterns of files: each is refused with what to write instead."""
+    """Sources that are no patterns of files: each is refused with a pattern to write instead."""
     (folder / "a").mkdir()
     write_sound(chance, folder / "a" / "0.parquet")
     source, said = chance.choice(

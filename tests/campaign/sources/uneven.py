@@ -1,9 +1,9 @@
-"""Sources whose documents are very uneven: does the plan hold what it says, and how much is encoded in vain?
+"""Sources whose documents are very uneven: does the plan hold, and how much is encoded in vain?
 
     python -m tests.campaign.sources.uneven --seeds 40
 
 Each draw writes a source with lengths of documents as PDFs have them (log-normal), of texts of several kinds, plans it
-and counts it. `plan`'s interval has to hold what was counted. Then the rounds of a build are played with what each
+and counts it. `plan`'s interval has to hold the count. Then the rounds of a build are played with what each
 shard holds; with `--builds` every so many draws are built by the steps of a build.
 """
 
@@ -45,13 +45,13 @@ _ROUNDS = 4
 
 @dataclasses.dataclass(frozen=True)
 class Draw:
-    """One source and what became of its plan.
+    """One source and the outcome of its plan.
 
     Attributes:
         planned, error: tokens that `plan` expects in the source.
         held: tokens that it holds.
         need, encoded: tokens that a build of a part of it wants, and those that its rounds encode.
-        allowance: a batch and the document at the cut, in tokens: what a build may always encode besides.
+        allowance: a batch and the document at the cut, in tokens, which a build may always encode besides.
         rounds: that encoded something; those of the last step, one shard after another, each count.
     """
 

@@ -36,10 +36,10 @@ def _held(pid: int) -> int:
 
 
 def command(folder: Path, arguments: Sequence[str | Path], secrets: Sequence[str], page: Path | None = None) -> Outcome:
-    """Runs `broetchen`; what it prints, and writes to `page`, has to be fit to be seen.
+    """Runs `broetchen`; its output, and the text of `page`, have to be fit to be seen.
 
     Raises:
-        Wrong: it hangs, crashes, or says what it should not.
+        Wrong: it hangs, crashes, or says something that it should not.
     """
     output, errors = folder / "stdout", folder / "stderr"
     with contextlib.chdir(folder):
@@ -77,7 +77,7 @@ def _check_ending(code: int | None, blamed: str, *, many: bool) -> None:
 
 
 def check_shown(text: str, secrets: Sequence[str]) -> None:
-    """Checks that a text steers no terminal, and says nothing of what lies outside the output.
+    """Checks that a text steers no terminal, and says nothing of files outside the output.
 
     Raises:
         Wrong: it does.

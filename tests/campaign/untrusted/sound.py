@@ -19,7 +19,7 @@ from transforms.arrayrecord.records import Format, holds_ids
 from transforms.dataset.manifest import NAME
 
 SECRET = "Geheimnis 7d1c"
-"""What the documents outside the output say; no command may show it."""
+"""The text of the documents outside the output; no command may show it."""
 
 PATTERN = "corpus/*.parquet"
 
@@ -57,7 +57,7 @@ def _place() -> Path:
 
 @functools.cache
 def _sound(record_format: Format) -> tuple[Path, Path]:
-    """A sound output of a format, and what is outside of it."""
+    """A sound output of a format, and the files outside of it."""
     folder = _place()
     output, outside = folder / record_format, folder / "outside" / record_format
     _build(folder, record_format, ("a", "b"), output)
@@ -96,7 +96,7 @@ def _build(folder: Path, record_format: Format, datasets: tuple[str, ...], outpu
 
 
 def copied(folder: Path, record_format: Format, version: int) -> Path:
-    """A sound output in `folder` with manifests of a format version, and beside it what is outside of it."""
+    """A sound output in `folder` with manifests of a format version, and beside it files outside of it."""
     output, outside = _sound(record_format)
     shutil.copytree(output, folder / "out")
     shutil.copytree(outside, folder / "outside")
@@ -118,7 +118,7 @@ def copied_ledger(folder: Path) -> Path:
 
 
 def secrets(folder: Path) -> list[str]:
-    """What no command may print: text from outside the output, and what would tell that one has read it."""
+    """Strings that no command may print: text from outside the output, and hashes that only a reader of it knows."""
     outside = [path for path in (folder / "outside").rglob("*") if path.is_file()]
     own = [path for path in folder.rglob("*") if path.is_file() and not path.is_relative_to(folder / "outside")]
     hashes = {hashlib.sha256(path.read_bytes()).hexdigest() for path in outside}

@@ -1,4 +1,4 @@
-"""What a plan of an exact order tells of the order."""
+"""An exact order as its plan describes it."""
 
 from __future__ import annotations
 

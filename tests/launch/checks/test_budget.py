@@ -1,4 +1,4 @@
-"""What a run comes to, in figures, and the table that shows it."""
+"""The budget of a run, in figures, and the table that shows it."""
 
 from __future__ import annotations
 

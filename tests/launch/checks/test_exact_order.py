@@ -1,4 +1,4 @@
-"""`data.order: exact`: what its settings have to be, what becomes of the job, and which data is too little."""
+"""`data.order: exact`: its settings, the job that follows, and data that is too little."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_a_dataset_that_runs_dry_is_named_with_its_numbers():
     )
     assert found(data, steps=12) == {}
     assert found(data, steps=15, num_epoch=2) == {}
-    # What its own config allows wins.
+    # The `max_repeats` of its own config wins.
     assert "read once" in found(mixture(tokens=4097, max_repeats=1), steps=15, num_epoch=2)["steps"]
     assert found(mixture(tokens=4097, max_repeats=1.25), steps=15) == {}
     assert found(data, steps=15, reuse_example_batch=1) == {}
@@ -294,7 +294,7 @@ def test_maxtext_reads_the_job_as_it_was_meant(built: Path, tmp_path: Path):
         "tokenize_train_data": False,
     }
     assert {key: done.settings[key] for key in settings} == settings
-    # What MaxText reads in the end has the datasets from the config file.
+    # MaxText's settings in the end have the datasets from the config file.
     read_again = read(done.job, 1)
     assert read_again.problems == ()
     assert read_again.settings["grain_train_files"].count("/mix/german/train-00000-of-00001") == 1
@@ -339,5 +339,5 @@ def test_an_order_of_datasets_in_a_bucket_is_written_there(built: Path, gcs_pref
     parts = list(show_step(f"{gcs_prefix}/mix", str(path), 2))
     assert sum(part.last_token - part.first_token for part in parts) == 4 * 64
     assert {part.folder for part in parts} <= {f"{gcs_prefix}/mix/{name}" for name in ("german", "english")}
-    # What lies there already is not written again.
+    # Files that exist already are not written again.
     done.order.write()

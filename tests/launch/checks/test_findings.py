@@ -1,4 +1,4 @@
-"""What is found about a run, from MaxText's settings and the data, without MaxText."""
+"""The findings about a run, from MaxText's settings and the data, without MaxText."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def found(
 
 
 def only(everything: Mapping[str, Finding], key: str, *, fatal: bool) -> str:
-    """What is said about a parameter, which is all that is found."""
+    """The message of the only finding, which is about this parameter."""
     (finding,) = everything.values()
     assert (finding.key, finding.fatal) == (key, fatal)
     return finding.what
@@ -349,7 +349,7 @@ def test_every_reader_needs_records_of_every_dataset() -> None:
 def test_nobody_chooses_workers_later(key: str) -> None:
     asked = {key: -1, "eval_interval": 5}
     assert "write a number, such as 2" in only(found(asked, evaluates=True), key, fatal=True)
-    # Those of an evaluation do not matter where there is none.
+    # The parameters of an evaluation do not matter where there is none.
     assert list(found({key: -1})) == ([] if key == "grain_worker_count_eval" else [key])
 
 
@@ -402,7 +402,7 @@ def test_a_model_learns_to_end_texts(token: int, special: bool) -> None:
     ],
 )
 def test_a_token_that_ends_no_text_may_be_ignored(settings: Mapping[str, Any], records: Records, eos: int) -> None:
-    """But for one that texts have."""
+    """It may not be ignored where texts have it."""
     assert found(settings, records, word(0, special=True, eos=eos)) == {}
     what = only(found(settings, records, word(0, eos=eos)), "tokenizer", fatal=False)
     assert what == f"{NO_LOSS.format(0)}, though texts have it; name a pad_token in tokenizer_config.json"
@@ -420,7 +420,7 @@ def test_steps_and_epochs_that_are_named_are_enough(steps, epochs, batch, length
     }
     finding = found(settings).get("steps")
     if finding is None:
-        # What is taken with less is taken with more.
+        # Steps that fit into fewer epochs fit into more.
         assert "steps" not in found(settings | {"num_epoch": epochs + 1})
         return
     fewer = int(finding.what.partition("write ")[2].split()[0])
@@ -440,7 +440,7 @@ def test_steps_and_epochs_that_are_named_are_enough(steps, epochs, batch, length
         (5.0, None, "english is read 5.00 times: beyond 4 passes", False),
         (3.0, 3, None, False),
         (3.0, 2.5, "english is read 3.00 times, and its config allows 2.5 (max_repeats)", True),
-        # What no config allows is said alone.
+        # A problem that no setting solves stands alone.
         (6.0, 5, "english is read 6.00 times, and its config allows 5 (max_repeats)", True),
     ],
 )

@@ -1,4 +1,4 @@
-"""Strings of special tokens in texts: what MaxText makes of them, and what is said before it does."""
+"""Strings of special tokens in texts: MaxText's ids for them, and the warnings before a run."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ BY_TWO = {
 
 
 class Pipeline:
-    """What MaxText's own functions of the end of its pipeline take from a config."""
+    """The part of a config that MaxText's own functions for the end of its pipeline take."""
 
     grain_use_elastic_iterator = False
     grain_ram_budget_mb = 1024
@@ -138,7 +138,7 @@ def test_what_changes_the_order() -> None:
     new, gone = found(datasets={"german": german, "french": english})
     assert new.startswith("data: french is new since the last checkpoint")
     assert "english' is no longer trained on" in gone.replace('"', "'")
-    # What another version has noted, or somebody has written there.
+    # Notes of another version, or of somebody else.
     assert list(changes({}, ORDER)) == []
     assert list(changes({"datasets": [1]}, ORDER)) == []
 
@@ -175,7 +175,7 @@ def test_the_last_checkpoint_counts(output: str, tmp_path: Path, caplog: pytest.
     assert check_resume(config, SETTINGS | {"grain_worker_count": -1}, 2, ORDER) == []
     assert "was written with 2; write that" in caplog.text
     caplog.clear()
-    # What starts have noted, the next one holds against its own: the one that the checkpoint is from.
+    # A start compares its order with a note: that of the start that the checkpoint is from.
     other = ORDER | {"data_shuffle_seed": 9}
     storage.delete([f"{run}/checkpoints/12/commit_success.txt", f"{run}/checkpoints/3/commit_success.txt"])
     note_order(config, other)

@@ -1,4 +1,4 @@
-"""The training config: what it takes, and where it says an error is."""
+"""The training config: the keys it takes, and the places of its errors."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_all_errors_are_in_one_message_in_the_order_of_the_file(tmp_path):
 def test_the_shipped_configs_are_whole(path):
     config = load_training_config(path)
     assert isinstance(config, TrainingConfig)
-    # What is in a bucket is trained on where TPUs are.
+    # Data in a bucket is for TPUs.
     assert all((config.tpu_vm is not None) == output.startswith("gs://") for output in config.outputs())
     assert (CONFIGS.parent / "models" / f"{config.model}.yml").exists()
 

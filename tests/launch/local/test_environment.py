@@ -140,7 +140,7 @@ def test_lock_files_name_versions_and_hashes(made, names):
 
 
 def test_trainers_have_the_versions_of_the_tpus_trainer():
-    """What is tried here is what runs there; only a GPU needs packages that a TPU does not."""
+    """Runs here and on TPUs use the same versions; only a GPU needs packages that a TPU does not."""
 
     def versions(name: str) -> dict[str, str]:
         lock = ROOT / "launch" / "requirements" / f"trainer_requirements_{name}.lock"

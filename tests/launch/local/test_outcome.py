@@ -1,4 +1,4 @@
-"""What a run's end is made of: errors that name the cause, the steps that were done, and those that were saved."""
+"""The end of a run: errors that name the cause, the steps that were done, and those that were saved."""
 
 from __future__ import annotations
 

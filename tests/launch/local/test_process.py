@@ -17,7 +17,7 @@ from transforms.errors import BroetchenError
 
 
 class Interrupting:
-    """Is interrupted while it is finalized, where Python drops what the signal raises."""
+    """Is interrupted while it is finalized, where Python drops the exception of the signal."""
 
     def __del__(self) -> None:
         os.kill(os.getpid(), signal.SIGINT)

@@ -126,7 +126,7 @@ def test_chains_and_what_jax_adds() -> None:
 
 
 def test_what_was_saved_is_seen() -> None:
-    """By MaxText's own lines and Orbax's, whether it saves in the background or not."""
+    """MaxText's own lines and Orbax's tell it, whether it saves in the background or not."""
     assert ended("out_of_data").last_step == 7
     steps = f"{LOGGED}completed step: 7, seconds: 1\n"
     for line in (
@@ -195,7 +195,7 @@ def test_as_a_program_it_makes_an_early_end_a_failure() -> None:
 
 
 def test_as_a_program_it_ends_when_it_is_told_to() -> None:
-    """And does not wait for what the trainer leaves behind, which has the same output."""
+    """It does not wait for processes that the trainer leaves behind, which have the same output."""
     began = time.monotonic()
     status, said = run("print('goes on', flush=True); import time; time.sleep(60)", end_it=True)
     assert (status, said) == (-signal.SIGTERM, "goes on\n")

@@ -1,4 +1,4 @@
-"""Which datasets go into a mixture, by what their manifests say."""
+"""Which datasets go into a mixture, by their manifests."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_what_manifests_say_of_their_splits(tmp_path: Path) -> None:
     ],
 )
 def test_a_train_split_that_is_empty(tmp_path: Path, splits: dict[str, Any]) -> None:
-    """By any of its numbers, by which shares and weights are divided."""
+    """Any of its numbers may say so; shares and weights are divided by them."""
     write_manifest(tmp_path, splits)
     with pytest.raises(BroetchenError, match="its train split has no tokens, so that it cannot be in a mixture"):
         read_mixture([str(tmp_path)])

@@ -1,4 +1,4 @@
-"""Mixtures of built datasets: what goes together, and their files, read by MaxText itself."""
+"""Mixtures of built datasets: which go together, and their files, read by MaxText itself."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_datasets_of_other_builds_combine_under_names_of_their_own(output: str, 
         read_mixture([output, f"old={other}"])
     both = read_mixture([f"{output}/long/", f"old.long={other}/long"])
     assert [one.name for one in both.components] == ["long", "old.long"]
-    # What looks like a name may be one of a folder.
+    # A name may stand for a folder.
     assert read_mixture([f"{output}/mid", f"{output}/../out/long"]).in_given_order
 
 

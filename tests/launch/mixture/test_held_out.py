@@ -1,4 +1,4 @@
-"""Eval of one dataset in the train split of another, by what their manifests say of the source."""
+"""Eval of one dataset in the train split of another, by the sources in their manifests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each reader of a mixture reads: by Grain itself, and the tokens of it by drawing them."""
+"""The records that each reader of a mixture reads, by Grain itself, and their tokens, by drawing them."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_all_records_have_their_tokens_to_the_token() -> None:
 @pytest.mark.parametrize("longest", [None, 64])
 @pytest.mark.parametrize("hosts", [1, 2, 8])
 def test_tokens_of_some_records_are_seldom_fewer(longest: int | None, hosts: int) -> None:
-    """Of records that differ as much as records can, drawn 2,000 times."""
+    """The records differ as much as records can, and are drawn 2,000 times."""
     chance = random.Random(5)
     records = [64 if chance.random() < 0.4 else 1 for _ in range(400)]
     part = Part("a", 100, len(records), sum(records))

@@ -74,7 +74,7 @@ def grain_proportions(weights: Mapping[str, float]) -> list[int]:
 @given(st.dictionaries(NAMES, st.floats(1, 1e6), min_size=1, max_size=5))
 @example({"a": 101.0, "b": 169.5, "c": 100.0})
 def test_integers_are_those_of_grain(weights: dict[str, float]) -> None:
-    """To the last bit: a smallest weight of 99.99… becomes 99."""
+    """They are the same to the last bit: a smallest weight of 99.99… becomes 99."""
     assert grain_proportions(weights) == [integer for _, integer in sorted(grain_integers(weights).items())]
 
 
@@ -167,7 +167,7 @@ def test_weights_in_numbers() -> None:
 
 
 def test_the_wanted_integers_are_the_nearest() -> None:
-    """Whatever the smallest weight is."""
+    """This holds for any smallest weight."""
     weights = {"below": Fraction(10_049, 5000), "above": Fraction(10_051, 5000), "smallest": Fraction(2)}
     assert wanted_integers(weights) == {"below": 100, "above": 101, "smallest": 100}
 
@@ -228,14 +228,14 @@ def test_shares_are_those_of_the_budgets_where_a_source_was_short() -> None:
 
 
 def test_eval_weights_in_numbers() -> None:
-    """By the records of the eval splits, whatever those of the train splits are: of 10, 30 and 60 tokens."""
+    """The records of the eval splits decide, of 10, 30 and 60 tokens, and not those of the train splits."""
     components = [
         component("a", 7, 1, eval_tokens=100, eval_records=10),
         component("b", 70, 1, eval_tokens=30, eval_records=1),
         component("c", 700, 1, eval_tokens=300, eval_records=5),
     ]
     shares = {"a": Fraction(1, 6), "b": Fraction(1, 2), "c": Fraction(1, 3)}
-    # In proportion to 3, 3 and 1, in ten-thousandths: what is left goes to the largest remainder.
+    # In proportion to 3, 3 and 1, in ten-thousandths: the rest goes to the largest remainder.
     assert eval_weights(components, shares) == {
         "a": Fraction(4286, 10_000),
         "b": Fraction(4286, 10_000),

@@ -2,7 +2,8 @@
 
 A worker's container installs the staged requirements and then the staged packages, before it works. Here the
 requirements are linked from this environment, where they are installed already, and only those that the staged file
-names by the version that it names; the packages are installed. Neither this checkout nor what only tests need is there.
+names by the version that it names; the packages are installed. Neither this checkout nor packages that only tests need
+are there.
 """
 
 from __future__ import annotations

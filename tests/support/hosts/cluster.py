@@ -32,7 +32,7 @@ _LONGEST_S = 600.0
 
 
 class Cluster:
-    """Hosts, what runs on them, and the bucket.
+    """Hosts, the processes on them, and the bucket.
 
     Attributes:
         bucket: ``gs://…``.
@@ -58,7 +58,7 @@ class Cluster:
 
     @contextlib.contextmanager
     def at_shard(self, number: int) -> Iterator[Callable[[], None]]:
-        """Holds the bucket at the nth shard from now, until the block ends; what is given waits for that shard."""
+        """Holds the bucket at the nth shard from now, until the block ends; yields a wait for that shard."""
         self.shards.clear()
         self._held.clear()
         self._go.clear()
@@ -111,17 +111,17 @@ class Cluster:
         return self.run(host, "build", config, "--output", output, "--quiet", *portable, *more, log=log)
 
     def log(self, name: str) -> Path:
-        """What a host's service or a command has said."""
+        """The file with the output of a host's service or of a command."""
         return self._logs / f"{name}.log"
 
     def said(self, name: str) -> str:
-        """The same as text."""
+        """The text of that file; empty before it exists."""
         with contextlib.suppress(FileNotFoundError):
             return self.log(name).read_text()
         return ""
 
     def says(self, name: str, text: str, seconds: float = _LONGEST_S) -> None:
-        """Waits until it says this."""
+        """Waits until the output holds this text."""
         self._wait(lambda: text in self.said(name), f"{name} does not say {text}", seconds)
 
     def _wait(self, what: Callable[[], bool], otherwise: str, seconds: float = _LONGEST_S) -> None:

@@ -29,10 +29,10 @@ from tests.support.documents import ROOT
 
 _PROGRAMS = ("ip", "nsenter", "unshare", "mount")
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-# What a host does not share with others: each is an empty folder there.
+# The folders that a host does not share with others: each is empty there.
 _OWN = ("/tmp", "/var/tmp", "/dev/shm", "/root", "/home")
 HOME, WORK = "/tmp/home", "/tmp/work"
-"""Of a host."""
+"""The home and the working folder of a host."""
 
 
 def why_none() -> str:
@@ -219,9 +219,9 @@ def network() -> Iterator[Network]:
 
 @functools.cache
 def _own_folders() -> str:
-    """A shell script that puts empty folders in the place of what hosts share no more.
+    """A shell script that puts empty folders in the place of those that hosts do not share.
 
-    What Python runs from stays, also where it lies in one of them.
+    The folders that Python runs from stay, also where they lie in one of them.
     """
     kept = sorted({str(Path(place).resolve()) for place in (ROOT, sys.prefix, sys.base_prefix)})
     kept = [place for place in kept if not any(place.startswith(f"{other}/") for other in kept)]

@@ -1,1 +1,1 @@
-"""Datasets in Megatron's format for tests: pairs of files by a plain loop, and what an exact order reads."""
+"""Datasets in Megatron's format for tests: pairs of files by a plain loop, and the sequences of an exact order."""

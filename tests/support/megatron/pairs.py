@@ -1,4 +1,4 @@
-"""Files in Megatron's format by its description alone: what `preprocess_data.py` makes of the same documents."""
+"""Files in Megatron's format by its description alone: the files of `preprocess_data.py` for the same documents."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """A Dataflow of our own: an HTTP server on loopback that answers Beam's client by REST (v1b3).
 
-It keeps to what a build hangs on: one job of a name at a time, states, messages, counters, cancellation, templates. A
-job is held as running until a test says how it ends, or it is run to its end: in this process, or by workers that have
-its staged files and nothing else (`tests.support.dataflow.workers`).
+It does only the things that a build depends on: one job of a name at a time, states, messages, counters, cancellation,
+templates. A job is held as running until a test says how it ends, or it is run to its end: in this process, or by
+workers that have its staged files and nothing else (`tests.support.dataflow.workers`).
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _LAUNCH = re.compile(_PLACE + r"(templates|flexTemplates):launch")
 _ENDED = ("JOB_STATE_DONE", "JOB_STATE_FAILED", "JOB_STATE_CANCELLED", "JOB_STATE_DRAINED")
 # google.dataflow.v1beta3.JobState, as the client sends it.
 _CANCELLED = (5, "JOB_STATE_CANCELLED")
-# Of an answer; Dataflow's are longer. A client that reads only the first sees what is missing.
+# Of an answer; Dataflow's are longer. A client that reads only the first misses the rest.
 _PAGE = 2
 # The program that the launcher of a flex template runs in the image of the Dockerfile.
 _PROGRAM = PurePosixPath(
@@ -64,7 +64,7 @@ IMAGE = "europe-docker.pkg.dev/p/r/broetchen"
 
 @dataclasses.dataclass
 class DataflowService:
-    """What a test does to the service, and sees of it.
+    """The service as a test controls and watches it.
 
     Attributes:
         endpoint: its address.

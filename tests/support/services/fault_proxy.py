@@ -23,7 +23,7 @@ _HOP_BY_HOP = frozenset({"connection", "content-length", "date", "keep-alive", "
 
 
 class Fault(enum.Enum):
-    """What happens to a request that is not answered as it should be."""
+    """The ways to spoil the answer to a request."""
 
     TOO_MANY_REQUESTS = "429"
     UNAVAILABLE = "503"
@@ -35,7 +35,7 @@ class FaultProxy(http.server.ThreadingHTTPServer):
     """A proxy in front of the server at `upstream`, ``http://host:port``.
 
     A reset comes before the server sees the request; a cut ends the answer after half of its body, or, where it has
-    none, passes it on. `faults` counts what was done, and `requests` all requests.
+    none, passes it on. `faults` counts the faults, and `requests` all requests.
     """
 
     daemon_threads = True
@@ -55,7 +55,7 @@ class FaultProxy(http.server.ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def draw(self) -> Fault | None:
-        """What is to happen to the next request."""
+        """The fault of the next request; None where it gets its proper answer."""
         with self._lock:
             self.requests += 1
             chance = random.Random(f"{self._seed}:{next(self._numbers)}")
@@ -110,7 +110,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _answer
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing: the faults are counted, and a log of them would hide what a test prints."""
+        """Nothing: the faults are counted, and a log of them would hide the output of a test."""
 
     def handle(self) -> None:
         # Clients hang up on answers that were cut.

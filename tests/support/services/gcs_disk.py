@@ -1,4 +1,4 @@
-"""What the emulated bucket holds, on a disk: for objects that are too many or too large for memory."""
+"""The objects of the emulated bucket on a disk, where they are too many or too large for memory."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class StorageOnDisk(Storage):  # type: ignore[misc]
     """A store that lasts as long as this process, with its objects in a folder.
 
     Each is read whole for every range that is asked for, so that they should not be larger than some 100 MB. A copy is
-    another name of the same file. What comes in pieces is written piece by piece.
+    another name of the same file. An upload in pieces is written piece by piece.
 
     Args:
         folder: an empty one.

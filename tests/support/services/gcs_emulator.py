@@ -35,7 +35,7 @@ _BUCKET = "broetchen-tests"
 
 
 class Handler(RequestHandler):  # type: ignore[misc]
-    """Also answers for credentials, and keeps to the preconditions of copies, uploads, patches and deletions.
+    """Answers for credentials as well, and keeps to the preconditions of copies, uploads, patches and deletions.
 
     Of uploads, to those in one request, whose preconditions the client states.
     """
@@ -86,7 +86,7 @@ class Handler(RequestHandler):  # type: ignore[misc]
         self.wfile.write(body)
 
     def do_GET(self) -> None:
-        """Of a generation that is asked for, gives that one or none: the store keeps no others."""
+        """Gives the generation that is asked for, or none: the store keeps no older ones."""
         parts = urllib.parse.urlsplit(self.path)
         match, asked = _ANY_OBJECT.search(parts.path), urllib.parse.parse_qs(parts.query).get("generation")
         if match and asked:
@@ -175,7 +175,7 @@ def emulated_bucket(folder: Path, host: str = "127.0.0.1", storage: Storage | No
     logging.getLogger("gcp_storage_emulator").setLevel(logging.CRITICAL)
     storage = storage or Storage(use_memory_fs=True)
     buckets.create_bucket(_BUCKET, storage)
-    # Else it keeps what is deleted, and writes a list of it all at each request that changes anything.
+    # Else it keeps deleted objects, and lists all of them at each request that changes anything.
     storage.buckets[_BUCKET]["softDeletePolicy"] = {"retentionDurationSeconds": "0"}
     with _Server((host, 0), functools.partial(Handler, storage)) as server:
         address = f"http://{host}:{server.server_address[1]}"

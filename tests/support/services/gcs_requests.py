@@ -1,4 +1,4 @@
-"""The requests that this process sends to Google Cloud Storage, and what others do right before one."""
+"""The requests that this process sends to Google Cloud Storage, and acts of others right before one."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Sent:
 
 
 class Requests:
-    """What this process has asked of the store; `gcs_requests` makes it."""
+    """The requests of this process to the store; the fixture `gcs_requests` makes it."""
 
     def __init__(self) -> None:
         self._sent: list[Sent] = []
@@ -54,19 +54,19 @@ class Requests:
         return [one for one in self._sent if one.name == name]
 
     def kinds(self, path: str) -> list[str]:
-        """What was asked of one object."""
+        """The kinds of the requests about one object, in the order of their answers."""
         return [one.what for one in self.of(path)]
 
     def before(self, what: str, act: Callable[[], requests.Response | None]) -> None:
         """Has somebody act right before the next request of a kind about an object.
 
-        What they return or raise, if anything, is its answer.
+        The answer is a response that `act` returns, or the exception that it raises; None lets the store answer.
         """
         self._acts.append((what, act))
 
     @contextlib.contextmanager
     def of_others(self) -> Iterator[None]:
-        """What this thread asks during the block counts as another process's."""
+        """Counts the requests of this thread during the block as those of another process."""
         self._others.ask = True
         try:
             yield
@@ -85,7 +85,7 @@ class Requests:
     def send(
         self, really: Callable[[], requests.Response], method: str, url: str, data: Any, timeout: Any
     ) -> requests.Response:
-        """Sends a request, after what somebody does before it."""
+        """Sends a request, after the act of somebody before it."""
         if getattr(self._others, "ask", False):
             return really()
         what, name = _kind(method, url, data)

@@ -18,7 +18,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, ClassVar
 
-# What an address of the store is signed with: whoever has it can read the file.
+# The signature in an address of the store: everybody who has it can read the file.
 SIGNATURE = "5ec2e7c0ffee"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 _REVISION = "(refs/(?:convert|pr)/[^/]+|[^/]+)"
@@ -38,7 +38,7 @@ class HubServer:
         expired_after: so many answers of the store after which an address is refused, as signed ones are; 0 is never.
         refuses: the HTTP status with which the store answers, where it is not 0.
         left_out: headers that no answer has.
-        answers_from: the first byte that the store says and sends, of whatever is asked for, where it is not negative.
+        answers_from: the first byte that the store says and sends, whichever is asked for, where it is not negative.
         fetched: bytes of content sent, by path in the repository.
         resolved: how often each path has been redirected to the store.
         authorized: paths of the requests that carried a token.

@@ -1,4 +1,4 @@
-"""Beam's own portable job service, and workers that do not end with whoever has started a job, each in its process."""
+"""Beam's own portable job service, and workers that outlive the command that started a job, each in its process."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def served(
         command: its last argument is the option that takes the port.
         log: for what it says.
         environment: more variables.
-        before_port: what that option has before the port.
+        before_port: the value of that option before the port.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

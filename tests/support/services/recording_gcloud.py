@@ -1,8 +1,8 @@
 """gcloud, xpk and kubectl that play Google Cloud: programs on the PATH with a folder for their state.
 
-They record how they are called, and go through the states and errors that a test has laid down. What they are given to
-run on a machine they run, by a real `sh -c` as ssh does, each machine in a folder of its own: the scripts are real, and
-so is bash. What belongs to such a machine (sudo, systemctl, gcsfuse …) are further names of this program.
+They record how they are called, and go through the states and errors that a test has laid down. Commands for a machine
+are run by a real `sh -c`, as by ssh, each machine in a folder of its own: the scripts are real, and so is bash. The
+programs of such a machine (sudo, systemctl, gcsfuse …) are further names of this program.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _COMPILED = "program.pyc"
 _STATE, _ROOT = "RECORDING_STATE", "RECORDING_ROOT"
 
 GCSFUSE = "a package of gcsfuse\n"
-"""What stands for the package that a release of it has."""
+"""The content that stands for the package of a release."""
 
 NOT_FOUND = "ERROR: (gcloud.compute.tpus) NOT_FOUND: Resource 'projects/p/locations/z/{}' was not found"
 # It writes to the machine's folders alone: those that the scripts do not know from their settings are moved here.
@@ -85,7 +85,7 @@ class Recorder:
         return [call for call in _lines(self.folder / "calls.jsonl", program) if set(words) <= set(call)]
 
     def trained(self, machine: int = 0) -> list[list[str]]:
-        """What the trainer on a machine was called with, each time."""
+        """The arguments of each call of the trainer on a machine."""
         return [call for call in self.machine_calls("trainer", machine) if not call[0].endswith(_RUNNER)]
 
     def machine_calls(self, program: str, machine: int = 0) -> list[list[str]]:
@@ -93,7 +93,7 @@ class Recorder:
         return _lines(self.folder / f"machine-{machine}" / "calls.jsonl", program)
 
     def installed(self, machine: int = 0) -> list[list[str]]:
-        """What apt-get was called with on a machine."""
+        """The arguments of each call of apt-get on a machine."""
         return self.machine_calls("apt-get", machine)
 
     def machine(self, machine: int = 0) -> Path:
@@ -353,9 +353,9 @@ def _journaled(machine: Path, command: list[str], **options: Any) -> int:
         return subprocess.run(command, stdout=journal, stderr=journal, **options).returncode
 
 
-# What the trainer of these machines ends with to say that it goes on.
+# The exit code by which the trainer of these machines says that it goes on.
 _RUNS = 77
-# What runs it there: a program of ours, for a real Python.
+# The program that runs the trainer there: one of ours, for a real Python.
 _RUNNER = "/ending.py"
 
 
@@ -479,7 +479,7 @@ def _xpk(folder: Path, arguments: list[str]) -> int:
 
 
 def _contain(folder: Path, options: dict[str, str]) -> int:
-    """What xpk's image and container do: both commands go through a shell, unquoted, as in xpk."""
+    """Does the work of xpk's image and container: both commands go through a shell, unquoted, as in xpk."""
     machine = folder / "machine-0"
     app = machine / "app"
     shutil.rmtree(app, ignore_errors=True)

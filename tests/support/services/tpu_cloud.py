@@ -1,4 +1,4 @@
-"""For tests of runs on TPUs: a Google Cloud that is played, a dataset in a bucket, names that no shell should read."""
+"""Parts for tests of runs on TPUs: a Google Cloud that is played, data in a bucket, names that no shell may read."""
 
 from __future__ import annotations
 

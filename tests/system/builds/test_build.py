@@ -92,7 +92,7 @@ def draw_mix(
     bos: int | None = None,
     eos: int | None = None,
 ) -> tuple[dict[str, dict[str, int]], dict[str, list[str]]]:
-    """Writes a dataset for each corpus, and draws its budgets from what it holds by the reference.
+    """Writes a dataset for each corpus, and draws its budgets from its tokens by the reference.
 
     Returns:
         budgets as a config has them, and documents, of each dataset that holds a token.
@@ -237,7 +237,7 @@ def test_every_runner_gives_the_same_pairs(corpus: Path, pairs: dict[str, str], 
 
 
 def test_pairs_are_what_megatrons_own_tool_writes(corpus: Path, pairs: dict[str, str], tmp_path: Path) -> None:
-    """Of the same documents: the whole of dataset b in one shard, as `preprocess_data.py --append-eod` has it."""
+    """The documents are the same: the whole of dataset b in one shard, as `preprocess_data.py --append-eod` has it."""
     ids = reference_ids(documents_of((corpus / "b").glob("*.parquet")))
     config = make_config(corpus, {"b": {"tokens": len(flat(ids))}}, records=PAIRS, shards={"target_size": "1GiB"})
     build(config, str(tmp_path / "out"), quiet=True)
@@ -310,7 +310,7 @@ def test_a_short_source_is_kept_where_the_config_says_so(corpus: Path, tmp_path:
 @pytest.mark.slow
 @pytest.mark.parametrize("record_format", ["text", "parquet"])
 def test_text_is_read_on_behind_a_long_document_without_a_cut(tmp_path: Path, record_format: str) -> None:
-    """No prefix of the first document has one token, and the document is longer than what is read in reserve."""
+    """No prefix of the first document has one token, and the document is longer than the text read in reserve."""
     (emoji,) = reference_ids(["🙂"], eos=None)
     assert len(emoji) > 1
     write_parquet(tmp_path / "a" / "0.parquet", [["🙂" * 5000], ["x" for _ in range(3)], ["y"]])

@@ -1,4 +1,4 @@
-"""Sources and tokenizers that are damaged, odd, or not what was planned: what the hostile input campaign has found."""
+"""Sources and tokenizers that are damaged, odd, or not as planned: findings of the hostile input campaign."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def test_the_job_is_staged_and_nothing_is_built(staged: Staged) -> None:
 
 
 def test_workers_install_what_the_lock_file_names_by_hash(staged: Staged) -> None:
-    """And nothing else: it has all that the project's wheel asks for, which needs nothing to be built with."""
+    """They install nothing else: it has all packages that the project's wheel asks for, and building it needs none."""
     assert staged.files["requirements.txt"] == LOCK.read_bytes()
     lines = staged.files["requirements.txt"].decode().replace("\\\n", " ").splitlines()
     locked: dict[str, str] = {}
@@ -141,7 +141,7 @@ def test_requirements_that_are_given_take_the_place_of_ours(tmp_path: Path) -> N
 def test_the_job_is_small_and_has_our_defaults(staged: Staged) -> None:
     job = json.loads(staged.description)
     assert len(staged.description) < 100_000
-    # What the description refers to. Its size does not depend on the sources.
+    # The description refers to this file. Its size does not depend on the sources.
     assert len(staged.files["pipeline.pb"]) < 150_000
     (pool,) = job["environment"]["workerPools"]
     assert pool["diskSizeGb"] == 50

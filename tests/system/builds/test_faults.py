@@ -1,4 +1,4 @@
-"""The fault campaign in short: each kind of trial that the command makes by the hundred, and what it would notice."""
+"""The fault campaign in short: each kind of trial once, and the faults that the campaign would notice."""
 
 from __future__ import annotations
 

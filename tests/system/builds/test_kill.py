@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
-    """Without traces, or with them or in another format where a test asks for it."""
+    """A config without traces, or with them or in another format where a test asks for it."""
     kind = getattr(request, "param", "plain")
     return write_mix(
         tmp_path_factory.mktemp("killed"),

@@ -1,4 +1,4 @@
-"""No process of a local run listens where another user could connect, whatever it is asked for."""
+"""No process of a local run listens where another user could connect, by any options."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ CONFIG = SAMPLES.parent / "mix_configs" / "demo.yaml"
 PROCESSES = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")
 THREADS = ("--direct_running_mode=multi_threading", "--direct_num_workers=2")
 _TIMEOUT_S = 240
-# What is looked for is there as long as a pipeline runs; looking without a pause takes one of two processors.
+# The sockets are open as long as a pipeline runs; looking without a pause takes one of two processors.
 _PAUSE_S = 0.05
 
 
 @dataclasses.dataclass
 class Listening:
-    """What was seen of the sockets of a program and all that it has started.
+    """The sockets of a program and of all processes that it has started.
 
     Attributes:
         ports: addresses at which a process listened by TCP.
         sockets: paths of Unix sockets, with the modes of their folders and of the folders above them.
-        processes: the most that there were at a time.
-        looks: how many times it was looked.
+        processes: the most at a time.
+        looks: the number of looks.
     """
 
     ports: set[tuple[str, int]] = dataclasses.field(default_factory=set)
@@ -251,7 +251,7 @@ def test_where_sockets_have_no_place_one_process_does_the_work_and_says_so(
 
 @pytest.mark.slow
 def test_the_command_says_it_on_standard_error(tmp_path: Path) -> None:
-    """Others may exchange what lies in any of these folders."""
+    """Others may exchange the files in any of these folders."""
     shared = tmp_path / "shared"
     shared.mkdir()
     shared.chmod(0o777)
@@ -294,7 +294,7 @@ def test_a_killed_run_leaves_a_folder_that_a_later_one_sweeps(tmp_path: Path, pl
     with started(again, temporary(place)) as process:
         held = _wait_for_sockets(process, place, beside=left)
         assert not left.exists()
-        # What a run does that begins meanwhile.
+        # A run that begins meanwhile does this.
         sweep = python("from transforms.files import scratch; scratch.run_folder()")
         subprocess.run(sweep, env={**os.environ, **temporary(place)}, check=True)
         assert process.poll() is None

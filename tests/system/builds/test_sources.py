@@ -1,4 +1,4 @@
-"""Names of folders and files are names, whatever is in them; and a source that is short costs no work twice."""
+"""Names of folders and files are names, with any characters; and a source that is short costs no work twice."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def test_log_normal_lengths(tmp_path: Path, sigma: float, seed: int) -> None:
 
 
 def test_short_rows_before_a_document_of_two_megabytes(tmp_path: Path) -> None:
-    """Whose 58 shards would all be encoded, by the tokens of the first rows, for a budget of 40,000."""
+    """By the tokens of the first rows alone, all 58 shards would be encoded for a budget of 40,000."""
     texts = list(itertools.islice(documents(0.5, 2**40, 1), 1200))
     rows = ["kurz", "Ein langes Dokument. " * 100_000, *(f"Zeile {number}" for number in range(300))]
     for number in range(4):

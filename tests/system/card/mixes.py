@@ -1,4 +1,4 @@
-"""A small mix of two datasets, built by the command, and what lies where it was built."""
+"""A small mix of two datasets, built by the command, and the files at its output."""
 
 from __future__ import annotations
 

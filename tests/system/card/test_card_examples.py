@@ -1,4 +1,4 @@
-"""What a card tells its readers to do works, in the folder where it lies."""
+"""The commands and programs of a card work in the folder where it lies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from transforms.dataset.manifest import read_manifest
 
 
 def run_program(output: Path) -> str:
-    """What the card's program prints, run as its reader would, with Brötchen installed."""
+    """The output of the card's program, run as its reader would, with Brötchen installed."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", program_of(output)],

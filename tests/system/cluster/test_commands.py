@@ -1,4 +1,4 @@
-"""`broetchen cluster` as its users see it: help, what is refused, and how it ends."""
+"""`broetchen cluster` as its users see it: its help, its refusals, and its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Builds on hosts that share a bucket and nothing else: the same bytes, whatever is lost on the way."""
+"""Builds on hosts that share a bucket and nothing else: the same bytes, with any losses on the way."""
 
 from __future__ import annotations
 
@@ -72,13 +72,13 @@ def write_sources(bucket: str, folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def demo(there: Cluster) -> dict[str, str]:
-    """What a build in one process here makes of the demo's mix."""
+    """The files that a build in one process here makes of the demo's mix."""
     return built_here(there, f"{there.bucket}/mix_configs/demo.yaml")
 
 
 @pytest.fixture(scope="module")
 def wide(there: Cluster) -> dict[str, str]:
-    """And of the mix of some hundred shards."""
+    """The same for the mix of some hundred shards."""
     found = built_here(there, f"{there.bucket}/mixes/wide.yaml")
     assert len([name for name in found if name.endswith(".arecord")]) > 90
     return found
@@ -86,7 +86,7 @@ def wide(there: Cluster) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def narrow(there: Cluster) -> dict[str, str]:
-    """And of one of fewer."""
+    """The same for a mix of fewer shards."""
     return built_here(there, f"{there.bucket}/mixes/narrow.yaml")
 
 
@@ -167,7 +167,7 @@ def test_the_demo_on_two_hosts(there: Cluster, pair: list[Host], demo: dict[str,
 
 
 def listeners(host: Host) -> list[str]:
-    """What listens by TCP on a host, as ``address:port``."""
+    """The sockets that listen by TCP on a host, as ``address:port``."""
     found = []
     for table in ("tcp", "tcp6"):
         for line in (host.root / "proc/1/net" / table).read_text().splitlines()[1:]:

@@ -1,1 +1,1 @@
-"""What the package is installed from, and with."""
+"""The sources that the package is installed from, and the packages that come with it."""

@@ -1,4 +1,4 @@
-"""The package in an environment of its own: what is declared is enough, and the demo runs anywhere."""
+"""The package in an environment of its own: the declared packages are enough, and the demo runs anywhere."""
 
 from __future__ import annotations
 

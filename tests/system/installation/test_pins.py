@@ -1,4 +1,4 @@
-"""What is installed unseen is known by its hash: the packages that the Makefile, the image, TPUs and trainers take."""
+"""Packages that are installed unseen are known by their hashes: those of the Makefile, the image, TPUs and trainers."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_what_is_built_is_built_by_what_the_lock_names(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
 def test_nothing_else_is_built(lock: Path, tmp_path: Path) -> None:
-    """Of all others there are wheels, for this system: nothing of theirs is run to install them."""
+    """All others have wheels for this system: none of their code is run to install them."""
     uv = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--dry-run", "--python", sys.executable]
     built = ["--no-binary", "google-apitools"] if lock.parent == ROOT else []
     options = [

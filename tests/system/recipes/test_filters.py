@@ -155,7 +155,7 @@ def test_a_filtered_build_is_that_of_a_source_with_those_rows_alone(scored: Path
     manifest = manifest_of(scored / "out")
     assert manifest.config["dataset"]["filters"] == WANTED
     assert manifest.skipped == {}
-    assert manifest.filtered > 16  # those of two row groups, and half of each other
+    assert manifest.filtered > 16  # the rows of two row groups, and half of each other
     (outlook,) = plan(config)
     assert outlook.available == len(ids)
     assert outlook.kept_share is not None
@@ -223,7 +223,7 @@ def test_rows_that_do_not_pass_are_no_bad_rows(scored: Path) -> None:
 
 
 def test_a_build_with_another_budget_goes_on_with_what_was_filtered(scored: Path) -> None:
-    """And ends with the bytes of a build that was not interrupted."""
+    """It ends with the bytes of a build that was not interrupted."""
     short = config_of(scored, {"tokens": 10_000, "filters": WANTED})
     with pytest.raises(BroetchenError, match=r"source is exhausted.*filter less"):
         build(short, str(scored / "out"), quiet=True)
@@ -249,8 +249,8 @@ def test_a_build_with_another_budget_goes_on_with_what_was_filtered(scored: Path
             'no column "scor", by which its rows are to be filtered; the file has id',
         ),
         ({"filters": [["score", ">", "1"]]}, 'column "score" is double, which cannot be compared as `> "1"`'),
-        ({"filters": [["score", ">", 99]]}, "leave no document; see that they are meant so"),
-        ({"filters": [["cut", "==", True], ["cut", "==", False]]}, "leave no document; see that they are meant so"),
+        ({"filters": [["score", ">", 99]]}, "leave no document; check them"),
+        ({"filters": [["cut", "==", True], ["cut", "==", False]]}, "leave no document; check them"),
         ({"exclude": {"column": "id", "values": "gone.txt"}}, "gone.txt"),
         ({"exclude": {"column": "nope", "values": "ids.txt"}}, 'no column "nope"'),
     ],
@@ -278,7 +278,7 @@ def test_a_config_names_the_line_of_a_wrong_filter(tmp_path: Path) -> None:
 
 
 def test_row_groups_that_hold_nothing_are_told_from_those_that_do(scored: Path) -> None:
-    """In an order in which they stand before and behind the one that begins at the same token."""
+    """In this order they stand before and behind the one that begins at the same token."""
     groups = [
         [scored_row(0, group, number) | {"score": float(group % 2)} for number in range(8)] for group in range(12)
     ]

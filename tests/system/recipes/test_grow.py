@@ -191,7 +191,7 @@ def test_old_files_followed_by_new_ones(tmp_path: Path) -> None:
 
 
 def test_a_source_that_was_written_once_is_not_taken_for_another(tmp_path: Path) -> None:
-    """What eval could not be cut from stands at the end of train, out of its order."""
+    """A document that eval could not be cut from stands at the end of train, out of its order."""
     documents = ["Satz eins und noch mehr.", "Satz zwei und noch etwas mehr.", "Satz drei und viel mehr davon.", "🫨"]
     write_parquet(tmp_path / "a" / "0.parquet", [[document] for document in documents])
     settings = {"records": {"format": "text"}, "shards": {"target_size": 500, "max_records": 1}}

@@ -42,7 +42,8 @@ def reference(config: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     return tree(output)
 
 
-# In the order of a build, since each run goes on where the one before was killed. What is taken over comes first.
+# In the order of a build, since each run goes on where the one before was killed. Shards that are taken over come
+# first.
 MOMENTS = [
     Moment(None, 0, 1.0),
     Moment(State.tokenizer, 1, 0.01),

@@ -136,7 +136,7 @@ def test_any_small_sources_give_all_of_their_text_once(
 
 
 def test_a_document_put_back_by_the_last_split_moves_those_after_the_cut(tmp_path: Path) -> None:
-    """Eval is cut off the end: what it cannot cut goes before the cut, and what follows the cut moves on by two."""
+    """Eval is cut off the end: a document without a cut goes before it, and the rest after it moves on by two."""
     x = "x" * 40
     cut = f"straße12{x}🙂<|eos|> {x}straße straße12straße "
     groups: list[list[str | None]] = [

@@ -1,4 +1,4 @@
-"""Shards by their records: what comes out of a build where `shards.max_records` decides where they end."""
+"""Shards by their records: the output of a build where `shards.max_records` decides where they end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is published of a source that is smaller than its budget, and is to be read several times."""
+"""The datasets of a source that is smaller than its budget, and is to be read several times."""
 
 from __future__ import annotations
 

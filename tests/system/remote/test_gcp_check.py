@@ -1,4 +1,4 @@
-"""`make gcp-check` against a Dataflow and a bucket of the tests: what people with an account run on Google's."""
+"""`make gcp-check` against a Dataflow and a bucket of the tests; people with an account run it on Google's."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def restored() -> Iterator[None]:
 
 
 def rows(printed: str) -> dict[str, tuple[str, str]]:
-    """Of the table: (what came of it, the note) by step."""
+    """The rows of the table: (outcome, note) by step."""
     found = re.findall(r"^\| (.+?) \| (\S+) \| [\d,]+ \| (.*) \|$", printed, re.M)
     return {step: (outcome, note) for step, outcome, note in found}
 

@@ -1,4 +1,4 @@
-"""Prism, a runner that is not of Python: the same bytes, and what becomes of a job whose parts are lost.
+"""Prism, a runner that is not of Python: the same bytes, and the fate of a job whose parts are lost.
 
 Its workers are those of `broetchen cluster worker`, by the protocol of which Flink and Spark make use as well.
 """
@@ -38,7 +38,7 @@ _SOON_S, _LONGEST_S = 60.0, 300.0
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What a build in this process writes."""
+    """The files that a build in this process writes."""
     folder = tmp_path_factory.mktemp("expected")
     build(demo_config(), str(folder), datasets=["fineweb_english"], quiet=True)
     return files(folder)
@@ -63,7 +63,7 @@ class OnPrism(OnJobService):
         endpoint: of Prism.
         workers: of the pool.
         gate: at which they wait.
-        operations: where they note what they are about to do.
+        operations: the file in which they note each of their next ones.
     """
 
     def __init__(self, endpoint: str, workers: str, gate: Gate, operations: Path) -> None:

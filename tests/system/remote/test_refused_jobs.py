@@ -1,4 +1,4 @@
-"""What a build says when the service that runs it refuses or ends it: a line or two, and none of the job's options."""
+"""The message of a build that its service refuses or ends: a line or two, and none of the job's options."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def remote_config(gcs_prefix: str) -> str:
 
 
 def build_while(meanwhile: Callable[[], None], config: str, output: str, options: list[str]) -> str:
-    """What a build that fails has said."""
+    """The standard error of a build that fails."""
     thread = threading.Thread(target=meanwhile, daemon=True)
     thread.start()
     done = run_command("build", config, "--output", output, "--quiet", *options)
@@ -59,7 +59,7 @@ def test_a_job_that_is_ended_in_the_console(
 
     said = build_while(end, remote_config, f"{gcs_prefix}/out", dataflow.options())
     assert re.search(rf"^broetchen: {words}", said, re.MULTILINE), said
-    # What is news of a job is shown.
+    # The job's id and page are shown.
     (job,) = dataflow.jobs
     assert f"Created job with id: [{job}]" in said
     assert re.search(rf"monitoring console, please navigate to https://\S+/{job}\?project=broetchen-tests", said)

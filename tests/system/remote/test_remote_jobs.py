@@ -1,4 +1,4 @@
-"""Jobs that services run: what becomes of them, and of the lock of their output, when their driver stops."""
+"""Jobs that services run: their fate, and that of the lock of their output, when their driver stops."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def wait_for(what: Callable[[], object], seconds: float = 300) -> None:
 
 
 class Started:
-    """A command at work, and what it has said so far."""
+    """A command at work, and its output so far."""
 
     def __init__(self, process: subprocess.Popen[bytes], errors: Path) -> None:
         self.process, self._errors = process, errors
@@ -252,7 +252,7 @@ def test_jobs_that_only_read_are_cancelled_too(on_dataflow: OnDataflow, gcs_pref
     assert not on_dataflow.service.active()
 
 
-# On Beam's own job service, with workers that live on when whoever has started the job is gone.
+# On Beam's own job service, with workers that outlive the command that started the job.
 
 
 class Gate:
@@ -393,6 +393,6 @@ def test_an_endpoint_at_which_nobody_answers_is_an_error_after_ten_seconds(tmp_p
     assert refused.returncode == 1, refused.stderr
     (line,) = refused.stderr.splitlines()
     assert line == (
-        "broetchen: --job_endpoint 127.0.0.1:9: no job service answers there within 10 s; see that it runs, and that "
-        "address and port are right"
+        "broetchen: --job_endpoint 127.0.0.1:9: no job service answers there within 10 s; check that it runs, and "
+        "that address and port are right"
     )

@@ -1,4 +1,4 @@
-"""What a build from `gs://` fetches of its sources, by the ranges that the store is asked for."""
+"""The bytes that a build from `gs://` fetches of its sources, by the ranges that the store is asked for."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def printed(summary: MixtureSummary, output_format: OutputFormat) -> str:
 
 
 def rows_of(summary: MixtureSummary) -> dict[str, dict[str, Any]]:
-    """What JSON says of each dataset."""
+    """The row of each dataset in JSON."""
     return {row.pop("dataset"): row for row in json.loads(printed(summary, "json"))}
 
 
@@ -71,7 +71,7 @@ def named(shares: dict[str, float]) -> str:
 
 @pytest.mark.slow
 def test_the_demo_mix_comes_out_with_the_shares_of_its_config(demo: Path, tmp_path: Path) -> None:
-    """The command draws nearly all there is, and leaves two files that agree with what it prints."""
+    """The command draws nearly all there is, and leaves two files that agree with its output."""
     target, evaluation = tmp_path / "mixture.json", tmp_path / "eval.txt"
     result = run_command(
         "mix", demo, "--output", target, "--eval-output", evaluation, "--simulate", "600", "--format", "json"

@@ -1,4 +1,4 @@
-"""`broetchen train` as its users meet it: what it refuses, and with which exit code."""
+"""`broetchen train` as its users meet it: its refusals, and their exit codes."""
 
 from __future__ import annotations
 

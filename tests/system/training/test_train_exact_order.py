@@ -1,4 +1,4 @@
-"""The real MaxText on this machine: a run in an exact order, beside one that draws records; and what each step held."""
+"""The real MaxText on this machine: an exact order, beside a run that draws records; and the documents of each step."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ TOKEN = "hf_0123456789secret"
 
 @pytest.fixture(scope="module", autouse=True)
 def variables() -> Iterator[None]:
-    """What a trainer must not see, throughout."""
+    """Sets variables that no trainer may see, throughout."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_TOKEN", TOKEN)
         patch.setenv("M_STEPS", "2")
@@ -87,7 +87,7 @@ def test_status_and_logs_of_a_run_that_has_ended(data, trained):
 
 
 def test_it_does_not_go_on_with_other_readers(data, trained):
-    """And where it would read in another order, it says so."""
+    """Where it would read in another order, it says so."""
     path = config_file(data, trained, steps=20)
     refused = run_command("train", path, "--dry-run", "--set", "parameters.grain_worker_count=2")
     assert refused.returncode == 2
@@ -114,7 +114,7 @@ def test_a_run_that_ends_early_has_failed_and_says_how_to_save_it(data, trainer,
     assert f"last step    {last} of 9: loss" in shown
     assert "ended early  the data has no more for a step\n" in shown
     assert f"checkpoints  0, 3; {unsaved}\n" in shown
-    # That saves its last steps.
+    # With the steps that the message names, the last ones are saved.
     again = run_command("train", path, *own, "--set", f"parameters.steps={last + 1}", timeout=900)
     assert again.returncode == 0, again.stderr
     assert checkpoint_steps(str(tmp_path / "run"))[-1] == last

@@ -1,4 +1,4 @@
-"""`--target local` without a trainer: dry runs, what is refused, and which models can be exported."""
+"""`--target local` without a trainer: dry runs, refusals, and which models can be exported."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TOKEN = "hf_0123456789secret"
 
 @pytest.fixture(scope="module", autouse=True)
 def variables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A cache that is empty, and what a trainer must not see."""
+    """An empty cache, and variables that a trainer must not see."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BROETCHEN_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("HF_TOKEN", TOKEN)
@@ -63,7 +63,7 @@ def test_a_dry_run_shows_a_script_and_leaves_nothing(data, tmp_path, monkeypatch
 
 
 def test_a_dry_run_can_be_pasted(data, tmp_path):
-    """What it runs sees the job's files, no token, and leaves its log where `logs` finds it."""
+    """The program that it runs sees the job's files, no token, and leaves its log where `logs` finds it."""
     python = tmp_path / "a python"
     python.write_text(f"#!{sys.executable}\nimport os, sys\nprint(*sys.argv[1:], os.environ, sep='\\n')\n")
     python.chmod(0o755)

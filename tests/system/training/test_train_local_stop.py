@@ -67,10 +67,10 @@ class Stopped:
 
     Attributes:
         output: where it is.
-        history: what it had logged by then.
-        status: what `status` printed while it was running.
-        second: what a second start came to.
-        stop: what `stop` printed.
+        history: of its log by then.
+        status: the output of `status` while it was running.
+        second: the outcome of a second start.
+        stop: the output of `stop`.
         code, shown: how the command that was running ended, and all that it printed.
     """
 
@@ -119,7 +119,7 @@ class Interrupted:
 
     Attributes:
         output: where it is.
-        history: what it has logged.
+        history: of its log.
         code, shown: how the command ended, and all that it showed.
     """
 

@@ -1,4 +1,4 @@
-"""What docs/training*.md say: every command is run, dry where it would start something, and configs are whole."""
+"""docs/training*.md are true: every command is run, dry where it would start something, and configs are whole."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_a_command_of_the_documents(command, working, tmp_path, monkeypatch, clo
         typer.main.get_command(app).main(arguments, standalone_mode=False)
     except BroetchenError as caught:
         error = caught
-    # What is not started has a status, but no logs.
+    # A run that is not started has a status, but no logs.
     if error is not None:
         assert acts, error
         assert not isinstance(error, UsageError), error

@@ -1,4 +1,4 @@
-"""Parquet out of parquet: what becomes of the source's other columns, as `datasets` reads it back."""
+"""Parquet out of parquet: the source's other columns, as `datasets` reads them back."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def write_files(folder: Path, tables: Sequence[pa.Table], **settings: Any) -> No
 
 
 def vocab(folder: Path, tokens: int = 1000) -> list[dict[str, Any]]:
-    """What `datasets` reads of a built corpus."""
+    """The rows of a built corpus, as `datasets` reads them."""
     done = run_command("vocab", write_mix(folder, tokens), "--output", folder / "out", "--quiet")
     assert done.returncode == 0, done.stderr
     files = sorted(str(path) for path in (folder / "out" / "a").glob("*.parquet"))

@@ -153,7 +153,7 @@ def test_a_closed_writer(tmp_path):
 def test_a_file_that_was_cut_short_is_not_published(tmp_path, records, kept):
     writer = ShardWriter(str(tmp_path / "a"))
     writer.write_many(records)
-    # What a disk may do behind the writer's back. ArrayRecord reads such a file as one without records.
+    # A disk may do this behind the writer's back. ArrayRecord reads such a file as one without records.
     assert writer._writer is not None
     writer._writer.close()
     os.truncate(writer._temporary, kept)

@@ -1,4 +1,4 @@
-"""What counts of bytes say of the pairs of a corpus, and that a trainer that counts wrongly is found out."""
+"""Bounds on the pairs of a corpus by its counts of bytes, and that a trainer that counts wrongly is found out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is written of a source that is smaller than its budget, and how often it is to be read."""
+"""The tokens written of a source that is smaller than its budget, and how often they are to be read."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from transforms.budget.text_cut import DocumentSpan, find_cut, find_last_cut, ta
 
 
 def words(text: str) -> int:
-    """A toy tokenizer: one token a word, whatever the spaces."""
+    """A toy tokenizer: one token a word, with any spaces."""
     return len(text.split())
 
 
@@ -84,7 +84,7 @@ def counting(likely: int, others: Mapping[int, int]) -> Callable[[str], int]:
     ],
 )
 def test_the_cut_nearest_to_the_likeliest_place_is_taken(with_the_tokens: tuple[int, ...], kept: int | None) -> None:
-    """That place is 100; of the lengths that the bisection tries on its way there, none has the tokens."""
+    """The likeliest place is 100; none of the lengths that the bisection tries on its way there has the tokens."""
     count = counting(100, dict.fromkeys(with_the_tokens, 5))
     assert find_cut("x" * 1000, 5, count) == kept
 
@@ -153,7 +153,7 @@ def test_splits_are_exact_and_hold_each_character_once_in_its_order(texts: list[
         spans = [*taken.taken, *taken.rest]
         assert all(span.tokens == pairs(shards.text(span)) and span.documents > 0 for span in spans)
         assert sum(span.tokens for span in taken.taken) == budget - taken.missing
-        # What is taken and what is put back is where the text begins; the rest follows, and what was put back leads it.
+        # The text that is taken or put back comes first in the order; the rest follows, led by the text put back.
         before = shards.places(rest)
         gone = len(before) - len(shards.places(taken.rest[len(taken.put_back) :]))
         assert sorted(shards.places(taken.taken) + shards.places(taken.put_back)) == before[:gone]
@@ -270,7 +270,7 @@ def test_the_last_splits_are_exact_and_the_rest_is_all_that_is_left(texts: list[
         assert sum(span.tokens for span in taken.taken) == budget - taken.missing
         # Nothing is lost, and nothing is there twice.
         assert sorted(shards.places(spans)) == sorted(before)
-        # What is taken is in order, and so is what was put back.
+        # The text that is taken is in order, and so is the text put back.
         assert [before.index(place) for place in shards.places(taken.taken)] == sorted(
             before.index(place) for place in shards.places(taken.taken)
         )
@@ -288,7 +288,7 @@ def take_last(texts: Sequence[Sequence[str]], budget: int) -> tuple[tuple[Docume
 
 
 def test_the_last_documents_are_taken_whole_and_of_the_one_before_its_end() -> None:
-    """What is left of it ends the rest."""
+    """The beginning of that one ends the rest."""
     rest, taken = take_last([["a", "bb"], ["aaa", "b"]], 3)
     assert rest == (DocumentSpan(0, 0, 2, 3), DocumentSpan(1, 0, 1, 1, 0, 1))
     assert taken == (DocumentSpan(1, 0, 1, 2, 1, None), DocumentSpan(1, 1, 2, 1))

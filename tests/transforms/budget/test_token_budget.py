@@ -138,7 +138,7 @@ def test_of_two_counts_of_a_shard_the_one_that_read_more_is_kept(less: ShardCoun
     ids=["complete", "rows", "tokens"],
 )
 def test_a_count_holds_more_only_where_more_of_the_shard_was_read(less: ShardCount, more: ShardCount) -> None:
-    """What takes the place of another in the work folder: checksum and attempt, which decide above, do not here."""
+    """Such a count replaces another in the work folder: checksum and attempt, which decide above, do not here."""
     assert more.holds_more(less)
     assert not less.holds_more(more)
     equal = dataclasses.replace(less, file=FileMark(1, "z"), attempt="z")

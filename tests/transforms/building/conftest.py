@@ -204,7 +204,7 @@ class Stages:
         return self.build
 
     def finished(self) -> dict[str, str]:
-        """What the dataset's folder holds in the end (see `tree`)."""
+        """The files of the dataset's folder in the end (see `tree`)."""
         return tree(self.kept / "finished" / "a")
 
 

@@ -1,4 +1,4 @@
-"""What is published of a dataset: which shards whole, which parts of others, and what is said where it is short."""
+"""The shards of a dataset that are published, whole or in part, and the message where it is short."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Format], SmallB
 
 
 def contents(publish_plan: PublishPlan, split: str) -> list[Content]:
-    """What each file of a split holds; the tasks are in the order of the files."""
+    """The content of each file of a split; the tasks are in the order of the files."""
     tasks = [task for task in publish_plan.tasks if task.split == split]
     assert [(task.index, task.of) for task in tasks] == [(index, len(tasks)) for index in range(len(tasks))]
     return [(task.count.ordinal, task.piece, task.spans) for task in tasks]
@@ -185,7 +185,7 @@ def test_published_text_is_the_documents_cut_where_the_splits_end(tmp_path: Path
     publish_plan = build.publish_plan()
     assert publish_plan.sums.put_back == {"train": 0, "eval": 1, "test": 0}
     assert publish_plan.sums.missing == {"train": 0, "eval": 0, "test": 0}
-    # What the dataset has of the source: up to "xyz", the third document of shard 2. Shard 3 was not needed.
+    # The dataset has the source up to "xyz", the third document of shard 2. Shard 3 was not needed.
     assert rows_told(build, publish_plan) == [(0, 0, None), (1, 2, None), (2, 2, 3)]
     assert published(build) == {
         "train-00000-of-00002": ["abab", "cd"],
@@ -260,7 +260,7 @@ def test_a_short_source_is_published_where_the_config_keeps_it(
     assert kept.sums.missing == {"train": 5, "eval": 7}
     # All that there is was read, what follows the last token as well.
     assert [(ordinal, used) for ordinal, _, used in rows_told(build, kept)] == [(o, None) for o in range(len(ROWS))]
-    # What is not short is as it would be with `fail`.
+    # A dataset that is not short is as it would be with `fail`.
     budgets = {"train": build.tokens - 3}
     assert build.with_budgets(budgets, "keep").publish_plan() == build.with_budgets(budgets, "fail").publish_plan()
 
@@ -284,7 +284,7 @@ def test_the_work_folder_knows_what_whole_shards_are_called(tmp_path: Path, reco
 
 
 def test_nothing_is_published_where_no_document_has_a_cut(tmp_path: Path) -> None:
-    """But all rows are told of, as of any source that is exhausted."""
+    """All rows are told of, as of any source that is exhausted."""
     build = small_build(tmp_path, "text", [["🙂"], ["xyz"]]).with_budgets({"train": 1}, "keep")
     publish_plan = build.publish_plan()
     assert publish_plan == PublishPlan((), publish_plan.rows, SplitSums(missing={"train": 1}, put_back={"train": 2}))
@@ -295,7 +295,7 @@ def test_nothing_is_published_where_no_document_has_a_cut(tmp_path: Path) -> Non
 
 
 def test_the_tokens_that_text_lacks_are_added_up(built: Callable[[Format], SmallBuild]) -> None:
-    """By them the build decides whether to read on."""
+    """The build decides by them whether to read on."""
     build = built("text").with_budgets({"train": 30, "eval": 4})
     assert missing_text(build.spec, build.plan, build.counts) == 5 + 4
     assert missing_text(build.spec, build.plan, build.counts[:2]) == 24 + 4
@@ -336,7 +336,7 @@ def test_a_task_says_what_its_file_is_called_and_is_of_a_whole_shard_unless_told
 
 
 def test_a_task_says_where_in_its_shard_its_content_ends() -> None:
-    """In tokens, and where documents are text in documents; a part of one counts as one."""
+    """It says so in tokens, and where documents are text in documents; a part of one counts as one."""
     ids = PublishTask("small", "work", "arecord", "f" * 64, False, "eval", 0, 1, ShardCount(7, 40, documents=9))
     assert ids.end == 40
     assert dataclasses.replace(ids, piece=ShardSlice(7, 5, 30)).end == 35

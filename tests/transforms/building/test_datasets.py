@@ -31,7 +31,7 @@ def find(build: Build) -> Manifest | None:
 
 
 def refusal_of(build: Build) -> str:
-    """What is said of the dataset, of which nothing is touched."""
+    """The error about the dataset, of which nothing is touched."""
     before = tree(build.folder)
     with pytest.raises(BroetchenError) as caught:
         find(build)

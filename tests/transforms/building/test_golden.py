@@ -1,4 +1,4 @@
-"""The bytes of the demo's shards, written down: whoever builds it again, by whatever version, gets the same files.
+"""The bytes of the demo's shards, written down: everybody who builds it again, by any version, gets the same files.
 
 Other tests hold one build against another by the same code, and see nothing where both have changed.
 """
@@ -32,7 +32,7 @@ CHANGES = {f"datasets.{DATASET}.order": "shuffled", "shards.target_size": "32KiB
 
 @dataclasses.dataclass(frozen=True)
 class Golden:
-    """What the shards were, and the versions of the libraries that they were written with."""
+    """The digest of the shards, and the versions of the libraries that they were written with."""
 
     sha256: str
     versions: Mapping[str, str]
@@ -51,7 +51,7 @@ GOLDEN: dict[tuple[int, Format], Golden] = {
 
 
 def demo_spec(written: Format, output: Path) -> DatasetSpec:
-    """A dataset of the demo; what is built with it may lie beside those of other formats."""
+    """A dataset of the demo; its output may lie beside those of other formats."""
     changes = CHANGES | {"records.format": written, "records.add_eos": str(holds_ids(written)).lower()}
     config = load_config(ROOT / "mix_configs" / "demo.yaml", overrides=changes)
     tokenizer = load_config_tokenizer(config)
@@ -70,7 +70,7 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def digest(folder: Path) -> str:
-    """What `sha256sum *-of-* | sha256sum` prints in a folder."""
+    """The digest that `sha256sum *-of-* | sha256sum` prints in a folder."""
     shards = sorted(folder.glob("*-of-*"))
     lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in shards]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
@@ -109,7 +109,7 @@ def test_blocks_of_shards_decide_no_byte(output: Path, tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize("library", sorted({library for golden in GOLDEN.values() for library in golden.versions}))
 def test_they_are_written_down_for_the_versions_that_are_pinned(library: str) -> None:
-    """Or the comparison is left out everywhere, and nobody misses it."""
+    """Else the comparison would be left out everywhere, and nobody would miss it."""
     lock = (ROOT / "requirements.lock").read_text()
     (pinned,) = re.findall(rf"^{library.replace('_', '-')}==(\S+)", lock, re.M)
     written = {

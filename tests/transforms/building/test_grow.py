@@ -82,7 +82,7 @@ def test_any_size_from_any_other_is_that_of_a_fresh_build(
 
 
 def check_any_size(data: st.DataObject, corpus: Path, tmp_path: Path) -> None:
-    """Whatever else varies: the format, files that come to the source, rows that hold no text and are kept or not."""
+    """All else varies: the format, files that come to the source, rows that hold no text and are kept or not."""
     shutil.rmtree(tmp_path / "any", ignore_errors=True)
     folder, written = tmp_path / "any", data.draw(st.sampled_from(FORMATS), "format")
     on_bad_rows = data.draw(st.sampled_from(["skip", "quarantine"]), "on_bad_rows")

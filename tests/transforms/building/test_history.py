@@ -1,4 +1,4 @@
-"""A manifest knows no history: whatever was read and built before, the same config gives the same tree."""
+"""A manifest knows no history: after any reads and builds before, the same config gives the same tree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is published: files under their final names, a manifest that says exactly what they hold, and it last."""
+"""Publishes files under their final names, and last a manifest that says exactly what they hold."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_the_manifest_says_exactly_what_there_is(make_build: MakeBuild, corpus: 
             "special_tokens": "text",
         },
         "splits": {name: split(name, budget) for name, budget in build.spec.budgets.items()},
-        # What was read of shard 3 behind that document, and of text in reserve, is not in the dataset.
+        # The rows of shard 3 behind that document, and those of text in reserve, are not in the dataset.
         "rows": 3 + 2 + 2 + 1,
         "skipped": {"empty": 1, "null": 1},
         "quarantine": [
@@ -535,7 +535,8 @@ def test_a_manifest_is_not_written_over_left_out_rows_that_are_others(
     with pytest.raises(BroetchenError) as caught:
         build.finish(publish_plan, published, told)
     assert str(caught.value) == (
-        f"{harmed}: is {state}, so that no manifest was written; see that only one build writes there, and run it again"
+        f"{harmed}: is {state}, so that no manifest was written; make sure that only one build writes there, and run "
+        "it again"
     )
     assert read_manifest(build.spec.folder) is None
     build.run()
@@ -580,7 +581,7 @@ def test_a_manifest_that_cannot_be_written_leaves_the_work(stages: Stages, monke
 
 
 class Killed(BaseException):
-    """From then on, nothing is done any more."""
+    """The end of a process: from then on, nothing is done any more."""
 
 
 def run_killed(build: Build, after: int) -> bool:
@@ -592,7 +593,7 @@ def run_killed(build: Build, after: int) -> bool:
             nonlocal done
             if done == after:
                 raise Killed
-            done += not options  # What `rmtree` deletes counts as one.
+            done += not options  # All that `rmtree` deletes counts as one.
             return call(*arguments, **options)
 
         return until_killed
@@ -608,7 +609,7 @@ def run_killed(build: Build, after: int) -> bool:
 
 
 def test_killed_before_any_renaming_it_is_finished_by_the_next(stages: Stages) -> None:
-    """And there is a manifest only where all of the dataset is, and no work to do again where there is none."""
+    """A manifest is there only where the whole dataset is; where none is, no work has to be done again."""
     after = 0
     while run_killed(build := stages.restore("tokenized"), after):
         if (build.folder / "manifest.json").exists():

@@ -132,14 +132,14 @@ def test_readers_of_a_folder_of_parquet_do_not_take_the_quarantine_for_shards(co
 )
 def test_fail_names_the_row(tmp_path: Path, bad: bytes | None, said: str) -> None:
     write(tmp_path, [[[b"a good one"], [b"another", bad, None]]])
-    with pytest.raises(BroetchenError, match=rf"0\.parquet: row group 1, row 1 \(from 0\): column 'text' {said}; mend"):
+    with pytest.raises(BroetchenError, match=rf"0\.parquet: row group 1, row 1 \(from 0\): column 'text' {said}; fix"):
         build(bad_config(tmp_path, "fail", tokens=1000, on_shortfall="keep"), str(tmp_path / "out"), quiet=True)
     assert not (tmp_path / "out" / "a" / "manifest.json").exists()
 
 
 @pytest.mark.parametrize("written", ["tokens", "parquet"])
 def test_a_document_that_cannot_be_cut_is_a_bad_row(tmp_path: Path, written: str) -> None:
-    """And a longer one that can is a document."""
+    """A longer one that can be cut is a document."""
     texts = ["ein Brötchen", "x" * (16 << 20) + "y", "zwei Wörter " * ((17 << 20) // 13), "z"]
     write_parquet(tmp_path / "a" / "0.parquet", [texts[:1], texts[1:]])
     others: dict[str, Any] = {"records": {"format": written}, "on_shortfall": "keep", "shards": {"target_size": "9MiB"}}

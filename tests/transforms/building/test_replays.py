@@ -1,4 +1,4 @@
-"""A runner may do any step again, after any other: Flink and Spark compute again what was lost."""
+"""A runner may do any step again, after any other: Flink and Spark compute lost results again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of unfinished work a build goes on with: files as they were written, and nothing else."""
+"""The unfinished work that a build goes on with: files as they were written, and nothing else."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_what_lies_there(stages: Stages) -> None:
     assert {path.name for path in work.iterdir()} == {
         *(f"shard-0000{ordinal}.json" for ordinal in ORDINALS),
         *(f"shard-0000{ordinal}-{attempts[ordinal]}.rows" for ordinal in ORDINALS),
-        # Those that were published in part, with what follows the cut.
+        # The shards that were published in part, with the rest behind the cut.
         f"shard-00002-{attempts[2]}.arecord",
         f"shard-00003-{attempts[3]}.arecord",
         f"budgets-{build_key}.json",
@@ -230,7 +230,7 @@ ATTEMPT = "0123456789ab"
 
 @pytest.fixture
 def work(tmp_path: Path) -> WorkFolder:
-    """With the file of a shard that holds nothing."""
+    """A work folder with the file of a shard that holds nothing."""
     found = WorkFolder(str(tmp_path / "a" / ".broetchen" / "0123"), "arecord", "f" * 64)
     storage.write_bytes(found.shard(70_000, ATTEMPT), b"")
     return found
@@ -466,7 +466,7 @@ def test_in_a_bucket_any_bit_of_any_file_of_a_shard_may_change(
 
 
 def begin(build: Build) -> None:
-    """What a build writes as soon as the dataset is planned."""
+    """Writes the file that a build writes as soon as the dataset is planned."""
     build.work.write_budgets(build.spec.budgets)
 
 

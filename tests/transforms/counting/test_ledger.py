@@ -126,7 +126,7 @@ def not_text(path: Path, others: list[Path]) -> None:
 
 
 def link(path: Path, others: list[Path]) -> None:
-    """To a file that is just as sound."""
+    """Replaces a file by a link to one that is just as sound."""
     path.rename(path.with_suffix(".elsewhere"))
     path.symlink_to(path.with_suffix(".elsewhere"))
 
@@ -305,5 +305,5 @@ def test_a_plan_takes_exact_tokens_from_the_ledger(corpus: Path, add_eos: bool) 
     assert exact.available == whole.tokens + (whole.documents if add_eos else 0)
     entries(corpus)[0].unlink()
     (partly,) = plan(config, ledger=f"{corpus}/ledger")
-    # What is not known is so little here that all of it is sampled.
+    # So little is unknown here that all of it is sampled.
     assert (partly.available, partly.available_error) == (exact.available, 0)

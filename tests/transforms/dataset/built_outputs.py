@@ -54,7 +54,7 @@ def write_mix(
 
 
 def build_output(folder: Path, files: Mapping[str, Sequence[Sequence[Row]]] | None = None, **options: Any) -> Path:
-    """What the steps of a build make of such a config: the dataset `a`, of several shards of train and one of eval."""
+    """Builds such a config, step by step: the dataset `a`, of several shards of train and one of eval."""
     mix = write_mix(folder, {"0": GROUPS[:6], "1": GROUPS[6:]} if files is None else files, **options)
     build_by_steps(load_config(str(mix)), str(folder / "out"))
     return folder / "out"

@@ -1,4 +1,4 @@
-"""The manifest as others find it: its bytes, what is read back, and what is said where it is none."""
+"""The manifest as others find it: its bytes, the facts read back, and the errors where it is none."""
 
 from __future__ import annotations
 
@@ -232,7 +232,7 @@ def said(folder: Path, problem: str) -> str:
     ],
 )
 def test_one_of_another_form_is_refused(folder: Path, change: Callable[[Any], object], problem: str) -> None:
-    """By the first thing that is wrong with it."""
+    """The message names its first fault."""
     content = json.loads(WRITTEN)
     change(content)
     (folder / "manifest.json").write_text(json.dumps(content))
@@ -246,7 +246,7 @@ def test_one_that_is_cut_short_is_refused(folder: Path, length: int) -> None:
 
 
 def test_the_datasets_of_an_output_are_found(folder: Path) -> None:
-    """Those one folder below it, and not what lies about there."""
+    """They lie one folder below it; other files there are passed over."""
     output = folder.parent
     (output / "french").mkdir()
     write_manifest(str(output / "french"), MANIFEST)
@@ -364,7 +364,7 @@ def test_keys_of_the_second_version_are_none_of_the_first(folder: Path) -> None:
 
 @pytest.mark.parametrize("version", [3, 10**9])
 def test_a_newer_version_is_named(folder: Path, version: int) -> None:
-    """Whatever else it has."""
+    """The rest of such a manifest does not matter."""
     (folder / "manifest.json").write_text(
         json.dumps(json.loads(WRITTEN) | {"format_version": version, "more": {"a": 1}, "splits": []})
     )

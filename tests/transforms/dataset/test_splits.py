@@ -1,4 +1,4 @@
-"""A built dataset opened from Python holds what a plain loop over the documents gives, record by record."""
+"""A built dataset opened from Python holds the records of a plain loop over the documents, one by one."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_a_split_travels_to_other_processes(dataset: BuiltDataset) -> None:
 
 
 def in_a_fork(work: Callable[[], Any]) -> Any:
-    """What a fork of this process makes of its own copy of the splits, as PyTorch's DataLoader has workers do."""
+    """The result of `work` in a fork of this process, with its own copy of the splits, as in PyTorch's DataLoader."""
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=lambda: sender.send(work()))
@@ -195,7 +195,7 @@ def test_nothing_is_there_or_too_much(folders: dict[str, Path], tmp_path: Path) 
 def test_a_dataset_without_its_tokenizer_still_gives_what_it_holds(folders: dict[str, Path], tmp_path: Path) -> None:
     for name in ("tokens", "text"):
         copy = Path(shutil.copytree(folders[name], tmp_path / name / "a"))
-        # What this process has loaded before is not asked for again.
+        # Another hash, since a tokenizer that this process has loaded before is not loaded again.
         manifest = json.loads((copy / "manifest.json").read_text())
         manifest["tokenizer"]["sha256"] = "0" * 64
         (copy / "manifest.json").write_text(json.dumps(manifest))

@@ -1,4 +1,4 @@
-"""What `verify` finds of traces that are missing, changed, short, foreign, or that somebody has written again."""
+"""The findings of `verify` on traces that are missing, changed, short, foreign, or that somebody has written again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`verify` finds whatever is wrong with a dataset, and names the file; and nothing is wrong with what a build wrote.
+"""`verify` finds all faults of a dataset, and names the file; and the output of a build has none.
 
 Most datasets here are written by hand, with a manifest that fits them: each id is a byte of text, so that the tokens of
 a document are its bytes in every format.
@@ -45,7 +45,7 @@ REMOVED = object()
 
 
 def ids_record(ids: Sequence[int], feature: str = "text") -> bytes:
-    """By protobuf's own classes, as our writer refuses the ids that no vocabulary has."""
+    """A record by protobuf's own classes, as our writer refuses ids that no vocabulary has."""
     example = example_pb2.Example()
     example.features.feature[feature].int64_list.value.extend(ids)
     example.features.feature[feature].int64_list.SetInParent()
@@ -117,7 +117,7 @@ def write_dataset(
     record_format: Format = "tokens",
     splits: Mapping[str, Sequence[Sequence[str]]] | None = None,
 ) -> Manifest:
-    """A dataset without a build, and what its manifest should be."""
+    """A dataset without a build, and the manifest that it should have."""
     entries: dict[str, Any] = {}
     for name, shards in (splits or {"train": TRAIN, "eval": EVAL}).items():
         written: list[dict[str, Any]] = []
@@ -157,7 +157,7 @@ def write_dataset(
 
 
 def changed(manifest: Manifest, changes: Mapping[str, Any]) -> Manifest:
-    """With other values, by their places ("splits.eval.shards.0.file"); a function is given what is there."""
+    """The manifest with other values, by place ("splits.eval.shards.0.file"); a function gets the old value."""
     content: Any = manifest.model_dump()
     for place, value in changes.items():
         *parents, last = [int(key) if key.isdigit() else key for key in place.split(".")]
@@ -307,7 +307,7 @@ def test_a_manifest_that_does_not_fit(tmp_path: Path, damage: str) -> None:
 
 @pytest.mark.parametrize("record_format", FORMATS)
 def test_shards_that_are_gone_and_shards_too_many(tmp_path: Path, record_format: Format) -> None:
-    """Of all splits, each by its name, after what else is wrong."""
+    """The shards of all splits are named, after all other problems."""
     folder = tmp_path / "a"
     manifest = changed(write_dataset(folder, record_format), {"splits.train.documents": 0})
     extension = "parquet" if record_format == "parquet" else "arecord"
@@ -371,7 +371,7 @@ def test_a_wrong_record_wherever_it_stands(
 def test_a_row_without_text_wherever_it_stands(
     tmp_path: Path, tokenizer: TokenizerSpec, row: bytes | None, place: int, group: int
 ) -> None:
-    """Of parquet the row group is named: it is read as a whole, and of the rows before it all are sound."""
+    """For parquet the row group is named: it is read as a whole, and all rows before it are sound."""
     rows: list[Any] = [b"ab"] * 600
     rows[place] = row
     path = tmp_path / "a.parquet"
@@ -521,7 +521,7 @@ def test_a_file_cut_short(tmp_path: Path, tokenizer: TokenizerSpec, size: int, r
 def test_a_damaged_record_with_a_checksum_that_fits(
     tmp_path: Path, tokenizer: TokenizerSpec, record_format: Format
 ) -> None:
-    """ArrayRecord has checksums of its own. What Grain reads before is counted."""
+    """ArrayRecord has checksums of its own. Records that Grain reads before the fault are counted."""
     encode = ids_record if record_format == "tokens" else text_record
     path = tmp_path / "a.arecord"
     write_records(path, [encode(str(number).encode()) for number in range(100, 700)], compression="none")
@@ -595,7 +595,7 @@ def test_the_tokenizer_has_to_be_the_one_that_counted(
 
 @pytest.mark.parametrize("record_format", ["text", "parquet"])
 def test_the_engine_that_was_asked_for_counts(tmp_path: Path, record_format: Format) -> None:
-    """Or it is told why it cannot."""
+    """Else the message says why it cannot."""
     unfit = write_tokenizer(tmp_path / "tokenizer.json", normalizer={"type": "Lowercase"})
     path = tmp_path / ("a.parquet" if record_format == "parquet" else "a.arecord")
     check = check_of(write_documents(path, record_format, ["AB"]), 2, 1, unfit, format=record_format)
@@ -615,7 +615,7 @@ def test_gigatoken_counts_alike(tmp_path: Path, tokenizer: TokenizerSpec, record
 
 
 def test_what_will_probably_encode(tmp_path: Path, tokenizer: TokenizerSpec) -> None:
-    """By which the time is estimated that a job takes."""
+    """The time of a job is estimated by it."""
     path = write_documents(tmp_path / "a.arecord", "text", ["a"])
     unfit = write_tokenizer(tmp_path / "tokenizer.json", normalizer={"type": "Lowercase"})
     unknown = dataclasses.replace(tokenizer, sha256="cd")

@@ -1,4 +1,4 @@
-"""What `verify` finds of built datasets that somebody has changed, so that their checksums and sums fit."""
+"""The findings of `verify` on built datasets that somebody has changed, so that their checksums and sums fit."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ FRAMES = {
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """By what frames a document, and by format."""
+    """Outputs by the ids around a document, and by format."""
     made = {}
     for name, frame in FRAMES.items():
         made[name] = build_output(tmp_path_factory.mktemp(name), records={"max_tokens": 16, **frame})
@@ -173,7 +173,7 @@ def test_the_same_shard_twice(copied: Callable[[str], Path]) -> None:
 
 
 def test_the_same_shard_twice_where_the_places_hold_other_texts(copied: Callable[[str], Path]) -> None:
-    """By the hashes of the texts that were read for them, that is no corpus with doublets."""
+    """The hashes of the texts read for them tell that the corpus has no doublets."""
     output = copied("text")
     train = manifest_json(output)["splits"]["train"]["shards"]
     one, other = next(
@@ -421,7 +421,7 @@ def test_a_file_beside_a_shard_is_held_against_its_checksum(copied: Callable[[st
 
 
 def double(groups: list[list[str]]) -> list[list[str]]:
-    """With every third document of the last two row groups replaced by one of the first."""
+    """The row groups with every third document of the last two replaced by one of the first."""
     last = [[text if row % 3 else groups[0][row] for row, text in enumerate(group)] for group in groups[-2:]]
     return [*groups[:-2], *last]
 
@@ -455,7 +455,7 @@ def documents_in(output: Path, split: str, records: dict[str, Any]) -> list[Any]
     ],
 )
 def test_texts_that_stand_in_train_and_eval(tmp_path: Path, records: dict[str, Any], unit: str) -> None:
-    """Also documents that are longer than a record."""
+    """This holds for documents that are longer than a record as well."""
     output = build_output(tmp_path, {"0": double(GROUPS)}, records=records, tokens=1500, eval_tokens=200)
     train, held_out = (documents_in(output, split, records) for split in ("train", "eval"))
     shared = sum(document in set(train) for document in held_out)

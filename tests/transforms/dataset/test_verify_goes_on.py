@@ -1,4 +1,4 @@
-"""`verify` goes on where it was stopped, and what it then says is what it says of everything read again."""
+"""`verify` goes on where it was stopped, and its findings then are those of a run that reads everything again."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def test_another_manifest_makes_it_void(output: Path, read: list[str]) -> None:
 
 
 def test_another_eval_is_compared_again(output: Path, read: list[str]) -> None:
-    """What a shard of train has in common with eval hangs on eval, whose texts a memory does not hold."""
+    """The texts that a shard of train shares with eval depend on eval, whose texts a memory does not hold."""
     manifests = find_manifests(str(output))
     ((folder, manifest),) = manifests.items()
     train = next(check for check in shard_checks(folder, manifest, "auto") if check.split == "train")

@@ -1,4 +1,4 @@
-"""`verify --against-source`: row groups encoded again by `tokenizers`, and held against what datasets have of them."""
+"""`verify --against-source`: row groups encoded again by `tokenizers`, and compared with the datasets."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture
 def copied(outputs: dict[str, Path], tmp_path: Path) -> Callable[[str], Path]:
-    """Also of the source."""
+    """Copies an output with its source."""
 
     def copy(name: str) -> Path:
         shutil.copytree(outputs[name].parent, tmp_path, dirs_exist_ok=True)
@@ -193,7 +193,7 @@ def test_shards_that_are_gone(copied: Callable[[str], Path]) -> None:
 
 
 def change_letters(path: Path) -> None:
-    """Of one document, in place: as parquet that is not compressed has them."""
+    """Changes letters of one document in place, as uncompressed parquet has them."""
     content = path.read_bytes()
     assert content.count(b"Satz 1, 3 und noch") == 1
     path.write_bytes(content.replace(b"Satz 1, 3 und noch", b"Satz 1, 3 und doch"))
@@ -214,7 +214,7 @@ def test_a_source_whose_letters_have_changed_has_the_same_footer(tmp_path: Path,
 
 
 def test_a_source_that_was_replaced(copied: Callable[[str], Path]) -> None:
-    """By one that holds the same texts in other bytes, or other texts."""
+    """The new one holds the same texts in other bytes, or other texts."""
     output = copied("both")
     path = output.parent / "a" / "0.parquet"
     size = path.stat().st_size
@@ -237,7 +237,7 @@ def test_a_source_that_was_replaced(copied: Callable[[str], Path]) -> None:
         else:
             assert ("problem", changed) in found
             assert ("problem", "a/0.parquet: row group 0 holds other texts than were built from") in found
-            # Those of the others are the same.
+            # The texts of the other row groups are the same.
             assert ("problem", "a/0.parquet: row group 1 holds other texts than were built from") not in found
 
 
@@ -253,7 +253,7 @@ def test_a_source_that_is_not_there(copied: Callable[[str], Path]) -> None:
 
 
 def test_a_manifest_that_does_not_say_where_row_groups_begin(copied: Callable[[str], Path]) -> None:
-    """Of an older version: that a file has changed is found all the same."""
+    """Older versions did not say it; a changed file is found all the same."""
     output = copied("both")
 
     change_manifest(output, make_older)

@@ -88,7 +88,7 @@ def assert_equal(tokenizer: TokenizerFile, special_tokens: SpecialTokens, texts:
 
 
 def bytes_by_reference(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """What the reference is given from now on."""
+    """The sizes of the texts that the reference encodes from now on."""
     seen: list[int] = []
     encode = ReferenceEncoder.encode
 
@@ -104,7 +104,7 @@ def by_gigatoken_alone(encoder: GigatokenEncoder) -> bool:
     return not encoder.reference_bytes
 
 
-# What the reference does
+# The reference
 
 
 def test_the_reference_is_tokenizers():

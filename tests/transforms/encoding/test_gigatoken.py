@@ -1,4 +1,4 @@
-"""What gigatoken is used for, and for what it is not: in a wrong place, other ids would go into the shards unseen."""
+"""The uses of gigatoken, and its limits: in a wrong place, other ids would go into the shards unseen."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def with_model(**settings: Any) -> dict[str, Any]:
 
 
 def without(tokenizer: dict[str, Any], *path: Any) -> dict[str, Any]:
-    """The tokenizer without what lies at the end of a path."""
+    """The tokenizer without the value at the end of a path."""
     left = copy.deepcopy(tokenizer)
     inner = left
     for step in path[:-1]:
@@ -199,13 +199,13 @@ def test_what_gigatoken_is_not_used_for(
 
 
 def legacy(tokenizer: dict[str, Any]) -> dict[str, Any]:
-    """With merges written as most files do that are some years old."""
+    """The tokenizer with merges written as in most files that are some years old."""
     tokenizer["model"]["merges"] = [" ".join(pair) for pair in tokenizer["model"]["merges"]]
     return tokenizer
 
 
 def with_words(**settings: Any) -> dict[str, Any]:
-    """With tokens that no merge makes, and a merge of characters that stand for no byte."""
+    """A tokenizer with tokens that no merge makes, and a merge of characters that stand for no byte."""
     tokenizer = byte_level(MERGES)
     tokenizer["model"]["vocab"] |= {
         "hello": 400,
@@ -221,7 +221,7 @@ def with_words(**settings: Any) -> dict[str, Any]:
 
 
 def lacking(tokenizer: dict[str, Any], *missing: int) -> dict[str, Any]:
-    """Without the tokens of some bytes."""
+    """The tokenizer without the tokens of some bytes."""
     for byte in missing:
         del tokenizer["model"]["vocab"][byte_characters()[byte]]
     return tokenizer
@@ -281,7 +281,7 @@ def test_the_largest_id() -> None:
 
 
 def test_what_is_left_of_a_tokenizer() -> None:
-    """What stands for no byte is left out, since gigatoken might read bytes into it; normalizing is done before it."""
+    """Tokens of no bytes are left out, since gigatoken might read bytes into them; normalizing is done before it."""
     tokenizer = byte_level([(b"a", b"b")], normalizer=NFKC, added_tokens=[added_token(500, "<|x|>")])
     tokenizer["model"]["vocab"] |= {"漢": 300, "漢ab": 301, "word": 302}
     tokenizer["model"]["merges"].append(["漢", "ab"])
@@ -305,7 +305,7 @@ def test_what_is_left_of_a_tokenizer() -> None:
     ("special_tokens", "raw", "normalized", "text"),
     [
         ("token", ["<|x|>", "+"], ["ﬁ a\u0308", "|y|"], set()),
-        # Those that are text hide others.
+        # Tokens that are text hide others.
         ("text", ["<|x|>", "+"], ["ﬁ a\u0308", "|y|"], {"<|x|>", "|y|"}),
     ],
 )

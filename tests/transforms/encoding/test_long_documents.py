@@ -175,7 +175,7 @@ def test_other_tokenizers_are_cut_as_well(
     pre_tokenizer: dict[str, Any],
     normalizer: dict[str, Any] | None,
 ) -> None:
-    """Those that gigatoken does not encode."""
+    """These are tokenizers that gigatoken does not encode."""
     monkeypatch.setattr(long_documents, "PIECE_BYTES", 3)
     tokenizer = byte_level(MERGES, pre_tokenizer=pre_tokenizer, normalizer=normalizer)
     tokenizer["model"] = model or tokenizer["model"]

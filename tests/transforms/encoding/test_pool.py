@@ -182,7 +182,7 @@ def test_an_encoder_comes_back_from_what_fails(tmp_path: Path, made: list[Engine
 
 
 def test_encoders_of_their_own(tmp_path: Path, made: list[Engine]) -> None:
-    """For each engine, and for each way to take special tokens."""
+    """Each engine has one, and each way to take special tokens."""
     text = written(tmp_path)
     token = dataclasses.replace(text, special_tokens="token")
     for _ in range(2):
@@ -256,7 +256,7 @@ def test_the_engine_to_expect(tmp_path: Path, made: list[Engine], wanted: Engine
 def test_the_engine_to_expect_of_an_unfit_tokenizer(
     tmp_path: Path, made: list[Engine], wanted: Engine, expected: Engine
 ) -> None:
-    """What is asked for by name is expected, though it will be refused."""
+    """An engine that is asked for by name is expected, though it will be refused."""
     assert expected_engine(written(tmp_path, UNFIT), wanted) == expected
     assert made == []
 

@@ -26,14 +26,14 @@ UNAGREED = "a \U0001e036 b"
 
 @pytest.fixture
 def tokenizer() -> TokenizerSpec:
-    """In a process that has not tried the probe."""
+    """A tokenizer for a process that has not tried the probe."""
     check_probe.cache_clear()
     return TokenizerSpec(PATH, load_tokenizer(PATH).sha256, None, None, special_tokens="text")
 
 
 @pytest.fixture
 def erring(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets gigatoken encode what it really encodes otherwise."""
+    """Lets gigatoken encode characters that it encodes otherwise than `tokenizers`."""
     agreed = np.ones_like(code_points.agreed())
     monkeypatch.setattr(code_points, "agreed", lambda: agreed)
 

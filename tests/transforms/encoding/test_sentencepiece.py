@@ -207,7 +207,7 @@ def test_near_misses_are_encoded_alike(tokenizer: dict[str, Any]) -> None:
 @pytest.mark.parametrize("special", [True, False])
 @pytest.mark.parametrize("whole", [sentencepiece_like(MERGES), byte_level([(b"a", b"b")])])
 def test_two_added_tokens_with_one_id_are_left_to_the_reference(whole: dict[str, Any], special: bool) -> None:
-    """What `tokenizers` does not know gets the next id by the vocabulary's size; it looks for one of both only."""
+    """`tokenizers` gives an unknown token the next id by the vocabulary's size, and finds only one of the two."""
     tokenizer = copy.deepcopy(whole)
     free = len(tokenizer["model"]["vocab"])
     tokenizer["model"]["vocab"]["zzz"] = free + 1

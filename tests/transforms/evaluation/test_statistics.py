@@ -26,7 +26,7 @@ from transforms.evaluation.statistics import (
 )
 from transforms.evaluation.vocabulary import Vocabulary
 
-# What separates words, lines and characters of several bytes, among what does not.
+# Separators of words and lines, and characters of several bytes, among characters that separate nothing.
 texts = st.lists(
     st.text(st.sampled_from("aZß9_ -'’.\n\r\t\u0301\u093f\u200d日🙂\x1c\x85\u2028"), min_size=1), max_size=5
 )

@@ -1,4 +1,4 @@
-"""What a filesystem's error is shown as."""
+"""The messages for the errors of filesystems."""
 
 from __future__ import annotations
 

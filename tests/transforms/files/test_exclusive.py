@@ -1,4 +1,4 @@
-"""Of several writers of one file the best content stays, at whatever moment each of them writes."""
+"""The best content of several writers of one file stays, at whatever moment each of them writes."""
 
 from __future__ import annotations
 

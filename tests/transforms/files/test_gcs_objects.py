@@ -78,7 +78,8 @@ def test_what_another_process_has_written_meanwhile_is_not_replaced(
     with pytest.raises(BroetchenError) as error:
         storage.rename(source, target)
     assert str(error.value) == (
-        f"{target}: another process has written it meanwhile; see that only one build writes there, and run it again"
+        f"{target}: another process has written it meanwhile; make sure that only one build writes there, and run it "
+        "again"
     )
     assert storage.read_bytes(target) == theirs
     assert storage.read_bytes(source) == b"new"
@@ -100,7 +101,7 @@ def test_what_another_process_has_written_and_deleted_meanwhile_is_told(
 def test_a_source_that_is_written_anew_after_it_was_copied_stays(
     paths: tuple[str, str], gcs_requests: Requests
 ) -> None:
-    """By another attempt, which will rename it itself."""
+    """Another attempt has done so, which will rename it itself."""
     source, target = paths
     gcs_requests.before("delete", lambda: storage.write_bytes(source, b"newer"))
     storage.rename(source, target)

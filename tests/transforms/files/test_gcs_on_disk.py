@@ -1,4 +1,4 @@
-"""The emulated bucket with its objects on a disk: what is written is read, and no file outlives its names."""
+"""The emulated bucket with its objects on a disk: written bytes are read back, and no file outlives its names."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_objects_of_all_sizes_are_what_was_written(bucket: str, tmp_path: Path) 
         storage.write_bytes(f"{bucket}/{name}", content)
     for name, content in contents.items():
         assert storage.read_bytes(f"{bucket}/{name}") == content
-    # What came under temporary names, and in pieces, has gone.
+    # Temporary objects and pieces have gone.
     assert sorted(path.stat().st_size for path in files(tmp_path)) == sorted(map(len, contents.values()))
     storage.write_bytes(f"{bucket}/small", b"other")
     storage.delete([f"{bucket}/folder/large"])

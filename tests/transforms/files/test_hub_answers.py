@@ -1,4 +1,4 @@
-"""What the hub and its stores answer is held against what was planned, and what signs their addresses is never told."""
+"""Answers of the hub and its stores are compared with the plan, and the signatures of addresses are never told."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a pattern names: the same on a disk, in a bucket and on the hub; and what is no file that can be read."""
+"""The files of a pattern: the same on a disk, in a bucket and on the hub; and names that are no readable file."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ def test_a_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_files_that_go_while_they_are_listed(tmp_path: Path) -> None:
-    """Of our own work, which another process clears away."""
+    """They are our own work, which another process clears away."""
     stop = threading.Event()
 
     def churn() -> None:

@@ -1,4 +1,4 @@
-"""Only a regular file of one's own, with one name, is opened to be written; whatever else is there stays as it is."""
+"""Only a regular file of one's own, with one name, is opened to be written; all others stay as they are."""
 
 from __future__ import annotations
 

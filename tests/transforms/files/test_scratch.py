@@ -1,4 +1,4 @@
-"""Scratch files lie where nobody else can look, and what a killed run has left goes with the next one."""
+"""Scratch files lie where nobody else can look, and those of a killed run go with the next one."""
 
 from __future__ import annotations
 

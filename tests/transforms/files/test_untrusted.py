@@ -1,4 +1,4 @@
-"""Files from anywhere: what is no regular file is not opened, and JSON that lies about itself is none."""
+"""Files from anywhere: only regular ones are opened, and JSON that lies about itself is none."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ OTHERS: dict[str, tuple[Callable[[Path], None], str]] = {
 
 @pytest.mark.parametrize("other", OTHERS)
 def test_only_a_regular_file_is_read(tmp_path: Path, other: str) -> None:
-    """Without waiting for whoever may write into a FIFO."""
+    """It does not wait for a writer of a FIFO."""
     path = tmp_path / "file"
     OTHERS[other][0](path)
     said = f"{path}: {OTHERS[other][1]}; put the file itself there"

@@ -1,4 +1,4 @@
-"""What others put in the place of a lock, in a folder that they may write, is neither written nor deleted."""
+"""Files that others put in the place of a lock, in a folder that they may write, are neither written nor deleted."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_another_users_lock_stays_and_the_message_says_whose_it_is(tmp_path: Pat
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", [0o644, 0o666])
 def test_another_user_is_told_so_of_ours(mode: int) -> None:
-    """In a folder for all, and also where the lock itself is for all. (pytest's own folders are for nobody else.)"""
+    """The folder is for all, as pytest's own are not; in one case the lock itself is for all as well."""
     with tempfile.TemporaryDirectory() as folder, hold_output(folder):
         lock = Path(folder, LOCK_FILE)
         Path(folder).chmod(0o1777)

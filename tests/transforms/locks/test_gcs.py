@@ -1,4 +1,4 @@
-"""A lock in a bucket: who has it keeps it, who has lost it is told, and nobody takes or deletes another's."""
+"""A lock in a bucket: its owner keeps it, or is told that it is lost, and nobody takes or deletes another's."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def not_lost() -> Iterator[Callable[[], None]]:
 
 
 class Others:
-    """What another process does to the lock."""
+    """Another process that reads and changes the lock."""
 
     def __init__(self, path: str, sent: Requests) -> None:
         bucket, _, self._name = path.removeprefix("gs://").partition("/")
@@ -81,7 +81,7 @@ class Others:
             self._bucket.blob(self._name).delete()
 
     def found(self) -> Any:
-        """What the store knows of the object; None where there is none."""
+        """The store's description of the object; None where there is none."""
         with self._sent.of_others():
             return self._bucket.get_blob(self._name)
 
@@ -97,7 +97,7 @@ def others(lock: str, gcs_requests: Requests) -> Others:
 
 
 class Clock:
-    """A clock on which time passes only in a sleep; `meanwhile` is what happens in each, in turn."""
+    """A clock on which time passes only in a sleep; `meanwhile` has the acts during each, in turn."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -122,7 +122,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def refused_by(lock: str, timing: Timing = TIMING) -> LockOwner | None:
-    """Who holds the lock, as one is told who wants it."""
+    """The owner of the lock, as another process that wants it is told."""
     with pytest.raises(LockHeldError) as error, hold_object(lock, this_process(), timing, lambda: None):
         pytest.fail("two hold it")
     assert str(error.value) == str(error.value.owner)

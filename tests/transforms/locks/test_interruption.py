@@ -1,4 +1,4 @@
-"""A build that must end ends, whatever Ctrl-C does to its process, and tells why; and nothing else is disturbed."""
+"""A build that must end ends, whether its process heeds Ctrl-C or not, and tells why; and nothing else is disturbed."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def test_after_the_block_a_call_disturbs_nobody() -> None:
 
 
 def test_the_signal_of_others_is_theirs() -> None:
-    """SIGURG also says that a socket has urgent data, to those who asked for it."""
+    """SIGURG also says that a socket has urgent data, to processes that asked for it."""
     received = []
     with handled(signal.SIGURG, lambda number, frame: received.append((number, frame is None))):
         before = signal.getsignal(signal.SIGURG)

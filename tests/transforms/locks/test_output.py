@@ -1,4 +1,4 @@
-"""One build at an output: another is refused and told by whom, and what a dead one has left is taken over."""
+"""One build at an output: another is refused and told the owner, and the lock of a dead one is taken over."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def owner_in(folder: Path) -> LockOwner:
 
 
 def is_held(path: str | Path) -> bool:
-    """Whether somebody has a file locked, as the kernel tells another who asks."""
+    """Whether somebody has a file locked, as the kernel tells other processes."""
     with open(path, "rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -185,7 +185,7 @@ def opened(folder: Path) -> int:
 
 @pytest.fixture
 def before_flock(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
-    """Has something happen between the opening of the lock file and the next `flock`; what it raises is the answer."""
+    """Has something happen between the opening of the lock file and the next `flock`, whose error it may raise."""
     real, acts = fcntl.flock, list[Callable[[], None]]()
 
     def flock(descriptor: int, how: int) -> None:
@@ -343,7 +343,7 @@ def test_where_a_filesystem_has_no_locks_a_build_warns_and_works(
     assert [path.name for path in tmp_path.iterdir()] == ["shard"]
     (record,) = caplog.records
     assert (record.name, record.levelname) == ("transforms.locks.output", "WARNING")
-    assert record.getMessage() == f"{tmp_path}: its filesystem has no locks; see that only one build writes there"
+    assert record.getMessage() == f"{tmp_path}: its filesystem has no locks; make sure that only one build writes there"
 
 
 def test_another_error_of_a_lock_comes_out(
@@ -432,7 +432,7 @@ def test_who_has_lost_the_lock_is_stopped(lock: str, gcs_prefix: str, then: str)
         work()
     assert str(error.value) == (
         f"{gcs_prefix}: another build has taken it over, since this one had not answered for too long, as when its "
-        "machine was asleep; see that the other ends, and run this again if it does not"
+        "machine was asleep; wait for the other build, or stop it and run this again"
     )
     assert storage.exists(lock) is (then == "another's")
 

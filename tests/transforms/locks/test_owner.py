@@ -1,4 +1,4 @@
-"""Who holds a lock, and whether it still runs: a lock of the dead is taken at once, and of the living never."""
+"""The owner of a lock, and whether it still runs: a lock of the dead is taken at once, and of the living never."""
 
 from __future__ import annotations
 

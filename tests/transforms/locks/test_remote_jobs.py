@@ -1,4 +1,4 @@
-"""A lock that names a job which a service runs: whoever has started it may be gone, and the job goes on."""
+"""A lock that names a job which a service runs: its starter may be gone, and the job goes on."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def dead(job: RemoteJob = JOB) -> LockOwner:
 
 
 def leave(output: str, owner: LockOwner) -> bytes:
-    """What is left of the lock of a process that was killed."""
+    """Leaves the lock of a process that was killed; returns its content."""
     content = to_json(owner).encode()
     storage.write_bytes(path_of(output), content)
     return content

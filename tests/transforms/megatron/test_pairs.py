@@ -117,7 +117,7 @@ def test_a_stretch_of_ids_is_read_in_parts(
 
 
 def test_the_exact_order_of_maxtext_reads_it(tmp_path: Path) -> None:
-    """By its `mmap_npy`, over two shards: documents one behind another, in samples of which each has a token more."""
+    """Its `mmap_npy` reads two shards: documents one behind another, in samples of which each has a token more."""
     ends = np.cumsum(np.arange(2, 40)).tolist()
     documents = [list(range(start, end)) for start, end in itertools.pairwise([0, *ends])]
     write(tmp_path / "train-00000-of-00002.bin", documents[:20], 1000)

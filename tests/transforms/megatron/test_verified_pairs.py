@@ -1,4 +1,4 @@
-"""What `verify` finds in shards of Megatron's format: of documents in one part, and of such as come in several."""
+"""The findings of `verify` in shards of Megatron's format: on documents in one part, and on those in several."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TOKENIZER = TokenizerSpec("", "", bos_token=None, eos_token=None, special_tokens
 
 
 def check_of(folder: Path, pair: Sequence[Sequence[int]], **said: int | None) -> ShardCheck:
-    """The check of a pair that is written; `said` is what the manifest says otherwise."""
+    """The check of a pair that is written; `said` are other values of the manifest."""
     write_pair(folder / "a", pair, VOCABULARY)
     content, index = ((folder / f"a.{ending}").read_bytes() for ending in ("bin", "idx"))
     facts: dict[str, int | None] = {
@@ -94,7 +94,7 @@ def test_an_index_that_is_damaged_is_told_once_by_each_check(tmp_path: Path) -> 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.lists(st.integers(0, 6), min_size=1, max_size=12), max_size=6), st.sampled_from([None, EOS]))
 def test_documents_are_hashed_alike_in_parts(tmp_path: Path, documents: list[list[int]], eos_id: int | None) -> None:
-    """Or one that stands in train and eval would be found in neither."""
+    """Else one that stands in train and eval would be found in neither."""
     whole = DocumentHasher(None, eos_id)
     check = check_of(tmp_path, documents, eos_id=eos_id)
     expected = document_hashes(check).tolist()

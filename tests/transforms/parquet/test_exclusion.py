@@ -1,4 +1,4 @@
-"""Lists of values to leave out: which values are in one, in whatever form it is written."""
+"""Lists of values to leave out: which values are in one, in any form."""
 
 from __future__ import annotations
 

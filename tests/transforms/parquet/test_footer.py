@@ -1,4 +1,4 @@
-"""What footers tell, and damaged ones."""
+"""Sound footers and damaged ones."""
 
 from __future__ import annotations
 

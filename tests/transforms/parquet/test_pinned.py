@@ -1,4 +1,4 @@
-"""What is read is what was planned: an object of one generation, a file of the hub by its etag."""
+"""A build reads the files that it planned: an object of one generation, a file of the hub by its etag."""
 
 from __future__ import annotations
 

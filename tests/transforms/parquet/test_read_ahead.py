@@ -1,4 +1,4 @@
-"""Reading ahead gives the bytes of the file, whatever is planned, and whatever is read."""
+"""Reading ahead gives the bytes of the file, for any plan, and any reads."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_any_read_gives_the_bytes_of_the_file(ranges: list[tuple[int, int]], rea
 
 
 class _Counted:
-    """Opens a file of zeros, and counts what all its handles have read."""
+    """Opens a file of zeros, and counts the bytes that all its handles have read."""
 
     def __init__(self, size: int) -> None:
         self.content = bytes(size)

@@ -1,4 +1,4 @@
-"""`ReadFooters`: all footers, several at a time, whatever the pipeline's windows are."""
+"""`ReadFooters`: all footers, several at a time, in any windows of the pipeline."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_every_file_of_every_source_is_read_once(tmp_path: Path) -> None:
 
 
 def test_eight_footers_are_read_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each read waits for seven others, and counts who is at it."""
+    """Each read waits for seven others, and counts those at work."""
     given = sources(tmp_path, files=2 * AT_A_TIME)[:1]
     together = threading.Barrier(AT_A_TIME)
     lock, reading, most = threading.Lock(), 0, 0

@@ -114,7 +114,7 @@ filters = st.lists(st.lists(predicates(), min_size=1, max_size=3), min_size=1, m
 
 
 def plain(column: str, op: str, wanted: Any, value: Any, kind: pa.DataType) -> bool:
-    """What pyarrow says of one value: a comparison with null holds for none, `not in` for null as well."""
+    """The answer of pyarrow for one value: a comparison with null holds for none, `not in` for null as well."""
     if pa.types.is_temporal(kind) and value is not None:
         value = value.isoformat()
     if pa.types.is_decimal(kind):

@@ -1,4 +1,4 @@
-"""What patterns name."""
+"""The source files that patterns name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is shown of a work, on a terminal and elsewhere."""
+"""The display of a work, on a terminal and elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a verification remembers: it never takes a file for sound that is another than the one that was read."""
+"""The memory of a verification: it never takes a file for sound that is another than the one that was read."""
 
 from __future__ import annotations
 

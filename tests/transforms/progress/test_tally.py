@@ -1,4 +1,4 @@
-"""Counters of workers: what a reader sums up, and that counting never stops a work."""
+"""Counters of workers: the sums of a reader, and that counting never stops a work."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_it_is_written_at_once_and_then_now_and_then(tmp_path: Path) -> None:
         noted_sum = reader.read().done
         assert noted_sum > 1
     assert not list(tmp_path.iterdir())
-    assert reader.read().done == noted_sum  # what was read once stays
+    assert reader.read().done == noted_sum  # a number that was read once stays
 
 
 def test_a_folder_that_is_not_there_or_a_link_stops_nothing(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_what_is_no_tally_is_left_out(tmp_path: Path, content: bytes) -> None:
 
 
 def test_in_a_bucket(gcs_prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a thread of its own, and the last of what is counted is written as well."""
+    """A thread of its own writes it, to the very last count."""
     monkeypatch.setattr(module, "_REMOTE_INTERVAL_S", 0.3)
     reader = TallyReader(gcs_prefix)
     with Tally(f"{gcs_prefix}/a.tally") as tally:

@@ -32,7 +32,7 @@ def build(tmp_path: Path) -> SmallBuild:
 
 
 def manifest_of(build: SmallBuild, **changes: Any) -> Manifest:
-    """What is looked at of the manifest of the same dataset."""
+    """A manifest of the same dataset with all keys that are compared."""
     (file,) = build.plan.files
     source = [
         SourceEntry(

@@ -1,4 +1,4 @@
-"""What is said of a source by its footers alone."""
+"""Warnings about a source by its footers alone."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from transforms.recipe.spec import DatasetSpec
 
 
 def source(text_bytes: int, rows: int) -> list[SourceFile]:
-    """Of two files."""
+    """A source of two files."""
     groups = (RowGroup(rows - rows // 2, text_bytes - 7, 1), RowGroup(rows // 2, 7, 1))
     return [SourceFile(f"{number}.parquet", 1, "", None, (group,)) for number, group in enumerate(groups)]
 
 
 @pytest.fixture(scope="module")
 def spec(tmp_path_factory: pytest.TempPathFactory) -> DatasetSpec:
-    """Of ids with EOS, of which 1,000 are wanted, and 200 more to be held out."""
+    """A dataset of ids with EOS, with a budget of 1,000 tokens, and 200 more to be held out."""
     build = small_build(tmp_path_factory.mktemp("small"), "tokens", [["ab"]])
     return dataclasses.replace(build.spec, budgets={"train": 1000, "eval": 200})
 

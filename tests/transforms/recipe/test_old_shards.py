@@ -85,7 +85,7 @@ def test_of_ids_exactly_the_whole_shards_are_found(sizes: list[int], first: int,
 def publish_text(
     corpus: list[list[int]], budgets: Sequence[int], refused: set[int]
 ) -> tuple[list[list[Published]], list[int]]:
-    """What a build publishes of a corpus of text, in which no document of a size in `refused` can be cut."""
+    """Publishes a corpus of text as a build does; no document of a size in `refused` can be cut."""
 
     def lengths(ordinal: int) -> npt.NDArray[np.int64]:
         return np.array(corpus[ordinal], np.int64)
@@ -130,7 +130,7 @@ def test_of_text_only_whole_shards_are_found(
 def test_of_text_all_whole_shards_of_several_documents_are_found(
     corpus: list[list[int]], first: int, second: int
 ) -> None:
-    """But for the last of each split; where no document was put back."""
+    """All but the last of each split are; where no document was put back."""
     splits, put_back = publish_text(corpus, (first, second), set())
     if any(put_back):
         return

@@ -1,4 +1,4 @@
-"""Plans of small datasets, to the number, and what a fingerprint hangs on.
+"""Plans of small datasets, to the number, and the facts that decide a fingerprint.
 
 The tokenizer has a token for each byte, so that every count can be told beforehand.
 """
@@ -95,7 +95,7 @@ def written(path: Path, row_groups: Sequence[Sequence[str | None]], column: str 
 
 
 def text_bytes(file: SourceFile, group: int) -> int:
-    """What the second column takes before compression."""
+    """The bytes of the second column before compression."""
     size: int = pq.read_metadata(file.path).row_group(group).column(1).total_uncompressed_size
     return size
 
@@ -157,7 +157,7 @@ def test_bos_and_eos_of_each_document_are_expected_tokens(
 
 
 def test_a_sample_without_a_token_expects_one(tmp_path: Path) -> None:
-    """Or no number of shards would ever be enough."""
+    """Else no number of shards would ever be enough."""
     nothing = {"type": "Replace", "pattern": {"String": "a"}, "content": ""}
     file = written(tmp_path / "a.parquet", [["aaa"]])
     plan = plan_dataset(spec_in(tmp_path, tokenizer=byte_tokenizer(tmp_path, normalizer=nothing)), [file])
@@ -337,7 +337,7 @@ def test_datasets_are_planned_each_from_its_own_files_and_column(
     ]
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         found = pipeline | beam.Create([(spec.name, spec) for spec in specs]) | PlanDatasets()
-        # What a step prints is here at once; Beam's own assertions take as long as the pipeline.
+        # Output of a step is here at once; Beam's own assertions take as long as the pipeline.
         _ = found.heads | beam.Map(print_planned, beam.pvalue.AsMultiMap(found.parts))
     assert sorted(capsys.readouterr().out.splitlines()) == [
         f"rye rye {rye}/1.parquet:0 {rye}/1.parquet:1 {rye}/2.parquet:0",
@@ -358,7 +358,7 @@ def test_datasets_are_planned_each_from_its_own_files_and_column(
 def test_versions_are_those_of_what_makes_the_ids_and_writes_the_files(
     tmp_path: Path, record_format: Format, on_bad_rows: OnBadRows, libraries: list[str]
 ) -> None:
-    """In the order in which manifests have them."""
+    """They stand in the order of manifests."""
     installed = {
         "tokenizers": tokenizers.__version__,
         "pyarrow": pa.__version__,
@@ -438,7 +438,7 @@ def test_unfinished_work_is_shared_by_builds_that_want_more_or_less_of_it(change
     ],
 )
 def test_the_key_of_unfinished_work_hangs_on_all_that_decides_the_bytes_of_a_shard(changes: Mapping[str, Any]) -> None:
-    """Or a build would take up the work of another, and mix the two."""
+    """Else a build would take up the work of another, and mix the two."""
     assert work_key(fingerprinted(**changes), SOURCE) != WORK_KEY
 
 
@@ -455,7 +455,7 @@ def test_the_key_of_unfinished_work_hangs_on_all_that_decides_the_bytes_of_a_sha
     ],
 )
 def test_the_fingerprint_hangs_on_the_config_and_the_tokenizer(changes: Mapping[str, Any]) -> None:
-    """Or a build would take up the work of another, and mix the two."""
+    """Else a build would take up the work of another, and mix the two."""
     assert fingerprint(fingerprinted(**changes), SOURCE) != FINGERPRINT
 
 
@@ -474,7 +474,7 @@ def test_the_fingerprint_hangs_on_each_source_file(file: int, changes: Mapping[s
 @pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize("changes", [{"generation": 7}, {"modified": 7}])
 def test_the_fingerprint_does_not_hang_on_when_a_file_was_written(changes: Mapping[str, Any]) -> None:
-    """Or a copy of the source would be another; that a file has changed in letters alone, its text hashes tell."""
+    """Else a copy of the source would be another; its text hashes tell where a file has changed in letters alone."""
     source = [dataclasses.replace(file, **changes) for file in SOURCE]
     assert fingerprint(fingerprinted(), source) == FINGERPRINT
     assert work_key(fingerprinted(), source) == WORK_KEY
@@ -516,7 +516,7 @@ def test_a_worker_has_the_versions_with_which_the_build_was_planned(installed: d
 
 
 def test_a_version_that_was_not_planned_is_another(installed: dict[str, str]) -> None:
-    """And of a library that decides nothing it may be any."""
+    """A library that decides nothing may have any version."""
     spec = fingerprinted()
     installed["pyarrow"] = "99.0"
     check_versions(spec, byte_deciding_versions(spec))
@@ -543,7 +543,7 @@ def test_the_fingerprint_does_not_hang_on_libraries_that_do_not_decide(installed
     ],
 )
 def test_the_fingerprint_does_not_hang_on_what_leaves_the_bytes_alone(changes: Mapping[str, Any]) -> None:
-    """Or a build could not be taken up with another engine, or its output not be moved."""
+    """Else a build could not be taken up with another engine, or its output be moved."""
     assert fingerprint(fingerprinted(**changes), SOURCE) == FINGERPRINT
 
 

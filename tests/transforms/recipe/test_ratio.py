@@ -1,4 +1,4 @@
-"""How far an estimate may be off: by what was seen of a source, and by what has been counted of it."""
+"""How far an estimate may be off: by a sample of a source, and by counts of it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_error_grows_with_how_much_parts_differ_and_with_what_was_not_decode
 
 
 def test_an_interval_holds_the_truth_of_sources_whose_parts_differ() -> None:
-    """By 20 %, of 500 parts of which 32 are looked at."""
+    """500 parts differ by 20 %, and 32 of them are looked at."""
     draw = random.Random(7)
     held = 0
     for _ in range(200):

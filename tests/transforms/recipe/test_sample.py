@@ -1,4 +1,4 @@
-"""What is looked at of a source, and what follows from it."""
+"""The parts of a source that a sample reads, and the estimates that follow."""
 
 from __future__ import annotations
 
@@ -255,7 +255,7 @@ def test_a_shuffled_source_is_sampled_in_the_order_of_reading(tmp_path: Path) ->
 def test_of_files_that_are_not_local_as_few_row_groups_are_looked_at_as_were_allowed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In one page of each there may be all of it."""
+    """One page of each may hold all of it."""
     documents = [words(20_000, number) for number in range(40)]
     file = table_file(tmp_path / "a.parquet", documents, 1)
     monkeypatch.setattr("transforms.files.storage.is_local", lambda path: False)

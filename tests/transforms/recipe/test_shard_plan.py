@@ -1,7 +1,7 @@
-"""Shards from footers, and what to tokenize in each round.
+"""Shards from footers, and the shards to tokenize in each round.
 
-Where shards end, and in which order they hold the row groups, decides every dataset's files: whatever moves it by one
-byte or one place gives users other shards of the same config, and takes finished work for another's.
+Where shards end, and in which order they hold the row groups, decides every dataset's files: a change that moves it by
+one byte or one place gives users other shards of the same config, and takes finished work for another's.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def test_sequential_order_is_that_of_files_and_row_groups_whatever_the_seed() ->
     [(7, [(2, 1), (2, 0), (0, 1), (0, 2), (0, 0)]), (8, [(0, 0), (0, 2), (2, 1), (0, 1), (2, 0)])],
 )
 def test_shuffled_order_is_by_the_hash_of_seed_file_and_row_group(seed: int, expected: list[tuple[int, int]]) -> None:
-    """By a shell: `for g in 0:0 0:1 0:2 2:0 2:1; do echo $(printf 7:$g | sha256sum) $g; done | sort`."""
+    """A shell gives it: `for g in 0:0 0:1 0:2 2:0 2:1; do echo $(printf 7:$g | sha256sum) $g; done | sort`."""
     assert order_row_groups(source([30, 10, 20], [], [5, 1]), "shuffled", seed) == expected
 
 
@@ -83,7 +83,7 @@ def test_shuffling_is_a_permutation_that_the_seed_decides() -> None:
     ],
 )
 def test_a_shard_takes_row_groups_up_to_the_target_and_not_a_byte_more(target: int, expected: list[list[int]]) -> None:
-    """Of 40, 60, 30, 250 and 20 bytes; one that is larger than the target stands alone, even as the first."""
+    """They have 40, 60, 30, 250 and 20 bytes; one larger than the target stands alone, even as the first."""
     footers = source([40, 60], [30, 250, 20])
     groups = [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2)]
     shards = lay_out_shards(footers, groups, ShardLimits(target))

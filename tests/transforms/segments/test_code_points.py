@@ -248,7 +248,7 @@ def test_normalization_leads_to_agreed_code_points_only(form):
 
 
 def test_the_sample_tokenizer_encodes_every_agreed_code_point_alike():
-    """With NFKC, a prefix space and real merges, through the encoder; every text by gigatoken alone."""
+    """It has NFKC, a prefix space and real merges; through the encoder, gigatoken alone encodes every text."""
     tokenizer = load_tokenizer(str(TOKENIZER))
     contexts = ("c", "ac", "caß 1c2", "c's", " c\u0301-s", "a\u0308c")
     texts = pa.array(
@@ -302,7 +302,7 @@ def test_marks_are_put_in_order(form):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_ids_of_marks_that_are_out_of_order(form):
-    """In a tokenizer of bytes alone, whose ids are the bytes of the normalized text."""
+    """The tokenizer has bytes alone; its ids are the bytes of the normalized text."""
     texts = [*REORDERED, *marks_out_of_order()]
     tokenizer = as_file(byte_level(normalizer={"type": form}))
     fast = GigatokenEncoder(tokenizer, "text")

@@ -13,7 +13,7 @@ from transforms.segments.cuts import cuts_in, first_cut, last_cut
 @pytest.mark.parametrize("word", ["Кириллица ", "한국어 ", "für "])
 @pytest.mark.parametrize("size", [3, 100, 1000])
 def test_cuts_are_found_before_and_after_any_place(word: str, size: int) -> None:
-    """Also where the next one is far."""
+    """This holds where the next one is far as well."""
     text = f"{'漢' * size}{word}{word}{'…' * size}{word}a b{'漢' * size}".encode()
     data = np.frombuffer(text, np.uint8)
     found = cuts_in(data, 0, len(data)).tolist()

@@ -101,7 +101,7 @@ def test_an_unknown_name_in_the_config_is_left_out(tmp_path, caplog):
 
 def test_added_tokens_count_for_the_size_of_the_vocabulary(tmp_path):
     tokenizer = json.loads(JSON)
-    # Whatever the file says, `tokenizers` gives an added token that the model does not have the next free id.
+    # `tokenizers` gives an added token that the model does not have the next free id, in spite of the file's.
     tokenizer["added_tokens"].append(added_token(70_000, "<|tool|>"))
     (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
     loaded = load_tokenizer(str(tmp_path), eos_token="<|tool|>")

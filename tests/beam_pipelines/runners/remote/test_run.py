@@ -1,4 +1,4 @@
-"""What a job that a service runs is called, and the options that it is given."""
+"""The names and the options of jobs that a service runs."""
 
 from __future__ import annotations
 

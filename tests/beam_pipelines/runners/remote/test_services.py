@@ -1,4 +1,4 @@
-"""What a service says of a job that a lock names, and what it may not be asked."""
+"""A service's answer about a job that a lock names, and the questions that it may not be asked."""
 
 from __future__ import annotations
 
