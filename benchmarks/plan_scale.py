@@ -32,11 +32,12 @@ from transforms.building.publish import PublishedShard
 from transforms.building.rows import RowsTask, ShardRows
 from transforms.checksums import FileMark
 from transforms.coders import to_json
+from transforms.dataset.manifest import Order
 from transforms.parquet.footer import RowGroup, SourceFile
 from transforms.recipe.blocks import GROUPS_PER_BLOCK, SHARDS_PER_BLOCK, in_blocks
 from transforms.recipe.plan import DatasetPlan, byte_deciding_versions, fingerprint, split_plan
 from transforms.recipe.ratio import Ratio
-from transforms.recipe.shard_plan import Order, PlannedShard, lay_out_shards, next_shards, order_row_groups
+from transforms.recipe.shard_plan import PlannedShard, lay_out_shards, next_shards, order_row_groups
 from transforms.recipe.spec import DatasetSpec
 from transforms.tokenizer.spec import TokenizerSpec
 

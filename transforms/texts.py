@@ -20,8 +20,6 @@ NULL, EMPTY, NOT_TEXT, TOO_LONG = "null", "empty", "not_text", "too_long"
 FILTERED = "filtered"
 KINDS = ("document", NULL, EMPTY, NOT_TEXT, TOO_LONG, FILTERED)
 """The kinds of rows, by their numbers in `TextBatch.kinds`."""
-SKIPPED = KINDS[1:-1]
-"""Rows that hold no text; those that a filter leaves out are none of them."""
 
 LEFT_OUT_SCHEMA = pa.schema([("row", pa.int64()), ("reason", pa.string()), ("value", pa.large_binary())])
 """Rows that are no documents: their number in the row group, from 0, why, and the bytes of the text column."""

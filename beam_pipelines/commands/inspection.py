@@ -57,6 +57,7 @@ def count(
     terminal.start(debug=debug, quiet=quiet, hints=shape == "table", takes_time=True)
     from beam_pipelines.jobs import count as job
     from beam_pipelines.tables.sources import print_counts
+    from transforms.config.file import is_config
 
     if ledger is not None:
         terminal.will_go_on()
@@ -72,7 +73,7 @@ def count(
         quiet=quiet,
     )
     give(lambda console: print_counts(console, counts, shape), output)
-    configs = [one for one in what if one.endswith((".yaml", ".yml"))]
+    configs = [one for one in what if is_config(one)]
     if configs:
         more = [] if ledger is None else ["--ledger", ledger]
         next_command("plan", configs[0], *given_options(dataset=dataset, settings=settings, engine=engine), *more)

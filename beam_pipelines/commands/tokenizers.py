@@ -73,10 +73,10 @@ def train_tokenizer(
     from beam_pipelines.tables.tokenizers import print_training, training_as_json
     from beam_pipelines.tokenizers import corpus as corpora
     from beam_pipelines.tokenizers import train as job
+    from transforms.config.file import is_config
     from transforms.quantities import parse_size
 
-    is_config = what.endswith((".yaml", ".yml"))
-    if is_config:
+    if is_config(what):
         corpus = corpora.corpus_of_config(load_mix(what, settings), dataset or ())
     else:
         corpus = corpora.corpus_at(what, dataset or (), text_column)
@@ -100,7 +100,7 @@ def train_tokenizer(
         print_json(terminal.output(), training_as_json(summary))
     else:
         print_training(terminal.output(), summary)
-    next_command("eval-tokenizer", output, "--data", eval_data or (what if is_config else "GLOB"))
+    next_command("eval-tokenizer", output, "--data", eval_data or (what if is_config(what) else "GLOB"))
 
 
 def eval_tokenizer(
@@ -137,6 +137,7 @@ def eval_tokenizer(
     """
     shape = chosen_format(output_format, as_json)
     terminal.start(debug=debug, quiet=quiet, hints=shape == "table", takes_time=True)
+    from transforms.config.file import is_config
     from transforms.evaluation.tokenizers import split_name
 
     if as_json and (files := [given for given in tokenizers or () if _is_place_for_json(given)]):
@@ -159,7 +160,7 @@ def eval_tokenizer(
     give(lambda console: tables.print_evaluation(console, evaluation, shape), output)
     if plot is not None:
         evaluation_plot.plot_evaluation(evaluation, plot)
-    configs = [path for given in data or () if (path := split_name(given)[1]).endswith((".yaml", ".yml"))]
+    configs = [path for given in data or () if is_config(path := split_name(given)[1])]
     chosen = _as_settings(tokenizers[0]) if tokenizers else ["--set=tokenizer.path=TOKENIZER"]
     next_command("plan", configs[0] if configs else "CONFIG", *chosen)
 

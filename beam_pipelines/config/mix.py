@@ -18,20 +18,15 @@ from pydantic import Field, PrivateAttr
 
 from beam_pipelines.config.budgets import DatasetBudget, budget_problems
 from beam_pipelines.config.hub import pinned_datasets
-from beam_pipelines.config.sections import (
-    DatasetConfig,
-    OnBadRows,
-    OnShortfall,
-    RecordsConfig,
-    ShardsConfig,
-    TokenizerConfig,
-)
+from beam_pipelines.config.sections import DatasetConfig, RecordsConfig, ShardsConfig, TokenizerConfig
 from beam_pipelines.config.values import Budget, DatasetName
 from transforms.budget.apportion import apportion
 from transforms.config.document import ConfigKind, Problem
 from transforms.config.file import ConfigFile, open_document, resolve_path, resolve_pattern, section_of
 from transforms.config.section import Name
+from transforms.dataset.manifest import OnBadRows, Shortfall
 from transforms.errors import BroetchenError, UnreachableError
+from transforms.files import storage
 from transforms.patterns import quoted
 from transforms.quantities import shown
 
@@ -70,7 +65,7 @@ class MixConfig(ConfigFile):
         description="How shards are cut and compressed.",
         examples=["{target_size: 1GiB}"],
     )
-    on_shortfall: OnShortfall = Field(
+    on_shortfall: Shortfall = Field(
         default="fail",
         description="When a source ends before its budget: `fail`, and publish nothing of it; or `keep` what there is, "
         "and say so.",
@@ -103,7 +98,7 @@ class MixConfig(ConfigFile):
             train |= apportion(self.total_tokens, shares) if shares else {}
         return {name: DatasetBudget(train[name], dataset.eval_tokens) for name, dataset in self.datasets.items()}
 
-    def shortfall(self, dataset: str) -> OnShortfall:
+    def shortfall(self, dataset: str) -> Shortfall:
         """The `on_shortfall` of `dataset`: its own, or that of the mix."""
         return self.datasets[dataset].on_shortfall or self.on_shortfall
 
@@ -114,7 +109,7 @@ class MixConfig(ConfigFile):
     def with_source_root(self, root: str) -> Self:
         """The same config, whose hub files are read below `root`, as `broetchen download --to root` puts them there."""
         config = self.model_copy()
-        config._source_root = root.rstrip("/") or "/"
+        config._source_root = storage.without_slash(root)
         return config
 
     def resolve(self, path: str) -> str:

@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
 from beam_pipelines.config.filters import ExcludeConfig, Filters
 from beam_pipelines.config.sources import Sources, unpinned
 from beam_pipelines.config.values import Budget, Compression, Count, Languages, License, Repeats, Share, TargetSize
+from transforms.arrayrecord.options import MOST_GROUPED
+from transforms.arrayrecord.record_format import MOST_TOKENS, Format
 from transforms.config.document import Problem
 from transforms.config.section import Section, Text
-from transforms.files.hub_path import COMMIT, REPOSITORY
+from transforms.dataset.manifest import EvalPosition, OnBadRows, Order, Shortfall
+from transforms.files.hub_path import COMMIT
 from transforms.predicates import Predicate, alternatives
 from transforms.quantities import shown
+from transforms.tokenizer.spec import SpecialTokens, is_hub_id
 
-_MAX_GROUP_SIZE = 2**31 - 1
 _MAX_RECORDS = 2**31 - 1
-
-OnShortfall = Literal["fail", "keep"]
-OnBadRows = Literal["fail", "skip", "quarantine"]
-
-
-def _is_hub_id(path: str) -> bool:
-    """Whether a tokenizer path names a repository of the hub, by its form alone: `gpt2`, `EleutherAI/gpt-neox-20b`."""
-    return bool(REPOSITORY.fullmatch(path)) and not path.endswith(".json")
 
 
 class TokenizerConfig(Section):
@@ -53,7 +48,7 @@ class TokenizerConfig(Section):
         description="The token that `records.add_eos` adds, where no `tokenizer_config.json` names it.",
         examples=["<|eos|>"],
     )
-    special_tokens: Literal["text", "token"] = Field(
+    special_tokens: SpecialTokens = Field(
         default="text",
         description="Whether a special token's string in a document is encoded as plain `text`, or as the `token`.",
         examples=["token"],
@@ -62,7 +57,7 @@ class TokenizerConfig(Section):
     @property
     def is_hub_id(self) -> bool:
         """Whether `path` is the id of a hub repository rather than a path."""
-        return _is_hub_id(self.path)
+        return is_hub_id(self.path)
 
     @classmethod
     def _cross_checks(cls, given: Mapping[str, Any]) -> Iterator[Problem]:
@@ -72,7 +67,7 @@ class TokenizerConfig(Section):
         if path.lower().startswith(("hf://", "http://", "https://")):
             problem = f"{shown(path)} is no path of a tokenizer; write the hub id alone, OWNER/NAME, with `revision:`"
             yield Problem(("path",), problem)
-        elif not _is_hub_id(path):
+        elif not is_hub_id(path):
             if revision is not None:
                 problem = f"{shown(revision)} pins nothing, as {shown(path)} is a path and no hub id; remove `revision`"
                 yield Problem(("revision",), problem)
@@ -90,7 +85,7 @@ class TokenizerConfig(Section):
 class RecordsConfig(Section):
     """The content of one record of a shard."""
 
-    format: Literal["tokens", "text", "parquet", "megatron"] = Field(
+    format: Format = Field(
         default="tokens",
         description="`tokens`: a `tf.train.Example` with an int64_list of ids. `text`: one with a bytes_list of UTF-8 "
         "text. `parquet`: parquet files of text with the source's other columns. `megatron`: pairs of `.bin` and "
@@ -100,7 +95,7 @@ class RecordsConfig(Section):
     max_tokens: int = Field(
         default=2048,
         ge=1,
-        le=2**31 - 1,
+        le=MOST_TOKENS,
         description="The most ids in a record, BOS and EOS included; a longer document takes several records. For "
         "`format: tokens` only: in the others a record is a document.",
         examples=["4096"],
@@ -165,7 +160,7 @@ class ShardsConfig(Section):
     group_size: int = Field(
         default=1,
         ge=1,
-        le=_MAX_GROUP_SIZE,
+        le=MOST_GROUPED,
         description="Records that are compressed together, in ArrayRecord (`format: tokens` and `text`). 16 take some "
         "15 % fewer bytes than 1. Read at random, as "
         "training reads, larger groups are slower in a small shard (64 take four times as long at 10,000 records) and "
@@ -190,7 +185,7 @@ class DatasetConfig(Section):
         description="Its held-out tokens, in addition to the train tokens; `eval_position` says which.",
         examples=["10M"],
     )
-    eval_position: Literal["end", "start"] = Field(
+    eval_position: EvalPosition = Field(
         default="end",
         description="Which tokens are held out: those right after the train tokens, or `start`, the first of all, "
         "which no larger build of the same source ever trains on.",
@@ -230,12 +225,12 @@ class DatasetConfig(Section):
         "`records.trace: true` only.",
         examples=["[id, url, license]"],
     )
-    order: Literal["sequential", "shuffled"] = Field(
+    order: Order = Field(
         default="sequential",
         description="The order of row groups: that of file names, or a permutation by the mix's `seed`.",
         examples=["shuffled"],
     )
-    on_shortfall: OnShortfall | None = Field(
+    on_shortfall: Shortfall | None = Field(
         default=None, description="As the mix's `on_shortfall`, which it overrides.", examples=["keep"]
     )
     max_repeats: Repeats | None = Field(

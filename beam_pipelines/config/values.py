@@ -8,13 +8,12 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, PlainValidator, WithJsonSchema
 
+from transforms.arrayrecord.options import parse_compression
 from transforms.budget.repeats import MOST_REPEATS
 from transforms.config.section import check_name, mended
 from transforms.errors import UsageError
 from transforms.quantities import format_percent, parse_count, parse_percent, parse_size, shown
 
-# The levels that array_record's option parser accepts. Its snappy has some too, but does not record them in the file.
-_COMPRESSION_LEVELS = {"zstd": (-131072, 22), "brotli": (0, 11), "snappy": None, "none": None}
 _TAKEN = {"manifest.json": "the output's manifest", "readme.md": "the output's card", "mix.yaml": "the output's mix"}
 _LICENSE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,99}")
 _LANGUAGE = re.compile(r"[a-z]{2,3}|code|multilingual")
@@ -94,19 +93,8 @@ def _parse_languages(value: Any) -> tuple[str, ...]:
 
 
 def _check_compression(value: Any) -> str:
-    kind, colon, level = value.partition(":") if isinstance(value, str) else ("", "", "")
-    if kind not in _COMPRESSION_LEVELS:
-        choices = ", ".join(_COMPRESSION_LEVELS)
-        raise UsageError(f"{shown(value)} is no compression of ArrayRecord; write {choices}, or zstd:3 for a level")
-    bounds = _COMPRESSION_LEVELS[kind]
-    if not colon:
-        return kind
-    if bounds is None:
-        raise UsageError(f"{shown(value)} has a level, which {kind} does not take; write {kind}")
-    low, high = bounds
-    if not re.fullmatch(r"0|-?[1-9][0-9]{0,6}", level) or not low <= int(level) <= high:
-        raise UsageError(f"{shown(value)} has no valid level; {kind} takes whole numbers from {low} to {high}")
-    return f"{kind}:{level}"
+    parse_compression(value)
+    return str(value)
 
 
 # Short enough for a float to be written with the same digits.

@@ -86,7 +86,7 @@ def build(
             work there.
     """
     started = time.monotonic()
-    output = output.rstrip("/") or "/"
+    output = storage.without_slash(output)
     job_options(beam_arguments, output)  # Their faults are told before anything is loaded.
     names = chosen_datasets(config, datasets)
     tokenizer = load_config_tokenizer(config)
@@ -200,7 +200,7 @@ def build_demo(
     """
     config = demo_config()
     for name in config.datasets:
-        folder = storage.join(output.rstrip("/") or "/", name)
+        folder = storage.join(storage.without_slash(output), name)
         try:
             found = read_manifest(folder)
         except BroetchenError as error:

@@ -18,6 +18,7 @@ from beam_pipelines.jobs.specs import chosen_datasets, keep_tokenizer, read_conf
 from beam_pipelines.runners.job import job_folder, run_job
 from beam_pipelines.runners.local import stored_tokens, work_seconds
 from transforms.card.order import in_config_order
+from transforms.config.file import is_config
 from transforms.counting.count_tokens import BuiltShard, CountBuiltShards, CountSpec, CountTokens, built_shards
 from transforms.counting.ledger import CountLedger
 from transforms.counting.text_count import TextCount
@@ -81,7 +82,7 @@ class Counting:
             UsageError: none of them is in `datasets`, where those are given.
             BroetchenError: no finished dataset is there.
         """
-        found = in_config_order(output, find_manifests(output.rstrip("/") or "/"))
+        found = in_config_order(output, find_manifests(output))
         unknown = [name for name in datasets if name not in {manifest.dataset for manifest in found.values()}]
         if unknown:
             known = ", ".join(manifest.dataset for manifest in found.values())
@@ -191,7 +192,7 @@ def count(
     ):
         counting = Counting(engine, scratch)
         for given in what:
-            if isinstance(given, MixConfig) or _is_config(given):
+            if isinstance(given, MixConfig) or is_config(given):
                 counting.add_config(given if isinstance(given, MixConfig) else load_config(given), datasets)
             elif tokenizer is not None and _is_parquet(given):
                 counting.add_parquet(given, tokenizer, text_column)
@@ -200,22 +201,18 @@ def count(
         return _run(counting, scratch, ledger, beam_arguments, None if quiet else progress)
 
 
-def _is_config(what: str) -> bool:
-    return what.endswith((".yaml", ".yml"))
-
-
 def _is_parquet(what: str) -> bool:
     if what.endswith(".parquet"):
         return True
     # A folder of built datasets may have brackets in its name.
-    return is_wild(what) and not (_is_config(what) or os.path.isdir(what) or list_files(what, f"*/{NAME}"))
+    return is_wild(what) and not (is_config(what) or os.path.isdir(what) or list_files(what, f"*/{NAME}"))
 
 
 def _run(
     counting: Counting, scratch: str, ledger: str | None, beam_arguments: Sequence[str], progress: Display | None
 ) -> dict[str, TextCount]:
     result = posixpath.join(scratch, "counts.json")
-    known = None if ledger is None else CountLedger(ledger.rstrip("/"))
+    known = None if ledger is None else CountLedger(storage.without_slash(ledger))
     tallies = None if progress is None else scratch
     ready = run_job(beam_arguments, work_s=counting.work_s(), prepare=counting.warm_encoders)
     # The workers find out how much text there is.

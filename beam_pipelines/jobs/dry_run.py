@@ -67,7 +67,7 @@ def dry_run(
         BroetchenError: a source is missing or damaged, the output cannot be written or has other datasets, another
             build is at work there, or a service does not answer.
     """
-    output = output.rstrip("/") or "/"
+    output = storage.without_slash(output)
     options = job_options(beam_arguments, output)
     names = chosen_datasets(config, datasets)
     tokenizer = load_config_tokenizer(config)

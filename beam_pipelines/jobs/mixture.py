@@ -16,6 +16,7 @@ from launch.mixture.held_out import held_out_in_train
 from launch.mixture.outlook import Outlook, outlook
 from launch.mixture.shards import check_shards
 from launch.places import Mounts
+from transforms.config.file import is_config
 from transforms.errors import UsageError
 from transforms.files import storage
 from transforms.progress.display import counted
@@ -142,7 +143,7 @@ def parse_percents(percents: Sequence[str]) -> tuple[Fraction, ...]:
 
 def chosen_mixture(outputs: Sequence[str], datasets: Sequence[str]) -> Mixture:
     """The datasets of outputs and mix configs, as `write_mixture` has them; warns of texts that one holds out."""
-    configs = [one for one in outputs if one.endswith((".yaml", ".yml"))]
+    configs = [one for one in outputs if is_config(one)]
     in_order = [name for config in configs for name in load_config(config).datasets]
     mixture = read_mixture([one for one in outputs if one not in configs], datasets or in_order)
     for overlap in held_out_in_train(mixture.manifests):

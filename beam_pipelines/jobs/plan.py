@@ -18,6 +18,7 @@ from transforms.budget.repeats import expected_passes
 from transforms.building.shard import build_shard
 from transforms.counting.ledger import Counted, CountLedger
 from transforms.counting.text_count import TextCount
+from transforms.files import storage
 from transforms.files.scratch import temporary_folder
 from transforms.megatron.index import id_type, index_size
 from transforms.parquet.footer import SourceFile
@@ -121,7 +122,7 @@ def plan(
         check_sources(config, names)
         keep_tokenizer(tokenizer, scratch)
         specs = dataset_specs(config, names, tokenizer, output=scratch, engine=engine, overwrite=False)
-        counts = None if ledger is None else CountLedger(ledger.rstrip("/"))
+        counts = None if ledger is None else CountLedger(storage.without_slash(ledger))
         sources = []
         for done, spec in enumerate(specs):
             progress.show(_step("reading footers", spec.name, done, len(specs)))

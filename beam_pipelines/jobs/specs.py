@@ -167,7 +167,7 @@ def dataset_specs(
             config=_deciding_config(written, name, budget.train, on_shortfall, on_bad_rows, rows),
             overwrite=overwrite,
             max_repeats=dataset.max_repeats or 1.0,
-            grow=None if grow is None else grow.rstrip("/") or "/",
+            grow=None if grow is None else storage.without_slash(grow),
         )
 
     return [spec_of(name) for name in datasets]

@@ -13,6 +13,7 @@ from launch.blend.plan import Blend, DatasetPlan
 from launch.blend.write import find_blend, last_order
 from launch.config.training import load_training_config
 from launch.maxtext.checkpoints import run_folder
+from transforms.config.file import is_config
 from transforms.dataset.manifest import ShardEntry, read_manifest
 from transforms.dataset.trace import RECORD, origin_of
 from transforms.errors import BroetchenError, UsageError
@@ -96,7 +97,7 @@ def show_step(uri: str, run: str, step: int) -> Iterator[ShownPart]:
 
 def _order(run: str) -> tuple[str, Blend]:
     """The folder of an order, and its description."""
-    if not run.endswith((".yaml", ".yml")):
+    if not is_config(run):
         if (blend := find_blend(run)) is None:
             raise UsageError(f"--run {run}: neither a training config (.yaml) nor the folder of an order")
         return run, blend

@@ -69,7 +69,7 @@ class AgainstSource:
     def opened(self, shown: str) -> str:
         """The path by which to open a path of a manifest."""
         folder = os.path.dirname(self.config) if self.config else ""
-        return source_path(shown, folder, (self.source_root or "").rstrip("/"))
+        return source_path(shown, folder, storage.without_slash(self.source_root) if self.source_root else "")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -137,7 +137,7 @@ def verify(
         )
     if quick and against:
         raise UsageError("--quick reads nothing, and --against-source reads the source: give one of them")
-    output = output.rstrip("/") or "/"
+    output = storage.without_slash(output)
     with display("verify", TOKENS, quiet=quiet or quick, first=f"looking through {output}") as progress:
         return _verified(
             output, engine, quick, against, digest, beam_arguments, remember, fresh, None if quiet else progress

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import re
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 from matplotlib import rc_context
@@ -16,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
 from beam_pipelines.report.data import LEAST_SECONDS, OutputReport
-from beam_pipelines.report.looks import FONT, LIGHT, Look
+from beam_pipelines.report.looks import FONT, VARIABLES, WIDE, Look
 from transforms.counting.text_count import Lengths
 from transforms.quantities import format_count, format_share
 from transforms.sampling.packing import Packing
@@ -44,23 +46,58 @@ class Chart:
     _report: OutputReport
 
     def svg(self, look: Look) -> str:
-        """As an SVG on no background, whose text is text."""
-        with rc_context(look.settings()):  # type: ignore[arg-type]
+        """As an SVG element of a page, on no background, whose text is text and whose colours are the page's."""
+        # Other charts of the page have other ids.
+        settings = look.settings() | {"svg.hashsalt": f"{self.name} {look.inches}"}
+        with rc_context(settings):  # type: ignore[arg-type]
             figure = self._draw(self._report, look)
-            return _saved(figure, "svg", transparent=True, metadata={"Date": None, "Creator": None}).decode()
+            return _as_element(_saved(figure, "svg", transparent=True, metadata={"Date": None, "Creator": None}))
 
     def png(self) -> bytes:
         """As a PNG on white, 150 dots per inch, with its title."""
-        with rc_context(LIGHT.settings()):  # type: ignore[arg-type]
-            figure = self._draw(self._report, LIGHT)
+        with rc_context(WIDE.settings()):  # type: ignore[arg-type]
+            figure = self._draw(self._report, WIDE)
             figure.suptitle(self.title, x=0.01, ha="left", fontsize=FONT + 3, fontweight="bold")
-            return _saved(figure, "png", facecolor=LIGHT.background, dpi=_DOTS_PER_INCH)
+            return _saved(figure, "png", facecolor=WIDE.background, dpi=_DOTS_PER_INCH)
 
 
 def _saved(figure: Figure, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format=kind, **options)
     return buffer.getvalue()
+
+
+# Kept of a drawing: shapes and text, and of their attributes those that place and draw them.
+_ELEMENTS = frozenset({"svg", "g", "defs", "clipPath", "path", "rect", "text", "use"})
+_ATTRIBUTES = frozenset({"clip-path", "d", "height", "style", "transform", "viewBox", "width", "x", "y"})
+_COLOUR = re.compile("|".join(VARIABLES))
+
+
+def _as_element(drawing: bytes) -> str:
+    root = ElementTree.fromstring(drawing)
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if _local(child.tag) not in _ELEMENTS:
+                parent.remove(child)
+    for element in root.iter():
+        element.tag, given = _local(element.tag), dict(element.attrib)
+        element.attrib.clear()
+        for name, value in given.items():
+            # A part that others refer to keeps its id; groups have one each, which other charts have as well.
+            if name in _ATTRIBUTES or (name == "id" and element.tag in ("clipPath", "path")):
+                element.set(name, value)
+            elif _local(name) == "href" and value.startswith("#"):
+                element.set("href", value)
+        if style := element.get("style"):
+            element.set("style", _COLOUR.sub(lambda found: f"var({VARIABLES[found[0]]})", style))
+    # The page says how wide it is.
+    root.attrib.pop("width")
+    root.attrib.pop("height")
+    return ElementTree.tostring(root, encoding="unicode", method="html")
+
+
+def _local(name: str) -> str:
+    return name.rpartition("}")[2]
 
 
 def charts(report: OutputReport) -> list[Chart]:

@@ -132,7 +132,7 @@ def read_report(
         BroetchenError: there is no finished dataset, or a shard is missing or damaged.
         UsageError: the tokenizer of a dataset of text cannot be loaded.
     """
-    manifests = in_config_order(output, find_manifests(output.rstrip("/") or "/"))
+    manifests = in_config_order(output, find_manifests(output))
     if without := [folder for folder, manifest in manifests.items() if TRAIN not in manifest.splits]:
         raise BroetchenError(f"{without[0]}: its manifest has no {TRAIN} split, so that there is nothing to report on")
     lengths = (manifest.config["records"].get("max_tokens", _USUAL_LENGTH) for manifest in manifests.values())

@@ -1,10 +1,9 @@
-"""How the charts of a report look: colours for light and dark pages, and sizes for wide and narrow ones."""
+"""How the charts of a report look: their colours, which a page has by name, and sizes for wide and narrow pages."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Literal
 
 FONT = 9
 """The size of letters, in points."""
@@ -12,7 +11,7 @@ FONT = 9
 
 @dataclasses.dataclass(frozen=True)
 class Look:
-    """How a chart is drawn: colours for a light or a dark page, and its width in inches.
+    """How a chart is drawn: its colours, and its width in inches.
 
     Lengths in a chart are in points, so that a narrow chart on a phone has letters of the size of its page.
     """
@@ -60,14 +59,16 @@ class Look:
         }
 
 
-LIGHT = Look("#24211d", "#6b645b", "#e4dfd8", "#b4690e", "#d9cfc2", "#ffffff", 9.4)
-_DARK = Look("#eee9e2", "#a49c91", "#3b3732", "#e39a3b", "#5a534a", "#1f1d1a", 9.4)
-_NARROW = 4.2
+WIDE = Look("#24211d", "#6b645b", "#e4dfd8", "#b4690e", "#d9cfc2", "#ffffff", 9.4)
+LOOKS: Mapping[str, Look] = {"wide": WIDE, "narrow": dataclasses.replace(WIDE, inches=4.2)}
+"""A look for each width of a page, by its name."""
 
-LOOKS: Mapping[tuple[Literal["light", "dark"], Literal["wide", "narrow"]], Look] = {
-    ("light", "wide"): LIGHT,
-    ("dark", "wide"): _DARK,
-    ("light", "narrow"): dataclasses.replace(LIGHT, inches=_NARROW),
-    ("dark", "narrow"): dataclasses.replace(_DARK, inches=_NARROW),
+VARIABLES: Mapping[str, str] = {
+    WIDE.ink: "--ink",
+    WIDE.muted: "--muted",
+    WIDE.grid: "--line",
+    WIDE.accent: "--bar",
+    WIDE.pale: "--pale",
+    WIDE.background: "--card",
 }
-"""Every look that a page may have."""
+"""The colours of a look by the variables of the page's style, which has others for a dark page."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import dataclasses
 import datetime
 import importlib.resources
 import itertools
@@ -76,7 +74,7 @@ def render_report(report: OutputReport, drawn: Iterable[Chart]) -> str:
     return template.render(
         report=report,
         title=" + ".join(dict.fromkeys(dataset.manifest.mix for dataset in report.datasets)),
-        charts={chart.name: _pictures(chart) for chart in drawn},
+        charts={chart.name: (chart.description, _drawings(chart)) for chart in drawn},
         datasets=[_dataset(report, dataset) for dataset in report.datasets],
         budget=report.total(lambda split: split.budget),
         tokens=report.total(lambda split: split.tokens),
@@ -128,26 +126,13 @@ def _framed(report: OutputReport) -> str:
     return " and ".join(added)
 
 
+def _drawings(chart: Chart) -> dict[str, markupsafe.Markup]:
+    """A chart by the width of the page."""
+    return {width: markupsafe.Markup(chart.svg(look)) for width, look in LOOKS.items()}
+
+
 def _trained_tokens(report: OutputReport) -> int:
     return round(sum(one.train.tokens * (1 - one.trimmed) for one in report.datasets))
-
-
-@dataclasses.dataclass(frozen=True)
-class _Pictures:
-    """A chart in all looks, each as a data URI, by `<theme>_<width>`."""
-
-    description: str
-    sources: dict[str, str]
-
-
-def _pictures(chart: Chart) -> _Pictures:
-    return _Pictures(
-        chart.description,
-        {
-            f"{theme}_{width}": "data:image/svg+xml;base64," + base64.b64encode(chart.svg(look).encode()).decode()
-            for (theme, width), look in LOOKS.items()
-        },
-    )
 
 
 def _dataset(report: OutputReport, dataset: DatasetReport) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -153,13 +154,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 LOCK = _ROOT / "requirements.lock"
 """All packages of a worker beside the project, by version and hash."""
 
-# The files and folders that setup.py packs.
-_PACKAGED = frozenset(
-    {
-        *("pyproject.toml", "setup.py", "README.md", "LICENSE"),
-        *("beam_pipelines", "broetchen", "launch", "mix_configs", "samples", "transforms"),
-    }
-)
+_BESIDE_PACKAGES = ("pyproject.toml", "setup.py", "README.md", "LICENSE")
 # Beam would else fetch each package here, by a call of pip for each of its lines.
 _NO_CACHE = "skip"
 
@@ -201,16 +196,21 @@ def check_source_folder() -> None:
         )
 
 
+def packages() -> list[str]:
+    """The folders of the project that its wheel holds, as pyproject.toml names them."""
+    project = tomllib.loads((_ROOT / "pyproject.toml").read_text())
+    return [pattern.removesuffix("*") for pattern in project["tool"]["setuptools"]["packages"]["find"]["include"]]
+
+
 def _make_wheel(folder: str) -> str:
     # From a copy: setuptools writes beside its sources, where another job may be at it, and takes along all files
     # there.
     tree = Path(folder, "tree")
     tree.mkdir()
-    for path in _ROOT.iterdir():
-        if path.name in _PACKAGED and path.is_dir():
-            shutil.copytree(path, tree / path.name, ignore=shutil.ignore_patterns("__pycache__"))
-        elif path.name in _PACKAGED:
-            shutil.copy(path, tree)
+    for name in _BESIDE_PACKAGES:
+        shutil.copy(_ROOT / name, tree)
+    for name in packages():
+        shutil.copytree(_ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, str(tree)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     wheels = sorted(Path(folder).glob("*.whl"))

@@ -29,7 +29,16 @@ from apache_beam.runners.worker import sdk_worker_main
 from beam_pipelines.console import terminal
 from beam_pipelines.runners.fresh import FreshWorker
 from beam_pipelines.runners.local import local_parallelism
-from beam_pipelines.runners.local_runner import RUNNING_MODE, SOCKETS, LocalRunner, Worker, WorkerOrder, WorkerThread
+from beam_pipelines.runners.local_runner import (
+    RUNNING_MODE,
+    SOCKETS,
+    UNKNOWN_BEAM,
+    LocalRunner,
+    Worker,
+    WorkerOrder,
+    WorkerThread,
+    knows_beam,
+)
 from beam_pipelines.runners.sockets import NoWorkersError, socket_folder
 
 _LOGGER = logging.getLogger(__name__)
@@ -90,13 +99,15 @@ class WaitingWorkers:
     def pipeline(self, options: PipelineOptions) -> beam.Pipeline:
         """A pipeline with `options`; where they ask for local workers, these are those, as far as they go.
 
-        No process of a local run listens for others: where workers would have no private way to this process, it does
-        the work alone, and says so.
+        No process of a local run listens for others: where workers would have no private way to this process, or Beam
+        is a version that may open another one, this process does the work alone, without gRPC, and says so.
         """
         workers, direct = local_parallelism(options), options.view_as(DirectOptions)
         if workers == 0:
             return beam.Pipeline(options=options)
         try:
+            if not knows_beam():
+                raise NoWorkersError(UNKNOWN_BEAM)
             start = WorkerThread if direct.direct_running_mode == "multi_threading" else self._start(workers)
             folder = self._folders.enter_context(socket_folder(SOCKETS))
         except NoWorkersError as error:

@@ -5,7 +5,7 @@ any file that is named to it. Here each service listens on a socket that only th
 left out: it is for workers which must fetch the pipeline's files, and ours have them.
 
 It rests on these names of Beam 2.77, which are not for others (`tests/beam_pipelines/runners/test_local_runner.py`
-fails where they change, and a run then refuses to start rather than listen elsewhere):
+fails where they change; a run of one process then does the work, without any of this, and no server listens elsewhere):
 
 * `apache_beam/runners/portability/fn_api_runner/fn_runner.py`: `FnApiRunner.run_stages` makes a
   `WorkerHandlerManager`, by that global name, of the environments and the provision info; `run_pipeline` takes the
@@ -45,6 +45,9 @@ SOCKETS = ("control", "data", "state", "logging")
 RUNNING_MODE = "sockets"
 """The value of `direct_running_mode` for this runner: none of Beam's own, for which it would start workers itself."""
 
+UNKNOWN_BEAM = "this version of Beam starts its servers in a way that is not known here"
+"""The warning of a Beam that `knows_beam` does not know."""
+
 _URN = "broetchen:env:local_worker:v1"
 # As Beam's own servers have them: messages of any size, and clients that ask as often as they like for a sign of life.
 _OPTIONS = [
@@ -75,6 +78,14 @@ class WorkerOrder:
             "PIPELINE_OPTIONS": "{}",
             "WORKER_ID": self.worker_id,
         }
+
+
+def knows_beam() -> bool:
+    """Whether this version of Beam makes its workers and their server where ours can take their place."""
+    makes_server = beams.WorkerHandlerManager.get_worker_handlers.__code__.co_names
+    return beams.WorkerHandlerManager.__name__ in FnApiRunner.run_stages.__code__.co_names and (
+        {"_grpc_server", beams.GrpcServer.__name__} <= set(makes_server)
+    )
 
 
 def _descriptor(address: str) -> str:
@@ -151,7 +162,7 @@ class Runner(FnApiRunner):
     def run_stages(self, stage_context: Any, stages: Any) -> Any:
         """Beam's own, with our manager of workers in the place of its own; for this runner alone."""
         run_stages = FnApiRunner.run_stages
-        if beams.WorkerHandlerManager.__name__ not in run_stages.__code__.co_names:
+        if not knows_beam():
             raise _unknown_beam()
         names = {**run_stages.__globals__, beams.WorkerHandlerManager.__name__: self._manager}
         ours = types.FunctionType(run_stages.__code__, names, "run_stages", closure=run_stages.__closure__)
@@ -276,7 +287,4 @@ def _check_ours(server: object) -> None:
 
 
 def _unknown_beam() -> BroetchenError:
-    return BroetchenError(
-        "this version of Beam starts its servers in a way that is not known here, where others might reach them; take "
-        "--direct_num_workers=1, or the version in requirements.lock"
-    )
+    return BroetchenError(f"{UNKNOWN_BEAM}, where others might reach them; take the version in requirements.lock")

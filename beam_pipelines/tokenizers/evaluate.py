@@ -19,6 +19,7 @@ from beam_pipelines.console.progress import display, follow_tallies
 from beam_pipelines.jobs.specs import chosen_datasets, keep_tokenizer, row_filter
 from beam_pipelines.runners.job import job_folder, run_job
 from beam_pipelines.runners.local import stored_tokens, work_seconds
+from transforms.config.file import is_config
 from transforms.encoding.pool import choose_engine, encode_samples, expected_engine, know_tokenizer
 from transforms.errors import UsageError
 from transforms.evaluation.evaluate import EvaluateTokenizers, Pair, sample_texts
@@ -56,7 +57,7 @@ def read_groups(data: Sequence[str], text_column: str = "text") -> list[TextSour
     patterns: dict[str, list[str]] = {}
     configured: dict[str, TextSource] = {}
     for given in data:
-        if given.endswith((".yaml", ".yml")):
+        if is_config(given):
             config = load_config(given)
             for name in chosen_datasets(config, ()):
                 if name in configured:

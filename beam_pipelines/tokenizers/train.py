@@ -32,6 +32,7 @@ from transforms.bpe.styles import (
 )
 from transforms.budget.apportion import apportion
 from transforms.errors import UsageError
+from transforms.files import storage
 from transforms.progress.display import BYTES
 
 _LOGGER = logging.getLogger(__name__)
@@ -106,7 +107,7 @@ def train_tokenizer(
     form = STYLES[style]
     special = special_tokens(eos_token, more_special_tokens)
     check_vocab_size(vocab_size, special)
-    output = output.rstrip("/") or "/"
+    output = storage.without_slash(output)
     check_output(output, overwrite=overwrite)
     limits = None if max_bytes is None else apportion(max_bytes, corpus.weights)
     _warn_of_size(form, corpus.parts, max_bytes)

@@ -19,14 +19,13 @@ import numpy as np
 import pydantic
 
 from launch.blend import samples, schedule
+from transforms.dataset.manifest import Count, Hash, Name
 
 MANIFEST = "blend.json"
 """The name of the file that describes the folder of an order; it is written last."""
 
 Split = Literal["train", "eval"]
 
-_Count = Annotated[int, pydantic.Field(ge=0, lt=2**63)]
-_Name = Annotated[str, pydantic.Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=256)]
 _Share = Annotated[str, pydantic.Field(pattern=r"^[0-9]{1,40}(/[1-9][0-9]{0,39})?$")]
 
 # Percent by which MaxText makes the need of each dataset larger (`blend_margin`).
@@ -42,9 +41,9 @@ class _Part(pydantic.BaseModel):
 class ShardPlan(_Part):
     """A shard: `stem` is its name without the ending."""
 
-    stem: _Name
-    documents: _Count
-    sha256: Annotated[str, pydantic.Field(pattern=r"^[0-9a-f]{64}$")]
+    stem: Name
+    documents: Count
+    sha256: Hash
 
 
 class DatasetPlan(_Part):
@@ -57,7 +56,7 @@ class DatasetPlan(_Part):
         sequences: the most that the order takes.
     """
 
-    name: _Name
+    name: Name
     folder: Annotated[str, pydantic.Field(max_length=8192)]
     located: Annotated[str, pydantic.Field(max_length=8192)]
     tokens: Annotated[int, pydantic.Field(gt=0, lt=2**63)]
@@ -68,7 +67,7 @@ class DatasetPlan(_Part):
 class PhasePlan(_Part):
     """A part of the training, up to its sequence number `end`: shares are fractions, one for each dataset."""
 
-    end: _Count
+    end: Count
     shares: Sequence[_Share]
 
     def fractions(self) -> list[Fraction]:
@@ -143,8 +142,8 @@ class BlendFile(_Part):
     """A file of a written order, by its path in the folder."""
 
     file: Annotated[str, pydantic.Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*/){0,2}[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    bytes: _Count
-    sha256: Annotated[str, pydantic.Field(pattern=r"^[0-9a-f]{64}$")]
+    bytes: Count
+    sha256: Hash
 
 
 class Blend(_Part):

@@ -185,7 +185,7 @@ def _datasets(output: str) -> Iterator[tuple[str, str, Manifest]]:
     """(name, folder, manifest) of each dataset of an output."""
     named = _NAMED.fullmatch(output)
     where = named["output"] if named else output
-    manifests = find_manifests(where.rstrip("/") or "/")
+    manifests = find_manifests(where)
     if named and len(manifests) > 1:
         raise UsageError(
             f"{output}: there are {len(manifests)} datasets, which cannot all be called {named['name']}; name the "

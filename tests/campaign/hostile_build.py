@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -209,8 +208,3 @@ def _check_content(folder: Path, manifest: Manifest, documents: list[str], token
     ids = [int(token) for record in records for token in decode_ids(record)]
     if ids != expected:
         raise Wrong(f"{len(ids)} ids that are not the {len(expected)} of the documents")
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes a JSON file."""
-    path.write_text(json.dumps(content))

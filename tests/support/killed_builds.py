@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import random
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import yaml
 
+from tests.support.command import kill_session, started_command
 from tests.support.corpora import SAMPLES, TOKENIZER, write_parquet
 from transforms.arrayrecord.records import Format
 
@@ -125,18 +127,43 @@ def check_nothing_is_half_there(output: Path, reference: Mapping[str, str]) -> N
             assert {file for file in reference if file.startswith(f"{name}/")} <= final.keys()
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], poll_s: float = POLL_S) -> None:
     while process.poll() is None and not condition():
-        time.sleep(POLL_S)
-
-
-Measure = Callable[[State], int]
+        time.sleep(poll_s)
 
 
 @dataclasses.dataclass(frozen=True)
-class Moment:
+class Moment[T]:
     """When to kill: once `measure` has grown by `more` since the start, and a random part of `delay_s` later."""
 
-    measure: Measure | None
+    measure: Callable[[T], int] | None
     more: int
     delay_s: float
+
+
+def killed_at[T](
+    moments: Iterable[Moment[T]],
+    state: T,
+    chance: random.Random,
+    *command: str | Path,
+    poll_s: float = POLL_S,
+) -> Iterator[bool]:
+    """Starts the command and kills it, at each of the moments in turn.
+
+    Args:
+        state: what the moments measure.
+        command: its arguments.
+        poll_s: seconds from one look at the state to the next.
+
+    Yields:
+        each time whether it was still at work: on a quick machine it may end before its moment comes.
+    """
+    for moment in moments:
+        with started_command(*command) as process:
+            if moment.measure is not None:
+                measure, wanted = moment.measure, moment.measure(state) + moment.more
+                wait_for(lambda: measure(state) >= wanted, process, poll_s)  # noqa: B023
+            time.sleep(chance.uniform(0, moment.delay_s))
+            at_work = process.poll() is None
+            kill_session(process)
+        yield at_work

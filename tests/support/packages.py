@@ -9,8 +9,10 @@ import sys
 import tarfile
 from pathlib import Path
 
+from beam_pipelines.runners.dataflow import packages
+
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("beam_pipelines", "broetchen", "launch", "mix_configs", "samples", "transforms")
+PACKAGES = packages()
 
 
 @dataclasses.dataclass(frozen=True)

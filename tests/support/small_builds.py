@@ -15,9 +15,10 @@ from transforms.arrayrecord.records import MOST_TOKENS, Format, RecordSpec, hold
 from transforms.budget.token_budget import ShardCount, cut_dataset
 from transforms.building.cut import PublishPlan, plan_publication
 from transforms.building.shard import build_shard
+from transforms.dataset.manifest import Shortfall
 from transforms.parquet.footer import read_footer
 from transforms.recipe.plan import DatasetPlan, plan_dataset
-from transforms.recipe.spec import DatasetSpec, Shortfall
+from transforms.recipe.spec import DatasetSpec
 from transforms.tokenizer.spec import TokenizerSpec
 
 EOS = 0

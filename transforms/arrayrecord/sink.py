@@ -17,7 +17,8 @@ from apache_beam.transforms.display import DisplayDataItem
 from apache_beam.transforms.window import GlobalWindow, GlobalWindows
 from apache_beam.utils.windowed_value import WindowedValue
 
-from transforms.arrayrecord.writer import ShardWriter, writer_options
+from transforms.arrayrecord.options import writer_options
+from transforms.arrayrecord.writer import ShardWriter
 from transforms.coders import register_json_coder
 from transforms.errors import UsageError
 from transforms.files import storage
@@ -237,8 +238,8 @@ class WriteToArrayRecord(beam.PTransform[beam.PCollection[bytes], beam.PCollecti
         target_shard_size: bytes of records in a file, see above.
         shard_name_template: the middle of the names, with ``S`` for digits of the shard's index and ``N`` for those of
             the number of shards. ``""`` means one file whose name has no number.
-        group_size: records that are compressed together; see `transforms.arrayrecord.writer.writer_options`.
-        compression: of the records; see `transforms.arrayrecord.writer.writer_options`.
+        group_size: records that are compressed together; see `transforms.arrayrecord.options.writer_options`.
+        compression: of the records; see `transforms.arrayrecord.options.writer_options`.
 
     Raises:
         UsageError: an argument is wrong, or the input is unbounded or not in the global window.

@@ -7,51 +7,13 @@ from __future__ import annotations
 
 import collections
 import os
-import re
 from collections.abc import Sequence
 
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
-from transforms.errors import BroetchenError, UsageError
+from transforms.arrayrecord.options import writer_options
+from transforms.errors import BroetchenError
 from transforms.files.staged import StagedShard
-
-# Levels (lowest, highest, default) of the codecs, as ArrayRecord's option parser takes them. Its `snappy` has levels
-# too, but does not record them in the file.
-_LEVELS = {"zstd": (-131072, 22, 3), "brotli": (0, 11, 6)}
-_MAX_GROUP_SIZE = 2**31 - 1
-
-
-def writer_options(group_size: int = 1, compression: str = "zstd") -> str:
-    """ArrayRecord's option string, always the same for the same meaning, since ArrayRecord keeps it in the file.
-
-    Args:
-        group_size: records that are compressed together. 1 reads fastest at random, and Grain asks for it.
-        compression: ``zstd``, ``brotli``, ``snappy`` or ``none``; the first two with a level if wanted (``zstd:6``).
-            High levels of brotli take milliseconds for each group.
-
-    Raises:
-        UsageError: there is no such compression, or a number is out of range.
-
-    >>> writer_options(1, "zstd")
-    'group_size:1,zstd:3'
-    >>> writer_options(16, "none")
-    'group_size:16,uncompressed'
-    """
-    if isinstance(group_size, bool) or not isinstance(group_size, int) or not 1 <= group_size <= _MAX_GROUP_SIZE:
-        raise UsageError(f"group_size is {group_size!r}; use a whole number from 1 to {_MAX_GROUP_SIZE:,}")
-    match = re.fullmatch(r"([a-z]+)(?::(-?[0-9]{1,6}))?", compression)
-    codec, level = match.groups() if match else (compression, None)
-    if codec in _LEVELS:
-        lowest, highest, default = _LEVELS[codec]
-        number = default if level is None else int(level)
-        if not lowest <= number <= highest:
-            raise UsageError(f"compression {compression!r}: the levels of {codec} go from {lowest} to {highest}")
-        return f"group_size:{group_size},{codec}:{number}"
-    if codec in ("snappy", "none") and level is None:
-        return f"group_size:{group_size},{'uncompressed' if codec == 'none' else codec}"
-    raise UsageError(
-        f"compression {compression!r} is unknown; use zstd, zstd:LEVEL, brotli, brotli:LEVEL, snappy or none"
-    )
 
 
 class ShardWriter(StagedShard):

@@ -120,7 +120,7 @@ def find_parts(location: str, text_column: str = "text", split: str = "train") -
         if split != "train":
             return []
         return [parquet_part(_name(location), {location: _portable(location)}, text_column)]
-    folder = location.rstrip("/") or "/"
+    folder = storage.without_slash(location)
     built = _manifests(folder)
     if built:
         parts = [_built_part(path, manifest, split) for path, manifest in built.items()]

@@ -8,13 +8,10 @@ manifest counts.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import posixpath
 from collections import Counter
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Self
 
 import pyarrow as pa
 
@@ -25,7 +22,7 @@ from transforms.checksums import FileMark
 from transforms.dataset.quarantine import SCHEMA, quarantine_folder, quarantine_name
 from transforms.encoding.long_documents import LARGEST_PIECE
 from transforms.errors import BroetchenError
-from transforms.files.staged import WrittenShard
+from transforms.files.staged import OptionalFile
 from transforms.parquet.shard import ParquetRows, ParquetShardWriter
 from transforms.quantities import format_size
 from transforms.recipe.spec import DatasetSpec
@@ -60,7 +57,7 @@ def check_row_is_text(path: str, row_group: int, text_column: str, left_out: pa.
     )
 
 
-class QuarantineWriter:
+class QuarantineWriter(OptionalFile[ParquetShardWriter]):
     """Writes the rows that a shard leaves out to one file, which is there, whole, after `close`, if there are any.
 
     A context manager, which leaves nothing behind after an exception.
@@ -70,30 +67,17 @@ class QuarantineWriter:
     """
 
     def __init__(self, spec: DatasetSpec, path: str) -> None:
+        super().__init__()
         self._spec, self._path = spec, path
-        self._stack = contextlib.ExitStack()
-        self._writer: ParquetShardWriter | None = None
 
     def write(self, path: str, row_group: int, left_out: pa.Table) -> None:
         """Appends rows of one row group, by `LEFT_OUT_SCHEMA`."""
         if not len(left_out):
             return
-        if self._writer is None:
-            self._writer = self._stack.enter_context(ParquetShardWriter(self._path))
+        if self._file is None:
+            self._file = ParquetShardWriter(self._path)
         where = [pa.repeat(self._spec.shown_path(path), len(left_out)), pa.repeat(row_group, len(left_out))]
-        self._writer.write(pa.table([*where, *left_out.columns], schema=SCHEMA))
-
-    def close(self) -> WrittenShard | None:
-        """The files that were written, or None where no row was left out."""
-        return self._writer.close() if self._writer else None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._stack.__exit__(kind, error, traceback)
+        self._file.write(pa.table([*where, *left_out.columns], schema=SCHEMA))
 
 
 @dataclasses.dataclass(frozen=True)

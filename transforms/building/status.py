@@ -208,7 +208,7 @@ def read_progress(output: str) -> list[DatasetProgress]:
     Raises:
         BroetchenError: neither a finished dataset nor a begun one lies there.
     """
-    output = output.rstrip("/") or "/"
+    output = storage.without_slash(output)
     by_dataset: dict[str, DatasetProgress] = {}
     for path, _ in list_files(output, "*/.broetchen/*/budgets-*.json"):
         try:

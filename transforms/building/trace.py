@@ -6,11 +6,8 @@ the source was read, and whether it is a shard's own trace or a part of one.
 
 from __future__ import annotations
 
-import contextlib
 import posixpath
 from collections.abc import Iterable, Iterator, Sequence
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +22,7 @@ from transforms.building.work_folder import WorkFolder, new_attempt
 from transforms.checksums import FileMark
 from transforms.dataset.trace import RECORD, range_columns, trace_name, trace_schema
 from transforms.errors import BroetchenError
-from transforms.files.staged import WrittenShard
+from transforms.files.staged import OptionalFile
 from transforms.parquet.columns import decode_schema
 from transforms.parquet.shard import ParquetRows, ParquetShardWriter
 from transforms.recipe.spec import DatasetSpec
@@ -113,7 +110,7 @@ def _numbers(lengths: pa.Array) -> Numbers:
     return pc.fill_null(lengths, 0).to_numpy(zero_copy_only=False).astype(np.int64)
 
 
-class TraceFile:
+class TraceFile(ParquetShardWriter):
     """Writes rows to one trace, which is there, whole, after `close`. A context manager, which closes it at the end.
 
     Args:
@@ -124,12 +121,12 @@ class TraceFile:
     """
 
     def __init__(self, path: str, columns: Iterable[pa.Field], *, is_text: bool) -> None:
+        super().__init__(path)
         self._schema = trace_schema(columns, is_text=is_text)
-        self._writer = ParquetShardWriter(path)
         self._given: list[pa.Table] = []
         self._given_rows = self._given_bytes = 0
-        self._waiting = [self._schema.empty_table()]
-        self._records = self._bytes = 0
+        self._group = [self._schema.empty_table()]
+        self._numbered = self._group_bytes = 0
 
     def write(self, rows: pa.Table) -> None:
         """Appends rows, which are numbered here; a column of numbers that they have is replaced.
@@ -148,46 +145,34 @@ class TraceFile:
             return
         rows, self._given = pa.concat_tables(self._given), []
         self._given_rows = self._given_bytes = 0
-        numbers = pa.array(np.arange(self._records, self._records + len(rows)))
+        numbers = pa.array(np.arange(self._numbered, self._numbered + len(rows)))
         columns = [numbers if field.name == RECORD else rows[field.name].cast(field.type) for field in self._schema]
         numbered = pa.table(columns, schema=self._schema).combine_chunks()
-        self._records += len(rows)
+        self._numbered += len(rows)
         sizes = [row_bytes(chunk) for column in numbered.columns for chunk in column.chunks]
-        ends = self._bytes + np.cumsum(sum(sizes, np.zeros(len(rows), np.int64)))
+        ends = self._group_bytes + np.cumsum(sum(sizes, np.zeros(len(rows), np.int64)))
         while len(ends) and ends[-1] >= _ROW_GROUP_BYTES:
             kept = int(np.searchsorted(ends, _ROW_GROUP_BYTES)) + 1
-            self._waiting.append(numbered.slice(0, kept))
-            self._end_row_group()
+            self._group.append(numbered.slice(0, kept))
+            self._write_group()
             numbered, ends = numbered.slice(kept), ends[kept:] - ends[kept - 1]
-            self._bytes = 0
-        self._waiting.append(numbered)
-        self._bytes = int(ends[-1]) if len(ends) else self._bytes
+            self._group_bytes = 0
+        self._group.append(numbered)
+        self._group_bytes = int(ends[-1]) if len(ends) else self._group_bytes
 
-    def close(self) -> WrittenShard:
-        """The traces that were written. May be called again, and then only answers."""
+    def _finish(self) -> None:
         self._take_up()
-        if self._waiting and (sum(map(len, self._waiting)) or not self._records):
-            self._end_row_group()
-        return self._writer.close()
+        if self._group and (sum(map(len, self._group)) or not self._numbered):
+            self._write_group()
+        super()._finish()
 
-    def _end_row_group(self) -> None:
-        self._writer.write(pa.concat_tables(self._waiting).combine_chunks())
-        self._writer.end_row_group()
-        self._waiting = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self._writer.abort()
+    def _write_group(self) -> None:
+        super().write(pa.concat_tables(self._group).combine_chunks())
+        self.end_row_group()
+        self._group = []
 
 
-class TraceWriter:
+class TraceWriter(OptionalFile[TraceFile]):
     """Writes the trace of a shard while it is tokenized; nothing where its dataset has none. A context manager.
 
     Args:
@@ -198,12 +183,10 @@ class TraceWriter:
     """
 
     def __init__(self, spec: DatasetSpec, path: str, columns: str) -> None:
+        super().__init__()
         self._spec = spec
-        self._stack = contextlib.ExitStack()
-        self._file: TraceFile | None = None
         if spec.trace:
-            trace = TraceFile(path, chosen_fields(spec, columns), is_text=spec.records.is_text)
-            self._file = self._stack.enter_context(trace)
+            self._file = TraceFile(path, chosen_fields(spec, columns), is_text=spec.records.is_text)
 
     def write(self, place: tuple[str, int], rows: npt.NDArray[np.integer], batch: TextBatch, lengths: Numbers) -> None:
         """Appends the records of a batch of documents.
@@ -237,18 +220,6 @@ class TraceWriter:
             chosen = chosen.take(documents) if len(documents) != len(lengths) or not lengths.all() else chosen
             columns |= dict(zip(spec.trace_columns, chosen.columns, strict=True))
         self._file.write(pa.table(columns))
-
-    def close(self) -> WrittenShard | None:
-        """The traces that were written, or None where the dataset has none."""
-        return self._file.close() if self._file else None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._stack.__exit__(kind, error, traceback)
 
 
 def chosen_fields(spec: DatasetSpec, columns: str) -> list[pa.Field]:

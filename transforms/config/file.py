@@ -20,6 +20,15 @@ from transforms.patterns import quoted
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
+def is_config(path: str) -> bool:
+    """Whether a path is that of a config file, by its name.
+
+    >>> [path for path in ("mix.yaml", "run.yml", "corpora/*.parquet") if is_config(path)]
+    ['mix.yaml', 'run.yml']
+    """
+    return path.endswith((".yaml", ".yml"))
+
+
 class ConfigFile(Section):
     """A section that is a whole file, and knows the folder that the file's relative paths start from."""
 

@@ -26,7 +26,7 @@ from transforms.errors import BroetchenError, one_line, without_controls
 from transforms.files import storage
 from transforms.files.listing import list_files
 from transforms.files.untrusted import check_regular, parse_json, read_bounded
-from transforms.tokenizer.spec import TokenizerSpec
+from transforms.tokenizer.spec import SpecialTokens, TokenizerSpec
 
 NAME = "manifest.json"
 
@@ -40,6 +40,12 @@ _END = 2**63
 _MOST_CONFIG_DEPTH = 32
 _MOST_SAID = 200
 _INSIDE = re.compile(r"\.\.(/(?!\.\.?(/|$))[A-Za-z0-9._-]+)+")
+
+# The choices that a config has, and a manifest tells of.
+EvalPosition = Literal["end", "start"]
+OnBadRows = Literal["fail", "skip", "quarantine"]
+Order = Literal["sequential", "shuffled"]
+Shortfall = Literal["fail", "keep"]
 
 Count = Annotated[int, pydantic.Field(ge=0, lt=_END)]
 TokenId = Annotated[int, pydantic.Field(ge=0, lt=2**32)]
@@ -78,11 +84,11 @@ class _Records(TypedDict):
 
 class _Dataset(TypedDict):
     tokens: Count
-    on_shortfall: Literal["fail", "keep"]
+    on_shortfall: Shortfall
     text_column: Text
     eval_tokens: NotRequired[Count | None]
-    eval_position: NotRequired[Literal["end", "start"]]
-    on_bad_rows: NotRequired[Literal["fail", "skip", "quarantine"]]
+    eval_position: NotRequired[EvalPosition]
+    on_bad_rows: NotRequired[OnBadRows]
     max_repeats: NotRequired[Annotated[float, pydantic.Field(ge=1, le=MOST_REPEATS)]]
     trace_columns: NotRequired[Sequence[Text]]
 
@@ -206,7 +212,7 @@ class TokenizerEntry(_Part):
     vocab_size: TokenId
     bos_id: TokenId | None
     eos_id: TokenId | None
-    special_tokens: Literal["text", "token"]
+    special_tokens: SpecialTokens
 
 
 class Manifest(_Part):
@@ -385,6 +391,7 @@ def find_manifests(output: str) -> dict[str, Manifest]:
     Raises:
         BroetchenError: there is none.
     """
+    output = storage.without_slash(output)
     folders = (
         [output]
         if storage.exists(manifest_path(output))

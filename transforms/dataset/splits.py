@@ -260,7 +260,7 @@ def open_dataset(uri: str | os.PathLike[str]) -> BuiltDataset:
         BroetchenError: no finished dataset is there, or its manifest is damaged.
     """
     uri = os.fspath(uri)
-    found = find_manifests(uri.rstrip("/") or "/")
+    found = find_manifests(uri)
     if len(found) > 1:
         names = ", ".join(posixpath.basename(folder) for folder in found)
         raise UsageError(f"{uri}: holds several datasets ({names}); open one of them, such as {next(iter(found))}")

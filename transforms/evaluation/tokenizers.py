@@ -23,6 +23,7 @@ from transforms.errors import BroetchenError, UsageError
 from transforms.evaluation.foreign import FOREIGN_ENCODERS, ForeignKind, foreign_kind
 from transforms.evaluation.vocabulary import Vocabulary, vocabulary_of
 from transforms.files import storage
+from transforms.files.hub_path import REPOSITORY
 from transforms.tokenizer.file import TokenizerFile, load_tokenizer
 from transforms.tokenizer.spec import ChosenEngine, TokenizerSpec
 
@@ -73,7 +74,7 @@ def _foreign_encoder(tokenizer: EvaluatedTokenizer) -> Encoder:
 
 
 _NAME = re.compile(r"([A-Za-z0-9][\w.-]*)=(.*)", re.ASCII | re.DOTALL)
-_HUB_REVISION = re.compile(r"([\w.-]+/[\w.-]+)@(.+)", re.ASCII)
+_HUB_REVISION = re.compile(rf"({REPOSITORY.pattern})@(.+)")
 
 _MAXTEXT_ASSETS = "assets/tokenizers"
 PUBLIC_TOKENIZERS: Mapping[str, str] = {

@@ -286,8 +286,7 @@ class _RangeDownloader(Downloader):
         return None
 
     def _from_hub(self, headers: dict[str, str]) -> Any:
-        from huggingface_hub.utils._headers import build_hf_headers
-        from huggingface_hub.utils._http import hf_raise_for_status
+        from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
         headers = build_hf_headers() | headers
         response = _asked(self._url, headers)
@@ -314,7 +313,7 @@ class _RangeDownloader(Downloader):
 
 def _asked(url: str, headers: dict[str, str]) -> Any:
     """The answer to a request for content; a build that has run for hours waits some minutes for it."""
-    from huggingface_hub.utils._http import http_backoff
+    from huggingface_hub.utils import http_backoff
 
     return http_backoff(
         "GET",

@@ -169,6 +169,26 @@ class StagedShard(abc.ABC):
             self.abort()
 
 
+class OptionalFile[File: StagedShard]:
+    """A file that is written where there is something to write into it. A context manager, as the file is."""
+
+    def __init__(self) -> None:
+        self._file: File | None = None
+
+    def close(self) -> WrittenShard | None:
+        """The file that was written, or None where there is none."""
+        return self._file.close() if self._file else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            self._file.__exit__(kind, error, traceback)
+
+
 def _create_temporary(path: str, scratch_dir: str | None) -> str:
     _, name = storage.split(path)
     if not name:

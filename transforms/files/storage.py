@@ -89,6 +89,20 @@ def split(path: str) -> tuple[str, str]:
     return folder, name
 
 
+def without_slash(folder: str) -> str:
+    """A folder's path without slashes at its end, but for the root's.
+
+    Raises:
+        UsageError: it is empty.
+
+    >>> without_slash("gs://bucket/out/"), without_slash("/")
+    ('gs://bucket/out', '/')
+    """
+    if not folder:
+        raise UsageError("the path of a folder is empty; name one, such as ./out")
+    return folder.rstrip("/") or "/"
+
+
 def temporary_path(path: str) -> str:
     """A name next to `path` that nobody else uses, and that no pattern of shard names matches."""
     folder, name = split(path)

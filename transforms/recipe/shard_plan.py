@@ -15,16 +15,14 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
 
 from transforms.budget.token_budget import ShardCount
 from transforms.coders import register_json_coder
+from transforms.dataset.manifest import Order
 from transforms.parquet.footer import RowGroup, SourceFile, SourceVersion
 from transforms.recipe.ratio import Ratio, expect
 from transforms.texts import FILTERED
 from transforms.tokenizer.spec import ChosenEngine
-
-Order = Literal["sequential", "shuffled"]
 
 MARGIN = 0.05
 """The share of the needed tokens that a round may tokenize in vain, so that no other has to follow."""

@@ -5,17 +5,15 @@ from __future__ import annotations
 import dataclasses
 import posixpath
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from transforms.arrayrecord.records import Format, RecordSpec
 from transforms.coders import register_ordered_json_coder
+from transforms.dataset.manifest import OnBadRows, Order, Shortfall
 from transforms.megatron.index import id_type
 from transforms.parquet.row_filter import RowFilter
-from transforms.recipe.shard_plan import Order, ShardLimits
+from transforms.recipe.shard_plan import ShardLimits
 from transforms.tokenizer.spec import Engine, TokenizerSpec
-
-Shortfall = Literal["fail", "keep"]
-OnBadRows = Literal["fail", "skip", "quarantine"]
 
 # Bytes of a shard file per byte of text, before the footers' sizes decide where shards end. Measured on the sample
 # corpora (65,536-entry BPE, group size 1); it affects only the approximate size of shards.

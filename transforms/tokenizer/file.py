@@ -12,7 +12,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 import zlib
 from dataclasses import dataclass
 from typing import Any
@@ -23,12 +22,12 @@ from transforms.errors import BroetchenError, UsageError, did_you_mean, listed, 
 from transforms.files import storage
 from transforms.files.hub_path import COMMIT
 from transforms.first_contact import make_contact
+from transforms.tokenizer.spec import is_hub_id
 
 _LOGGER = logging.getLogger(__name__)
 
 _FILE_NAMES = ("tokenizer.json", "tokenizer.json.gz")
 _CONFIG_NAME = "tokenizer_config.json"
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def load_tokenizer(
             a token named by the caller is not in its vocabulary; a hub id comes without a full commit.
         BroetchenError: the hub cannot be reached.
     """
-    file, config = _read_hub(path, revision) if _is_hub_id(path, revision) else _read_files(path)
+    file, config = _read_hub(path, revision) if _is_on_hub(path, revision) else _read_files(path)
     return _checked(file, config, bos_token, eos_token)
 
 
@@ -166,8 +165,9 @@ def special_tokens_of(tokenizer: TokenizerFile) -> str:
     return _special(Tokenizer.from_str(tokenizer.json))
 
 
-def _is_hub_id(path: str, revision: str | None) -> bool:
-    if os.path.exists(path) or not _HUB_ID.fullmatch(path) or path.endswith((".json", ".gz")):
+def _is_on_hub(path: str, revision: str | None) -> bool:
+    # A name alone is that of a repository only where a revision says so: it may be a mistyped folder's.
+    if os.path.exists(path) or not is_hub_id(path) or (revision is None and "/" not in path):
         if revision is not None:
             raise UsageError(f"{path}: `revision` is for a hub id (owner/name); this is a file or directory")
         return False

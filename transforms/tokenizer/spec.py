@@ -5,9 +5,20 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+from transforms.files.hub_path import REPOSITORY
+
 Engine = Literal["auto", "tokenizers", "gigatoken"]
 ChosenEngine = Literal["tokenizers", "gigatoken"]
 SpecialTokens = Literal["text", "token"]
+
+
+def is_hub_id(path: str) -> bool:
+    """Whether a tokenizer's path names a repository of the hub, by its form alone.
+
+    >>> [path for path in ("gpt2", "owner/name", "./gpt2", "tokenizer.json.gz") if is_hub_id(path)]
+    ['gpt2', 'owner/name']
+    """
+    return bool(REPOSITORY.fullmatch(path)) and not path.endswith((".json", ".gz"))
 
 
 @dataclasses.dataclass(frozen=True)

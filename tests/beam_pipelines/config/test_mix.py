@@ -24,7 +24,7 @@ from beam_pipelines.config.budgets import DatasetBudget
 from beam_pipelines.config.mix import MixConfig, load_config
 from beam_pipelines.config.sections import DatasetConfig, RecordsConfig, ShardsConfig, TokenizerConfig
 from beam_pipelines.config.sources import HubDataset
-from transforms.arrayrecord.writer import writer_options
+from transforms.arrayrecord.options import writer_options
 from transforms.errors import UsageError
 from transforms.patterns import matches
 
@@ -189,7 +189,7 @@ def test_a_hub_tokenizer_is_no_path(write):
 
 
 @pytest.mark.parametrize(
-    "path", ["./gpt2", "/models/gpt2", "../a/b", "a/b/c", "tokenizer.json", "a/b.json", "gs://b/t"]
+    "path", ["./gpt2", "/models/gpt2", "../a/b", "a/b/c", "tokenizer.json", "tokenizer.json.gz", "a/b.json", "gs://b/t"]
 )
 def test_paths_that_are_no_hub_ids(write, path):
     assert not load_config(write(GOOD, ("./tokenizer.json", path))).tokenizer.is_hub_id

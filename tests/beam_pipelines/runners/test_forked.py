@@ -7,15 +7,18 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
+import apache_beam as beam
 import psutil
 import pytest
 from apache_beam.options.pipeline_options import DirectOptions
+from apache_beam.runners.portability.fn_api_runner import worker_handlers
 
 from beam_pipelines.console import terminal
 from beam_pipelines.runners.forked import WaitingWorkers, waiting_workers
 from beam_pipelines.runners.fresh import FreshWorker
-from beam_pipelines.runners.local_runner import LocalRunner
+from beam_pipelines.runners.local_runner import UNKNOWN_BEAM, LocalRunner
 from beam_pipelines.runners.options import pipeline_options
 from tests.support.command import run_command, run_on_terminal, started_command, workers_of
 from tests.support.corpora import SAMPLES
@@ -84,6 +87,31 @@ def test_a_program_that_does_not_know_its_python_does_the_work_alone(
     assert "this run takes one process: this program does not know where its Python is" in caplog.messages
 
 
+@pytest.mark.parametrize("mode", ["multi_processing", "multi_threading"])
+def test_one_process_does_the_work_under_a_beam_that_is_not_known(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, mode: str
+) -> None:
+    """Its run has no server at all."""
+
+    def no_server(*_: object) -> None:
+        pytest.fail("it asks for a server")
+
+    manager = worker_handlers.WorkerHandlerManager
+    of_beam = manager.get_worker_handlers
+
+    def without_server(self: Any, environment_id: str | None, num_workers: int) -> Any:
+        return of_beam(self, environment_id, num_workers)
+
+    monkeypatch.setattr(manager, "get_worker_handlers", without_server)
+    monkeypatch.setattr(worker_handlers.GrpcServer, "__init__", no_server)
+    options = pipeline_options([f"--direct_running_mode={mode}", "--direct_num_workers=2"])
+    with WaitingWorkers([]) as workers, workers.pipeline(options) as pipeline:
+        _ = pipeline | beam.Create([1, 2]) | beam.CombineGlobally(sum)
+    direct = options.view_as(DirectOptions)
+    assert (direct.direct_running_mode, direct.direct_num_workers) == ("in_memory", 1)
+    assert f"this run takes one process: {UNKNOWN_BEAM}" in caplog.messages
+
+
 def test_a_process_with_threads_is_not_forked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(terminal, "_is_command", True)
     done = threading.Event()
@@ -112,6 +140,7 @@ from beam_pipelines.runners.fresh import FreshWorker
 from beam_pipelines.runners.options import pipeline_options
 import psutil
 from apache_beam.options.pipeline_options import DirectOptions
+from apache_beam.runners.portability.fn_api_runner import worker_handlers
 
 with waiting_workers(2) as workers:
     forks = psutil.Process().children()

@@ -34,6 +34,7 @@ from beam_pipelines.runners.local_runner import (
     Worker,
     WorkerOrder,
     WorkerThread,
+    knows_beam,
 )
 from transforms.errors import BroetchenError
 
@@ -175,6 +176,7 @@ def test_beam_makes_its_manager_of_workers_where_ours_is_put() -> None:
         "environment_id",
         "num_workers",
     ]
+    assert knows_beam()
     assert RUNNING_MODE not in ("in_memory", "multi_threading", "multi_processing")
 
 

@@ -22,7 +22,7 @@ from packaging.utils import canonicalize_name
 
 from beam_pipelines.config.mix import load_config
 from beam_pipelines.jobs.build import BuildSummary, build
-from beam_pipelines.runners.dataflow import LOCK, dataflow_defaults, pinned_packages, with_dataflow_defaults
+from beam_pipelines.runners.dataflow import LOCK, dataflow_defaults, packages, pinned_packages, with_dataflow_defaults
 from tests.support.command import run_command
 from tests.support.corpora import SAMPLES
 from tests.support.packages import ROOT
@@ -240,6 +240,10 @@ def test_jobs_that_only_read_have_the_same_defaults(gcs_prefix: str) -> None:
     temp = f"--temp_location={gcs_prefix}/temp"
     assert f"--staging_location={gcs_prefix}/temp/staging" in with_dataflow_defaults([*RUNNER, temp])
     assert with_dataflow_defaults(["--runner=DirectRunner"]) == ["--runner=DirectRunner"]
+
+
+def test_the_image_holds_what_the_wheel_does() -> None:
+    assert re.findall(r"^COPY (\S+) \./\1$", (ROOT / "Dockerfile").read_text(), re.M) == packages()
 
 
 @pytest.mark.slow

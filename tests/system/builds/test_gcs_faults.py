@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import posixpath
 import random
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +12,9 @@ import pytest
 
 from beam_pipelines.config.mix import load_config
 from beam_pipelines.jobs.build import build
-from tests.support.command import kill_session, run_command, started_command
+from tests.support.command import run_command
 from tests.support.corpora import SAMPLES
+from tests.support.killed_builds import Moment, killed_at
 from tests.support.services.fault_proxy import Fault, FaultProxy, fault_proxy
 from tests.system.builds.test_gcs_build import without_places
 from transforms.dataset.manifest import read_manifest
@@ -85,15 +85,14 @@ def test_a_build_that_is_killed_amid_faults_goes_on(proxy: FaultProxy, gcs_prefi
     local, remote = tmp_path / "out", f"{gcs_prefix}/out"
     build(load_config(str(DEMO), overrides=overrides), str(local), datasets=one[1:], quiet=True)
     config = upload_demo(gcs_prefix)
-    with started_command("build", config, "--output", remote, *one, *settings) as process:
-        while process.poll() is None and not list_files(remote, "*/.broetchen/*/shard-*.json"):
-            time.sleep(0.05)
-        killed = process.poll() is None
-        kill_session(process)
-    assert killed
-    finished = list_files(remote, "*/.broetchen/*/shard-*.json")
-    assert finished
-    done = run_command("build", config, "--output", remote, *one, *settings)
+    command = ("build", config, "--output", remote, *one, *settings)
+
+    def finished(output: str) -> int:
+        return len(list_files(output, "*/.broetchen/*/shard-*.json"))
+
+    assert all(killed_at([Moment(finished, 1, 0)], remote, random.Random(), *command, poll_s=0.05))
+    assert finished(remote)
+    done = run_command(*command)
     assert done.returncode == 0, done.stderr
     check_equal(remote, local)
 

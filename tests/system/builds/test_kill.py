@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import shutil
-import time
 import uuid
 from pathlib import Path
 
@@ -12,15 +11,15 @@ import pytest
 
 from beam_pipelines.config.mix import load_config
 from beam_pipelines.jobs.build import build
-from tests.support.command import kill_session, run_command, started_command
+from tests.support.command import run_command
 from tests.support.killed_builds import (
     DATASETS,
     SHARDS,
     Moment,
     State,
     check_nothing_is_half_there,
+    killed_at,
     tree,
-    wait_for,
     write_mix,
 )
 
@@ -53,7 +52,7 @@ def reference(undisturbed: Path) -> dict[str, str]:
 
 
 # In the order of a build, since each run goes on where the one before was killed.
-MOMENTS = [
+MOMENTS: list[Moment[State]] = [
     Moment(None, 0, 1.0),
     Moment(State.tokenizer, 1, 0.01),
     Moment(None, 0, 2.5),
@@ -69,18 +68,12 @@ MOMENTS = [
 
 @pytest.mark.parametrize("config", ["traced", "megatron"], indirect=True, scope="module")
 def test_killed_at_ten_random_moments(config: Path, reference: dict[str, str], tmp_path: Path) -> None:
-    chance = random.Random(20)
     state = State(tmp_path / "out")
+    command = ("build", config, "--output", state.output, "--engine", "tokenizers")
     killed = 0
     finished: dict[tuple[str, int], tuple[int, int]] = {}
-    for moment in MOMENTS:
-        with started_command("build", config, "--output", state.output, "--engine", "tokenizers") as process:
-            if moment.measure is not None:
-                measure, before = moment.measure, moment.measure(state)
-                wait_for(lambda: measure(state) >= before + moment.more, process)  # noqa: B023
-            time.sleep(chance.uniform(0, moment.delay_s))
-            killed += process.poll() is None
-            kill_session(process)
+    for at_work in killed_at(MOMENTS, state, random.Random(20), *command):
+        killed += at_work
         check_nothing_is_half_there(state.output, reference)
         now = state.finished_shards()
         # A shard that was finished is there as it was, unless its dataset is finished and its work cleared away.
@@ -88,9 +81,8 @@ def test_killed_at_ten_random_moments(config: Path, reference: dict[str, str], t
             shard: file for shard, file in finished.items() if shard in now
         }
         for dataset, ordinal in finished.keys() - now.keys():
-            assert (state.output / dataset / "manifest.json").exists(), (moment, dataset, ordinal)
+            assert (state.output / dataset / "manifest.json").exists(), (dataset, ordinal)
         finished |= now
-    # On a quick machine a build may end before its moment comes.
     assert killed >= len(MOMENTS) - 2
     assert len(finished) > 20
     assert run_command("build", config, "--output", state.output).returncode == 0
@@ -104,13 +96,11 @@ def test_killed_at_ten_random_moments(config: Path, reference: dict[str, str], t
 def test_killed_with_its_worker_processes(config: Path, reference: dict[str, str], tmp_path: Path) -> None:
     state = State(tmp_path / "out")
     workers = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
+    command: list[str | Path] = ["build", config, "--output", state.output, "--engine=tokenizers", *workers]
+    moments = [Moment(State.shards, 5, 0), Moment(State.published, 3, 0)]
     finished: dict[tuple[str, int], tuple[int, int]] = {}
-    for measure, more in ((State.shards, 5), (State.published, 3)):
-        with started_command("build", config, "--output", state.output, "--engine=tokenizers", *workers) as process:
-            before = measure(state)
-            wait_for(lambda: measure(state) >= before + more, process)  # noqa: B023
-            assert process.poll() is None
-            kill_session(process)
+    for at_work in killed_at(moments, state, random.Random(), *command):
+        assert at_work
         check_nothing_is_half_there(state.output, reference)
         now = state.finished_shards()
         assert finished.items() <= now.items()

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import random
-import time
 from pathlib import Path
 
 import pytest
 
 from beam_pipelines.config.mix import load_config
 from beam_pipelines.jobs.build import build
-from tests.support.command import kill_session, run_command, started_command
-from tests.support.killed_builds import DATASETS, Moment, State, check_nothing_is_half_there, tree, wait_for, write_mix
+from tests.support.command import run_command
+from tests.support.killed_builds import DATASETS, Moment, State, check_nothing_is_half_there, killed_at, tree, write_mix
 from transforms.files import storage
 from transforms.files.listing import list_files
 
@@ -44,7 +43,7 @@ def reference(config: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 
 # In the order of a build, since each run goes on where the one before was killed. Shards that are taken over come
 # first.
-MOMENTS = [
+MOMENTS: list[Moment[State]] = [
     Moment(None, 0, 1.0),
     Moment(State.tokenizer, 1, 0.01),
     Moment(None, 0, 2.5),
@@ -61,19 +60,12 @@ MOMENTS = [
 
 
 def test_killed_at_twelve_random_moments(config: Path, old: Path, reference: dict[str, str], tmp_path: Path) -> None:
-    chance, content = random.Random(18), tree(old)
+    content = tree(old)
     state, killed = State(tmp_path / "out"), 0
     command = ("build", config, "--output", state.output, "--grow", old, "--engine", "tokenizers")
-    for moment in MOMENTS:
-        with started_command(*command) as process:
-            if moment.measure is not None:
-                measure, before = moment.measure, moment.measure(state)
-                wait_for(lambda: measure(state) >= before + moment.more, process)  # noqa: B023
-            time.sleep(chance.uniform(0, moment.delay_s))
-            killed += process.poll() is None
-            kill_session(process)
+    for at_work in killed_at(MOMENTS, state, random.Random(18), *command):
+        killed += at_work
         check_nothing_is_half_there(state.output, reference)
-    # On a quick machine a build may end before its moment comes.
     assert killed >= 10
     result = run_command(*command)
     assert result.returncode == 0, result.stderr
@@ -88,7 +80,6 @@ def test_killed_at_twelve_random_moments(config: Path, old: Path, reference: dic
 
 def test_killed_in_a_bucket(config: Path, old: Path, reference: dict[str, str], gcs_prefix: str) -> None:
     """Shards are the store's own copies of the old ones, which lie in the bucket; the sources lie on this disk."""
-    chance = random.Random(19)
     remote_old, output = f"{gcs_prefix}/old", f"{gcs_prefix}/new"
     for path in old.rglob("*"):
         if path.is_file():
@@ -96,22 +87,15 @@ def test_killed_in_a_bucket(config: Path, old: Path, reference: dict[str, str], 
     before = {path: storage.look(path) for path, _ in list_files(remote_old)}
     command = ("build", config, "--output", output, "--grow", remote_old, "--engine", "tokenizers")
 
-    def shards() -> int:
+    def shards(output: str) -> int:
         return len(list_files(output, "*/.broetchen/*/shard-*.json"))
 
-    def published() -> int:
+    def published(output: str) -> int:
         return len(list_files(output, "*/train-*.arecord"))
 
-    killed = 0
-    for measure, more in [*[(shards, 1), (shards, 2)] * 4, (shards, 3), (shards, 2), (published, 1), (published, 3)]:
-        with started_command(*command) as process:
-            start = measure()
-            while process.poll() is None and measure() < start + more:
-                time.sleep(0.05)
-            time.sleep(chance.uniform(0, 0.3))
-            killed += process.poll() is None
-            kill_session(process)
-    assert killed >= 10
+    grown = [*[(shards, 1), (shards, 2)] * 4, (shards, 3), (shards, 2), (published, 1), (published, 3)]
+    moments = [Moment(measure, more, 0.3) for measure, more in grown]
+    assert sum(killed_at(moments, output, random.Random(19), *command, poll_s=0.05)) >= 10
     result = run_command(*command)
     assert result.returncode == 0, result.stderr
     found = {path.removeprefix(f"{output}/"): path for path, _ in list_files(output)}

@@ -6,7 +6,6 @@ import json
 import math
 import random
 import shutil
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,10 @@ from hypothesis import strategies as st
 from beam_pipelines.config.mix import MixConfig, load_config
 from beam_pipelines.jobs.build import build
 from beam_pipelines.jobs.verify import AgainstSource, verify
-from tests.support.command import kill_session, run_command, started_command
+from tests.support.command import run_command
 from tests.support.corpora import TOKENIZER, documents_of, reference_ids, write_parquet
 from tests.support.examples import at_most
-from tests.support.killed_builds import Moment, State, check_nothing_is_half_there, tree, wait_for, write_mix
+from tests.support.killed_builds import Moment, State, check_nothing_is_half_there, killed_at, tree, write_mix
 from tests.support.reading import read_ids, read_texts
 from transforms.dataset.manifest import Manifest, read_manifest
 from transforms.errors import BroetchenError
@@ -271,21 +270,16 @@ def test_a_repeated_mix_is_killed_and_ends_the_same(tmp_path: Path) -> None:
     assert run_command("build", config, "--output", tmp_path / "reference", *repeats).returncode == 0
     reference = tree(tmp_path / "reference")
     assert json.loads((tmp_path / "reference" / "a" / "manifest.json").read_text())["splits"]["train"]["passes"] > 2
-    state, chance, killed = State(tmp_path / "out"), random.Random(3), 0
+    state, killed = State(tmp_path / "out"), 0
+    command: list[str | Path] = ["build", config, "--output", state.output, "--engine", "tokenizers", *repeats]
     moments = [
         Moment(State.shards, 5, 0.3),
         Moment(State.publications, 1, 0.03),
         Moment(State.published, 3, 0.05),
         Moment(State.manifests, 1, 0.03),
     ]
-    for moment in moments:
-        with started_command("build", config, "--output", state.output, "--engine", "tokenizers", *repeats) as process:
-            assert moment.measure is not None
-            measure, before = moment.measure, moment.measure(state)
-            wait_for(lambda: measure(state) >= before + moment.more, process)  # noqa: B023
-            time.sleep(chance.uniform(0, moment.delay_s))
-            killed += process.poll() is None
-            kill_session(process)
+    for at_work in killed_at(moments, state, random.Random(3), *command):
+        killed += at_work
         check_nothing_is_half_there(state.output, reference)
     assert killed >= 2
     assert run_command("build", config, "--output", state.output, *repeats).returncode == 0

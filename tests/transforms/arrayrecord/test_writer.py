@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.examples import at_most
-from transforms.arrayrecord.writer import ShardWriter, writer_options
+from transforms.arrayrecord.options import writer_options
+from transforms.arrayrecord.writer import ShardWriter
 from transforms.checksums import mark_of
 from transforms.errors import BroetchenError, UsageError
 from transforms.files import storage
@@ -280,7 +281,6 @@ def test_a_file_in_the_current_folder(tmp_path, monkeypatch):
     [
         (1, "zstd", "group_size:1,zstd:3"),
         (1, "zstd:3", "group_size:1,zstd:3"),
-        (1, "zstd:03", "group_size:1,zstd:3"),
         (16, "zstd:-7", "group_size:16,zstd:-7"),
         (1, "brotli", "group_size:1,brotli:6"),
         (1, "brotli:11", "group_size:1,brotli:11"),
@@ -299,12 +299,13 @@ def test_writer_options(group_size, compression, options):
         (2**31, "zstd", "group_size is 2147483648"),
         (True, "zstd", "group_size is True"),
         (1.0, "zstd", r"group_size is 1\.0"),
-        (1, "zstd:23", "the levels of zstd go from -131072 to 22"),
-        (1, "brotli:12", "the levels of brotli go from 0 to 11"),
-        (1, "snappy:1", "compression 'snappy:1' is unknown; use zstd"),
-        (1, "gzip", "compression 'gzip' is unknown"),
-        (1, "zstd,transpose", "compression 'zstd,transpose' is unknown"),
-        (1, "", "compression '' is unknown"),
+        (1, "zstd:23", '"zstd:23" has no valid level; zstd takes whole numbers from -131072 to 22'),
+        (1, "zstd:03", '"zstd:03" has no valid level'),
+        (1, "brotli:12", "brotli takes whole numbers from 0 to 11"),
+        (1, "snappy:1", '"snappy:1" has a level, which snappy does not take; write snappy'),
+        (1, "gzip", '"gzip" is no compression of ArrayRecord; write zstd'),
+        (1, "zstd,transpose", '"zstd,transpose" is no compression'),
+        (1, "", '"" is no compression'),
     ],
 )
 def test_wrong_writer_options(tmp_path, group_size, compression, message):

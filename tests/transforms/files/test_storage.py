@@ -27,6 +27,13 @@ def names(root: str) -> list[str]:
     return [path.removeprefix(f"{root}/") for path, _ in list_files(root)]
 
 
+def test_a_folder_without_a_name_is_none():
+    """A shell's empty variable is not the root."""
+    assert [storage.without_slash(given) for given in ("out//", "gs://b/", "/")] == ["out", "gs://b", "/"]
+    with pytest.raises(UsageError, match=r"^the path of a folder is empty; name one"):
+        storage.without_slash("")
+
+
 def test_write_read_and_replace(root):
     path = storage.join(root, "folder", "data.gz")  # a name that Beam would otherwise compress and decompress
     assert not storage.exists(path)

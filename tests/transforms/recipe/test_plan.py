@@ -27,6 +27,7 @@ from tests.support.corpora import write_parquet
 from tests.support.small_tokenizers import byte_level
 from transforms.arrayrecord.records import Format, RecordSpec
 from transforms.coders import from_json, to_json
+from transforms.dataset.manifest import OnBadRows
 from transforms.encoding.recheck import probe_digest
 from transforms.errors import BroetchenError, UsageError
 from transforms.parquet.footer import RowGroup, SourceFile, SourceVersion, read_footer
@@ -47,7 +48,7 @@ from transforms.recipe.plan import (
 )
 from transforms.recipe.ratio import Ratio
 from transforms.recipe.shard_plan import PlannedShard, ShardTask
-from transforms.recipe.spec import DatasetSpec, OnBadRows
+from transforms.recipe.spec import DatasetSpec
 from transforms.tokenizer.spec import Engine, TokenizerSpec
 
 KIB = 1 << 10

@@ -100,9 +100,6 @@ def test_a_long_document_counts_by_its_bytes(tmp_path: Path, long_bytes: int) ->
     assert abs(tokens - held_bytes(documents)) <= error < tokens / 5
 
 
-SHARED = {"column_encoding": {"text": "DELTA_BYTE_ARRAY"}, "use_dictionary": False}
-
-
 def log_normal(sigma: float) -> list[str]:
     draw = np.random.default_rng(5)
     return ["a" * int(length) for length in draw.lognormal(np.log(3000), sigma, 4000)]

@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transforms.budget.token_budget import ShardCount, merge_counts, usable_prefix
+from transforms.dataset.manifest import Order
 from transforms.parquet.footer import RowGroup, SourceFile
 from transforms.recipe.ratio import Ratio
 from transforms.recipe.shard_plan import (
     MARGIN,
-    Order,
     PlannedShard,
     ShardLimits,
     lay_out_shards,

@@ -167,13 +167,14 @@ def test_a_file_has_no_revision():
         load_tokenizer(str(TOKENIZER), revision=COMMIT)
 
 
-def test_a_hub_id_from_the_cache(tmp_path, monkeypatch):
-    snapshot = tmp_path / "models--owner--name" / "snapshots" / COMMIT
+@pytest.mark.parametrize("repository", ["owner/name", "gpt2"])
+def test_a_hub_id_from_the_cache(tmp_path, monkeypatch, repository):
+    snapshot = tmp_path / "--".join(["models", *repository.split("/")]) / "snapshots" / COMMIT
     snapshot.mkdir(parents=True)
     (snapshot / "tokenizer.json").write_bytes(JSON)
     write_config(snapshot, eos_token="<|eos|>")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    tokenizer = load_tokenizer("owner/name", revision=COMMIT)
+    tokenizer = load_tokenizer(repository, revision=COMMIT)
     assert (tokenizer.sha256, tokenizer.eos_id) == (SHA256, EOS)
 
 
