@@ -142,7 +142,7 @@ def _rows(axes: Axes, names: list[str], look: Look) -> None:
 def _share_axis(axes: Axes, look: Look, most: float) -> None:
     """Shares from 0, with room beside the longest bar for its label."""
     axes.set_xlim(0, max(most, 0.01) * (1.25 if look.is_narrow else 1.1))
-    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     axes.xaxis.set_major_locator(MaxNLocator(4 if look.is_narrow else 8, steps=[1, 2, 5, 10]))
 
 
