@@ -49,7 +49,7 @@ def writer_options(group_size: int = 1, compression: str = "zstd") -> str:
     """ArrayRecord's option string, always the same for the same meaning, since ArrayRecord keeps it in the file.
 
     Args:
-        group_size: records that are compressed together. 1 reads fastest at random, and is what Grain asks for.
+        group_size: records that are compressed together. 1 reads fastest at random, and Grain asks for it.
         compression: ``zstd``, ``brotli``, ``snappy`` or ``none``; the first two with a level if wanted (``zstd:6``).
             High levels of brotli take milliseconds for each group.
 

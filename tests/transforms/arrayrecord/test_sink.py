@@ -306,7 +306,7 @@ def test_an_early_trigger_makes_no_more_shards(tmp_path):
         ({"shard_name_template": "", "num_shards": 2}, "gives all shards the same name"),
         ({"shard_name_template": "", "target_shard_size": 2}, "gives all shards the same name"),
         ({"shard_name_template": "/SS/", "file_name_suffix": ""}, "make a folder"),
-        ({"compression": "lzma"}, "compression 'lzma' is unknown"),
+        ({"compression": "lzma"}, '"lzma" is no compression of ArrayRecord'),
         ({"group_size": 0}, "group_size is 0"),
     ],
 )
