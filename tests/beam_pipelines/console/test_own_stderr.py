@@ -9,9 +9,12 @@ import tty
 from beam_pipelines.console.own_stderr import OwnStderr
 
 
-def shown(terminal: int) -> bytes:
-    """All that stands in a terminal's line so far."""
-    return os.read(terminal, 1000)
+def shown(terminal: int, wanted: bytes) -> bytes:
+    """The next bytes on a terminal, as many as are wanted; they may come in parts."""
+    found = b""
+    while len(found) < len(wanted):
+        found += os.read(terminal, len(wanted) - len(found))
+    return found
 
 
 def test_a_passing_line_goes_before_the_next() -> None:
@@ -19,15 +22,18 @@ def test_a_passing_line_goes_before_the_next() -> None:
     tty.setraw(theirs)
     with os.fdopen(ours, "rb"), OwnStderr(os.fdopen(theirs, "wb"), encoding="utf-8") as stream:
         stream.pass_by("starting …")
-        assert shown(ours) == "starting …".encode()
+        line = "starting …".encode()
+        assert shown(ours, line) == line
         stream.write("first\n")
         stream.write("second\n")
         stream.flush()
-        assert shown(ours) == b"\r\x1b[Kfirst\nsecond\n"
+        lines = b"\r\x1b[Kfirst\nsecond\n"
+        assert shown(ours, lines) == lines
         stream.pass_by("more")
         stream.clear()
         stream.clear()
-        assert shown(ours) == b"more\r\x1b[K"
+        cleared = b"more\r\x1b[K"
+        assert shown(ours, cleared) == cleared
 
 
 def test_a_file_gets_none() -> None:
