@@ -130,7 +130,9 @@ def _doubt(
     # that the training ended before.
     for batch in batches:
         for text in batch.to_pylist():
-            if len(tokenizer.encode(text).ids) > len(tokenizer.pre_tokenizer.pre_tokenize_str(text)):
+            # Word by word: the string of a special token is none to the training, and one to the whole tokenizer.
+            words = tokenizer.pre_tokenizer.pre_tokenize_str(text)
+            if any(len(tokenizer.model.tokenize(word)) > 1 for word, _ in words):
                 return None
     return "the corpus has no more pairs to merge"
 

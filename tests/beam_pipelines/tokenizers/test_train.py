@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 import tokenizers
 import transformers
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from maxtext.input_pipeline.tokenizer import build_tokenizer
 from rich.console import Console
@@ -471,6 +471,7 @@ def repeats(text: str) -> bool:
 
 
 @at_most(3)  # each starts a process
+@example(["\U0001f642<|bos|>ab"])  # A special token's string beside letters, of which gigatoken merges more.
 @given(
     st.lists(st.lists(st.sampled_from(WORDS)).map("".join).filter(lambda text: text and not repeats(text)), min_size=1)
 )
@@ -479,7 +480,6 @@ def test_gigatoken_trains_the_same_tokenizer_on_any_text(texts: list[str]) -> No
     assert found == expected
 
 
-@pytest.mark.xfail(strict=True, reason="of a token that stands thrice in a row, the two count its pair differently")
 def test_gigatoken_trains_the_same_tokenizer_where_a_syllable_is_repeated() -> None:
     texts = [
         "ab",
