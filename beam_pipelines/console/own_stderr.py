@@ -43,8 +43,17 @@ def take_stderr() -> OwnStderr | None:
     """
     with contextlib.suppress(OSError):
         own = OwnStderr(os.fdopen(os.dup(2), "wb"), encoding="utf-8", errors="backslashreplace", line_buffering=True)
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 2)
-        os.close(nowhere)
+        drop_stderr()
         return own
     return None
+
+
+def drop_stderr() -> None:
+    """Sends all that is written to standard error from now on nowhere.
+
+    Raises:
+        OSError: there is no null device.
+    """
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)

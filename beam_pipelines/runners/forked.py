@@ -27,6 +27,7 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 from apache_beam.runners.worker import sdk_worker_main
 
 from beam_pipelines.console import terminal
+from beam_pipelines.console.own_stderr import drop_stderr
 from beam_pipelines.runners.fresh import FreshWorker
 from beam_pipelines.runners.local import local_parallelism
 from beam_pipelines.runners.local_runner import (
@@ -167,7 +168,8 @@ def _be_worker(orders: Connection, inherited: Sequence[Connection], prepare: Cal
         connection.close()
     _share_arenas()
     if not terminal.is_command():
-        _drop_stderr()
+        # Beam prints errors, which come back as exceptions: a script's standard error is its own.
+        drop_stderr()
     prepare()
     try:
         environment = json.loads(orders.recv_bytes())
@@ -177,13 +179,6 @@ def _be_worker(orders: Connection, inherited: Sequence[Connection], prepare: Cal
     logging.getLogger().handlers.clear()
     os.environ.update(environment)
     sdk_worker_main.main([])
-
-
-def _drop_stderr() -> None:
-    """Drops Beam's prints of errors, which come back as exceptions: a script's standard error is its own."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
 
 
 def _share_arenas() -> None:
